@@ -1,0 +1,4 @@
+//! The agent on the instance.
+#![allow(dead_code, reason = "rooms land one after another")]
+mod serving;
+fn main() {}

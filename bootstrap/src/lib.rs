@@ -1,0 +1,1 @@
+//! The launcher, as a library for its own binary and for the tests.
