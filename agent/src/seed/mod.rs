@@ -11,4 +11,4 @@ mod slot;
 mod store;
 
 pub(crate) use number::Seed;
-pub(crate) use store::{SeedReader, SeedStore, SetError};
+pub(crate) use store::{OpenError, SeedReader, SeedStore, SetError};
