@@ -52,6 +52,21 @@ pub(crate) async fn follow(mut registration: watch::Receiver<Registration>, list
     }
 }
 
+/// Feeds systemd's watchdog, where there is one, as long as every server thread is alive: each of
+/// them has to have moved its figure in `beats` since the last feeding.
+pub(crate) async fn feed_watchdog(beats: impl Fn() -> Vec<u64>) {
+    let Some(limit) = sd_notify::watchdog_enabled() else { return };
+    let mut seen = beats();
+    loop {
+        tokio::time::sleep(limit / 3).await;
+        let latest = beats();
+        if latest.iter().zip(&seen).all(|(latest, seen)| latest != seen) {
+            send(&[NotifyState::Watchdog]);
+            seen = latest;
+        }
+    }
+}
+
 fn send(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "systemd was not notified");

@@ -106,6 +106,7 @@ pub(crate) fn run(args: SettingArgs) -> Result<(), ServeError> {
     notify::ready();
     let runtime_dir = settings.runtime_dir.clone();
     runtime.block_on(async {
+        tokio::spawn(notify::feed_watchdog(server.beats()));
         let control = Control {
             settings,
             listening,

@@ -123,8 +123,9 @@ struct ServerThread {
 
 impl Server {
     /// A figure for each thread that grows by one a second while the thread is alive.
-    pub(crate) fn beats(&self) -> Vec<u64> {
-        self.threads.iter().map(|thread| thread.beats.load(Ordering::Relaxed)).collect()
+    pub(crate) fn beats(&self) -> impl Fn() -> Vec<u64> + Send + use<> {
+        let beats: Vec<_> = self.threads.iter().map(|thread| Arc::clone(&thread.beats)).collect();
+        move || beats.iter().map(|beats| beats.load(Ordering::Relaxed)).collect()
     }
 
     /// Stops accepting, lets what was begun finish, and returns how many requests were cut off
