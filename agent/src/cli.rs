@@ -118,6 +118,8 @@ impl Args for SettingArgs {
                 .long(setting.key)
                 .value_name(setting.value)
                 .help(setting.help)
+                // The last one counts, so that a wrapper's flags can be overridden.
+                .overrides_with(setting.key)
                 .help_heading(
                     "Settings (also in the file, and as INSTANCE_AGENT_... in the environment)",
                 )

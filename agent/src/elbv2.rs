@@ -62,6 +62,7 @@ impl Elbv2 {
             .then(|| found.health_check_interval_seconds())
             .flatten()
             .and_then(|seconds| u64::try_from(seconds).ok())
+            .filter(|seconds| *seconds > 0)
             .map(Duration::from_secs);
         let deregistration_delay = self.deregistration_delay(&arn).await;
         Ok(TargetGroup {
