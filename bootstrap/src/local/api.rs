@@ -99,10 +99,12 @@ impl Params {
 
     /// A parameter that must be there.
     pub(super) fn require(&self, name: &str) -> Result<&str, ApiError> {
-        self.get(name).filter(|value| !value.is_empty()).ok_or_else(|| {
-            let text = format!("A value for the parameter {name} is missing");
-            ApiError::bad("ValidationError", text)
-        })
+        self.get(name)
+            .filter(|value| !value.is_empty())
+            .ok_or_else(|| {
+                let text = format!("A value for the parameter {name} is missing");
+                ApiError::bad("ValidationError", text)
+            })
     }
 
     /// A port that may be absent.
@@ -126,7 +128,10 @@ impl Params {
 
     /// The numbers that follow `prefix.`, sorted.
     pub(super) fn indices(&self, prefix: &str) -> Vec<u32> {
-        let rests = self.0.keys().filter_map(|key| key.strip_prefix(prefix)?.strip_prefix('.'));
+        let rests = self
+            .0
+            .keys()
+            .filter_map(|key| key.strip_prefix(prefix)?.strip_prefix('.'));
         let mut numbers: Vec<u32> = rests
             .filter_map(|rest| rest.split('.').next()?.parse().ok())
             .collect();
@@ -141,10 +146,17 @@ impl Params {
         for key in self.0.keys() {
             let general: Vec<&str> = key
                 .split('.')
-                .map(|part| if part.parse::<u32>().is_ok() { "N" } else { part })
+                .map(|part| {
+                    if part.parse::<u32>().is_ok() {
+                        "N"
+                    } else {
+                        part
+                    }
+                })
                 .collect();
             let general = general.join(".");
-            if !["Action", "Version"].contains(&key.as_str()) && !known.contains(&general.as_str()) {
+            if !["Action", "Version"].contains(&key.as_str()) && !known.contains(&general.as_str())
+            {
                 let text = format!("The local cloud does not know the parameter {key}");
                 return Err(ApiError::bad("ValidationError", text));
             }
@@ -236,7 +248,9 @@ fn act(
             let text = "The request failed inside the service";
             return Err(ApiError::new(*status, "InternalFailure", text));
         }
-        Some(Fault::Error(code)) => return Err(ApiError::bad(code, "A fault was set for this action")),
+        Some(Fault::Error(code)) => {
+            return Err(ApiError::bad(code, "A fault was set for this action"));
+        }
     }
     match service {
         Service::Elbv2 => elbv2::act(state, action, params, now),
@@ -329,7 +343,10 @@ fn authenticate(state: &State, service: Service, headers: &HeaderMap) -> Result<
     } else {
         let mut issued = state.instances.values().flat_map(|instance| {
             let caller = Caller::Instance(instance.id.clone());
-            instance.credentials.iter().map(move |issued| (caller.clone(), issued))
+            instance
+                .credentials
+                .iter()
+                .map(move |issued| (caller.clone(), issued))
         });
         issued
             .find(|(_, issued)| issued.access_key == signature.access_key)
@@ -373,7 +390,9 @@ fn authenticate(state: &State, service: Service, headers: &HeaderMap) -> Result<
 }
 
 fn xml_response(status: StatusCode, xml: String) -> Response<Body> {
-    let mut response = Response::new(full(format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{xml}")));
+    let mut response = Response::new(full(format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{xml}"
+    )));
     *response.status_mut() = status;
     response
         .headers_mut()
@@ -384,7 +403,14 @@ fn xml_response(status: StatusCode, xml: String) -> Response<Body> {
 fn error_response(service: Service, error: &ApiError) -> Response<Body> {
     let details = |xml: &mut Xml| {
         if service == Service::Elbv2 {
-            xml.text("Type", if error.status < 500 { "Sender" } else { "Receiver" });
+            xml.text(
+                "Type",
+                if error.status < 500 {
+                    "Sender"
+                } else {
+                    "Receiver"
+                },
+            );
         }
         xml.text("Code", &error.code);
         xml.text("Message", &error.message);

@@ -95,7 +95,9 @@ impl Balancer {
 
     /// The ARN of one of the listener's rules.
     pub(super) fn rule_arn(&self, priority: &str) -> String {
-        let listener = self.listener_arn.replacen(":listener/", ":listener-rule/", 1);
+        let listener = self
+            .listener_arn
+            .replacen(":listener/", ":listener-rule/", 1);
         format!("{listener}/{}", stable_hex(priority))
     }
 }
@@ -215,7 +217,11 @@ struct Proxy {
 }
 
 impl Proxy {
-    async fn answer(self: Arc<Self>, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
+    async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        peer: SocketAddr,
+    ) -> Response<Body> {
         self.counts.requests.fetch_add(1, Relaxed);
         self.forward(request, peer).await.unwrap_or_else(|failure| {
             self.counts.errors.fetch_add(1, Relaxed);
@@ -266,7 +272,10 @@ impl Proxy {
                 pool.give_back(target, sender);
             }
         });
-        Ok(Response::from_parts(head, TimedBody::new(body, idle).boxed()))
+        Ok(Response::from_parts(
+            head,
+            TimedBody::new(body, idle).boxed(),
+        ))
     }
 
     /// The request as the target gets it.
@@ -453,7 +462,9 @@ impl hyper::body::Body for TimedBody {
         }
         // Made only when there is something to wait for: most bodies come at once.
         let limit = self.limit;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         ready!(timer.as_mut().poll(cx));
         let silent = io::Error::new(io::ErrorKind::TimedOut, "the body stopped coming");
         Poll::Ready(Some(Err(silent.into())))

@@ -145,7 +145,9 @@ pub(super) struct State {
 impl State {
     /// An ARN of ELBv2.
     pub(super) fn arn(&self, resource: &str) -> String {
-        let CloudOptions { region, account, .. } = &self.options;
+        let CloudOptions {
+            region, account, ..
+        } = &self.options;
         format!("arn:aws:elasticloadbalancing:{region}:{account}:{resource}")
     }
 
@@ -181,7 +183,9 @@ impl State {
         };
         let delay = group.spec.deregistration_delay;
         let target = group.target(id, port);
-        target.map(|target| target.deregister(now, delay, late)).is_some()
+        target
+            .map(|target| target.deregister(now, delay, late))
+            .is_some()
     }
 
     /// The target group that a request for this path goes to, and the target whose turn it is.
@@ -273,10 +277,7 @@ impl Shared {
     }
 
     /// Changes the state, then brings everything that follows from it up to date.
-    pub(super) fn update<R>(
-        self: &Arc<Self>,
-        change: impl FnOnce(&mut State, Instant) -> R,
-    ) -> R {
+    pub(super) fn update<R>(self: &Arc<Self>, change: impl FnOnce(&mut State, Instant) -> R) -> R {
         let result = self.update_quietly(change);
         self.changed.send_modify(|version| *version += 1);
         result
@@ -339,7 +340,11 @@ impl std::fmt::Debug for Cloud {
 
 impl Drop for Cloud {
     fn drop(&mut self) {
-        let mut tasks = self.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tasks = self
+            .shared
+            .tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let ended = tasks.take();
         drop(tasks);
         drop(ended);
@@ -406,7 +411,10 @@ impl Cloud {
         self.shared.update(|state, _| {
             let hex = stable_hex(&spec.name);
             let arn = state.arn(&format!("targetgroup/{}/{hex}", spec.name));
-            let vpc = spec.vpc.clone().unwrap_or_else(|| state.options.vpc.clone());
+            let vpc = spec
+                .vpc
+                .clone()
+                .unwrap_or_else(|| state.options.vpc.clone());
             state.groups.push(TargetGroup::new(spec, arn.clone(), vpc));
             arn
         })
@@ -429,7 +437,10 @@ impl Cloud {
     pub async fn run_instance(&self, mut spec: InstanceSpec) -> io::Result<InstanceHandle> {
         let listener = TcpListener::bind(spec.imds).await?;
         let imds = listener.local_addr()?;
-        let id = spec.id.take().unwrap_or_else(|| format!("i-0{}", random_hex(16)));
+        let id = spec
+            .id
+            .take()
+            .unwrap_or_else(|| format!("i-0{}", random_hex(16)));
         let imds_outage = watch::Sender::new(Outage::Up);
         let outage = imds_outage.subscribe();
         let handle = InstanceHandle {
@@ -439,7 +450,10 @@ impl Cloud {
             imds,
         };
         self.shared.update(|state, _| {
-            let vpc = spec.vpc.clone().unwrap_or_else(|| state.options.vpc.clone());
+            let vpc = spec
+                .vpc
+                .clone()
+                .unwrap_or_else(|| state.options.vpc.clone());
             let instance = Instance {
                 id: id.clone(),
                 spec,
@@ -470,7 +484,9 @@ impl Cloud {
         self.shared.update_quietly(|state, now| {
             state.refresh(now);
             let group = state.group(group);
-            group.map(|group| elbv2::statuses(group)).unwrap_or_default()
+            group
+                .map(|group| elbv2::statuses(group))
+                .unwrap_or_default()
         })
     }
 
@@ -483,7 +499,8 @@ impl Cloud {
 
     /// Deregisters a target by hand, as from the console; whether it was registered.
     pub fn deregister(&self, group: &str, id: &str, port: u16) -> bool {
-        self.shared.update(|state, now| state.deregister(group, id, port, now))
+        self.shared
+            .update(|state, now| state.deregister(group, id, port, now))
     }
 
     /// Sets the API's throttle; its buckets are full again.
@@ -522,7 +539,11 @@ impl Cloud {
 
     /// Waits until a condition on the cloud holds, looking again at every call and change;
     /// `false` if it did not within the limit.
-    pub async fn wait_until(&self, limit: Duration, mut condition: impl FnMut(&Self) -> bool) -> bool {
+    pub async fn wait_until(
+        &self,
+        limit: Duration,
+        mut condition: impl FnMut(&Self) -> bool,
+    ) -> bool {
         let mut changes = self.changes();
         let wait = async {
             loop {

@@ -222,7 +222,10 @@ impl InstanceHandle {
         let endpoint = self.shared.endpoint_url();
         [
             ("AWS_EC2_METADATA_SERVICE_ENDPOINT", self.imds_url()),
-            ("AWS_ENDPOINT_URL_ELASTIC_LOAD_BALANCING_V2", endpoint.clone()),
+            (
+                "AWS_ENDPOINT_URL_ELASTIC_LOAD_BALANCING_V2",
+                endpoint.clone(),
+            ),
             ("AWS_ENDPOINT_URL_EC2", endpoint),
             ("AWS_CONFIG_FILE", "/dev/null".to_owned()),
             ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null".to_owned()),

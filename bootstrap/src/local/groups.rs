@@ -325,9 +325,7 @@ impl Target {
         }
         let next = match (&self.stage, result) {
             (Stage::Checking, ProbeResult::Pass) => Stage::Healthy,
-            (Stage::Unhealthy(_), ProbeResult::Pass)
-                if self.passes >= check.healthy_threshold =>
-            {
+            (Stage::Unhealthy(_), ProbeResult::Pass) if self.passes >= check.healthy_threshold => {
                 Stage::Healthy
             }
             (_, ProbeResult::Pass) => return,

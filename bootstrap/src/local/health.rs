@@ -100,7 +100,9 @@ fn step(state: &mut State, watched: &Watched, now: Instant) -> Step {
     }
     if now < target.next_probe {
         let probe = target.next_probe;
-        return Step::Wait(Some(target.drained_at().map_or(probe, |end| end.min(probe))));
+        return Step::Wait(Some(
+            target.drained_at().map_or(probe, |end| end.min(probe)),
+        ));
     }
     // Draining targets are probed too, so that an agent which takes probes for traffic shows.
     target.next_probe = now + check.interval;

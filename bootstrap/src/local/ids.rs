@@ -2,13 +2,17 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// 16 hexadecimal digits that are always the same for the same text (FNV-1a), so that a fleet's
-/// instances have the same ids at every launch and find their own folders again.
+/// 16 hexadecimal digits that are always the same for the same text, so that a fleet's instances
+/// have the same ids at every launch and find their own folders again.
 pub(crate) fn stable_hex(text: &str) -> String {
+    // FNV-1a, then the finisher of SplitMix64: without it names that differ in their last letter
+    // get ids that look alike.
     let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
-    format!("{hash:016x}")
+    let hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    format!("{:016x}", hash ^ (hash >> 31))
 }
 
 /// Random hexadecimal digits. They only have to differ: nothing here guards a real secret.
@@ -21,7 +25,14 @@ pub(super) fn random_hex(digits: usize) -> String {
 /// A request id as AWS forms them.
 pub(super) fn request_id() -> String {
     let part = random_hex;
-    format!("{}-{}-{}-{}-{}", part(8), part(4), part(4), part(4), part(12))
+    format!(
+        "{}-{}-{}-{}-{}",
+        part(8),
+        part(4),
+        part(4),
+        part(4),
+        part(12)
+    )
 }
 
 /// The time as `2026-01-31T23:59:59Z`. Times before 1970 are shown as 1970.
@@ -43,7 +54,11 @@ fn civil(days_since_1970: u64) -> (u64, u64, u64) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let month = if shifted < 10 {
+        shifted + 3
+    } else {
+        shifted - 9
+    };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
     (year, month, day)
 }
@@ -63,8 +78,14 @@ mod tests {
 
     #[test]
     fn ids_are_stable_and_differ() {
-        assert_eq!(stable_hex("clusters/cluster1/0"), stable_hex("clusters/cluster1/0"));
-        assert_ne!(stable_hex("clusters/cluster1/0"), stable_hex("clusters/cluster1/1"));
+        assert_eq!(
+            stable_hex("clusters/cluster1/0"),
+            stable_hex("clusters/cluster1/0")
+        );
+        assert_ne!(
+            stable_hex("clusters/cluster1/0"),
+            stable_hex("clusters/cluster1/1")
+        );
         assert_eq!(stable_hex("x").len(), 16);
         assert_eq!(request_id().len(), 36);
     }

@@ -11,6 +11,7 @@
 //! | `health.rs` | the prober |
 //! | `routing.rs`, `balancer.rs` | which target a request goes to, and taking it there |
 //! | `instances.rs` | the agents' processes |
+//! | `fleet.rs` | a whole fleet: cloud, balancer, agents |
 //!
 //! It is strict where a mistake would show only on AWS; docs/local-fleet.md says in what, and what
 //! it does not check (the bytes of a signature, above all).
@@ -20,6 +21,7 @@ mod balancer;
 mod cloud;
 mod ec2;
 mod elbv2;
+mod fleet;
 mod groups;
 mod health;
 mod http;
@@ -33,6 +35,7 @@ mod xml;
 pub use balancer::{BalancerHandle, BalancerSpec};
 pub use cloud::{Call, Cloud, CloudOptions, Event, Fault, TargetStatus};
 pub use ec2::{Credentials, InstanceHandle, InstanceSpec, InstanceState, SpotAction};
+pub use fleet::{LocalError, LocalFleet, LocalOptions, Member};
 pub use groups::{HealthCheck, TargetGroupSpec, TargetHealth, TargetState, TargetType};
 pub use http::Outage;
 pub(crate) use ids::stable_hex;

@@ -49,7 +49,13 @@ impl Forward {
             .groups
             .iter_mut()
             .filter(|group| group.weight > 0)
-            .reduce(|best, group| if group.credit > best.credit { group } else { best })?;
+            .reduce(|best, group| {
+                if group.credit > best.credit {
+                    group
+                } else {
+                    best
+                }
+            })?;
         richest.credit -= total;
         Some(richest.arn.clone())
     }
@@ -133,7 +139,14 @@ mod tests {
         for path in ["/cluster1", "/cluster1/", "/cluster1/x/y"] {
             assert!(rule.matches(path), "{path}");
         }
-        for path in ["/", "/cluster1x", "/cluster", "/Cluster1", "/a/cluster1", "/cluster2"] {
+        for path in [
+            "/",
+            "/cluster1x",
+            "/cluster",
+            "/Cluster1",
+            "/a/cluster1",
+            "/cluster2",
+        ] {
             assert!(!rule.matches(path), "{path}");
         }
         assert!(matches(b"/a*c?e", b"/abbcbcde"));

@@ -47,11 +47,7 @@ impl Xml {
     }
 
     /// A list of plain texts, each a `member`.
-    pub(super) fn texts<T: ToString>(
-        &mut self,
-        name: &str,
-        values: impl IntoIterator<Item = T>,
-    ) {
+    pub(super) fn texts<T: ToString>(&mut self, name: &str, values: impl IntoIterator<Item = T>) {
         self.element(name, |xml| {
             for value in values {
                 xml.text("member", value);
