@@ -75,7 +75,7 @@ mod tests {
         let (text, padding) = bytes.split_at(72);
         assert_eq!(
             std::str::from_utf8(text).unwrap(),
-            "instance-agent seed v1 sequence 00000000000000000007 crc32 84c671c3\n100\n"
+            "instance-agent seed v1 sequence 00000000000000000007 crc32 22ee6061\n100\n"
         );
         assert!(padding[..padding.len() - 1].iter().all(|b| *b == b' '));
         assert_eq!(padding.last(), Some(&b'\n'));

@@ -47,7 +47,7 @@ impl Builders {
     pub(super) fn new() -> Self {
         let mut usual = http1::Builder::new();
         // Whoever sends a request and then closes its writing half still gets the answer.
-        usual.half_close(true).header_read_timeout(None).max_buf_size(MAX_HEAD);
+        usual.half_close(true).header_read_timeout(None).max_buf_size(MAX_HEAD).max_header_size(MAX_HEAD);
         let mut roomy = usual.clone();
         roomy.max_headers(MAX_HEADERS);
         Self { usual, roomy }
@@ -106,9 +106,9 @@ pub(super) async fn serve(socket: TcpStream, open: Open) {
         let mut connection = builder.serve_connection(io, Service::new(Rc::clone(&track)));
         let end = drive(&mut connection, &track).await;
         let parts = connection.into_parts();
-        let too_many = parts.read_buf.len() < MAX_HEAD && std::ptr::eq(builder, &worker.http.usual);
-        if matches!(end, End::Rejected(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)) && too_many {
-            // Not too large, only more fields than hyper parses on its stack: once more, with room.
+        let usual = std::ptr::eq(builder, &worker.http.usual);
+        if usual && matches!(end, End::Rejected(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)) {
+            // Perhaps only more fields than hyper parses on its stack: once more, with room.
             track.rejected.set(None);
             builder = &worker.http.roomy;
             io = Io::new(parts.io.into_socket(), parts.read_buf, Rc::clone(&track));
@@ -180,13 +180,13 @@ async fn drive(connection: &mut Connection, track: &Rc<Track>) -> End {
             }
             match timer.poll(track, cx) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Waiting::ForRequest) if track.end_if_unread_is_empty() => {}
+                Poll::Ready(WaitsFor::Request) if track.end_if_unread_is_empty() => {}
                 // A request has come just now: reading it wakes this task.
-                Poll::Ready(Waiting::ForRequest) => return Poll::Pending,
-                Poll::Ready(Waiting::ForHead) => return Poll::Ready(End::HeadLate),
+                Poll::Ready(WaitsFor::Request) => return Poll::Pending,
+                Poll::Ready(WaitsFor::Head) => return Poll::Ready(End::HeadLate),
                 // Whoever reads the body answers, when hyper asks it again.
-                Poll::Ready(Waiting::ForBody) => track.body_late.set(true),
-                Poll::Ready(Waiting::ForPeer) => return Poll::Ready(End::Stuck),
+                Poll::Ready(WaitsFor::Body) => track.body_late.set(true),
+                Poll::Ready(WaitsFor::Peer) => return Poll::Ready(End::Stuck),
             }
         }
     })
@@ -195,24 +195,24 @@ async fn drive(connection: &mut Connection, track: &Rc<Track>) -> End {
 
 /// What a connection waits for that must not take for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Waiting {
+enum WaitsFor {
     /// The next request's first byte.
-    ForRequest,
+    Request,
     /// The rest of a head.
-    ForHead,
+    Head,
     /// The rest of a body.
-    ForBody,
+    Body,
     /// The peer to take more of an answer.
-    ForPeer,
+    Peer,
 }
 
-impl Waiting {
+impl WaitsFor {
     fn of(track: &Track) -> Option<Self> {
         match track.phase() {
-            _ if track.is_write_blocked() => Some(Self::ForPeer),
-            Phase::Idle => Some(Self::ForRequest),
-            Phase::Head => Some(Self::ForHead),
-            Phase::Body => Some(Self::ForBody),
+            _ if track.is_write_blocked() => Some(Self::Peer),
+            Phase::Idle => Some(Self::Request),
+            Phase::Head => Some(Self::Head),
+            Phase::Body => Some(Self::Body),
             // Ours to do; the peer is not kept to any time.
             Phase::Handling | Phase::Answered => None,
         }
@@ -226,7 +226,7 @@ struct Timer<'a> {
     /// Whether the sleep knows whom to wake.
     registered: bool,
     /// What `deadline` is for: the wait, its turn, and whether the server was stopping.
-    timed: Option<(Waiting, u32, bool)>,
+    timed: Option<(WaitsFor, u32, bool)>,
     deadline: Instant,
 }
 
@@ -242,18 +242,18 @@ impl<'a> Timer<'a> {
     }
 
     /// Ready when what the connection waits for has taken too long.
-    fn poll(&mut self, track: &Track, cx: &mut Context<'_>) -> Poll<Waiting> {
-        let Some(waiting) = Waiting::of(track) else { return Poll::Pending };
+    fn poll(&mut self, track: &Track, cx: &mut Context<'_>) -> Poll<WaitsFor> {
+        let Some(waiting) = WaitsFor::of(track) else { return Poll::Pending };
         let worker = &track.worker;
         let timed = (waiting, track.turn(), worker.stopping.get());
         if self.timed != Some(timed) {
             self.timed = Some(timed);
             self.deadline = match waiting {
-                Waiting::ForRequest if worker.stopping.get() => Instant::now() + FIRST_REQUEST,
-                Waiting::ForRequest => Self::idle_until(worker),
-                Waiting::ForHead => Instant::now() + worker.limits.header_timeout,
-                Waiting::ForBody => Instant::now() + worker.limits.body_timeout,
-                Waiting::ForPeer => Instant::now() + worker.limits.write_timeout,
+                WaitsFor::Request if worker.stopping.get() => Instant::now() + FIRST_REQUEST,
+                WaitsFor::Request => Self::idle_until(worker),
+                WaitsFor::Head => Instant::now() + worker.limits.header_timeout,
+                WaitsFor::Body => Instant::now() + worker.limits.body_timeout,
+                WaitsFor::Peer => Instant::now() + worker.limits.write_timeout,
             };
             if self.deadline < self.sleep.deadline().into_std() {
                 self.rearm();

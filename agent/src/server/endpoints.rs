@@ -31,6 +31,10 @@ const BROKEN_BODY: Bytes =
     Bytes::from_static(b"the body ended early or its chunks are malformed: send it whole");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
+/// Who is answered with a panic, to see what that does.
+#[cfg(test)]
+pub(super) const PANIC_FOR: &str = "panic, please";
+
 /// The answers, as text that is ready to send.
 pub(super) struct Rendered {
     root: Root,
@@ -77,6 +81,8 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         let (head, body) = request.into_parts();
         let sender = sender(&head.headers);
         let draft = Draft { sender, headers: head.headers, guard: self.0.begin(sender) };
+        #[cfg(test)]
+        assert!(draft.headers.get(USER_AGENT).is_none_or(|agent| agent != PANIC_FOR), "a test asked for it");
         let worker = &self.0.worker;
         let rendered = Rc::clone(&worker.rendered.borrow());
         let action = route(&head.method, &head.uri, &rendered.clusters);

@@ -72,12 +72,13 @@ pub(crate) fn start(
         let (started, ready) = std::sync::mpsc::channel();
         let (finished, cut_off) = oneshot::channel();
         let share = Share {
-            listener: listener.try_clone()?,
             places: Arc::clone(&places),
             answers: answers.clone(),
             stopped: stopped.clone(),
             beats: Arc::clone(&beats),
         };
+        // Another descriptor for the same socket; the last one closed closes the port.
+        let listener = listener.try_clone()?;
         let (traffic, seed) = (Arc::clone(counters), seed.clone());
         let handle = std::thread::Builder::new().name(format!("server-{number}")).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -87,7 +88,7 @@ pub(crate) fn start(
             // The listener can only be registered inside the runtime it will be polled on.
             let runtime = runtime.and_then(|runtime| {
                 let _inside = runtime.enter();
-                let listener = tokio::net::TcpListener::from_std(share.listener.try_clone()?)?;
+                let listener = tokio::net::TcpListener::from_std(listener)?;
                 Ok((runtime, listener))
             });
             match runtime {
@@ -153,7 +154,6 @@ impl Server {
 
 /// What a thread is handed at its start.
 struct Share {
-    listener: TcpListener,
     places: Arc<Semaphore>,
     answers: watch::Receiver<Arc<Answers>>,
     stopped: watch::Receiver<Option<Instant>>,
@@ -208,8 +208,6 @@ impl Worker {
     async fn run(self: Rc<Self>, listener: tokio::net::TcpListener, share: Share) -> usize {
         spawn_local(Rc::clone(&self).follow(share.answers));
         spawn_local(Rc::clone(&self).beat(share.beats));
-        // The runtime has its own copy; the port must close with that one.
-        drop(share.listener);
         let deadline = accept::until_stopped(&self, listener, &share.places, share.stopped).await;
         let all_closed = async {
             while self.open.get() > 0 {

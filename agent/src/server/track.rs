@@ -134,7 +134,7 @@ impl Track {
         self.write_blocked.set(!taken);
     }
 
-    /// hyper has nothing left to write. It says so only then; see docs/decisions on handing over.
+    /// hyper has nothing left to write. It flushes the socket only then.
     pub(super) fn flushed(&self) {
         if self.phase() == Phase::Answered {
             self.finish();
