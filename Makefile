@@ -1,0 +1,33 @@
+# The few commands people type. Each calls cargo or a script that can also be called by hand.
+
+FLEET ?= clusters
+PORT ?=
+ARGS ?=
+
+TRIPLE := x86_64-unknown-linux-musl
+BIN := $(or $(CARGO_TARGET_DIR),target)/$(TRIPLE)/debug
+
+.DEFAULT_GOAL := help
+.PHONY: help demo build test lint audit
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: build ## run a fleet on this machine; FLEET=clusters or seed, PORT=8080, ARGS='...'
+	@exec $(BIN)/bootstrap launch --local $(FLEET) $(if $(PORT),--port $(PORT)) $(ARGS)
+
+build: ## build both programs, statically linked, after installing what that needs
+	@tests/bin/setup build
+	@cargo build --workspace --locked
+
+test: ## run every test, after installing what they need; ARGS='-E ...' goes to nextest
+	@tests/bin/setup test
+	@tests/bin/run-tests $(ARGS)
+
+lint: ## check format, clippy, dependencies, shell scripts, and the shape of the tree
+	@tests/bin/setup lint
+	@tests/bin/lint
+
+audit: ## look the dependencies up among known vulnerabilities (fetches a public database)
+	@tests/bin/setup lint
+	@"$$(tests/bin/tool-path cargo-deny)" check advisories
