@@ -561,7 +561,7 @@ mod tests {
             (
                 "type = \"m4",
                 "typ = \"m4",
-                "f:20: group.typ: unknown key; did you mean type?",
+                "f:19: group.typ: unknown key; did you mean type?",
             ),
             (
                 "timeout = \"5s\"",
@@ -571,12 +571,12 @@ mod tests {
             (
                 "count = 5",
                 "count = 0",
-                "f:21: group.count: expected a number from 1 to 1000",
+                "f:20: group.count: expected a number from 1 to 1000",
             ),
             (
                 "count = 5",
                 "count = \"5\"",
-                "f:21: group.count: expected a number from 1 to 1000",
+                "f:20: group.count: expected a number from 1 to 1000",
             ),
             (
                 "\"5s\"",
@@ -596,12 +596,12 @@ mod tests {
             (
                 "\"cluster2\"",
                 "\"cluster1\"",
-                "f:25: group.name: there are two groups cluster1",
+                "f:24: group.name: there are two groups cluster1",
             ),
             (
                 "\"cluster2\"",
                 "\"seed\"",
-                "f:25: group.name: /seed is the agent's own path; choose another name or set paths = false",
+                "f:24: group.name: /seed is the agent's own path; choose another name or set paths = false",
             ),
             ("port = 80", "port = 80\nport = 81", "f:8: duplicate key"),
             (

@@ -474,7 +474,7 @@ impl Cloud {
         Ok(handle)
     }
 
-    /// A handle on a running instance by its id.
+    /// Stops an instance as the API would; its process is not touched.
     pub fn stop_instance(&self, instance: &InstanceHandle) {
         instance.stop();
     }
