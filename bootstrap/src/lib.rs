@@ -1,1 +1,13 @@
 //! The launcher, as a library for its own binary and for the tests.
+
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, reason = "in a test a panic is the report")
+)]
+
+pub mod cli;
+pub mod duration;
+pub mod fleet;
+pub mod launch;
+pub mod local;
+mod output;

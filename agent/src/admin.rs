@@ -1,0 +1,295 @@
+//! The admin socket: status, drain, resume and metrics for root and the agent's own user.
+//!
+//! It speaks HTTP, so that curl can too: `curl --unix-socket /run/instance-agent/admin.sock
+//! http://agent/status`.
+
+use std::convert::Infallible;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::fs::Mode;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::registrar;
+use crate::status::AgentStatus;
+
+/// The socket's name in the runtime folder.
+const SOCKET: &str = "admin.sock";
+/// Admin connections at a time; more wait.
+const CONNECTIONS: usize = 8;
+/// The longest that a request on the admin socket may take.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// The socket's path below the runtime folder.
+pub(crate) fn socket_path(runtime_dir: &Path) -> PathBuf {
+    runtime_dir.join(SOCKET)
+}
+
+/// Why there is no admin socket.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BindError {
+    /// Another agent answers on it.
+    #[error("{path}: another agent is running (it answers on this socket); stop it, or choose another --runtime-dir", path = .0.display())]
+    Live(PathBuf),
+    /// The folder or the socket cannot be made.
+    #[error("{path}: {error}; choose another --runtime-dir or make it writable", path = .path.display())]
+    Io {
+        /// What could not be made.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+/// Makes the runtime folder (0700) and listens in it on a socket that was never more open than
+/// 0600. A socket that somebody answers on is left alone; a dead one is replaced.
+///
+/// Has to be called before other threads are started: the umask belongs to the whole process.
+pub(crate) fn bind(runtime_dir: &Path) -> Result<std::os::unix::net::UnixListener, BindError> {
+    let path = socket_path(runtime_dir);
+    let failed = |error| BindError::Io {
+        path: path.clone(),
+        error,
+    };
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(runtime_dir)
+        .map_err(failed)?;
+    if fs::metadata(runtime_dir).map_err(failed)?.mode() & 0o077 != 0 {
+        fs::set_permissions(runtime_dir, fs::Permissions::from_mode(0o700)).map_err(failed)?;
+    }
+    match std::os::unix::net::UnixStream::connect(&path) {
+        Ok(_) => return Err(BindError::Live(path)),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(&path).map_err(failed)?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
+    }
+    let before = rustix::process::umask(Mode::from_raw_mode(0o177));
+    let listener = std::os::unix::net::UnixListener::bind(&path);
+    rustix::process::umask(before);
+    let listener = listener.map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(listener)
+}
+
+/// What the admin socket answers from.
+pub(crate) struct Admin {
+    /// The status as it is now.
+    pub(crate) status: Box<dyn Fn() -> AgentStatus + Send + Sync>,
+    /// Where drain and resume go.
+    pub(crate) requests: mpsc::Sender<registrar::Request>,
+}
+
+/// Answers on the socket as long as the agent runs.
+pub(crate) async fn serve(
+    listener: std::os::unix::net::UnixListener,
+    admin: Admin,
+) -> io::Result<()> {
+    let listener = UnixListener::from_std(listener)?;
+    let admin = Arc::new(admin);
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut failures =
+        crate::backoff::Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else {
+            return Ok(());
+        };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                failures.reset();
+                let admin = admin.clone();
+                tokio::spawn(async move {
+                    // A client that went away in the middle is nobody's problem.
+                    _ = tokio::time::timeout(DEADLINE, connection(stream, admin)).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::debug!(%error, "admin socket");
+                tokio::time::sleep(failures.next_delay()).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: UnixStream, admin: Arc<Admin>) -> hyper::Result<()> {
+    let allowed = is_allowed(&stream);
+    let service = service_fn(move |request| {
+        let admin = admin.clone();
+        async move {
+            let answer = if allowed {
+                answer(&request, &admin).await
+            } else {
+                text(
+                    StatusCode::FORBIDDEN,
+                    "only root and the agent's own user may ask; try sudo\n".to_owned(),
+                )
+            };
+            Ok::<_, Infallible>(answer)
+        }
+    });
+    hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service)
+        .await
+}
+
+/// The kernel tells who is on the other side.
+fn is_allowed(stream: &UnixStream) -> bool {
+    rustix::net::sockopt::socket_peercred(stream)
+        .is_ok_and(|peer| peer.uid.is_root() || peer.uid == rustix::process::geteuid())
+}
+
+async fn answer(request: &Request<Incoming>, admin: &Admin) -> Response<Full<Bytes>> {
+    let path = request.uri().path();
+    let allow = match path {
+        "/status" | "/metrics" => Method::GET,
+        "/drain" | "/resume" => Method::POST,
+        _ => {
+            let known = "/status, /metrics, /drain and /resume";
+            return text(
+                StatusCode::NOT_FOUND,
+                format!("no {path} here; there are {known}\n"),
+            );
+        }
+    };
+    if request.method() != allow {
+        let mut answer = text(
+            StatusCode::METHOD_NOT_ALLOWED,
+            format!("{path} takes {allow}\n"),
+        );
+        if let Ok(value) = allow.as_str().parse() {
+            answer.headers_mut().insert(http::header::ALLOW, value);
+        }
+        return answer;
+    }
+    match path {
+        "/status" => match serde_json::to_string(&(admin.status)()) {
+            Ok(json) => typed(StatusCode::OK, "application/json", json),
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+        },
+        "/metrics" => typed(
+            StatusCode::OK,
+            "text/plain; version=0.0.4",
+            (admin.status)().metrics(),
+        ),
+        "/drain" => ask(admin, registrar::Request::Drain).await,
+        _ => ask(admin, registrar::Request::Resume).await,
+    }
+}
+
+async fn ask(
+    admin: &Admin,
+    request: impl FnOnce(oneshot::Sender<Result<String, String>>) -> registrar::Request,
+) -> Response<Full<Bytes>> {
+    let (reply, answer) = oneshot::channel();
+    if admin.requests.try_send(request(reply)).is_err() {
+        return text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "busy with an earlier request; try again\n".to_owned(),
+        );
+    }
+    match answer.await {
+        Ok(Ok(done)) => text(StatusCode::OK, format!("{done}\n")),
+        Ok(Err(refused)) => text(StatusCode::CONFLICT, format!("{refused}\n")),
+        Err(_) => text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the agent is stopping\n".to_owned(),
+        ),
+    }
+}
+
+fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+    typed(status, "text/plain; charset=utf-8", body)
+}
+
+fn typed(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut answer = Response::new(Full::new(Bytes::from(body)));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(
+        http::header::CONTENT_TYPE,
+        http::HeaderValue::from_static(content_type),
+    );
+    answer
+}
+
+/// Why a command did not reach the agent, or was refused by it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AskError {
+    /// Nobody listens.
+    #[error("no agent answers on {path}; is it running? (`instance-agent serve`, or another --runtime-dir)", path = .0.display())]
+    NotRunning(PathBuf),
+    /// The socket belongs to another user.
+    #[error("{path} is for root and the agent's own user; try sudo", path = .0.display())]
+    NotAllowed(PathBuf),
+    /// The agent said no, in its own words.
+    #[error("{0}")]
+    Refused(String),
+    /// Anything else.
+    #[error("{path}: {detail}", path = .path.display())]
+    Failed {
+        /// The socket.
+        path: PathBuf,
+        /// What went wrong.
+        detail: String,
+    },
+}
+
+/// Asks a running agent, and returns the body of its answer.
+pub(crate) async fn request(
+    runtime_dir: &Path,
+    method: Method,
+    what: &str,
+) -> Result<String, AskError> {
+    let path = socket_path(runtime_dir);
+    // Looked at first, so that the commonest failures are told apart without reading error chains.
+    if let Err(error) = UnixStream::connect(&path).await {
+        return Err(match error.kind() {
+            io::ErrorKind::PermissionDenied => AskError::NotAllowed(path),
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                AskError::NotRunning(path)
+            }
+            _ => AskError::Failed {
+                path,
+                detail: error.to_string(),
+            },
+        });
+    }
+    let failed = |error: reqwest::Error| AskError::Failed {
+        path: path.clone(),
+        detail: error.to_string(),
+    };
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .unix_socket(path.as_path())
+        .timeout(DEADLINE)
+        .build()
+        .map_err(failed)?;
+    let answer = client
+        .request(method, format!("http://agent/{what}"))
+        .send()
+        .await
+        .map_err(failed)?;
+    let ok = answer.status().is_success();
+    let body = answer.text().await.map_err(failed)?;
+    if ok {
+        Ok(body)
+    } else {
+        Err(AskError::Refused(body.trim_end().to_owned()))
+    }
+}

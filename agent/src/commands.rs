@@ -1,0 +1,73 @@
+//! The commands that talk to a running agent: status, drain, resume.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::Method;
+
+use crate::admin::{self, AskError};
+use crate::backoff::Backoff;
+use crate::cli::{AgentArgs, Output};
+use crate::config::{ConfigError, Layers};
+use crate::status::{AgentStatus, Phase};
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommandError {
+    /// The settings cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The agent was not reached, or refused.
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    /// The agent's answer is not of this version's form.
+    #[error(
+        "the running agent's status cannot be read: {0}; it may be of another version than this command"
+    )]
+    Status(#[from] serde_json::Error),
+    /// `drain --wait` and somebody resumed.
+    #[error("the drain was called off: the agent is {0}")]
+    CalledOff(Phase),
+}
+
+fn runtime_dir(args: AgentArgs) -> Result<PathBuf, ConfigError> {
+    let flag = args.runtime_dir.map(|value| ("runtime-dir", value));
+    Layers::read(flag, std::env::vars(), args.config.as_deref())?.runtime_dir()
+}
+
+/// `status`: what to print.
+pub(crate) async fn status(output: Output, args: AgentArgs) -> Result<String, CommandError> {
+    let json = admin::request(&runtime_dir(args)?, Method::GET, "status").await?;
+    Ok(match output {
+        Output::Json => format!("{json}\n"),
+        Output::Table => serde_json::from_str::<AgentStatus>(&json)?.table(),
+    })
+}
+
+/// `drain`: what the agent said; with `wait`, once it is drained.
+pub(crate) async fn drain(wait: bool, args: AgentArgs) -> Result<String, CommandError> {
+    let runtime_dir = runtime_dir(args)?;
+    let mut said = admin::request(&runtime_dir, Method::POST, "drain").await?;
+    if !wait {
+        return Ok(said);
+    }
+    // The agent bounds the wait: a drain ends at its drain-timeout.
+    let mut pause = Backoff::new(Duration::from_millis(200), Duration::from_secs(1));
+    loop {
+        let status: AgentStatus =
+            serde_json::from_str(&admin::request(&runtime_dir, Method::GET, "status").await?)?;
+        match status.registration.phase {
+            Phase::Drained => {
+                said.push_str("drained\n");
+                return Ok(said);
+            }
+            Phase::Serving => return Err(CommandError::CalledOff(Phase::Serving)),
+            Phase::Starting | Phase::Draining => tokio::time::sleep(pause.next_delay()).await,
+        }
+    }
+}
+
+/// `resume`: what the agent said.
+pub(crate) async fn resume(args: AgentArgs) -> Result<String, CommandError> {
+    Ok(admin::request(&runtime_dir(args)?, Method::POST, "resume").await?)
+}

@@ -1,0 +1,812 @@
+//! Settings: from flags, environment, file and instance tags to one validated [`Settings`].
+//!
+//! Every setting is a row of [`SETTINGS`]; its flag, its environment variable, its key in the file
+//! and its help all follow from that row. What is read is text with its origin ([`Layers`]); what
+//! leaves this module is typed and validated.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::lifecycle::OnRebalance;
+use crate::serving::{ClusterName, InvalidValue, Limits, Root};
+use crate::target_group::TargetGroupRef;
+
+/// Where the settings file is looked for when none is named.
+pub(crate) const DEFAULT_FILE: &str = "/etc/instance-agent/agent.toml";
+
+/// The prefix of every setting's environment variable.
+const ENVIRONMENT: &str = "INSTANCE_AGENT_";
+
+/// One setting, whatever it is set by.
+#[derive(Debug)]
+pub(crate) struct Setting {
+    /// The key in the file; `--key` on the command line; `INSTANCE_AGENT_KEY` in the environment.
+    pub(crate) key: &'static str,
+    /// What its value is called in help texts.
+    pub(crate) value: &'static str,
+    /// What it means, with its default.
+    pub(crate) help: &'static str,
+}
+
+const fn setting(key: &'static str, value: &'static str, help: &'static str) -> Setting {
+    Setting { key, value, help }
+}
+
+/// Every setting there is.
+pub(crate) const SETTINGS: &[Setting] = &[
+    setting(
+        "listen",
+        "ADDRESS:PORT",
+        "Where to serve HTTP [default: 0.0.0.0:80]",
+    ),
+    setting(
+        "root",
+        "MEANING",
+        "What GET / answers: health or seed [default: the instance's tag, else health]",
+    ),
+    setting(
+        "cluster",
+        "NAME",
+        "The cluster whose path is answered [default: the instance's tag, else both]",
+    ),
+    setting(
+        "target-group",
+        "NAMES",
+        "Target groups to register with, names or ARNs separated by spaces [default: the instance's tag, else none]",
+    ),
+    setting(
+        "state-dir",
+        "DIR",
+        "Where the seed is kept [default: $STATE_DIRECTORY, else /var/lib/instance-agent]",
+    ),
+    setting(
+        "runtime-dir",
+        "DIR",
+        "Where the admin socket is [default: $RUNTIME_DIRECTORY, else /run/instance-agent]",
+    ),
+    setting(
+        "instance-id",
+        "ID",
+        "The instance's id [default: from instance metadata]",
+    ),
+    setting(
+        "register-port",
+        "PORT",
+        "The port to register [default: the port it listens on]",
+    ),
+    setting(
+        "drain-quiet",
+        "DURATION",
+        "Silence after deregistration that ends a drain [default: 20s]",
+    ),
+    setting(
+        "drain-timeout",
+        "DURATION",
+        "When a drain ends at the latest [default: the group's deregistration delay, 300s if unknown]",
+    ),
+    setting(
+        "on-rebalance",
+        "ACTION",
+        "On a rebalance recommendation: ignore or drain [default: ignore]",
+    ),
+    setting(
+        "reconcile-interval",
+        "DURATION",
+        "How often a healthy target asks for its health [default: 10m]",
+    ),
+    setting(
+        "max-body",
+        "BYTES",
+        "Largest request body, such as 64KiB [default: 64KiB]",
+    ),
+    setting(
+        "max-connections",
+        "COUNT",
+        "Connections served at a time; more wait [default: 10000]",
+    ),
+    setting(
+        "header-timeout",
+        "DURATION",
+        "From a request's first byte to its last header [default: 10s]",
+    ),
+    setting(
+        "body-timeout",
+        "DURATION",
+        "From a request's last header to the end of its body [default: 30s]",
+    ),
+    setting(
+        "keep-alive",
+        "DURATION",
+        "How long an idle connection stays open [default: 75s]",
+    ),
+    setting(
+        "write-timeout",
+        "DURATION",
+        "How long a client may take nothing of its answer [default: 30s]",
+    ),
+    setting(
+        "threads",
+        "COUNT",
+        "Server threads [default: one per processor]",
+    ),
+    setting(
+        "log-level",
+        "LEVEL",
+        "error, warn, info, debug or trace [default: info]",
+    ),
+];
+
+/// The agent's settings, complete but for what identity and instance tags add (see [`Self::role`]).
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Settings {
+    /// Where to serve.
+    pub(crate) listen: SocketAddr,
+    /// What `GET /` means, where not left to the tag.
+    pub(crate) root: Option<Root>,
+    /// The cluster, where not left to the tag.
+    pub(crate) cluster: Option<ClusterName>,
+    /// The target groups, where not left to the tag.
+    pub(crate) target_groups: Option<Vec<TargetGroupRef>>,
+    /// Where the seed and a remembered drain are kept.
+    pub(crate) state_dir: PathBuf,
+    /// Where the admin socket is.
+    pub(crate) runtime_dir: PathBuf,
+    /// The instance id, where not left to IMDS.
+    pub(crate) instance_id: Option<String>,
+    /// The port that target groups are told.
+    pub(crate) register_port: u16,
+    /// Silence that ends a drain.
+    pub(crate) drain_quiet: Duration,
+    /// Latest end of a drain; `None` follows the target groups.
+    pub(crate) drain_timeout: Option<Duration>,
+    /// What a rebalance recommendation does.
+    pub(crate) on_rebalance: OnRebalance,
+    /// How often a healthy target asks for its health.
+    pub(crate) reconcile_interval: Duration,
+    /// What one client may cost.
+    pub(crate) limits: Limits,
+    /// Server threads.
+    pub(crate) threads: usize,
+    /// Least important events that are logged.
+    pub(crate) log_level: tracing::Level,
+}
+
+/// What the instance is to be, once its tags are known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Role {
+    /// What `GET /` means.
+    pub(crate) root: Root,
+    /// Its cluster.
+    pub(crate) cluster: Option<ClusterName>,
+    /// Its target groups.
+    pub(crate) target_groups: Vec<TargetGroupRef>,
+}
+
+/// A tag whose value cannot be used, in one line. It is ignored.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("instance tag {key}: {error}; the tag is ignored")]
+pub(crate) struct IgnoredTag {
+    key: &'static str,
+    error: InvalidValue,
+}
+
+/// A setting that cannot be used: where it stands, and what to write instead.
+#[derive(Debug, thiserror::Error)]
+#[error("{origin}: {problem}")]
+pub(crate) struct ConfigError {
+    origin: Origin,
+    problem: String,
+}
+
+/// Where a value was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Origin {
+    Flag(&'static str),
+    Environment(String),
+    File { path: PathBuf, line: Option<usize> },
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag(key) => write!(f, "--{key}"),
+            Self::Environment(name) => f.write_str(name),
+            Self::File {
+                path,
+                line: Some(line),
+            } => write!(f, "{}:{line}", path.display()),
+            Self::File { path, line: None } => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+type Layer = BTreeMap<&'static str, (String, Origin)>;
+
+/// What was written where, before anything is interpreted; strongest layer first.
+#[derive(Debug, Default)]
+pub(crate) struct Layers(Vec<Layer>);
+
+impl Layers {
+    /// Reads the three written layers. `flags` are the settings given on the command line; `file`
+    /// is the settings file if one was named, which then has to exist.
+    pub(crate) fn read(
+        flags: impl IntoIterator<Item = (&'static str, String)>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        file: Option<&Path>,
+    ) -> Result<Self, ConfigError> {
+        let flags = flags
+            .into_iter()
+            .map(|(key, value)| (key, (value, Origin::Flag(key))))
+            .collect();
+        let mut named = file.map(Path::to_owned);
+        let environment = environment_layer(environment, &mut named)?;
+        let path = named.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
+        let file = match std::fs::read_to_string(path) {
+            Ok(text) => file_layer(path, &text)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => {
+                Layer::new()
+            }
+            Err(error) => {
+                return Err(ConfigError {
+                    origin: Origin::File {
+                        path: path.to_owned(),
+                        line: None,
+                    },
+                    problem: format!("cannot be read: {error}"),
+                });
+            }
+        };
+        Ok(Self(vec![flags, environment, file]))
+    }
+
+    fn find(&self, key: &'static str) -> Option<&(String, Origin)> {
+        self.0.iter().find_map(|layer| layer.get(key))
+    }
+
+    fn parse<T>(
+        &self,
+        key: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, InvalidValue>,
+    ) -> Result<Option<T>, ConfigError> {
+        let Some((text, origin)) = self.find(key) else {
+            return Ok(None);
+        };
+        parse(text).map(Some).map_err(|error| ConfigError {
+            origin: origin.clone(),
+            problem: match origin {
+                Origin::File { .. } => format!("{key}: {error}"),
+                _ => error.to_string(),
+            },
+        })
+    }
+
+    /// Interprets and validates what was written.
+    pub(crate) fn settings(&self) -> Result<Settings, ConfigError> {
+        let duration =
+            |key, range, default| Ok(self.parse(key, duration_in(range))?.unwrap_or(default));
+        let listen = self
+            .parse("listen", socket_address)?
+            .unwrap_or(([0, 0, 0, 0], 80).into());
+        Ok(Settings {
+            listen,
+            root: self.parse("root", Root::from_str)?,
+            cluster: self.parse("cluster", ClusterName::from_str)?,
+            target_groups: self.parse("target-group", TargetGroupRef::parse_list)?,
+            state_dir: self.directory("state-dir", "STATE_DIRECTORY", "/var/lib/instance-agent")?,
+            runtime_dir: self.directory(
+                "runtime-dir",
+                "RUNTIME_DIRECTORY",
+                "/run/instance-agent",
+            )?,
+            instance_id: self.parse("instance-id", instance_id)?,
+            register_port: self
+                .parse("register-port", |text| {
+                    number_in(text, 1..=65535, "a port from 1 to 65535")
+                })?
+                .map_or(listen.port(), |port: u64| port as u16),
+            drain_quiet: duration("drain-quiet", ANY, seconds(20))?,
+            drain_timeout: self.parse("drain-timeout", duration_in(ANY))?,
+            on_rebalance: self
+                .parse("on-rebalance", on_rebalance)?
+                .unwrap_or_default(),
+            reconcile_interval: duration("reconcile-interval", ATLEAST_1S, seconds(600))?,
+            limits: Limits {
+                max_body: self.parse("max-body", bytes)?.unwrap_or(64 * 1024),
+                max_connections: self
+                    .parse("max-connections", |text| {
+                        number_in(text, 1..=1_000_000, "a number from 1 to 1000000")
+                    })?
+                    .map_or(10_000, |count| count as usize),
+                header_timeout: duration("header-timeout", POSITIVE, seconds(10))?,
+                body_timeout: duration("body-timeout", POSITIVE, seconds(30))?,
+                keep_alive: duration("keep-alive", POSITIVE, seconds(75))?,
+                write_timeout: duration("write-timeout", POSITIVE, seconds(30))?,
+            },
+            threads: self
+                .parse("threads", |text| {
+                    number_in(text, 1..=256, "a number from 1 to 256")
+                })?
+                .map_or_else(
+                    || std::thread::available_parallelism().map_or(1, usize::from),
+                    |count| count as usize,
+                ),
+            log_level: self
+                .parse("log-level", log_level)?
+                .unwrap_or(tracing::Level::INFO),
+        })
+    }
+
+    /// The admin socket's folder alone, for the commands that only talk to a running agent.
+    pub(crate) fn runtime_dir(&self) -> Result<PathBuf, ConfigError> {
+        self.directory("runtime-dir", "RUNTIME_DIRECTORY", "/run/instance-agent")
+    }
+
+    /// A folder: as set, else systemd's, else the fixed one.
+    fn directory(
+        &self,
+        key: &'static str,
+        systemd: &str,
+        default: &str,
+    ) -> Result<PathBuf, ConfigError> {
+        let set = self.parse(key, |text| {
+            if text.is_empty() {
+                Err(InvalidValue {
+                    found: String::new(),
+                    expected: "a folder's path",
+                })
+            } else {
+                Ok(PathBuf::from(text))
+            }
+        })?;
+        // systemd separates several folders with colons; the unit has one.
+        let of_systemd = || {
+            let list = std::env::var(systemd).ok()?;
+            list.split(':')
+                .next()
+                .filter(|first| !first.is_empty())
+                .map(PathBuf::from)
+        };
+        Ok(set
+            .or_else(of_systemd)
+            .unwrap_or_else(|| PathBuf::from(default)))
+    }
+}
+
+impl Settings {
+    /// Adds what the instance's tags say where no stronger source spoke. Tags that cannot be used
+    /// are ignored and returned beside the role, to be said once.
+    pub(crate) fn role(&self, tags: &BTreeMap<String, String>) -> (Role, Vec<IgnoredTag>) {
+        let mut ignored = Vec::new();
+        let role = Role {
+            root: self
+                .root
+                .or_else(|| from_tag(tags, instance_tags::ROOT, Root::from_str, &mut ignored))
+                .unwrap_or_default(),
+            cluster: self.cluster.clone().or_else(|| {
+                from_tag(
+                    tags,
+                    instance_tags::CLUSTER,
+                    ClusterName::from_str,
+                    &mut ignored,
+                )
+            }),
+            target_groups: self
+                .target_groups
+                .clone()
+                .or_else(|| {
+                    from_tag(
+                        tags,
+                        instance_tags::TARGET_GROUP,
+                        TargetGroupRef::parse_list,
+                        &mut ignored,
+                    )
+                })
+                .unwrap_or_default(),
+        };
+        (role, ignored)
+    }
+}
+
+fn from_tag<T>(
+    tags: &BTreeMap<String, String>,
+    key: &'static str,
+    parse: impl FnOnce(&str) -> Result<T, InvalidValue>,
+    ignored: &mut Vec<IgnoredTag>,
+) -> Option<T> {
+    match parse(tags.get(key)?) {
+        Ok(value) => Some(value),
+        Err(error) => {
+            ignored.push(IgnoredTag { key, error });
+            None
+        }
+    }
+}
+
+fn environment_layer(
+    environment: impl IntoIterator<Item = (String, String)>,
+    file: &mut Option<PathBuf>,
+) -> Result<Layer, ConfigError> {
+    let mut layer = Layer::new();
+    for (name, value) in environment {
+        let Some(rest) = name.strip_prefix(ENVIRONMENT) else {
+            continue;
+        };
+        if rest == "CONFIG" {
+            file.get_or_insert(PathBuf::from(value));
+            continue;
+        }
+        let key = rest.to_ascii_lowercase().replace('_', "-");
+        match known(&key) {
+            Some(key) => layer.insert(key, (value, Origin::Environment(name))),
+            None => {
+                let problem = match nearest(&key) {
+                    Some(near) => format!(
+                        "there is no such setting; did you mean {ENVIRONMENT}{}?",
+                        near.to_ascii_uppercase().replace('-', "_")
+                    ),
+                    None => "there is no such setting".to_owned(),
+                };
+                return Err(ConfigError {
+                    origin: Origin::Environment(name),
+                    problem,
+                });
+            }
+        };
+    }
+    Ok(layer)
+}
+
+fn file_layer(path: &Path, text: &str) -> Result<Layer, ConfigError> {
+    let line_of = |offset: usize| {
+        text.as_bytes()[..offset.min(text.len())]
+            .iter()
+            .filter(|b| **b == b'\n')
+            .count()
+            + 1
+    };
+    let error = |offset: Option<usize>, problem: String| ConfigError {
+        origin: Origin::File {
+            path: path.to_owned(),
+            line: offset.map(line_of),
+        },
+        problem,
+    };
+    let table = toml::de::DeTable::parse(text)
+        .map_err(|e| error(e.span().map(|span| span.start), e.message().to_owned()))?;
+    let mut layer = Layer::new();
+    for (key, value) in table.get_ref() {
+        let Some(known) = known(key.get_ref()) else {
+            let near = nearest(key.get_ref())
+                .map_or(String::new(), |near| format!("; did you mean {near}?"));
+            let problem = format!("{}: there is no such setting{near}", key.get_ref());
+            return Err(error(Some(key.span().start), problem));
+        };
+        let text = file_value(known, value.get_ref())
+            .map_err(|problem| error(Some(value.span().start), format!("{known}: {problem}")))?;
+        let origin = Origin::File {
+            path: path.to_owned(),
+            line: Some(line_of(key.span().start)),
+        };
+        layer.insert(known, (text, origin));
+    }
+    Ok(layer)
+}
+
+fn file_value(key: &str, value: &toml::de::DeValue<'_>) -> Result<String, String> {
+    use toml::de::DeValue;
+    match value {
+        DeValue::String(text) => Ok(text.to_string()),
+        DeValue::Integer(number) if number.radix() == 10 => Ok(number.as_str().to_owned()),
+        DeValue::Array(items) if key == "target-group" => {
+            let words: Option<Vec<&str>> =
+                items.iter().map(|item| item.get_ref().as_str()).collect();
+            words
+                .map(|words| words.join(" "))
+                .ok_or_else(|| "expected a list of strings".to_owned())
+        }
+        other => Err(format!("expected a string, found {}", other.type_str())),
+    }
+}
+
+fn known(key: &str) -> Option<&'static str> {
+    SETTINGS
+        .iter()
+        .map(|setting| setting.key)
+        .find(|known| *known == key)
+}
+
+fn nearest(key: &str) -> Option<&'static str> {
+    SETTINGS
+        .iter()
+        .map(|setting| {
+            (
+                strsim::jaro_winkler(setting.key, &key.to_ascii_lowercase().replace('_', "-")),
+                setting.key,
+            )
+        })
+        .filter(|(similarity, _)| *similarity > 0.75)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, key)| key)
+}
+
+const fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+/// The longest duration a setting takes: beyond it a mistake in the unit is likely.
+const LONGEST: Duration = seconds(7 * 24 * 3600);
+type Range = (Duration, &'static str);
+const ANY: Range = (
+    Duration::ZERO,
+    "a duration such as 500ms, 20s, 5m or 1h, at most 7 days",
+);
+const POSITIVE: Range = (
+    Duration::from_millis(1),
+    "a duration such as 500ms, 20s, 5m or 1h, from 1ms to 7 days",
+);
+const ATLEAST_1S: Range = (
+    seconds(1),
+    "a duration such as 20s, 5m or 1h, from 1s to 7 days",
+);
+
+fn duration_in((least, expected): Range) -> impl FnOnce(&str) -> Result<Duration, InvalidValue> {
+    move |text| {
+        duration(text)
+            .filter(|duration| (least..=LONGEST).contains(duration))
+            .ok_or_else(|| InvalidValue {
+                found: text.to_owned(),
+                expected,
+            })
+    }
+}
+
+/// A whole number with a unit: `ms`, `s`, `m` or `h`; seconds without one.
+fn duration(text: &str) -> Option<Duration> {
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let count: u64 = text[..digits].parse().ok()?;
+    match &text[digits..] {
+        "ms" => Some(Duration::from_millis(count)),
+        "" | "s" => Some(seconds(count)),
+        "m" => Some(seconds(count.checked_mul(60)?)),
+        "h" => Some(seconds(count.checked_mul(3600)?)),
+        _ => None,
+    }
+}
+
+fn bytes(text: &str) -> Result<usize, InvalidValue> {
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let unit = match &text[digits..] {
+        "" | "B" => Some(1),
+        "KiB" => Some(1024),
+        "MiB" => Some(1024 * 1024),
+        _ => None,
+    };
+    let count = text[..digits].parse::<usize>().ok();
+    unit.zip(count)
+        .and_then(|(unit, count)| count.checked_mul(unit))
+        .filter(|bytes| (1..=16 * 1024 * 1024).contains(bytes))
+        .ok_or_else(|| InvalidValue {
+            found: text.to_owned(),
+            expected: "a number of bytes such as 4096, 64KiB or 1MiB, at most 16MiB",
+        })
+}
+
+fn number_in(
+    text: &str,
+    range: std::ops::RangeInclusive<u64>,
+    expected: &'static str,
+) -> Result<u64, InvalidValue> {
+    text.parse()
+        .ok()
+        .filter(|number| range.contains(number))
+        .ok_or_else(|| InvalidValue {
+            found: text.to_owned(),
+            expected,
+        })
+}
+
+fn socket_address(text: &str) -> Result<SocketAddr, InvalidValue> {
+    text.parse().map_err(|_| InvalidValue {
+        found: text.to_owned(),
+        expected: "an address and a port, such as 0.0.0.0:80 or [::]:80",
+    })
+}
+
+fn instance_id(text: &str) -> Result<String, InvalidValue> {
+    let fits = (1..=64).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err(InvalidValue {
+            found: text.to_owned(),
+            expected: "1 to 64 letters, digits and hyphens, such as i-0123456789abcdef0",
+        })
+    }
+}
+
+fn on_rebalance(text: &str) -> Result<OnRebalance, InvalidValue> {
+    match text {
+        "ignore" => Ok(OnRebalance::Ignore),
+        "drain" => Ok(OnRebalance::Drain),
+        _ => Err(InvalidValue {
+            found: text.to_owned(),
+            expected: "ignore or drain",
+        }),
+    }
+}
+
+fn log_level(text: &str) -> Result<tracing::Level, InvalidValue> {
+    text.parse().map_err(|_| InvalidValue {
+        found: text.to_owned(),
+        expected: "error, warn, info, debug or trace",
+    })
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+
+    fn layers(
+        flags: &[(&'static str, &str)],
+        environment: &[(&str, &str)],
+        file: &str,
+    ) -> Result<Layers, ConfigError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent.toml");
+        std::fs::write(&path, file).unwrap();
+        Layers::read(
+            flags.iter().map(|(key, value)| (*key, (*value).to_owned())),
+            environment
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+            Some(&path),
+        )
+    }
+
+    fn refused(flags: &[(&'static str, &str)], environment: &[(&str, &str)], file: &str) -> String {
+        match layers(flags, environment, file).and_then(|layers| layers.settings()) {
+            Ok(settings) => panic!("accepted: {settings:?}"),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_documentation() {
+        let settings = layers(&[], &[], "").unwrap().settings().unwrap();
+        assert_eq!(settings.listen.to_string(), "0.0.0.0:80");
+        assert_eq!(settings.register_port, 80);
+        assert_eq!(settings.drain_quiet, seconds(20));
+        assert_eq!(settings.drain_timeout, None);
+        assert_eq!(settings.reconcile_interval, seconds(600));
+        assert_eq!(settings.on_rebalance, OnRebalance::Ignore);
+        assert_eq!(settings.limits.max_body, 65536);
+        assert_eq!(settings.limits.keep_alive, seconds(75));
+        assert_eq!(settings.limits.header_timeout, seconds(10));
+    }
+
+    #[test]
+    fn flags_win_over_environment_over_file_over_tags_over_defaults() {
+        let tags = BTreeMap::from([
+            (instance_tags::CLUSTER.to_owned(), "tagged".to_owned()),
+            (instance_tags::ROOT.to_owned(), "seed".to_owned()),
+        ]);
+        let cluster = |flags: &[(&'static str, &str)], environment: &[(&str, &str)], file: &str| {
+            let settings = layers(flags, environment, file)
+                .unwrap()
+                .settings()
+                .unwrap();
+            settings.role(&tags).0.cluster.unwrap().to_string()
+        };
+        let flag = [("cluster", "flag")];
+        let environment = [("INSTANCE_AGENT_CLUSTER", "env")];
+        assert_eq!(cluster(&flag, &environment, "cluster = 'file'"), "flag");
+        assert_eq!(cluster(&[], &environment, "cluster = 'file'"), "env");
+        assert_eq!(cluster(&[], &[], "cluster = 'file'"), "file");
+        assert_eq!(cluster(&[], &[], ""), "tagged");
+        let settings = layers(&[], &[], "").unwrap().settings().unwrap();
+        assert_eq!(settings.role(&tags).0.root, Root::Seed);
+        assert_eq!(settings.role(&BTreeMap::new()), (Role::default(), vec![]));
+    }
+
+    #[test]
+    fn an_unknown_key_names_its_place_and_the_nearest_known_key() {
+        let message = refused(&[], &[], "# comment\nlistn = '0.0.0.0:80'\n");
+        assert!(
+            message.contains("agent.toml:2: listn") && message.contains("did you mean listen?"),
+            "{message}"
+        );
+        let message = refused(&[], &[("INSTANCE_AGENT_DRAIN_QUITE", "1s")], "");
+        assert!(
+            message.contains("did you mean INSTANCE_AGENT_DRAIN_QUIET?"),
+            "{message}"
+        );
+        let message = refused(&[], &[], "zzz = 1");
+        assert!(!message.contains("did you mean"), "{message}");
+    }
+
+    #[test]
+    fn a_value_that_does_not_fit_names_where_it_stands_and_what_would() {
+        for (key, value) in [
+            ("listen", "80"),
+            ("root", "number"),
+            ("cluster", "health"),
+            ("cluster", "Cluster1"),
+            ("target-group", "a_b"),
+            ("instance-id", "i 1"),
+            ("register-port", "0"),
+            ("register-port", "65536"),
+            ("drain-quiet", "20 s"),
+            ("drain-quiet", "-1s"),
+            ("drain-timeout", "8000h"),
+            ("on-rebalance", "yes"),
+            ("reconcile-interval", "100ms"),
+            ("max-body", "64kB"),
+            ("max-body", "0"),
+            ("max-connections", "0"),
+            ("header-timeout", "0s"),
+            ("threads", "0"),
+            ("log-level", "loud"),
+            ("state-dir", ""),
+        ] {
+            let message = refused(&[(key, value)], &[], "");
+            assert!(
+                message.starts_with(&format!("--{key}: ")) && message.contains("expected"),
+                "{message}"
+            );
+            let message = refused(&[], &[], &format!("\n{key} = '{value}'"));
+            assert!(
+                message.contains(&format!("agent.toml:2: {key}: ")),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_file_takes_numbers_and_lists_where_they_make_sense() {
+        let file =
+            "drain-quiet = 5\nmax-body = 100\ntarget-group = ['a', 'b']\nregister-port = 8080";
+        let settings = layers(&[], &[], file).unwrap().settings().unwrap();
+        assert_eq!(settings.drain_quiet, seconds(5));
+        assert_eq!(settings.limits.max_body, 100);
+        assert_eq!(settings.register_port, 8080);
+        assert_eq!(settings.target_groups.unwrap().len(), 2);
+        assert!(refused(&[], &[], "listen = true").contains("expected a string, found boolean"));
+        assert!(refused(&[], &[], "listen = ['a']").contains("expected a string, found array"));
+        assert!(refused(&[], &[], "target-group = [1]").contains("list of strings"));
+        assert!(refused(&[], &[], "a = 1\na = 2").contains(":2"));
+    }
+
+    #[test]
+    fn a_named_file_has_to_exist() {
+        let error = Layers::read([], [], Some(Path::new("/nonexistent/agent.toml"))).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("/nonexistent/agent.toml: cannot be read"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_tag_that_does_not_fit_is_named_and_ignored() {
+        let settings = layers(&[], &[], "").unwrap().settings().unwrap();
+        let tags = BTreeMap::from([(instance_tags::CLUSTER.to_owned(), "status".to_owned())]);
+        let (role, ignored) = settings.role(&tags);
+        assert_eq!(role.cluster, None);
+        assert!(
+            ignored[0].to_string().contains("instance-agent:cluster"),
+            "{}",
+            ignored[0]
+        );
+    }
+}

@@ -1,0 +1,391 @@
+//! Who this instance is: its identity and its tags, from IMDSv2, with EC2 as the fallback for tags.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use aws_config::imds;
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::aws::{self, CallError};
+use crate::backoff::{Backoff, jitter};
+
+/// How long a start waits for identity and tags before the server says `unknown`.
+const FIRST_TRY: Duration = Duration::from_secs(3);
+/// How often IMDS is asked for changed tags. It is local and free.
+const TAGS_INTERVAL: Duration = Duration::from_secs(15);
+/// How often EC2 is asked for tags where IMDS may be stale or has none.
+const EC2_TAGS_INTERVAL: Duration = Duration::from_secs(3600);
+/// The tags that mean something to the agent.
+const TAG_KEYS: [&str; 4] = [
+    instance_tags::FLEET,
+    instance_tags::CLUSTER,
+    instance_tags::TARGET_GROUP,
+    instance_tags::ROOT,
+];
+
+/// Instance families that are not Nitro: their IMDS shows the tags as they were at launch.
+const XEN_FAMILIES: [&str; 24] = [
+    "c1", "c3", "c4", "cc2", "cr1", "d2", "f1", "g2", "g3", "g3s", "h1", "hs1", "i2", "i3", "m1",
+    "m2", "m3", "m4", "p2", "p3", "r3", "r4", "t1", "t2",
+];
+
+/// What is known of the instance.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct InstanceIdentity {
+    /// The instance id; `None` where neither the settings nor IMDS told it.
+    pub(crate) id: Option<String>,
+    /// The region, such as `us-east-1`.
+    pub(crate) region: Option<String>,
+    /// The availability zone, such as `us-east-1a`.
+    pub(crate) availability_zone: Option<String>,
+    /// The instance type, such as `m4.large`.
+    pub(crate) instance_type: Option<String>,
+    /// The primary private IPv4 address.
+    pub(crate) private_ip: Option<String>,
+}
+
+/// The instance identity document, as far as the agent reads it.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct IdentityDocument {
+    instance_id: String,
+    region: Option<String>,
+    availability_zone: Option<String>,
+    instance_type: Option<String>,
+    private_ip: Option<String>,
+}
+
+/// Identity and tags, as they are published to the rest of the agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Instance {
+    /// Who it is.
+    pub(crate) identity: InstanceIdentity,
+    /// Its tags of the contract, by key.
+    pub(crate) tags: BTreeMap<String, String>,
+}
+
+/// The instance metadata service, version 2.
+#[derive(Debug)]
+pub(crate) struct Imds {
+    http_client: SharedHttpClient,
+    client: Mutex<imds::Client>,
+}
+
+/// Why IMDS did not answer with a value or with "absent".
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("instance metadata service: {0}")]
+pub(crate) struct ImdsError(String);
+
+impl ImdsError {
+    /// IMDS did not answer in time.
+    pub(crate) fn late(limit: Duration) -> Self {
+        Self(format!("no answer within {} s", limit.as_secs()))
+    }
+}
+
+impl Imds {
+    /// A client, or `None` where `AWS_EC2_METADATA_DISABLED` is `true`.
+    pub(crate) fn new(http_client: &SharedHttpClient) -> Option<Self> {
+        let disabled = std::env::var("AWS_EC2_METADATA_DISABLED")
+            .is_ok_and(|value| value.eq_ignore_ascii_case("true"));
+        (!disabled).then(|| Self {
+            client: Mutex::new(Self::client(http_client)),
+            http_client: http_client.clone(),
+        })
+    }
+
+    /// One attempt a call: each caller has its own rhythm and backoff.
+    fn client(http_client: &SharedHttpClient) -> imds::Client {
+        imds::Client::builder()
+            .configure(&aws::provider_config(http_client))
+            .max_attempts(1)
+            .build()
+    }
+
+    /// The value at `path`; `None` when there is none (404).
+    ///
+    /// A session token that IMDS no longer accepts (401) is replaced and the call made once more:
+    /// the SDK's client would go on using the one it has until its time to live is over.
+    pub(crate) async fn get(&self, path: &str) -> Result<Option<String>, ImdsError> {
+        let mut fresh_token = false;
+        loop {
+            let client = self
+                .client
+                .lock()
+                .map_or_else(|held| held.into_inner().clone(), |held| held.clone());
+            match client.get(path).await {
+                Ok(value) => return Ok(Some(value.into())),
+                Err(imds::client::error::ImdsError::ErrorResponse(answer)) => {
+                    match answer.response().status().as_u16() {
+                        404 => return Ok(None),
+                        401 if !fresh_token => {
+                            fresh_token = true;
+                            let client = Self::client(&self.http_client);
+                            match self.client.lock() {
+                                Ok(mut held) => *held = client,
+                                Err(held) => *held.into_inner() = client,
+                            }
+                        }
+                        status => return Err(ImdsError(format!("{path}: status {status}"))),
+                    }
+                }
+                Err(error) => return Err(ImdsError(format!("{path}: {}", innermost(&error)))),
+            }
+        }
+    }
+
+    async fn fetch_identity(&self) -> Result<InstanceIdentity, ImdsError> {
+        let path = "/latest/dynamic/instance-identity/document";
+        let text = self
+            .get(path)
+            .await?
+            .ok_or_else(|| ImdsError(format!("{path}: absent")))?;
+        let document: IdentityDocument =
+            serde_json::from_str(&text).map_err(|error| ImdsError(format!("{path}: {error}")))?;
+        Ok(InstanceIdentity {
+            id: Some(document.instance_id),
+            region: document.region,
+            availability_zone: document.availability_zone,
+            instance_type: document.instance_type,
+            private_ip: document.private_ip,
+        })
+    }
+
+    /// The contract's tags; `None` when the instance does not publish tags in its metadata.
+    async fn fetch_tags(&self) -> Result<Option<BTreeMap<String, String>>, ImdsError> {
+        let Some(keys) = self.get("/latest/meta-data/tags/instance").await? else {
+            return Ok(None);
+        };
+        let mut tags = BTreeMap::new();
+        for key in TAG_KEYS {
+            if keys.lines().any(|line| line == key)
+                && let Some(value) = self
+                    .get(&format!("/latest/meta-data/tags/instance/{key}"))
+                    .await?
+            {
+                tags.insert(key.to_owned(), value);
+            }
+        }
+        Ok(Some(tags))
+    }
+}
+
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(cause) = innermost.source() {
+        innermost = cause;
+    }
+    innermost.to_string()
+}
+
+/// Finds out identity and tags, and follows them as long as the agent runs.
+pub(crate) struct Identifier {
+    imds: Option<Arc<Imds>>,
+    http_client: SharedHttpClient,
+    instance_id: Option<String>,
+    known: Instance,
+    ec2: Option<aws_sdk_ec2::Client>,
+    /// What IMDS said last; `None` while the instance publishes no tags there.
+    imds_tags: Option<BTreeMap<String, String>>,
+    ask_ec2_at: Instant,
+    ec2_backoff: Backoff,
+    said: Said,
+}
+
+/// What has been said and would only be repeated.
+#[derive(Default)]
+struct Said {
+    no_imds: bool,
+    no_ec2_tags: bool,
+}
+
+impl Identifier {
+    /// `instance_id` is the setting, which wins over IMDS.
+    pub(crate) fn new(
+        imds: Option<Arc<Imds>>,
+        http_client: SharedHttpClient,
+        instance_id: Option<String>,
+    ) -> Self {
+        let identity = InstanceIdentity {
+            id: instance_id.clone(),
+            ..InstanceIdentity::default()
+        };
+        Self {
+            imds,
+            http_client,
+            instance_id,
+            known: Instance {
+                identity,
+                tags: BTreeMap::new(),
+            },
+            ec2: None,
+            imds_tags: None,
+            ask_ec2_at: Instant::now(),
+            ec2_backoff: Backoff::new(Duration::from_secs(5), Duration::from_secs(300)),
+            said: Said::default(),
+        }
+    }
+
+    /// Publishes what is known after the first try (three seconds at most), then each change.
+    pub(crate) async fn run(mut self, publish: watch::Sender<Option<Instance>>) {
+        if tokio::time::timeout(FIRST_TRY, self.refresh())
+            .await
+            .is_err()
+        {
+            self.say_no_imds(&ImdsError::late(FIRST_TRY).to_string());
+        }
+        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+        loop {
+            publish.send_if_modified(|published| {
+                let changed = published.as_ref() != Some(&self.known);
+                if changed {
+                    *published = Some(self.known.clone());
+                }
+                changed
+            });
+            // Without IMDS only EC2 can tell something new.
+            let pause = if self.imds.is_none() && self.known.identity.id.is_none() {
+                std::future::pending::<()>().await;
+                return;
+            } else if self.identified() {
+                backoff.reset();
+                jitter(TAGS_INTERVAL)
+            } else {
+                backoff.next_delay()
+            };
+            tokio::time::sleep(pause).await;
+            self.refresh().await;
+        }
+    }
+
+    fn identified(&self) -> bool {
+        self.imds.is_none() || self.known.identity.region.is_some()
+    }
+
+    async fn refresh(&mut self) {
+        if let Some(imds) = self.imds.clone() {
+            if !self.identified() {
+                match imds.fetch_identity().await {
+                    Ok(identity) => self.take_identity(identity),
+                    Err(error) => return self.say_no_imds(&error.to_string()),
+                }
+            }
+            match imds.fetch_tags().await {
+                Ok(tags) => self.take_imds_tags(tags),
+                Err(error) => return self.say_no_imds(&error.to_string()),
+            }
+        } else {
+            self.say_no_imds("switched off by AWS_EC2_METADATA_DISABLED");
+        }
+        if self.imds_tags.is_none() || self.may_be_stale() {
+            self.ask_ec2().await;
+        }
+    }
+
+    /// Tags in IMDS count when they are news: where they are those of the launch, an unchanged
+    /// answer must not undo what EC2 said since.
+    fn take_imds_tags(&mut self, tags: Option<BTreeMap<String, String>>) {
+        if let Some(news) = tags.as_ref().filter(|_| tags != self.imds_tags) {
+            self.known.tags = news.clone();
+        }
+        self.imds_tags = tags;
+    }
+
+    fn take_identity(&mut self, mut identity: InstanceIdentity) {
+        if self.instance_id.is_some() {
+            identity.id = self.instance_id.clone();
+        }
+        tracing::info!(
+            instance_id = identity.id.as_deref().unwrap_or("unknown"),
+            instance_type = identity.instance_type.as_deref().unwrap_or("unknown"),
+            availability_zone = identity.availability_zone.as_deref().unwrap_or("unknown"),
+            "identified"
+        );
+        self.said.no_imds = false;
+        self.known.identity = identity;
+    }
+
+    /// Said once, and again only after IMDS had come back.
+    fn say_no_imds(&mut self, problem: &str) {
+        if !self.said.no_imds {
+            let instance_id = self.known.identity.id.as_deref().unwrap_or("unknown");
+            tracing::warn!(
+                instance_id,
+                problem,
+                "no instance metadata; serving without it, and trying again"
+            );
+            self.said.no_imds = true;
+        }
+    }
+
+    fn may_be_stale(&self) -> bool {
+        let family = self
+            .known
+            .identity
+            .instance_type
+            .as_deref()
+            .and_then(|kind| kind.split('.').next());
+        family.is_some_and(|family| XEN_FAMILIES.contains(&family))
+    }
+
+    /// Asks EC2 for the tags when it is time to.
+    async fn ask_ec2(&mut self) {
+        let Some(id) = self.known.identity.id.clone() else {
+            return;
+        };
+        if Instant::now() < self.ask_ec2_at {
+            return;
+        }
+        if self.ec2.is_none() {
+            let config = aws::config(&self.http_client, self.known.identity.region.clone()).await;
+            self.ec2 = Some(aws_sdk_ec2::Client::new(&config));
+        }
+        let Some(client) = &self.ec2 else { return };
+        match describe_tags(client, &id).await {
+            Ok(tags) => {
+                self.known.tags = tags;
+                self.said.no_ec2_tags = false;
+                self.ec2_backoff.reset();
+                self.ask_ec2_at = Instant::now() + jitter(EC2_TAGS_INTERVAL);
+            }
+            Err(error) => {
+                self.ask_ec2_at = Instant::now() + self.ec2_backoff.next_delay();
+                // Only where there are no other tags does this need somebody's attention.
+                if self.imds_tags.is_none() && !self.said.no_ec2_tags {
+                    tracing::warn!(%error, cure = error.cure(), "instance tags cannot be asked of EC2");
+                    self.said.no_ec2_tags = true;
+                }
+            }
+        }
+    }
+}
+
+async fn describe_tags(
+    client: &aws_sdk_ec2::Client,
+    instance_id: &str,
+) -> Result<BTreeMap<String, String>, CallError> {
+    let filter = |name: &str, values: &[&str]| {
+        aws_sdk_ec2::types::Filter::builder()
+            .name(name)
+            .set_values(Some(
+                values.iter().map(|value| (*value).to_owned()).collect(),
+            ))
+            .build()
+    };
+    let answer = client
+        .describe_tags()
+        .filters(filter("resource-id", &[instance_id]))
+        .filters(filter("key", &TAG_KEYS))
+        .send()
+        .await
+        .map_err(|error| CallError::new("ec2:DescribeTags", error))?;
+    Ok(answer
+        .tags()
+        .iter()
+        .filter_map(|tag| Some((tag.key()?.to_owned(), tag.value()?.to_owned())))
+        .filter(|(key, _)| TAG_KEYS.contains(&key.as_str()))
+        .collect())
+}

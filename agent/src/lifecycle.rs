@@ -1,0 +1,389 @@
+//! The pure part of the agent's life on an instance: no I/O, and no clock of its own.
+//!
+//! [`Membership`] is the state machine of one target group; [`Reasons`] decides whether the
+//! instance wants to be in its groups at all; [`Quiet`] decides when traffic has really stopped.
+//! The registrar drives all three.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use crate::serving::TrafficSnapshot;
+use crate::target_group::TargetHealth;
+
+/// This instance's membership of one target group.
+///
+/// ```text
+/// Unresolved ──resolved──▶ Unknown ──observed──▶ Absent ──registered──▶ Present
+///     ▲                     ▲   ╲                  ▲                    │   │
+///     └─────── lost ────────┤    ╲── observed ─────┼────────▶ Present   │   │
+///          (from any)       │                      └──── observed ──────┘   │
+///                           └─────── rejoin ─────── Left ◀── deregistered ──┘
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Membership {
+    /// The group has not been found (yet, or any more).
+    Unresolved,
+    /// The group is known, but not whether this target is in it: just found, or a call that may
+    /// have taken effect was not answered.
+    Unknown,
+    /// Not in the group, or draining out of it.
+    Absent,
+    /// In the group, with the health last seen.
+    Present(TargetHealth),
+    /// Deregistered by this agent.
+    Left,
+}
+
+/// What can happen to a [`Membership`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// The group was found.
+    Resolved,
+    /// The group exists no more.
+    Lost,
+    /// `DescribeTargetHealth` answered.
+    Observed(TargetHealth),
+    /// `RegisterTargets` was accepted.
+    Registered,
+    /// `DeregisterTargets` was accepted.
+    Deregistered,
+    /// A call was sent and its answer lost: it may have taken effect.
+    AnswerLost,
+    /// After having left, the instance is wanted again.
+    Rejoin,
+}
+
+/// An event that cannot happen in a state: a bug in what drives the machine.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("illegal transition: {event:?} while {state}")]
+pub(crate) struct IllegalTransition {
+    state: Membership,
+    event: Event,
+}
+
+impl Membership {
+    /// The state after `event`.
+    pub(crate) fn after(&self, event: Event) -> Result<Self, IllegalTransition> {
+        use Membership::{Absent, Left, Present, Unknown, Unresolved};
+        Ok(match (self, event) {
+            (Unresolved, Event::Resolved) => Unknown,
+            (_, Event::Lost) => Unresolved,
+            (Unknown | Absent | Present(_), Event::Observed(health)) if health.is_registered() => {
+                Present(health)
+            }
+            (Unknown | Absent | Present(_), Event::Observed(_)) => Absent,
+            (Absent, Event::Registered) => Present(TargetHealth::bare(
+                crate::target_group::TargetState::Initial,
+            )),
+            (Present(_), Event::Deregistered) => Left,
+            (Absent | Present(_), Event::AnswerLost) => Unknown,
+            (Left, Event::Rejoin) => Unknown,
+            (state, event) => {
+                return Err(IllegalTransition {
+                    state: state.clone(),
+                    event,
+                });
+            }
+        })
+    }
+
+    /// In the group as far as is known, so that leaving takes a call.
+    pub(crate) fn is_present(&self) -> bool {
+        matches!(self, Self::Present(_))
+    }
+
+    /// Known to be out of the group.
+    pub(crate) fn is_out(&self) -> bool {
+        matches!(self, Self::Absent | Self::Left)
+    }
+
+    /// One word, stable, for logs and status.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Unresolved => "unresolved".to_owned(),
+            Self::Unknown => "unknown".to_owned(),
+            Self::Absent => "unregistered".to_owned(),
+            Self::Present(health) => health.state.to_string(),
+            Self::Left => "deregistered".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Membership {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Present(health) => health.fmt(f),
+            other => f.write_str(&other.name()),
+        }
+    }
+}
+
+/// Whether on-rebalance recommendations drain the instance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum OnRebalance {
+    /// Log and show the recommendation, nothing else.
+    #[default]
+    Ignore,
+    /// Drain as on a spot interruption notice.
+    Drain,
+}
+
+impl fmt::Display for OnRebalance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ignore => "ignore",
+            Self::Drain => "drain",
+        })
+    }
+}
+
+/// Everything that can keep the instance out of its target groups, weakest last.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reasons {
+    /// SIGTERM or SIGINT: drain, then exit.
+    pub(crate) signal: Option<&'static str>,
+    /// A spot interruption notice, such as `terminate at 2026-01-01T00:00:00Z`.
+    pub(crate) spot: Option<String>,
+    /// A rebalance recommendation's notice time.
+    pub(crate) rebalance: Option<String>,
+    /// The Auto Scaling target lifecycle state; `None` outside Auto Scaling.
+    pub(crate) auto_scaling: Option<String>,
+    /// `instance-agent drain`, until `resume`.
+    pub(crate) operator: bool,
+}
+
+impl Reasons {
+    /// Why the instance has to stay out of its target groups, in one line; `None` when it is wanted.
+    pub(crate) fn to_stay_out(&self, on_rebalance: OnRebalance) -> Option<String> {
+        if let Some(signal) = self.signal {
+            return Some(format!("stopping: {signal}"));
+        }
+        if let Some(notice) = &self.spot {
+            return Some(format!("spot interruption notice: {notice}"));
+        }
+        if let Some(state) = &self.auto_scaling
+            && state != "InService"
+        {
+            return Some(format!("Auto Scaling state {state}"));
+        }
+        if self.operator {
+            return Some(
+                "drained by an operator; `instance-agent resume` brings it back".to_owned(),
+            );
+        }
+        if let (Some(time), OnRebalance::Drain) = (&self.rebalance, on_rebalance) {
+            return Some(format!("rebalance recommendation of {time}"));
+        }
+        None
+    }
+}
+
+/// Decides when a draining instance may stop: when traffic has really ended, not after a guess.
+///
+/// `DeregisterTargets` being accepted does not end traffic: the balancer can go on sending new
+/// requests for some seconds. So the period of silence counts from the deregistration or from the
+/// last request that was not a probe, whichever is later.
+#[derive(Clone, Debug)]
+pub(crate) struct Quiet {
+    quiet: Duration,
+    requests: u64,
+    since: Instant,
+}
+
+impl Quiet {
+    /// Starts watching at `now` with the counters as they stand.
+    pub(crate) fn new(quiet: Duration, traffic: &TrafficSnapshot, now: Instant) -> Self {
+        Self {
+            quiet,
+            requests: traffic.requests(),
+            since: now,
+        }
+    }
+
+    /// Takes in the counters at `now`. `deregistered` is when the last group accepted the
+    /// deregistration; `None` says that there was no group to leave. Returns true when the
+    /// instance may stop.
+    pub(crate) fn is_over(
+        &mut self,
+        traffic: &TrafficSnapshot,
+        deregistered: Option<Instant>,
+        now: Instant,
+    ) -> bool {
+        if traffic.requests() != self.requests || traffic.in_flight > 0 {
+            self.requests = traffic.requests();
+            self.since = now;
+        }
+        match deregistered {
+            None => traffic.in_flight == 0,
+            Some(at) => traffic.in_flight == 0 && now >= self.since.max(at) + self.quiet,
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+    use crate::target_group::TargetState;
+
+    fn health(state: TargetState) -> TargetHealth {
+        TargetHealth::bare(state)
+    }
+
+    fn not_registered() -> TargetHealth {
+        TargetHealth {
+            reason: Some("Target.NotRegistered".into()),
+            ..health(TargetState::Unused)
+        }
+    }
+
+    fn states() -> [Membership; 5] {
+        [
+            Membership::Unresolved,
+            Membership::Unknown,
+            Membership::Absent,
+            Membership::Present(health(TargetState::Healthy)),
+            Membership::Left,
+        ]
+    }
+
+    /// The whole table: every state with every event, legal or not.
+    #[test]
+    fn every_transition_is_as_drawn_and_every_other_is_an_error() {
+        use Membership::{Absent, Left, Present, Unknown, Unresolved};
+        let seen = health(TargetState::Unhealthy);
+        let present = Present(seen.clone());
+        let initial = Present(health(TargetState::Initial));
+        let table: [(Event, [Option<Membership>; 5]); 8] = [
+            // from:                     Unresolved     Unknown          Absent           Present          Left
+            (Event::Resolved, [Some(Unknown), None, None, None, None]),
+            (
+                Event::Lost,
+                [
+                    Some(Unresolved),
+                    Some(Unresolved),
+                    Some(Unresolved),
+                    Some(Unresolved),
+                    Some(Unresolved),
+                ],
+            ),
+            (
+                Event::Observed(seen),
+                [
+                    None,
+                    Some(present.clone()),
+                    Some(present.clone()),
+                    Some(present),
+                    None,
+                ],
+            ),
+            (
+                Event::Observed(not_registered()),
+                [None, Some(Absent), Some(Absent), Some(Absent), None],
+            ),
+            (Event::Registered, [None, None, Some(initial), None, None]),
+            (Event::Deregistered, [None, None, None, Some(Left), None]),
+            (
+                Event::AnswerLost,
+                [None, None, Some(Unknown), Some(Unknown), None],
+            ),
+            (Event::Rejoin, [None, None, None, None, Some(Unknown)]),
+        ];
+        for (event, expected) in table {
+            for (state, expected) in states().into_iter().zip(expected) {
+                let after = state.after(event.clone());
+                assert_eq!(after.clone().ok(), expected, "{event:?} while {state:?}");
+                if let Err(error) = after {
+                    assert!(error.to_string().contains("illegal transition"), "{error}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_draining_target_is_not_taken_for_a_registered_one() {
+        let after = Membership::Unknown
+            .after(Event::Observed(health(TargetState::Draining)))
+            .unwrap();
+        assert_eq!(after, Membership::Absent);
+    }
+
+    #[test]
+    fn each_reason_keeps_the_instance_out_and_the_strongest_is_named() {
+        let ignore = OnRebalance::Ignore;
+        let mut reasons = Reasons::default();
+        assert_eq!(reasons.to_stay_out(ignore), None);
+        reasons.auto_scaling = Some("InService".into());
+        assert_eq!(reasons.to_stay_out(ignore), None);
+        reasons.rebalance = Some("2026-01-01T00:00:00Z".into());
+        assert_eq!(reasons.to_stay_out(ignore), None);
+        assert!(
+            reasons
+                .to_stay_out(OnRebalance::Drain)
+                .unwrap()
+                .contains("rebalance")
+        );
+        reasons.operator = true;
+        assert!(reasons.to_stay_out(ignore).unwrap().contains("resume"));
+        for state in ["Terminated", "Standby", "Detached", "Warmed:Stopped"] {
+            reasons.auto_scaling = Some(state.into());
+            assert!(reasons.to_stay_out(ignore).unwrap().contains(state));
+        }
+        reasons.spot = Some("stop at noon".into());
+        assert!(
+            reasons
+                .to_stay_out(ignore)
+                .unwrap()
+                .contains("stop at noon")
+        );
+        reasons.signal = Some("SIGTERM");
+        assert!(reasons.to_stay_out(ignore).unwrap().contains("SIGTERM"));
+    }
+
+    #[test]
+    fn quiet_counts_from_the_later_of_deregistration_and_last_request() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut traffic = TrafficSnapshot {
+            root: 5,
+            ..TrafficSnapshot::default()
+        };
+        let mut quiet = Quiet::new(Duration::from_secs(20), &traffic, start);
+        assert!(
+            !quiet.is_over(&traffic, Some(at(3)), at(22)),
+            "20 s have not passed since 3"
+        );
+        assert!(quiet.is_over(&traffic, Some(at(3)), at(23)));
+        traffic.root = 6;
+        assert!(
+            !quiet.is_over(&traffic, Some(at(3)), at(24)),
+            "a request came"
+        );
+        assert!(!quiet.is_over(&traffic, Some(at(3)), at(43)));
+        assert!(quiet.is_over(&traffic, Some(at(3)), at(44)));
+    }
+
+    #[test]
+    fn a_request_in_flight_is_never_cut_and_probes_do_not_count() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut traffic = TrafficSnapshot {
+            in_flight: 1,
+            ..TrafficSnapshot::default()
+        };
+        let mut quiet = Quiet::new(Duration::from_secs(20), &traffic, start);
+        assert!(!quiet.is_over(&traffic, Some(start), at(100)));
+        assert!(
+            !quiet.is_over(&traffic, None, at(100)),
+            "registered nowhere still waits for it"
+        );
+        traffic.in_flight = 0;
+        traffic.probes = 50;
+        assert!(quiet.is_over(&traffic, None, at(101)));
+        assert!(
+            !quiet.is_over(&traffic, Some(start), at(119)),
+            "quiet starts when it ended"
+        );
+        assert!(quiet.is_over(&traffic, Some(start), at(120)));
+    }
+}

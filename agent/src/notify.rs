@@ -1,0 +1,74 @@
+//! What systemd is told: ready, status, stopping, and that a drain takes its time.
+//!
+//! Outside systemd (`NOTIFY_SOCKET` unset) nothing is sent and nothing is missing.
+
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio::sync::watch;
+
+use crate::status::{Phase, Registration};
+
+/// How far ahead a drain pushes systemd's stop timeout, again and again.
+const EXTENSION: Duration = Duration::from_secs(30);
+
+/// Says that the agent serves.
+pub(crate) fn ready() {
+    send(&[NotifyState::Ready]);
+}
+
+/// Keeps `STATUS=` current, and extends the stop timeout while draining.
+pub(crate) async fn follow(mut registration: watch::Receiver<Registration>, listen: String) {
+    let mut stopping = false;
+    loop {
+        let (line, draining) = {
+            let registration = registration.borrow_and_update();
+            let stops = registration
+                .reason
+                .as_deref()
+                .is_some_and(|reason| reason.starts_with("stopping"));
+            if stops && !stopping {
+                stopping = true;
+                send(&[NotifyState::Stopping]);
+            }
+            (
+                registration.summary(&listen),
+                registration.phase == Phase::Draining,
+            )
+        };
+        send(&[NotifyState::Status(&line)]);
+        let changed = if draining {
+            let ahead = u32::try_from(EXTENSION.as_micros()).unwrap_or(u32::MAX);
+            send(&[NotifyState::ExtendTimeoutUsec(ahead)]);
+            tokio::time::timeout(EXTENSION / 3, registration.changed())
+                .await
+                .unwrap_or(Ok(()))
+        } else {
+            registration.changed().await
+        };
+        if changed.is_err() {
+            return;
+        }
+    }
+}
+
+/// Feeds systemd's watchdog, where there is one, as long as every server thread is alive: each of
+/// them has to have moved its figure in `beats` since the last feeding.
+pub(crate) async fn feed_watchdog(beats: impl Fn() -> Vec<u64>) {
+    let Some(limit) = sd_notify::watchdog_enabled() else { return };
+    let mut seen = beats();
+    loop {
+        tokio::time::sleep(limit / 3).await;
+        let latest = beats();
+        if latest.iter().zip(&seen).all(|(latest, seen)| latest != seen) {
+            send(&[NotifyState::Watchdog]);
+            seen = latest;
+        }
+    }
+}
+
+fn send(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "systemd was not notified");
+    }
+}

@@ -1,0 +1,93 @@
+//! The drain that an operator asked for, remembered over restarts until `resume`.
+//!
+//! It is remembered with the instance's id, so that an image or a disk made of a drained instance
+//! does not make its copies stay out.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// The file `drained` in the state folder: one line, the id of the drained instance.
+#[derive(Debug)]
+pub(super) struct RememberedDrain {
+    folder: PathBuf,
+}
+
+impl RememberedDrain {
+    pub(super) fn in_folder(folder: &Path) -> Self {
+        Self {
+            folder: folder.to_owned(),
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.join("drained")
+    }
+
+    /// Whether this instance was drained and not resumed.
+    pub(super) fn applies_to(&self, instance_id: Option<&str>) -> bool {
+        match fs::read_to_string(self.path()) {
+            Ok(text) if text.trim() == instance_id.unwrap_or("unknown") => true,
+            Ok(text) => {
+                tracing::info!(
+                    other_instance = text.trim(),
+                    "a drain of another instance is not ours"
+                );
+                false
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => {
+                tracing::warn!(path = %self.path().display(), %error, "cannot tell whether it was drained");
+                false
+            }
+        }
+    }
+
+    /// Remembers, durably, before the drain is acknowledged.
+    pub(super) fn remember(&self, instance_id: Option<&str>) -> io::Result<()> {
+        let new = self.folder.join("drained.new");
+        let mut file = File::create(&new)?;
+        writeln!(file, "{}", instance_id.unwrap_or("unknown"))?;
+        file.sync_all()?;
+        fs::rename(&new, self.path())?;
+        File::open(&self.folder)?.sync_all()
+    }
+
+    /// Forgets, durably. Nothing remembered is fine.
+    pub(super) fn forget(&self) -> io::Result<()> {
+        match fs::remove_file(self.path()) {
+            Ok(()) => File::open(&self.folder)?.sync_all(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drain_is_remembered_for_this_instance_until_it_is_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let drain = RememberedDrain::in_folder(folder.path());
+        assert!(!drain.applies_to(Some("i-1")));
+        drain.forget().unwrap();
+        drain.remember(Some("i-1")).unwrap();
+        assert!(RememberedDrain::in_folder(folder.path()).applies_to(Some("i-1")));
+        assert!(
+            !drain.applies_to(Some("i-2")),
+            "a clone does not inherit it"
+        );
+        assert!(!drain.applies_to(None));
+        drain.forget().unwrap();
+        assert!(!drain.applies_to(Some("i-1")));
+    }
+
+    #[test]
+    fn what_cannot_be_remembered_is_an_error() {
+        let drain = RememberedDrain::in_folder(Path::new("/nonexistent"));
+        assert!(drain.remember(Some("i-1")).is_err());
+    }
+}

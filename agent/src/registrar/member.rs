@@ -1,0 +1,580 @@
+//! Membership of one target group: makes the calls that [`Membership`] asks for, at their time.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use super::Api;
+use crate::aws::{CallError, CallErrorKind};
+use crate::backoff::{Backoff, spread};
+use crate::elbv2::Elbv2;
+use crate::lifecycle::{Event, Membership};
+use crate::serving::Traffic;
+use crate::target_group::{Target, TargetGroup, TargetGroupRef, TargetType};
+
+/// How long a member that is to leave tries to find out whether it is in the group at all, when
+/// this process never saw it there.
+const LOOKUP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Waits after a failed call: quick at first, and slow enough in the end that a thousand agents
+/// that are all throttled stay under the account's rate.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+/// While leaving there is a deadline, so retries stay close together.
+const RETRY_LEAVING: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+/// How often the health of a target that is not healthy is asked.
+const POLL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// Whether the instance is wanted in the group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// Register, and stay registered.
+    In,
+    /// Deregister, and stay out.
+    Out,
+}
+
+/// What a member publishes about itself.
+#[derive(Clone, Debug)]
+pub(crate) struct MemberStatus {
+    /// The group's ARN, once it was found.
+    pub(crate) arn: Option<String>,
+    /// What is registered.
+    pub(crate) target: Option<Target>,
+    /// Where it stands.
+    pub(crate) membership: Membership,
+    /// Since when.
+    pub(crate) since: SystemTime,
+    /// What keeps it from where it should be.
+    pub(crate) problem: Option<Problem>,
+    /// The group's deregistration delay, where it is known.
+    pub(crate) deregistration_delay: Option<Duration>,
+    /// When the group accepted the deregistration.
+    pub(crate) deregistered: Option<Instant>,
+    /// Wished out, and nothing is left to deregister.
+    pub(crate) gone: bool,
+}
+
+/// A failure and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Problem {
+    /// What happened, in one line.
+    pub(crate) what: String,
+    /// What to do, in one line.
+    pub(crate) cure: String,
+}
+
+/// The task of one target group. Dropping it stops the task.
+#[derive(Debug)]
+pub(crate) struct MemberHandle {
+    /// The group as it is named in the tag or the settings.
+    pub(crate) group: TargetGroupRef,
+    /// What the member says of itself.
+    pub(crate) status: watch::Receiver<MemberStatus>,
+    wish: watch::Sender<Wish>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl MemberHandle {
+    /// Starts a member; `changed` is notified at each change of its status.
+    pub(crate) fn start(
+        group: TargetGroupRef,
+        api: Arc<Api>,
+        traffic: Arc<Traffic>,
+        wish: Wish,
+        changed: Arc<Notify>,
+    ) -> Self {
+        let leaving_since = (wish == Wish::Out).then(Instant::now);
+        let (wish, wishes) = watch::channel(wish);
+        let (publish, status) = watch::channel(MemberStatus {
+            arn: None,
+            target: None,
+            membership: Membership::Unresolved,
+            since: SystemTime::now(),
+            problem: None,
+            deregistration_delay: None,
+            deregistered: None,
+            gone: false,
+        });
+        let member = Member {
+            group: group.clone(),
+            api,
+            traffic,
+            wishes,
+            publish,
+            changed,
+            resolved: None,
+            retry: Backoff::new(RETRY.0, RETRY.1),
+            poll: Backoff::new(POLL.0, POLL.1),
+            probes: ProbeWatch::default(),
+            poll_at: Instant::now(),
+            leaving_since,
+            ever_present: false,
+            failures: Failures::default(),
+        };
+        Self {
+            group,
+            status,
+            wish,
+            task: tokio::spawn(member.run()),
+        }
+    }
+
+    /// Says whether the instance is wanted in the group.
+    pub(crate) fn wish(&self, wish: Wish) {
+        self.wish
+            .send_if_modified(|current| std::mem::replace(current, wish) != wish);
+    }
+}
+
+impl Drop for MemberHandle {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// When to tick again, unless the wish changes before.
+enum Next {
+    Now,
+    After(Duration),
+    WhenWished,
+}
+
+struct Resolved {
+    group: TargetGroup,
+    target: Target,
+    elbv2: Elbv2,
+}
+
+struct Member {
+    group: TargetGroupRef,
+    api: Arc<Api>,
+    traffic: Arc<Traffic>,
+    wishes: watch::Receiver<Wish>,
+    publish: watch::Sender<MemberStatus>,
+    changed: Arc<Notify>,
+    resolved: Option<Resolved>,
+    retry: Backoff,
+    poll: Backoff,
+    probes: ProbeWatch,
+    poll_at: Instant,
+    leaving_since: Option<Instant>,
+    /// This process saw itself in the group, so that it may still be there.
+    ever_present: bool,
+    failures: Failures,
+}
+
+impl Member {
+    async fn run(mut self) {
+        let mut wish = *self.wishes.borrow_and_update();
+        loop {
+            let next = match wish {
+                Wish::In => self.tick_in().await,
+                Wish::Out => self.tick_out().await,
+            };
+            match next {
+                Next::Now => {}
+                Next::After(pause) => {
+                    // A closed channel means that the registrar is gone, and this task with it.
+                    if let Ok(Err(_)) = tokio::time::timeout(pause, self.wishes.changed()).await {
+                        return;
+                    }
+                }
+                Next::WhenWished => {
+                    if self.wishes.changed().await.is_err() {
+                        return;
+                    }
+                }
+            }
+            let wished = *self.wishes.borrow_and_update();
+            if wished != wish {
+                wish = wished;
+                self.wish_changed(wish);
+            }
+        }
+    }
+
+    fn wish_changed(&mut self, wish: Wish) {
+        let (min, max) = match wish {
+            Wish::In => RETRY,
+            Wish::Out => RETRY_LEAVING,
+        };
+        self.retry = Backoff::new(min, max);
+        self.poll.reset();
+        self.poll_at = Instant::now();
+        self.leaving_since = (wish == Wish::Out).then(Instant::now);
+        self.publish.send_modify(|status| {
+            status.gone = false;
+            status.deregistered = None;
+        });
+    }
+
+    async fn tick_in(&mut self) -> Next {
+        match self.membership() {
+            Membership::Unresolved => self.tick_unresolved().await,
+            Membership::Unknown => self.tick_unknown().await,
+            Membership::Absent => self.tick_absent().await,
+            Membership::Present(_) => self.tick_present().await,
+            Membership::Left => {
+                self.advance(Event::Rejoin);
+                Next::Now
+            }
+        }
+    }
+
+    async fn tick_out(&mut self) -> Next {
+        let membership = self.membership();
+        let patience_over = self
+            .leaving_since
+            .is_none_or(|since| since.elapsed() >= LOOKUP_PATIENCE);
+        match membership {
+            Membership::Absent | Membership::Left => self.gone(),
+            Membership::Present(_) => self.tick_leaving().await,
+            Membership::Unresolved if self.group_is_missing() || patience_over => self.gone(),
+            Membership::Unknown if patience_over && !self.ever_present => self.gone(),
+            Membership::Unresolved => self.tick_unresolved().await,
+            Membership::Unknown => self.tick_unknown().await,
+        }
+    }
+
+    /// Finds the group, and what of this instance it takes as a target.
+    async fn tick_unresolved(&mut self) -> Next {
+        let elbv2 = self.api.elbv2().await;
+        let group = match elbv2.find(&self.group).await {
+            Ok(group) => group,
+            Err(error) => return self.failed(&error),
+        };
+        let identity = self.api.identity();
+        let (id, missing) = match group.target_type {
+            TargetType::Instance => (identity.id, "the instance id"),
+            TargetType::Ip => (identity.private_ip, "the instance's private IPv4 address"),
+        };
+        let Some(id) = id else {
+            return self.failed_with(Problem {
+                what: format!("{missing} is not known, so there is nothing to register"),
+                cure: "let the instance reach its metadata service, or set instance-id".to_owned(),
+            });
+        };
+        let target = Target {
+            id,
+            port: self.api.register_port,
+        };
+        self.probes.interval = group.check_interval;
+        self.publish.send_modify(|status| {
+            status.arn = Some(group.arn.clone());
+            status.target = Some(target.clone());
+            status.deregistration_delay = group.deregistration_delay;
+        });
+        self.resolved = Some(Resolved {
+            group,
+            target,
+            elbv2,
+        });
+        self.advance(Event::Resolved);
+        Next::Now
+    }
+
+    /// Looks before it calls: a restarted agent may be registered already.
+    async fn tick_unknown(&mut self) -> Next {
+        match self.observe().await {
+            Ok(()) => Next::Now,
+            Err(next) => next,
+        }
+    }
+
+    /// Registers, once the agent's own health path answers.
+    async fn tick_absent(&mut self) -> Next {
+        if let Err(what) = self.api.probe_own_health().await {
+            let cure = "the agent registers as soon as its own health path answers 200".to_owned();
+            return self.failed_with(Problem { what, cure });
+        }
+        let Some(Resolved {
+            group,
+            target,
+            elbv2,
+        }) = &self.resolved
+        else {
+            self.advance(Event::Lost);
+            return Next::Now;
+        };
+        match elbv2.register(&group.arn, target).await {
+            Ok(()) => {
+                self.advance(Event::Registered);
+                self.probes.restart(&self.traffic);
+                self.poll.reset();
+                let pause = self.poll.next_delay();
+                self.poll_at = Instant::now() + pause;
+                Next::After(pause)
+            }
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    /// Watches: often until healthy, rarely after that, and at once when the balancer's health
+    /// checks stop coming.
+    async fn tick_present(&mut self) -> Next {
+        let overdue = self.probes.are_overdue(&self.traffic);
+        if overdue {
+            tracing::info!(target_group = %self.group, "no health checks for three intervals; asking");
+        }
+        if Instant::now() >= self.poll_at || overdue {
+            if let Err(next) = self.observe().await {
+                return next;
+            }
+            let Membership::Present(health) = self.membership() else {
+                return Next::Now;
+            };
+            let pause = if health.is_in_service() {
+                self.poll.reset();
+                spread(self.api.reconcile_interval)
+            } else {
+                self.poll.next_delay().min(self.api.reconcile_interval)
+            };
+            self.poll_at = Instant::now() + pause;
+        }
+        let pause = self.poll_at.saturating_duration_since(Instant::now());
+        Next::After(
+            self.probes
+                .interval
+                .map_or(pause, |interval| pause.min(interval)),
+        )
+    }
+
+    /// Deregisters, with the port that was registered.
+    async fn tick_leaving(&mut self) -> Next {
+        let Some(Resolved {
+            group,
+            target,
+            elbv2,
+        }) = &self.resolved
+        else {
+            self.advance(Event::Lost);
+            return Next::Now;
+        };
+        match elbv2.deregister(&group.arn, target).await {
+            Ok(()) => {
+                self.publish
+                    .send_modify(|status| status.deregistered = Some(Instant::now()));
+                self.advance(Event::Deregistered);
+                Next::Now
+            }
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    /// Nothing is left to deregister.
+    fn gone(&mut self) -> Next {
+        self.publish
+            .send_if_modified(|status| !std::mem::replace(&mut status.gone, true));
+        self.changed.notify_one();
+        Next::WhenWished
+    }
+
+    async fn observe(&mut self) -> Result<(), Next> {
+        let Some(Resolved {
+            group,
+            target,
+            elbv2,
+        }) = &self.resolved
+        else {
+            self.advance(Event::Lost);
+            return Ok(());
+        };
+        match elbv2.health(&group.arn, target).await {
+            Ok(health) => {
+                // A deregistration whose answer was lost shows as draining: that is when it was.
+                if health.is_draining() && self.leaving_since.is_some() {
+                    self.publish.send_modify(|status| {
+                        status.deregistered.get_or_insert_with(Instant::now);
+                    });
+                }
+                self.advance(Event::Observed(health));
+                Ok(())
+            }
+            Err(error) => Err(self.failed(&error)),
+        }
+    }
+
+    fn membership(&self) -> Membership {
+        self.publish.borrow().membership.clone()
+    }
+
+    fn group_is_missing(&self) -> bool {
+        self.failures.last == Some(CallErrorKind::GroupNotFound)
+    }
+
+    /// Moves the state machine, and says so where the state changed.
+    fn advance(&mut self, event: Event) {
+        let before = self.membership();
+        let after = match before.after(event.clone()) {
+            Ok(after) => after,
+            Err(error) => {
+                // A bug. Looking again is right whatever the state is.
+                tracing::error!(target_group = %self.group, %error, "starting over");
+                Membership::Unresolved
+            }
+        };
+        if self.resolved.is_some() && after == Membership::Unresolved {
+            self.resolved = None;
+        }
+        self.ever_present |= after.is_present();
+        // Being in the group, or out of it as wished, is what all the calls are for; a successful
+        // look alone must not make the next refused registration come sooner.
+        if after.is_present() || (self.leaving_since.is_some() && after.is_out()) {
+            self.recovered();
+        }
+        if after == before {
+            return;
+        }
+        self.log_transition(&before, &after, &event);
+        self.publish.send_modify(|status| {
+            status.membership = after;
+            status.since = SystemTime::now();
+            status.problem = None;
+        });
+        self.changed.notify_one();
+    }
+
+    fn log_transition(&self, before: &Membership, after: &Membership, event: &Event) {
+        let (from, to) = (before.name(), after.name());
+        let target_group = self.group.to_string();
+        let health = match (after, event) {
+            (Membership::Present(health), _) | (_, Event::Observed(health)) => Some(health),
+            _ => None,
+        };
+        let reason = match (event, health) {
+            (Event::Resolved, _) => "found".to_owned(),
+            (Event::Lost, _) => "the target group is gone".to_owned(),
+            (Event::Registered, _) => "RegisterTargets accepted".to_owned(),
+            (Event::Deregistered, _) => "DeregisterTargets accepted".to_owned(),
+            (Event::AnswerLost, _) => "no answer to a call that may have taken effect".to_owned(),
+            (Event::Rejoin, _) => "wanted again".to_owned(),
+            (Event::Observed(_), Some(health)) => health.to_string(),
+            (Event::Observed(_), None) => "observed".to_owned(),
+        };
+        match health.and_then(|health| health.cure()) {
+            Some(cure) if after.is_present() => {
+                tracing::warn!(
+                    target_group,
+                    target_state = to,
+                    from,
+                    to,
+                    reason,
+                    cure,
+                    "registration"
+                );
+            }
+            _ => tracing::info!(
+                target_group,
+                target_state = to,
+                from,
+                to,
+                reason,
+                "registration"
+            ),
+        }
+    }
+
+    /// Takes in a failed call: what it means for the state, what to say, when to try again.
+    fn failed(&mut self, error: &CallError) -> Next {
+        self.failures.last = Some(error.kind);
+        let changes = error.action.ends_with(":RegisterTargets")
+            || error.action.ends_with(":DeregisterTargets");
+        match error.kind {
+            CallErrorKind::GroupNotFound if self.membership() != Membership::Unresolved => {
+                self.advance(Event::Lost);
+            }
+            CallErrorKind::Unanswered if changes => self.advance(Event::AnswerLost),
+            _ => {}
+        }
+        self.failed_with(Problem {
+            what: error.to_string(),
+            cure: error.cure(),
+        })
+    }
+
+    fn failed_with(&mut self, problem: Problem) -> Next {
+        let pause = self.retry.next_delay();
+        if self.failures.is_news(&problem) {
+            tracing::warn!(
+                target_group = %self.group,
+                reason = problem.what,
+                cure = problem.cure,
+                "registration failing; trying again, and saying so again only when it changes"
+            );
+        }
+        self.publish
+            .send_modify(|status| status.problem = Some(problem));
+        self.changed.notify_one();
+        Next::After(pause)
+    }
+
+    fn recovered(&mut self) {
+        self.retry.reset();
+        if let Some(count) = self.failures.end() {
+            tracing::info!(target_group = %self.group, failures = count, "calls succeed again");
+            self.publish.send_modify(|status| status.problem = None);
+            self.changed.notify_one();
+        }
+    }
+}
+
+/// Repeated failures are said once and then counted.
+#[derive(Default)]
+struct Failures {
+    said: Option<Problem>,
+    count: u64,
+    last: Option<CallErrorKind>,
+}
+
+impl Failures {
+    fn is_news(&mut self, problem: &Problem) -> bool {
+        self.count += 1;
+        let news = self.said.as_ref() != Some(problem);
+        if news {
+            self.said = Some(problem.clone());
+        }
+        news
+    }
+
+    /// The number of failures that are over now, if there were any.
+    fn end(&mut self) -> Option<u64> {
+        let count = std::mem::take(self).count;
+        (count > 0).then_some(count)
+    }
+}
+
+/// Notices when the balancer's health checks stop coming.
+#[derive(Default)]
+struct ProbeWatch {
+    /// The group's check interval; `None` where checks are off.
+    interval: Option<Duration>,
+    seen: u64,
+    changed: Option<Instant>,
+}
+
+impl ProbeWatch {
+    fn restart(&mut self, traffic: &Traffic) {
+        self.seen = traffic.snapshot().probes;
+        self.changed = Some(Instant::now());
+    }
+
+    /// True once when no probe has come for three intervals; again only after probes came back.
+    fn are_overdue(&mut self, traffic: &Traffic) -> bool {
+        let probes = traffic.snapshot().probes;
+        if probes != self.seen {
+            self.seen = probes;
+            self.changed = Some(Instant::now());
+            return false;
+        }
+        let overdue = self
+            .interval
+            .zip(self.changed)
+            .is_some_and(|(interval, changed)| changed.elapsed() >= 3 * interval);
+        if overdue {
+            self.changed = None;
+        }
+        overdue
+    }
+}

@@ -1,0 +1,540 @@
+//! Drives the instance's life: who wants it where, and what has to happen before it may leave.
+//!
+//! One [`member`] task per target group makes the calls; this file decides whether the instance
+//! is wanted at all, tells the server what to answer, and ends a drain when traffic has stopped.
+
+mod drained;
+mod member;
+mod reports;
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use crate::aws;
+use crate::config::{Role, Settings};
+use crate::elbv2::Elbv2;
+use crate::identity::{Instance, InstanceIdentity};
+use crate::lifecycle::{Quiet, Reasons};
+use crate::notices::Notices;
+use crate::serving::{Answers, InstanceAnswer, Traffic};
+use crate::status::{Phase, Registration};
+use crate::target_group::TargetGroupRef;
+use drained::RememberedDrain;
+use member::{MemberHandle, Wish};
+
+/// How often a drain looks whether traffic has stopped.
+const DRAIN_TICK: Duration = Duration::from_millis(250);
+/// The deregistration delay that AWS gives a target group by default.
+const DEFAULT_DEREGISTRATION_DELAY: Duration = Duration::from_secs(300);
+
+/// What an operator asks through the admin socket.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// Stay out of every target group until told otherwise.
+    Drain(oneshot::Sender<Result<String, String>>),
+    /// Come back.
+    Resume(oneshot::Sender<Result<String, String>>),
+}
+
+/// What the registrar is handed; it makes none of it itself.
+pub(crate) struct Inputs {
+    /// Identity and tags; `None` until they were first tried.
+    pub(crate) instance: watch::Receiver<Option<Instance>>,
+    /// Notices in force; `None` until they were first asked.
+    pub(crate) notices: watch::Receiver<Option<Notices>>,
+    /// What operators ask.
+    pub(crate) requests: mpsc::Receiver<Request>,
+    /// The signal that asks the agent to stop.
+    pub(crate) stop: watch::Receiver<Option<&'static str>>,
+    /// The server's counters.
+    pub(crate) traffic: Arc<Traffic>,
+    /// The client that AWS calls go through.
+    pub(crate) http_client: SharedHttpClient,
+}
+
+/// Where the registrar publishes.
+pub(crate) struct Outputs {
+    /// What the server answers from.
+    pub(crate) answers: watch::Sender<Arc<Answers>>,
+    /// What `status` and systemd are shown.
+    pub(crate) registration: watch::Sender<Registration>,
+}
+
+/// What every member shares: the way to AWS, and the agent's own health path.
+#[derive(Debug)]
+struct Api {
+    http_client: SharedHttpClient,
+    instance: watch::Receiver<Option<Instance>>,
+    client: tokio::sync::Mutex<Option<(Option<String>, Elbv2)>>,
+    own_health: Result<(reqwest::Client, String), String>,
+    register_port: u16,
+    reconcile_interval: Duration,
+}
+
+impl Api {
+    fn new(settings: &Settings, listening: SocketAddr, inputs: &Inputs) -> Self {
+        let host = match listening.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+            ip => ip,
+        };
+        let own_health = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(Duration::from_secs(2))
+            .user_agent(concat!("instance-agent/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map(|client| {
+                (
+                    client,
+                    format!("http://{}/health", SocketAddr::new(host, listening.port())),
+                )
+            })
+            .map_err(|error| error.to_string());
+        Self {
+            http_client: inputs.http_client.clone(),
+            instance: inputs.instance.clone(),
+            client: tokio::sync::Mutex::new(None),
+            own_health,
+            register_port: settings.register_port,
+            reconcile_interval: settings.reconcile_interval,
+        }
+    }
+
+    fn identity(&self) -> InstanceIdentity {
+        self.instance.borrow().clone().unwrap_or_default().identity
+    }
+
+    /// The client for the region the instance is in, made anew when that becomes known.
+    async fn elbv2(&self) -> Elbv2 {
+        let region = self.identity().region;
+        let mut client = self.client.lock().await;
+        match &*client {
+            Some((known, elbv2)) if *known == region => elbv2.clone(),
+            _ => {
+                let elbv2 = Elbv2::new(&aws::config(&self.http_client, region.clone()).await);
+                *client = Some((region, elbv2.clone()));
+                elbv2
+            }
+        }
+    }
+
+    /// Whether the agent's own health path answers 200; else why not, in one line.
+    async fn probe_own_health(&self) -> Result<(), String> {
+        let (client, url) = self.own_health.as_ref().map_err(Clone::clone)?;
+        match client.get(url).send().await {
+            Ok(answer) if answer.status() == http::StatusCode::OK => Ok(()),
+            Ok(answer) => Err(format!(
+                "own health path {url} answered {}",
+                answer.status()
+            )),
+            Err(error) => Err(format!("own health path {url}: {error}")),
+        }
+    }
+}
+
+/// Where the instance as a whole stands.
+#[derive(Debug)]
+enum State {
+    /// Identity, tags and notices have not been tried yet.
+    Starting,
+    /// Wanted in its target groups.
+    Serving,
+    /// Leaving, and waiting for traffic to stop.
+    Draining {
+        reason: String,
+        quiet: Quiet,
+        begun: Instant,
+        deadline: Instant,
+    },
+    /// Out, for as long as the reason lasts.
+    Drained { reason: String },
+}
+
+/// Keeps the instance in the target groups it belongs to, and takes it out well.
+pub(crate) struct Registrar {
+    settings: Settings,
+    inputs: Inputs,
+    outputs: Outputs,
+    api: Arc<Api>,
+    state: State,
+    since: SystemTime,
+    reasons: Reasons,
+    role: Role,
+    ignored_tags: Vec<String>,
+    members: Vec<MemberHandle>,
+    /// Members whose group is no longer named: they leave, and are then forgotten.
+    parting: Vec<MemberHandle>,
+    member_changed: Arc<Notify>,
+    remembered: RememberedDrain,
+}
+
+impl Registrar {
+    /// A registrar for a server that listens at `listening`.
+    pub(crate) fn new(
+        settings: Settings,
+        listening: SocketAddr,
+        inputs: Inputs,
+        outputs: Outputs,
+    ) -> Self {
+        Self {
+            api: Arc::new(Api::new(&settings, listening, &inputs)),
+            remembered: RememberedDrain::in_folder(&settings.state_dir),
+            settings,
+            inputs,
+            outputs,
+            state: State::Starting,
+            since: SystemTime::now(),
+            reasons: Reasons::default(),
+            role: Role::default(),
+            ignored_tags: Vec::new(),
+            members: Vec::new(),
+            parting: Vec::new(),
+            member_changed: Arc::default(),
+        }
+    }
+
+    /// Runs until a signal asked the agent to stop and the instance is drained.
+    pub(crate) async fn run(mut self) {
+        loop {
+            self.read_inputs();
+            let tick = match self.state {
+                State::Starting => self.tick_starting(),
+                State::Serving => self.tick_serving(),
+                State::Draining { .. } => self.tick_draining(),
+                State::Drained { .. } => self.tick_drained(),
+            };
+            self.publish();
+            match tick {
+                Tick::Again => {}
+                Tick::Wait(longest) => self.wait(longest).await,
+                Tick::Finished => return,
+            }
+        }
+    }
+
+    /// Takes over what the other parts of the agent have found out since the last tick.
+    fn read_inputs(&mut self) {
+        self.reasons.signal = *self.inputs.stop.borrow_and_update();
+        if let Some(notices) = self.inputs.notices.borrow_and_update().clone() {
+            if self.reasons.rebalance != notices.rebalance
+                && let Some(time) = &notices.rebalance
+            {
+                let action = self.settings.on_rebalance.to_string();
+                tracing::warn!(time, on_rebalance = action, "rebalance recommendation");
+            }
+            self.reasons.spot = notices.spot;
+            self.reasons.rebalance = notices.rebalance;
+            self.reasons.auto_scaling = notices.auto_scaling;
+        }
+        if self.inputs.instance.has_changed().unwrap_or(false)
+            || matches!(self.state, State::Starting)
+        {
+            let instance = self.inputs.instance.borrow_and_update().clone();
+            if let Some(instance) = instance {
+                self.take_instance(&instance);
+            }
+        }
+    }
+
+    fn take_instance(&mut self, instance: &Instance) {
+        let (role, ignored) = self.settings.role(&instance.tags);
+        let ignored: Vec<String> = ignored.iter().map(ToString::to_string).collect();
+        for tag in &ignored {
+            if !self.ignored_tags.contains(tag) {
+                tracing::warn!("{tag}");
+            }
+        }
+        self.ignored_tags = ignored;
+        if role != self.role {
+            tracing::info!(
+                root = %role.root,
+                cluster = role.cluster.as_ref().map_or("none", |cluster| cluster.as_str()),
+                target_groups = join(&role.target_groups),
+                "role"
+            );
+            self.role = role;
+        }
+        if !matches!(self.state, State::Starting) {
+            self.follow_role();
+        }
+    }
+
+    /// Starts and ends members so that there is one for each group of the role.
+    fn follow_role(&mut self) {
+        let named: BTreeSet<&TargetGroupRef> = self.role.target_groups.iter().collect();
+        let (staying, leaving) = std::mem::take(&mut self.members)
+            .into_iter()
+            .partition(|member| named.contains(&member.group));
+        self.members = staying;
+        for member in leaving {
+            member.wish(Wish::Out);
+            self.parting.push(member);
+        }
+        let wish = self.wish();
+        for group in &self.role.target_groups {
+            if self.members.iter().any(|member| member.group == *group) {
+                continue;
+            }
+            // One that was about to leave still knows where it stands.
+            let returning = self
+                .parting
+                .iter()
+                .position(|member| member.group == *group);
+            let member = match returning {
+                Some(index) => self.parting.swap_remove(index),
+                None => MemberHandle::start(
+                    group.clone(),
+                    self.api.clone(),
+                    self.inputs.traffic.clone(),
+                    wish,
+                    self.member_changed.clone(),
+                ),
+            };
+            member.wish(wish);
+            self.members.push(member);
+        }
+    }
+
+    fn wish(&self) -> Wish {
+        match self.state {
+            State::Serving => Wish::In,
+            _ => Wish::Out,
+        }
+    }
+
+    /// Waits for the first answers about identity and notices: an agent that starts during a spot
+    /// interruption, or that an operator had drained, must not register first.
+    fn tick_starting(&mut self) -> Tick {
+        let instance = self.inputs.instance.borrow().clone();
+        let known = instance.is_some() && self.inputs.notices.borrow().is_some();
+        if !known && self.reasons.signal.is_none() {
+            return Tick::Wait(None);
+        }
+        let id = instance.and_then(|instance| instance.identity.id);
+        self.reasons.operator = self.remembered.applies_to(id.as_deref());
+        match self.reasons.to_stay_out(self.settings.on_rebalance) {
+            Some(reason) => self.begin_draining(reason),
+            None => self.enter(State::Serving),
+        }
+        self.follow_role();
+        Tick::Again
+    }
+
+    fn tick_serving(&mut self) -> Tick {
+        if let Some(reason) = self.reasons.to_stay_out(self.settings.on_rebalance) {
+            self.begin_draining(reason);
+            return Tick::Again;
+        }
+        self.parting.retain(|member| !member.status.borrow().gone);
+        Tick::Wait(None)
+    }
+
+    fn tick_draining(&mut self) -> Tick {
+        let wanted = self.reasons.to_stay_out(self.settings.on_rebalance);
+        let now = Instant::now();
+        let traffic = self.inputs.traffic.snapshot();
+        let everyone = || {
+            self.members
+                .iter()
+                .chain(&self.parting)
+                .map(|member| member.status.borrow())
+        };
+        let gone = everyone().all(|status| status.gone);
+        let deregistered = everyone().filter_map(|status| status.deregistered).max();
+        let State::Draining {
+            reason,
+            quiet,
+            begun,
+            deadline,
+        } = &mut self.state
+        else {
+            return Tick::Again;
+        };
+        let Some(wanted) = wanted else {
+            tracing::info!(reason = *reason, "drain called off");
+            self.enter(State::Serving);
+            return Tick::Again;
+        };
+        *reason = wanted;
+        let over = quiet.is_over(
+            &traffic,
+            deregistered.map(Instant::into_std),
+            now.into_std(),
+        );
+        if gone && over {
+            tracing::info!(
+                reason = *reason,
+                seconds = begun.elapsed().as_secs(),
+                "drained"
+            );
+        } else if now >= *deadline {
+            tracing::warn!(
+                reason = *reason,
+                in_flight = traffic.in_flight,
+                deregistered = gone,
+                "drain timeout reached; going on as if drained"
+            );
+        } else {
+            return Tick::Wait(Some(DRAIN_TICK.min(*deadline - now)));
+        }
+        let reason = std::mem::take(reason);
+        self.enter(State::Drained { reason });
+        Tick::Again
+    }
+
+    fn tick_drained(&mut self) -> Tick {
+        if self.reasons.signal.is_some() {
+            return Tick::Finished;
+        }
+        let wanted = self.reasons.to_stay_out(self.settings.on_rebalance);
+        let State::Drained { reason } = &mut self.state else {
+            return Tick::Again;
+        };
+        match wanted {
+            Some(wanted) => {
+                *reason = wanted;
+                Tick::Wait(None)
+            }
+            None => {
+                tracing::info!(reason = *reason, "wanted again");
+                self.enter(State::Serving);
+                Tick::Again
+            }
+        }
+    }
+
+    /// Probes see 503 before the first deregistration is sent.
+    fn begin_draining(&mut self, reason: String) {
+        let now = Instant::now();
+        let timeout = self.settings.drain_timeout.unwrap_or_else(|| {
+            let delays = self
+                .members
+                .iter()
+                .filter_map(|member| member.status.borrow().deregistration_delay);
+            delays.max().unwrap_or(DEFAULT_DEREGISTRATION_DELAY)
+        });
+        tracing::info!(reason, timeout_seconds = timeout.as_secs(), "draining");
+        let traffic = self.inputs.traffic.snapshot();
+        self.enter(State::Draining {
+            reason,
+            quiet: Quiet::new(self.settings.drain_quiet, &traffic, now.into_std()),
+            begun: now,
+            deadline: now + timeout,
+        });
+    }
+
+    fn enter(&mut self, state: State) {
+        self.state = state;
+        self.since = SystemTime::now();
+        self.publish();
+        for member in &self.members {
+            member.wish(self.wish());
+        }
+    }
+
+    fn drain(&mut self) -> Result<String, String> {
+        let id = self.api.identity().id;
+        self.remembered.remember(id.as_deref()).map_err(|error| {
+            format!("not drained: this could not be remembered: {error}; free or repair the state folder and try again")
+        })?;
+        self.reasons.operator = true;
+        Ok("draining; it stays out of its target groups, also after a restart, until `instance-agent resume`"
+            .to_owned())
+    }
+
+    fn resume(&mut self) -> Result<String, String> {
+        self.remembered.forget().map_err(|error| {
+            format!("not resumed: the remembered drain could not be removed: {error}")
+        })?;
+        self.reasons.operator = false;
+        Ok(match self.reasons.to_stay_out(self.settings.on_rebalance) {
+            None => "resumed; it registers with its target groups again".to_owned(),
+            Some(reason) => format!("resumed, but it stays out for another reason: {reason}"),
+        })
+    }
+
+    /// Waits until something has changed, `longest` at most.
+    async fn wait(&mut self, longest: Option<Duration>) {
+        let tick = async {
+            match longest {
+                Some(longest) => tokio::time::sleep(longest).await,
+                None => std::future::pending().await,
+            }
+        };
+        let request = tokio::select! {
+            () = tick => None,
+            () = self.member_changed.notified() => None,
+            _ = self.inputs.instance.changed() => {
+                // Left unseen on purpose: `read_inputs` looks whether it has changed.
+                self.inputs.instance.mark_changed();
+                None
+            }
+            _ = self.inputs.notices.changed() => None,
+            _ = self.inputs.stop.changed() => None,
+            Some(request) = self.inputs.requests.recv() => Some(request),
+        };
+        // A caller that went away does not need the answer.
+        match request {
+            Some(Request::Drain(reply)) => _ = reply.send(self.drain()),
+            Some(Request::Resume(reply)) => _ = reply.send(self.resume()),
+            None => {}
+        }
+    }
+
+    fn publish(&self) {
+        let instance = self.inputs.instance.borrow();
+        let draining = match &self.state {
+            State::Draining { reason, .. } => Some(format!("draining: {reason}")),
+            State::Drained { reason } => Some(format!("drained: {reason}")),
+            State::Starting | State::Serving => None,
+        };
+        let answers = Answers {
+            root: self.role.root,
+            instance: instance.as_ref().map(|instance| InstanceAnswer {
+                id: instance
+                    .identity
+                    .id
+                    .clone()
+                    .unwrap_or_else(|| "unknown".to_owned()),
+                cluster: self.role.cluster.clone(),
+            }),
+            draining,
+        };
+        self.outputs.answers.send_if_modified(|current| {
+            let changed = **current != answers;
+            if changed {
+                *current = Arc::new(answers);
+            }
+            changed
+        });
+        let registration = self.report(instance.as_ref());
+        self.outputs.registration.send_if_modified(|current| {
+            let changed = *current != registration;
+            if changed {
+                *current = registration;
+            }
+            changed
+        });
+    }
+}
+
+/// What a tick leads to.
+enum Tick {
+    Again,
+    Wait(Option<Duration>),
+    Finished,
+}
+
+fn join(groups: &[TargetGroupRef]) -> String {
+    groups
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(" ")
+}

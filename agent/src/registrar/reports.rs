@@ -1,0 +1,86 @@
+//! What the registrar tells people: the part of the status that it knows.
+
+use std::time::SystemTime;
+
+use aws_smithy_types::DateTime;
+use aws_smithy_types::date_time::Format;
+
+use super::member::{MemberHandle, MemberStatus};
+use super::{Phase, Registrar, Registration, State};
+use crate::identity::Instance;
+use crate::lifecycle::Membership;
+use crate::status::GroupStatus;
+
+impl Registrar {
+    pub(super) fn report(&self, instance: Option<&Instance>) -> Registration {
+        let identity = instance
+            .map(|instance| instance.identity.clone())
+            .unwrap_or_default();
+        let (phase, reason) = match &self.state {
+            State::Starting => (Phase::Starting, None),
+            State::Serving => (Phase::Serving, None),
+            State::Draining { reason, .. } => (Phase::Draining, Some(reason.clone())),
+            State::Drained { reason } => (Phase::Drained, Some(reason.clone())),
+        };
+        Registration {
+            instance_id: identity.id,
+            instance_type: identity.instance_type,
+            region: identity.region,
+            availability_zone: identity.availability_zone,
+            cluster: self.role.cluster.as_ref().map(ToString::to_string),
+            root: self.role.root.to_string(),
+            phase,
+            reason,
+            since: rfc3339(self.since),
+            target_groups: self
+                .members
+                .iter()
+                .chain(&self.parting)
+                .map(group_status)
+                .collect(),
+            spot: self.reasons.spot.clone(),
+            rebalance: self.reasons.rebalance.clone(),
+            auto_scaling: self.reasons.auto_scaling.clone(),
+        }
+    }
+}
+
+fn group_status(member: &MemberHandle) -> GroupStatus {
+    let MemberStatus {
+        arn,
+        target,
+        membership,
+        since,
+        problem,
+        ..
+    } = &*member.status.borrow();
+    let health = match membership {
+        Membership::Present(health) => Some(health),
+        _ => None,
+    };
+    let (problem, cure) = match problem {
+        Some(problem) => (Some(problem.what.clone()), Some(problem.cure.clone())),
+        None => (
+            None,
+            health.and_then(|health| health.cure()).map(str::to_owned),
+        ),
+    };
+    GroupStatus {
+        name: member.group.name().to_owned(),
+        arn: arn.clone(),
+        target: target
+            .as_ref()
+            .map(|target| format!("{}:{}", target.id, target.port)),
+        state: membership.name(),
+        reason: health.and_then(|health| health.reason.clone()),
+        description: health.and_then(|health| health.description.clone()),
+        since: rfc3339(*since),
+        problem,
+        cure,
+    }
+}
+
+fn rfc3339(time: SystemTime) -> String {
+    let whole_seconds = DateTime::from_secs(DateTime::from(time).secs());
+    whole_seconds.fmt(Format::DateTime).unwrap_or_default()
+}

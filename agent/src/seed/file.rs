@@ -1,0 +1,307 @@
+//! The seed's file: opening, committing, and what to do when the disk says no.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use super::disk::Disk;
+use super::number::Seed;
+use super::slot::{SLOT_LEN, SLOTS, Slot};
+use super::store::{SetError, is_full, owner};
+
+/// The file in its folder, whatever state both are in. One thread owns it.
+pub(super) struct SeedFile<D> {
+    disk: D,
+    dir: PathBuf,
+    /// Held open for as long as the file is ours; the kernel frees it when the process ends.
+    lock: Option<File>,
+    state: Result<Opened, Trouble>,
+}
+
+/// A file whose current value is durable.
+struct Opened {
+    file: File,
+    /// The value that is served.
+    seed: Seed,
+    /// Which slot holds it.
+    slot: usize,
+    /// The next number; used up by a failed write too.
+    sequence: u64,
+    /// The other slot may hold a value that was refused: a write of it failed.
+    unsettled: bool,
+}
+
+/// Why there is no usable file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Trouble {
+    /// There is no file yet and the disk has no room for one.
+    #[error("the disk is full")]
+    NoSpace,
+    /// Neither slot can be trusted.
+    #[error(
+        "{path} is damaged in both of its slots; store a new seed with POST and the damaged file is kept aside"
+    )]
+    Damaged {
+        /// The file.
+        path: String,
+    },
+    /// A file operation failed.
+    #[error("{doing} failed: {reason}; make the state-dir a folder that the agent can write to")]
+    Unusable {
+        /// The operation and its path.
+        doing: String,
+        /// The system's error.
+        reason: String,
+    },
+    /// Another process holds the lock.
+    #[error("it belongs to {}", owner(*pid))]
+    Owned {
+        /// Its process id, if the lock file tells.
+        pid: Option<u32>,
+    },
+}
+
+/// Names the operation that failed.
+fn during(doing: &str, path: &Path) -> impl Fn(io::Error) -> Trouble {
+    let doing = format!("{doing} {}", path.display());
+    move |error| Trouble::Unusable { doing: doing.clone(), reason: error.to_string() }
+}
+
+/// Like [`during`], where the file is known not to exist: a full disk is then a case of its own.
+fn creating(path: &Path) -> impl Fn(io::Error) -> Trouble {
+    let failed = during("creating", path);
+    move |error| if is_full(&error) { Trouble::NoSpace } else { failed(error) }
+}
+
+impl<D: Disk> SeedFile<D> {
+    /// Touches nothing yet.
+    pub(super) fn new(disk: D, dir: &Path) -> Self {
+        let state =
+            Err(Trouble::Unusable { doing: "opening".to_owned(), reason: "not tried yet".to_owned() });
+        Self { disk, dir: dir.to_owned(), lock: None, state }
+    }
+
+    /// Opens the file, or creates it with the value `0`.
+    pub(super) fn load(&mut self) -> Result<(), Trouble> {
+        self.state = self.try_load();
+        self.state.as_ref().map(drop).map_err(Trouble::clone)
+    }
+
+    /// The value to serve, or why there is none.
+    pub(super) fn value(&self) -> Result<&Seed, &Trouble> {
+        self.state.as_ref().map(|opened| &opened.seed)
+    }
+
+    fn try_load(&mut self) -> Result<Opened, Trouble> {
+        fs::create_dir_all(&self.dir).map_err(creating(&self.dir))?;
+        if self.lock.is_none() {
+            self.lock = Some(self.take_lock()?);
+        }
+        let path = self.path();
+        match OpenOptions::new().read(true).write(true).open(&path) {
+            Ok(file) => self.adopt(file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.create(&Seed::zero(), |temporary| fs::rename(temporary, &path))
+            }
+            Err(error) => Err(during("opening", &path)(error)),
+        }
+    }
+
+    /// A file of its own, so that replacing the seed's file does not lose the lock.
+    fn take_lock(&self) -> Result<File, Trouble> {
+        let path = self.dir.join("seed.lock");
+        let failed = during("locking", &path);
+        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let mut file = opened.map_err(|error| match self.path().try_exists() {
+            Ok(false) => creating(&path)(error),
+            _ => failed(error),
+        })?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut text = String::new();
+                let pid = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
+                return Err(Trouble::Owned { pid });
+            }
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        // The id only helps a person; a disk too full for it must not keep the seed from being read.
+        let told = file
+            .set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| writeln!(file, "{}", std::process::id()));
+        if let Err(error) = told {
+            tracing::debug!(path = %path.display(), reason = %error, "process id not noted in the lock file");
+        }
+        Ok(file)
+    }
+
+    /// Reads a file found on the disk, and makes what it says durable before anyone sees it.
+    fn adopt(&self, file: File) -> Result<Opened, Trouble> {
+        let path = self.path();
+        let mut bytes = Vec::with_capacity(SLOTS * SLOT_LEN);
+        (&file).take((SLOTS * SLOT_LEN) as u64).read_to_end(&mut bytes).map_err(during("reading", &path))?;
+        let slots = [0, 1].map(|slot| {
+            let end = bytes.len().min((slot + 1) * SLOT_LEN);
+            bytes.get(slot * SLOT_LEN..end).and_then(Slot::decode)
+        });
+        let damaged = slots.iter().position(Option::is_none);
+        let (slot, current) = match slots {
+            [Some(first), Some(second)] if first.sequence > second.sequence => (0, first),
+            [_, Some(second)] => (1, second),
+            [Some(first), None] => (0, first),
+            [None, None] => return Err(Trouble::Damaged { path: path.display().to_string() }),
+        };
+        if let Some(damaged) = damaged {
+            tracing::warn!(path = %path.display(), slot = damaged, "seed slot is damaged, using the other");
+        }
+        // A process that was killed may have left a value that is in memory only; after a failed
+        // sync Linux even calls such a page clean. Writing the same bytes again makes the sync mean
+        // something. Nothing is served before it succeeds.
+        let doing = during("making durable", &path);
+        self.disk.write_at(&file, &current.encode(), offset(slot)).map_err(&doing)?;
+        self.disk.sync_data(&file).map_err(&doing)?;
+        self.sync_dir()?;
+        Ok(Opened { file, seed: current.seed, slot, sequence: current.sequence + 1, unsettled: false })
+    }
+
+    /// Writes a new file that holds `seed` in both slots; `place` gives it its name.
+    fn create(&self, seed: &Seed, place: impl FnOnce(&Path) -> io::Result<()>) -> Result<Opened, Trouble> {
+        let temporary = self.dir.join("seed.tmp");
+        let failed = creating(&temporary);
+        let created =
+            OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&temporary).and_then(
+                |file| {
+                    for slot in 0..SLOTS {
+                        let bytes = Slot { sequence: slot as u64 + 1, seed: seed.clone() }.encode();
+                        self.disk.write_at(&file, &bytes, offset(slot))?;
+                    }
+                    self.disk.sync_all(&file)?;
+                    place(&temporary)?;
+                    Ok(file)
+                },
+            );
+        match created {
+            Ok(file) => {
+                self.sync_dir()?;
+                Ok(Opened {
+                    file,
+                    seed: seed.clone(),
+                    slot: SLOTS - 1,
+                    sequence: SLOTS as u64 + 1,
+                    unsettled: false,
+                })
+            }
+            Err(error) => {
+                // Half a file is of no use, and on a full disk it takes the room that is missing.
+                let _ = fs::remove_file(&temporary);
+                Err(failed(error))
+            }
+        }
+    }
+
+    /// Stores the seed durably, or says why not; then the value before it is still served.
+    pub(super) fn commit(&mut self, seed: &Seed) -> Result<(), SetError> {
+        if self.state.is_err() {
+            match self.load() {
+                Ok(()) => tracing::info!(path = %self.path().display(), "seed is usable again"),
+                Err(Trouble::NoSpace) => return Err(SetError::NoSpace),
+                Err(Trouble::Damaged { .. }) => return self.heal(seed),
+                Err(trouble) => return Err(SetError::Failed { reason: trouble.to_string() }),
+            }
+        }
+        self.settle()?;
+        let Ok(opened) = &mut self.state else { return Ok(()) };
+        let Err(error) = opened.write(&self.disk, seed) else { return Ok(()) };
+        opened.unsettled = true;
+        tracing::error!(reason = %error, "seed was not stored");
+        // At once, so that a power cut finds the refused value as seldom as can be. If it fails
+        // too, the next write begins with it.
+        let _ = self.settle();
+        Err(SetError::Failed { reason: format!("writing it failed: {error}") })
+    }
+
+    /// Whether the slot that is not served may hold a refused value.
+    pub(super) fn needs_settling(&self) -> bool {
+        self.state.as_ref().is_ok_and(|opened| opened.unsettled)
+    }
+
+    /// After a failed write: puts the old value, under a higher number, where the refused one may be.
+    pub(super) fn settle(&mut self) -> Result<(), SetError> {
+        let Ok(opened) = &mut self.state else { return Ok(()) };
+        if !opened.unsettled {
+            return Ok(());
+        }
+        let seed = opened.seed.clone();
+        opened.write(&self.disk, &seed).map_err(|error| SetError::Failed {
+            reason: format!("an earlier write failed and the old value could not be written again: {error}"),
+        })?;
+        opened.unsettled = false;
+        tracing::info!(
+            sequence = opened.sequence - 1,
+            "seed's old value is written again after a failed write"
+        );
+        Ok(())
+    }
+
+    /// Replaces a file with two damaged slots, keeping it under another name.
+    fn heal(&mut self, seed: &Seed) -> Result<(), SetError> {
+        let path = self.path();
+        let mut kept = None;
+        let healed = self.create(seed, |temporary| {
+            // Linked first and then replaced: at no moment is there no file, which would mean `0`.
+            kept = Some(keep_aside(&path)?);
+            fs::rename(temporary, &path)
+        });
+        match healed {
+            Ok(opened) => {
+                let kept = kept.unwrap_or_default();
+                tracing::warn!(path = %path.display(), kept = %kept.display(), "damaged seed replaced, the damaged file is kept");
+                self.state = Ok(opened);
+                Ok(())
+            }
+            Err(trouble) => {
+                Err(SetError::Failed { reason: format!("replacing the damaged file failed: {trouble}") })
+            }
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.join("seed")
+    }
+
+    fn sync_dir(&self) -> Result<(), Trouble> {
+        let doing = during("making durable", &self.dir);
+        File::open(&self.dir).and_then(|dir| self.disk.sync_all(&dir)).map_err(doing)
+    }
+}
+
+impl Opened {
+    /// Writes the seed to the slot that is not served and makes it durable: then it is served.
+    fn write(&mut self, disk: &impl Disk, seed: &Seed) -> io::Result<()> {
+        let slot = SLOTS - 1 - self.slot;
+        let bytes = Slot { sequence: self.sequence, seed: seed.clone() }.encode();
+        self.sequence += 1;
+        disk.write_at(&self.file, &bytes, offset(slot))?;
+        disk.sync_data(&self.file)?;
+        self.slot = slot;
+        self.seed = seed.clone();
+        Ok(())
+    }
+}
+
+fn offset(slot: usize) -> u64 {
+    (slot * SLOT_LEN) as u64
+}
+
+/// Gives the damaged file a second name that is not taken yet.
+fn keep_aside(path: &Path) -> io::Result<PathBuf> {
+    let mut number = 1_u32;
+    loop {
+        let aside = path.with_file_name(format!("seed.damaged-{number}"));
+        match fs::hard_link(path, &aside) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            result => return result.map(|()| aside),
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The integer itself, kept as its digits so that none is ever lost.
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// Digits a seed may have, its sign not counted: where Python stops turning text into an integer.
+pub(crate) const MAX_DIGITS: usize = 4_300;
+
+/// An integer in its canonical decimal form: no leading zeros, no `+`, no `-0`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Seed(Bytes);
+
+impl Seed {
+    /// The seed of an instance that was never told one.
+    pub(crate) fn zero() -> Self {
+        Self(Bytes::from_static(b"0"))
+    }
+
+    /// Reads the seed from a request's body: a JSON object with an integer `num`.
+    ///
+    /// Of a repeated `num` the last counts; other keys are ignored. The digits are taken from the
+    /// body's own text, so no float or machine integer ever rounds them.
+    pub(crate) fn from_json_body(body: &[u8]) -> Result<Self, SeedError> {
+        let mut json = serde_json::Deserializer::from_slice(body);
+        let num = json
+            .deserialize_map(NumVisitor)
+            .and_then(|num| json.end().map(|()| num))
+            .map_err(|error| SeedError::NotAnObject { reason: error.to_string() })?
+            .ok_or(SeedError::Missing)?;
+        let text = num.get();
+        let digits = text.strip_prefix('-').unwrap_or(text);
+        if !digits.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(SeedError::NotAnInteger);
+        }
+        if digits.len() > MAX_DIGITS {
+            return Err(SeedError::TooLong { digits: digits.len() });
+        }
+        if text == "-0" {
+            return Ok(Self::zero());
+        }
+        Ok(Self(Bytes::copy_from_slice(text.as_bytes())))
+    }
+
+    /// Reads a seed's canonical form back; anything else is `None`.
+    pub(super) fn from_canonical(text: &[u8]) -> Option<Self> {
+        let digits = text.strip_prefix(b"-").unwrap_or(text);
+        let shaped = match digits {
+            [b'0'] => text == digits,
+            [b'1'..=b'9', rest @ ..] => rest.iter().all(u8::is_ascii_digit),
+            _ => false,
+        };
+        (shaped && digits.len() <= MAX_DIGITS).then(|| Self(Bytes::copy_from_slice(text)))
+    }
+
+    /// The sign and digits as ASCII text.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The sign and digits as ASCII text, as an answer's body.
+    pub(crate) fn into_bytes(self) -> Bytes {
+        self.0
+    }
+}
+
+/// Why a body holds no seed, in one line that shows the right form.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SeedError {
+    /// Not JSON, or JSON but not an object.
+    #[error("the body is not a JSON object ({reason}): send one such as {{\"num\": 100}}")]
+    NotAnObject {
+        /// What the parser stumbled over, and where.
+        reason: String,
+    },
+    /// An object without the key.
+    #[error("the body has no \"num\": send a JSON object such as {{\"num\": 100}}")]
+    Missing,
+    /// A `num` of another kind, or a number in another notation.
+    #[error(
+        "\"num\" is not an integer: send plain digits without quotes, point or exponent, such as {{\"num\": 100}}"
+    )]
+    NotAnInteger,
+    /// More digits than are kept.
+    #[error("\"num\" has {digits} digits: send at most {MAX_DIGITS}, such as {{\"num\": 100}}")]
+    TooLong {
+        /// How many it had, sign not counted.
+        digits: usize,
+    },
+}
+
+/// Finds the last `num` of an object. Written by hand because a derived struct refuses repeated keys.
+struct NumVisitor;
+
+impl<'de> Visitor<'de> for NumVisitor {
+    type Value = Option<&'de RawValue>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut num = None;
+        while let Some(key) = map.next_key::<Key>()? {
+            match key {
+                Key::Num => num = Some(map.next_value::<&RawValue>()?),
+                Key::Other => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(num)
+    }
+}
+
+/// A key, compared after JSON's escapes are resolved: `"\u006eum"` is `num` too.
+enum Key {
+    Num,
+    Other,
+}
+
+impl<'de> serde::Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        struct KeyVisitor;
+        impl Visitor<'_> for KeyVisitor {
+            type Value = Key;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a key")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Key, E> {
+                Ok(if key == "num" { Key::Num } else { Key::Other })
+            }
+        }
+        json.deserialize_str(KeyVisitor).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+
+    fn parse(body: &str) -> Result<String, SeedError> {
+        Seed::from_json_body(body.as_bytes()).map(|seed| String::from_utf8(seed.as_bytes().to_vec()).unwrap())
+    }
+
+    #[test]
+    fn integers_keep_every_digit() {
+        for text in ["0", "7", "-1", "100", "18446744073709551616", "-123456789012345678901234567890"] {
+            assert_eq!(parse(&format!(r#"{{"num": {text}}}"#)).unwrap(), text);
+        }
+        let longest = "9".repeat(MAX_DIGITS);
+        assert_eq!(parse(&format!(r#"{{"num":{longest}}}"#)).unwrap(), longest);
+        assert_eq!(parse(&format!(r#"{{"num":-{longest}}}"#)).unwrap(), format!("-{longest}"));
+    }
+
+    #[test]
+    fn minus_zero_is_zero() {
+        assert_eq!(parse(r#"{"num": -0}"#).unwrap(), "0");
+    }
+
+    #[test]
+    fn one_digit_too_many_is_refused() {
+        let digits = "1".repeat(MAX_DIGITS + 1);
+        for sign in ["", "-"] {
+            assert_eq!(
+                parse(&format!(r#"{{"num":{sign}{digits}}}"#)),
+                Err(SeedError::TooLong { digits: MAX_DIGITS + 1 })
+            );
+        }
+    }
+
+    #[test]
+    fn the_last_num_counts_and_other_keys_do_not() {
+        assert_eq!(parse(r#"{"num": 1, "num": 2}"#).unwrap(), "2");
+        assert_eq!(parse(r#"{"num": "x", "num": 2}"#).unwrap(), "2");
+        assert_eq!(parse(r#"{"num": 2, "num": "x"}"#), Err(SeedError::NotAnInteger));
+        assert_eq!(parse(r#"{"a": {"num": 5}, "num": 2, "b": [1.5, null, "\ud83d\ude00"]}"#).unwrap(), "2");
+        assert_eq!(parse(r#" { "\u006eum" : 3 } "#).unwrap(), "3");
+    }
+
+    #[test]
+    fn other_notations_are_not_integers() {
+        for value in ["1.0", "1e3", "1E3", "\"100\"", "true", "null", "[1]", "{}", "0.0", "-0.0"] {
+            assert_eq!(parse(&format!(r#"{{"num": {value}}}"#)), Err(SeedError::NotAnInteger), "{value}");
+        }
+    }
+
+    #[test]
+    fn other_bodies_are_not_objects() {
+        for body in [
+            "",
+            "100",
+            "[]",
+            "null",
+            "{",
+            "{\"num\": 1} x",
+            "num=100",
+            "{\"num\": 01}",
+            "{\"num\": +1}",
+            "{num: 1}",
+            "{\"num\": NaN}",
+        ] {
+            assert!(matches!(parse(body), Err(SeedError::NotAnObject { .. })), "{body}");
+        }
+        assert_eq!(parse("{}"), Err(SeedError::Missing));
+        assert!(Seed::from_json_body(b"{\"num\": 1, \"\xff\": 2}").is_err());
+    }
+
+    #[test]
+    fn every_error_is_one_line_that_shows_the_right_form() {
+        for body in ["", "{}", "{\"num\": true}", &format!("{{\"num\": {}}}", "1".repeat(5_000))] {
+            let text = parse(body).unwrap_err().to_string();
+            assert!(text.contains(r#"{"num": 100}"#) && !text.contains('\n'), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_the_canonical_form_reads_back() {
+        for text in ["0", "10", "-1"] {
+            assert_eq!(Seed::from_canonical(text.as_bytes()).unwrap().as_bytes(), text.as_bytes());
+        }
+        for text in ["", "-", "-0", "00", "01", "+1", "1 ", "1.0", "x"] {
+            assert_eq!(Seed::from_canonical(text.as_bytes()), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! The durable store: many requests, one writer thread, one `fdatasync` for all that wait.
+//!
+//! Readers never wait for the disk: they see the last value that is known to be durable.
+
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::disk::{Disk, RealDisk};
+use super::file::{SeedFile, Trouble};
+use super::number::Seed;
+
+/// Writes that may wait for the disk at a time; one more is answered [`SetError::Busy`].
+const QUEUE: usize = 1_024;
+
+/// How long after a failed rewrite of the old value it is tried again when no write asks for it.
+const SETTLE_RETRY: Duration = Duration::from_secs(5);
+
+/// A handle on the seed; clones share one store. The last one dropped ends the writer thread.
+#[derive(Clone)]
+pub(crate) struct SeedStore(Arc<Store>);
+
+struct Store {
+    latest: Arc<Latest>,
+    queue: Option<SyncSender<Write>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl SeedStore {
+    /// Opens the store in `state_dir`, creating folder and file where they are missing.
+    ///
+    /// A folder or file that cannot be used is no error here: the store then answers every read
+    /// and write with the reason, and each write tries again. Blocks for a few disk operations.
+    pub(crate) fn open(state_dir: &Path) -> Result<Self, OpenError> {
+        Self::open_on(RealDisk, state_dir)
+    }
+
+    fn open_on<D: Disk>(disk: D, state_dir: &Path) -> Result<Self, OpenError> {
+        let mut file = SeedFile::new(disk, state_dir);
+        match file.load() {
+            Err(Trouble::Owned { pid }) => {
+                return Err(OpenError { path: state_dir.display().to_string(), pid });
+            }
+            Err(trouble) => {
+                tracing::error!(path = %state_dir.display(), reason = %trouble, "seed is not usable")
+            }
+            Ok(()) => {}
+        }
+        let latest = Arc::new(Latest::new(shown(&file)));
+        let (queue, writes) = sync_channel(QUEUE);
+        let published = Arc::clone(&latest);
+        let writer = std::thread::Builder::new()
+            .name("seed-writer".to_owned())
+            .spawn(move || write_until_closed(file, &writes, &published))
+            .inspect_err(
+                |error| tracing::error!(reason = %error, "seed cannot be written: no thread for it"),
+            );
+        Ok(Self(Arc::new(Store { latest, queue: Some(queue), writer: writer.ok() })))
+    }
+
+    /// The stored integer's text. Takes a lock for the length of a copy: use a [`SeedReader`] where
+    /// that matters.
+    pub(crate) fn read(&self) -> Result<Bytes, Unreadable> {
+        self.0.latest.get().1
+    }
+
+    /// A reader that one thread keeps for itself.
+    pub(crate) fn reader(&self) -> SeedReader {
+        let (version, value) = self.0.latest.get();
+        SeedReader { latest: Arc::clone(&self.0.latest), version, value }
+    }
+
+    /// Stores the seed; returns its text once it would survive a power cut.
+    pub(crate) async fn set(&self, seed: Seed) -> Result<Bytes, SetError> {
+        let (answer, answered) = oneshot::channel();
+        let stopped = || SetError::Failed { reason: "the seed's writer has stopped".to_owned() };
+        let queue = self.0.queue.as_ref().ok_or_else(stopped)?;
+        queue.try_send(Write { seed, answer }).map_err(|error| match error {
+            TrySendError::Full(_) => SetError::Busy,
+            TrySendError::Disconnected(_) => stopped(),
+        })?;
+        answered.await.unwrap_or_else(|_| Err(stopped()))
+    }
+}
+
+impl Drop for Store {
+    /// Waits for what is queued, so that the file is free once the last handle is gone.
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(writer) = self.writer.take()
+            && writer.join().is_err()
+        {
+            tracing::error!("seed writer panicked");
+        }
+    }
+}
+
+/// Reads the seed at the cost of one load from memory while it does not change.
+pub(crate) struct SeedReader {
+    latest: Arc<Latest>,
+    version: u64,
+    value: Result<Bytes, Unreadable>,
+}
+
+impl SeedReader {
+    /// The stored integer's text; never one that could still be lost.
+    pub(crate) fn read(&mut self) -> Result<Bytes, Unreadable> {
+        if self.latest.version.load(Ordering::Acquire) != self.version {
+            let (version, value) = self.latest.get();
+            self.version = version;
+            // A copy of its own: threads that count references to one text slow each other down.
+            self.value = value.map(|text| Bytes::copy_from_slice(&text));
+        }
+        self.value.clone()
+    }
+}
+
+/// The last durable value, as published by the writer.
+struct Latest {
+    version: AtomicU64,
+    value: Mutex<Result<Bytes, Unreadable>>,
+}
+
+impl Latest {
+    fn new(value: Result<Bytes, Unreadable>) -> Self {
+        Self { version: AtomicU64::new(0), value: Mutex::new(value) }
+    }
+
+    fn get(&self) -> (u64, Result<Bytes, Unreadable>) {
+        let value = self.value.lock().unwrap_or_else(PoisonError::into_inner);
+        (self.version.load(Ordering::Acquire), value.clone())
+    }
+
+    fn publish(&self, new: Result<Bytes, Unreadable>) {
+        let mut value = self.value.lock().unwrap_or_else(PoisonError::into_inner);
+        *value = new;
+        self.version.fetch_add(1, Ordering::Release);
+    }
+}
+
+struct Write {
+    seed: Seed,
+    answer: oneshot::Sender<Result<Bytes, SetError>>,
+}
+
+/// The writer thread. Everything that waits is one commit: the last seed is written, and the others
+/// were stored and at once replaced, which no reader can tell from having been written in turn.
+fn write_until_closed<D: Disk>(mut file: SeedFile<D>, writes: &Receiver<Write>, latest: &Latest) {
+    loop {
+        let first = if file.needs_settling() {
+            match writes.recv_timeout(SETTLE_RETRY) {
+                Ok(first) => first,
+                Err(RecvTimeoutError::Timeout) => {
+                    // The failure was said when it began; a success is said inside.
+                    let _ = file.settle();
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        } else {
+            let Ok(first) = writes.recv() else { return };
+            first
+        };
+        let mut batch = vec![first];
+        batch.extend(writes.try_iter().take(QUEUE));
+        let result = batch.last().map_or(Ok(()), |last| file.commit(&last.seed));
+        latest.publish(shown(&file));
+        for Write { seed, answer } in batch {
+            // Whoever asked may be gone; the value stays stored.
+            let _ = answer.send(result.clone().map(|()| seed.into_bytes()));
+        }
+    }
+}
+
+/// What readers are shown of the file.
+fn shown<D: Disk>(file: &SeedFile<D>) -> Result<Bytes, Unreadable> {
+    match file.value() {
+        Ok(seed) => Ok(seed.clone().into_bytes()),
+        // The disk has no room for a file that would say nothing else.
+        Err(Trouble::NoSpace) => Ok(Seed::zero().into_bytes()),
+        Err(trouble) => Err(Unreadable { reason: trouble.to_string() }),
+    }
+}
+
+/// Another process holds the store.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the seed in {path} belongs to {}: stop it or use another state-dir", owner(*pid))]
+pub(crate) struct OpenError {
+    /// The state folder.
+    pub(crate) path: String,
+    /// The owner's process id, if its lock file tells.
+    pub(crate) pid: Option<u32>,
+}
+
+/// Names the process that holds the lock.
+pub(super) fn owner(pid: Option<u32>) -> String {
+    pid.map_or_else(|| "another running process".to_owned(), |pid| format!("the running process {pid}"))
+}
+
+/// Why the seed cannot be shown, in one line.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the seed cannot be read: {reason}")]
+pub(crate) struct Unreadable {
+    /// What is wrong and what to do.
+    pub(crate) reason: String,
+}
+
+/// Why a seed was not stored, in one line.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SetError {
+    /// There is no file yet and the disk has no room for one.
+    #[error("the seed was not stored: the disk is full; free some space and send it again")]
+    NoSpace,
+    /// A file operation failed; the value before it stays.
+    #[error("the seed was not stored: {reason}; the value before it stays")]
+    Failed {
+        /// The operation and its error.
+        reason: String,
+    },
+    /// Too many writes wait for the disk.
+    #[error("the seed was not stored: {QUEUE} writes already wait for the disk; send it again later")]
+    Busy,
+}
+
+/// Tells a full disk from other failures.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+#[cfg(test)]
+mod tests;

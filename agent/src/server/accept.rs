@@ -1,0 +1,159 @@
+//! Where connections come from.
+
+use std::io::{self, ErrorKind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::spawn_local;
+
+use super::{Worker, connection};
+
+/// The first and the longest pause after a failed accept.
+const PAUSES: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(1);
+
+/// At most this often it is said that the connection limit is reached.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
+
+/// Accepts connections until told to stop, then those that wait in the kernel; closes the port and
+/// returns the deadline for the rest.
+pub(super) async fn until_stopped(
+    worker: &Rc<Worker>,
+    listener: TcpListener,
+    places: &Arc<Semaphore>,
+    mut stopped: watch::Receiver<Option<Instant>>,
+) -> Instant {
+    let deadline = {
+        let mut stopped = std::pin::pin!(stopped.wait_for(Option::is_some));
+        let mut limit = LimitNotice::default();
+        loop {
+            tokio::select! {
+                biased;
+                // The server was dropped without a word: nothing is waited for.
+                deadline = &mut stopped => break deadline.ok().and_then(|found| *found).unwrap_or_else(Instant::now),
+                (socket, place) = next(&listener, places, &mut limit) => spawn(worker, socket, Some(place)),
+            }
+        }
+    };
+    worker.begin_stopping();
+    drain_backlog(worker, listener);
+    deadline
+}
+
+/// The next connection that there is room for.
+async fn next(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+    limit: &mut LimitNotice,
+) -> (TcpStream, OwnedSemaphorePermit) {
+    let place = loop {
+        // First the place, then the connection: past the limit it stays in the kernel's queue.
+        if let Ok(place) = Arc::clone(places).try_acquire_owned() {
+            break place;
+        }
+        limit.reached();
+        match Arc::clone(places).acquire_owned().await {
+            Ok(place) => break place,
+            // Never closed; if it were, waiting is all there is to do.
+            Err(_) => std::future::pending().await,
+        }
+    };
+    let mut failures = Failures::default();
+    loop {
+        match listener.accept().await {
+            Ok((socket, _)) => {
+                failures.are_over();
+                return (socket, place);
+            }
+            // That one connection's own fault.
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
+            // EMFILE, ENFILE and the like: trying again at once would burn the CPU.
+            Err(error) => tokio::time::sleep(failures.pause_after(&error)).await,
+        }
+    }
+}
+
+/// Takes what the kernel has already accepted for us, then closes this thread's copy of the port.
+fn drain_backlog(worker: &Rc<Worker>, listener: TcpListener) {
+    // Straight from the kernel: the runtime may not have heard of them yet. The limit no longer
+    // matters, each of them is served once.
+    let Ok(listener) = listener.into_std() else { return };
+    loop {
+        let socket = match listener.accept() {
+            Ok((socket, _)) => socket,
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {
+                continue;
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+            Err(error) => {
+                tracing::warn!(reason = %error, "connections that were waiting are lost");
+                return;
+            }
+        };
+        if let Ok(socket) = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket)) {
+            spawn(worker, socket, None);
+        }
+    }
+}
+
+fn spawn(worker: &Rc<Worker>, socket: TcpStream, place: Option<OwnedSemaphorePermit>) {
+    let open = connection::Open::new(worker, place);
+    // A panic ends this task and with it this connection alone.
+    spawn_local(connection::serve(socket, open));
+}
+
+/// Says once that accepting fails, and once that it works again.
+#[derive(Default)]
+struct Failures {
+    count: u64,
+}
+
+impl Failures {
+    /// How long to wait; longer each time, and not the same for every thread.
+    fn pause_after(&mut self, error: &io::Error) -> Duration {
+        if self.count == 0 {
+            tracing::warn!(reason = %error, "accepting connections fails, trying on");
+        }
+        self.count += 1;
+        let doubled = PAUSES.start().saturating_mul(1 << self.count.min(16));
+        let longest = doubled.min(*PAUSES.end());
+        PAUSES.start().saturating_add((longest - *PAUSES.start()).mul_f64(fastrand::f64()))
+    }
+
+    fn are_over(&self) {
+        if self.count > 0 {
+            tracing::info!(failures = self.count, "accepting connections works again");
+        }
+    }
+}
+
+/// Says now and then that the connection limit is reached.
+#[derive(Default)]
+struct LimitNotice {
+    said: Option<Instant>,
+}
+
+impl LimitNotice {
+    fn reached(&mut self) {
+        if self.said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
+            self.said = Some(Instant::now());
+            tracing::warn!("connection limit reached, new connections wait");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_stay_in_bounds() {
+        let mut failures = Failures::default();
+        let pauses: Vec<_> =
+            (0..64).map(|_| failures.pause_after(&io::Error::from_raw_os_error(24))).collect();
+        assert!(pauses.iter().all(|pause| PAUSES.contains(pause)), "{pauses:?}");
+        assert!(pauses[0] <= Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,285 @@
+//! One connection's life: hyper polled by hand, with timers of our own around it.
+//!
+//! By hand, because hyper's single header timeout also runs while a connection is idle, and because
+//! a connection can so be stopped, or one day handed to another process, at a known point.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hyper::StatusCode;
+use hyper::server::conn::http1;
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Sleep;
+
+use super::endpoints::Service;
+use super::io::Io;
+use super::track::{Phase, Track};
+use super::{BEAT, Worker, linger};
+use crate::serving::ThreadTraffic;
+
+/// Largest request head: what the load balancer may send (a request line of 16 KiB and 64 KiB of
+/// header fields), and some room for what it adds.
+const MAX_HEAD: usize = 96 * 1024;
+
+/// Header fields that hyper parses without an allocation.
+const FEW_HEADERS: usize = 100;
+
+/// Most header fields in a request.
+const MAX_HEADERS: usize = 1_024;
+
+/// How long a connection that has not sent anything yet may still do so while the server stops.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
+/// How hyper serves, configured once for a thread.
+pub(super) struct Builders {
+    /// For nearly all connections.
+    usual: http1::Builder,
+    /// For one that sent more than [`FEW_HEADERS`]: allocates for each head.
+    roomy: http1::Builder,
+}
+
+impl Builders {
+    pub(super) fn new() -> Self {
+        let mut usual = http1::Builder::new();
+        // Whoever sends a request and then closes its writing half still gets the answer.
+        usual.half_close(true).header_read_timeout(None).max_buf_size(MAX_HEAD).max_header_size(MAX_HEAD);
+        let mut roomy = usual.clone();
+        roomy.max_headers(MAX_HEADERS);
+        Self { usual, roomy }
+    }
+}
+
+/// A connection's place among the open ones, given back when it is dropped.
+pub(super) struct Open {
+    worker: Rc<Worker>,
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+impl Open {
+    pub(super) fn new(worker: &Rc<Worker>, place: Option<OwnedSemaphorePermit>) -> Self {
+        ThreadTraffic::count(&worker.traffic.opened);
+        worker.open.set(worker.open.get() + 1);
+        Self { worker: Rc::clone(worker), _place: place }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        ThreadTraffic::count(&self.worker.traffic.closed);
+        self.worker.open.set(self.worker.open.get() - 1);
+        if self.worker.open.get() == 0 {
+            self.worker.all_closed.notify_one();
+        }
+    }
+}
+
+type Connection = http1::Connection<Io, Service>;
+
+/// Why a connection is no longer hyper's.
+enum End {
+    /// hyper is done with it.
+    Done,
+    /// The peer does not take its answer.
+    Stuck,
+    /// A head did not come in time.
+    HeadLate,
+    /// A head could not be read; the status that says why.
+    Rejected(StatusCode),
+}
+
+/// Serves a connection to its end.
+pub(super) async fn serve(socket: TcpStream, open: Open) {
+    let worker = &open.worker;
+    // Without it a small answer can wait for the acknowledgement of the one before.
+    if socket.set_nodelay(true).is_err() {
+        return;
+    }
+    let track = Track::new(Rc::clone(worker));
+    let mut io = Io::new(socket, Bytes::new(), Rc::clone(&track));
+    let mut builder = &worker.http.usual;
+    let end = loop {
+        let mut connection = builder.serve_connection(io, Service::new(Rc::clone(&track)));
+        let end = drive(&mut connection, &track).await;
+        let parts = connection.into_parts();
+        let usual = std::ptr::eq(builder, &worker.http.usual);
+        if usual && matches!(end, End::Rejected(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)) {
+            // Perhaps only more fields than hyper parses on its stack: once more, with room.
+            track.rejected.set(None);
+            builder = &worker.http.roomy;
+            io = Io::new(parts.io.into_socket(), parts.read_buf, Rc::clone(&track));
+            continue;
+        }
+        io = parts.io;
+        break end;
+    };
+    let socket = io.into_socket();
+    let limits = &worker.limits;
+    match end {
+        End::Done if track.may_still_send() => linger::linger(socket).await,
+        End::Done | End::Stuck => {}
+        End::HeadLate => {
+            ThreadTraffic::count(&worker.traffic.refused);
+            let text =
+                format!("the request's head took longer than {:?}: send it faster", limits.header_timeout);
+            linger::refuse(socket, StatusCode::REQUEST_TIMEOUT, &text).await;
+        }
+        End::Rejected(status) => {
+            ThreadTraffic::count(&worker.traffic.refused);
+            linger::refuse(socket, status, &rejection(status)).await;
+        }
+    }
+}
+
+/// Says what hyper found wrong with a head.
+fn rejection(status: StatusCode) -> String {
+    match status {
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => format!(
+            "the request's head is too large: send at most {MAX_HEAD} bytes in at most {MAX_HEADERS} header fields"
+        ),
+        StatusCode::URI_TOO_LONG => "the request's target is too long: send at most 65534 bytes".to_owned(),
+        _ => "this is not an HTTP/1.1 request: check its request line and header fields".to_owned(),
+    }
+}
+
+/// Polls hyper until the connection ends, one way or another.
+async fn drive(connection: &mut Connection, track: &Rc<Track>) -> End {
+    let worker = &track.worker;
+    let sleep = std::pin::pin!(tokio::time::sleep_until(Timer::idle_until(worker).into()));
+    let mut timer = Timer::new(sleep);
+    // Polled once: that registers this task to be woken, and what then happens is decided below.
+    let mut stop = std::pin::pin!(worker.stop.notified());
+    stop.as_mut().enable();
+    let mut listening = false;
+    poll_fn(|cx| {
+        if !listening {
+            listening = true;
+            let _ = stop.as_mut().poll(cx);
+        }
+        loop {
+            if let Poll::Ready(result) = connection.poll_without_shutdown(cx) {
+                return Poll::Ready(match (track.rejected.get(), result) {
+                    (Some(status), _) => End::Rejected(status),
+                    // Recognised as another protocol, which hyper does not answer at all.
+                    (None, Err(error)) if error.is_parse() && track.is_between_requests() => {
+                        End::Rejected(StatusCode::BAD_REQUEST)
+                    }
+                    (None, _) => End::Done,
+                });
+            }
+            if worker.stopping.get()
+                && track.phase() == Phase::Idle
+                && track.was_used()
+                && track.end_if_unread_is_empty()
+            {
+                continue;
+            }
+            match timer.poll(track, cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(WaitsFor::Request) if track.end_if_unread_is_empty() => {}
+                // A request has come just now: reading it wakes this task.
+                Poll::Ready(WaitsFor::Request) => return Poll::Pending,
+                Poll::Ready(WaitsFor::Head) => return Poll::Ready(End::HeadLate),
+                // Whoever reads the body answers, when hyper asks it again.
+                Poll::Ready(WaitsFor::Body) => track.body_late.set(true),
+                Poll::Ready(WaitsFor::Peer) => return Poll::Ready(End::Stuck),
+            }
+        }
+    })
+    .await
+}
+
+/// What a connection waits for that must not take for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WaitsFor {
+    /// The next request's first byte.
+    Request,
+    /// The rest of a head.
+    Head,
+    /// The rest of a body.
+    Body,
+    /// The peer to take more of an answer.
+    Peer,
+}
+
+impl WaitsFor {
+    fn of(track: &Track) -> Option<Self> {
+        match track.phase() {
+            _ if track.is_write_blocked() => Some(Self::Peer),
+            Phase::Idle => Some(Self::Request),
+            Phase::Head => Some(Self::Head),
+            Phase::Body => Some(Self::Body),
+            // Ours to do; the peer is not kept to any time.
+            Phase::Handling | Phase::Answered => None,
+        }
+    }
+}
+
+/// The one timer of a connection. It is moved forward only when it fires too early: a request costs
+/// it a comparison, not a turn of the runtime's timer wheel.
+struct Timer<'a> {
+    sleep: Pin<&'a mut Sleep>,
+    /// Whether the sleep knows whom to wake.
+    registered: bool,
+    /// What `deadline` is for: the wait, its turn, and whether the server was stopping.
+    timed: Option<(WaitsFor, u32, bool)>,
+    deadline: Instant,
+}
+
+impl<'a> Timer<'a> {
+    fn new(sleep: Pin<&'a mut Sleep>) -> Self {
+        let deadline = sleep.deadline().into_std();
+        Self { sleep, registered: false, timed: None, deadline }
+    }
+
+    /// When a connection that is idle from now on is closed: never too early, at most two beats late.
+    fn idle_until(worker: &Worker) -> Instant {
+        worker.now.get() + BEAT + worker.limits.keep_alive
+    }
+
+    /// Ready when what the connection waits for has taken too long.
+    fn poll(&mut self, track: &Track, cx: &mut Context<'_>) -> Poll<WaitsFor> {
+        let Some(waiting) = WaitsFor::of(track) else { return Poll::Pending };
+        let worker = &track.worker;
+        let timed = (waiting, track.turn(), worker.stopping.get());
+        if self.timed != Some(timed) {
+            self.timed = Some(timed);
+            self.deadline = match waiting {
+                WaitsFor::Request if worker.stopping.get() => Instant::now() + FIRST_REQUEST,
+                WaitsFor::Request => Self::idle_until(worker),
+                WaitsFor::Head => Instant::now() + worker.limits.header_timeout,
+                WaitsFor::Body => Instant::now() + worker.limits.body_timeout,
+                WaitsFor::Peer => Instant::now() + worker.limits.write_timeout,
+            };
+            if self.deadline < self.sleep.deadline().into_std() {
+                self.rearm();
+            }
+        }
+        loop {
+            if self.registered {
+                if !self.sleep.is_elapsed() {
+                    return Poll::Pending;
+                }
+            } else {
+                // Out of budget, a sleep wakes the task at once instead of registering it.
+                self.registered = tokio::task::coop::has_budget_remaining();
+                if self.sleep.as_mut().poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+            }
+            if Instant::now() >= self.deadline {
+                return Poll::Ready(waiting);
+            }
+            self.rearm();
+        }
+    }
+
+    fn rearm(&mut self) {
+        self.sleep.as_mut().reset(self.deadline.into());
+        self.registered = false;
+    }
+}

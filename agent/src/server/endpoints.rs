@@ -1,0 +1,312 @@
+//! What the routes answer.
+//!
+//! The answers of a thread are rendered when they change, not when they are asked for: a request
+//! takes a reference to text that is ready, and reuses its own header map for the answer.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::AtomicU64;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT};
+use hyper::{Request, Response, StatusCode};
+
+use super::routes::{Action, Clusters, Endpoint, Refusal, route};
+use super::track::{InFlight, Sender, Track};
+use crate::seed::{Seed, SetError};
+use crate::serving::{Answers, Root, ThreadTraffic};
+
+/// How the load balancer's health checks name themselves.
+const PROBE: &[u8] = b"ELB-HealthChecker/";
+
+const HEALTHY: Bytes = Bytes::from_static(b"Healthy!");
+const STARTING: Bytes = Bytes::from_static(b"starting: instance id not known yet");
+const MALFORMED_PATH: Bytes =
+    Bytes::from_static(b"the path's percent-encoding is malformed: write a percent sign as %25");
+const BROKEN_BODY: Bytes =
+    Bytes::from_static(b"the body ended early or its chunks are malformed: send it whole");
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
+
+/// Who is answered with a panic, to see what that does.
+#[cfg(test)]
+pub(super) const PANIC_FOR: &str = "panic, please";
+
+/// The answers, as text that is ready to send.
+pub(super) struct Rendered {
+    root: Root,
+    clusters: Clusters,
+    draining: Option<Bytes>,
+    instance: Option<Bytes>,
+    not_found: Bytes,
+}
+
+impl Rendered {
+    pub(super) fn new(answers: &Answers) -> Self {
+        let clusters = Clusters::of(answers);
+        let known = match &clusters {
+            Clusters::Unknown => "/, /health and /seed".to_owned(),
+            Clusters::Both => "/, /health, /seed, /cluster1 and /cluster2".to_owned(),
+            Clusters::Own(name) => format!("/, /health, /seed and /{name}"),
+        };
+        let instance = answers.instance.as_ref();
+        Self {
+            root: answers.root,
+            clusters,
+            draining: answers.draining.clone().map(Bytes::from),
+            instance: instance.map(|known| format!("Instance {} is responding now!", known.id).into()),
+            not_found: format!("no such path here: ask for one of {known}").into(),
+        }
+    }
+}
+
+/// Answers one connection's requests.
+pub(super) struct Service(Rc<Track>);
+
+impl Service {
+    pub(super) fn new(track: Rc<Track>) -> Self {
+        Self(track)
+    }
+}
+
+impl hyper::service::Service<Request<Incoming>> for Service {
+    type Response = Response<Answer>;
+    type Error = Infallible;
+    type Future = Reply;
+
+    fn call(&self, request: Request<Incoming>) -> Reply {
+        let (head, body) = request.into_parts();
+        let sender = sender(&head.headers);
+        let draft = Draft { sender, headers: head.headers, guard: self.0.begin(sender) };
+        #[cfg(test)]
+        assert!(draft.headers.get(USER_AGENT).is_none_or(|agent| agent != PANIC_FOR), "a test asked for it");
+        let worker = &self.0.worker;
+        let rendered = Rc::clone(&worker.rendered.borrow());
+        let action = route(&head.method, &head.uri, &rendered.clusters);
+        let acceptable = body.size_hint().lower() <= worker.limits.max_body as u64;
+        if action == Ok(Action::Store) && acceptable {
+            return Reply::Later(Box::pin(store(draft, body)));
+        }
+        // Nobody reads the body: hyper skips what has come of it, and closes if that is not all.
+        if !body.is_end_stream() {
+            self.0.leaves_body_unread();
+        }
+        Reply::Now(Some(match action {
+            Ok(Action::Read(endpoint)) => draft.read(endpoint, &rendered),
+            Ok(Action::Store) => draft.refuse_too_large(),
+            Err(Refusal::NotFound) => draft.refuse(StatusCode::NOT_FOUND, rendered.not_found.clone()),
+            Err(Refusal::MalformedPath) => draft.refuse(StatusCode::BAD_REQUEST, MALFORMED_PATH),
+            Err(Refusal::Method(allowed)) => {
+                let allow = allowed.header();
+                let text = format!("wrong method: this path takes {allow}");
+                let mut response = draft.refuse(StatusCode::METHOD_NOT_ALLOWED, text.into());
+                response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+                response
+            }
+        }))
+    }
+}
+
+fn sender(headers: &HeaderMap) -> Sender {
+    match headers.get(USER_AGENT) {
+        Some(agent) if agent.as_bytes().starts_with(PROBE) => Sender::Probe,
+        _ => Sender::Client,
+    }
+}
+
+/// Reads the body, stores the seed in it and answers what was stored.
+async fn store(draft: Draft, body: Incoming) -> Response<Answer> {
+    let body = match read_body(&draft.guard, body).await {
+        Ok(body) => body,
+        Err(BodyError::TooLarge) => return draft.refuse_too_large(),
+        Err(BodyError::Late) => {
+            let limit = draft.guard.track().worker.limits.body_timeout;
+            let text = format!("the request's body took longer than {limit:?}: send it faster");
+            return draft.refuse_and_close(StatusCode::REQUEST_TIMEOUT, text.into());
+        }
+        Err(BodyError::Broken) => return draft.refuse_and_close(StatusCode::BAD_REQUEST, BROKEN_BODY),
+    };
+    let seed = match Seed::from_json_body(&body) {
+        Ok(seed) => seed,
+        Err(error) => return draft.refuse(StatusCode::BAD_REQUEST, error.to_string().into()),
+    };
+    let set = draft.guard.track().worker.seed.set(seed).await;
+    draft.count(|traffic| &traffic.seed_write);
+    match set {
+        Ok(stored) => draft.answer(StatusCode::OK, stored),
+        Err(error) => {
+            let status = match error {
+                SetError::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
+                SetError::Failed { .. } | SetError::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            };
+            draft.answer(status, error.to_string().into())
+        }
+    }
+}
+
+/// Why a body is not there.
+enum BodyError {
+    /// More bytes than are allowed.
+    TooLarge,
+    /// It took too long.
+    Late,
+    /// It ended early, or its chunks are malformed.
+    Broken,
+}
+
+async fn read_body(guard: &InFlight, mut body: Incoming) -> Result<Bytes, BodyError> {
+    guard.reads_body();
+    let track = guard.track();
+    let mut read = Bytes::new();
+    loop {
+        let frame = poll_fn(|cx| match Pin::new(&mut body).poll_frame(cx) {
+            // The connection's timer sets this and then has hyper ask again.
+            Poll::Pending if track.body_late.get() => Poll::Ready(Err(BodyError::Late)),
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(frame) => Poll::Ready(frame.transpose().map_err(|_| BodyError::Broken)),
+        });
+        let Some(frame) = frame.await.inspect_err(|_| track.leaves_body_unread())? else { break };
+        let Ok(data) = frame.into_data() else { continue };
+        if read.len() + data.len() > track.worker.limits.max_body {
+            track.leaves_body_unread();
+            return Err(BodyError::TooLarge);
+        }
+        // Nearly always it comes in one piece.
+        read = if read.is_empty() { data } else { [read, data].concat().into() };
+    }
+    guard.has_body();
+    Ok(read)
+}
+
+/// An answer in the making.
+struct Draft {
+    sender: Sender,
+    /// The request's header map, for the answer's fields: saves an allocation.
+    headers: HeaderMap,
+    guard: InFlight,
+}
+
+impl Draft {
+    /// Answers a GET or HEAD.
+    fn read(self, endpoint: Endpoint, rendered: &Rendered) -> Response<Answer> {
+        self.count(|traffic| match endpoint {
+            Endpoint::Root => &traffic.root,
+            Endpoint::Health => &traffic.health,
+            Endpoint::Cluster => &traffic.cluster,
+            Endpoint::Seed => &traffic.seed_read,
+        });
+        if let Some(reason) = &rendered.draining
+            && (self.sender == Sender::Probe || endpoint == Endpoint::Health)
+        {
+            return self.answer(StatusCode::SERVICE_UNAVAILABLE, reason.clone());
+        }
+        match (endpoint, rendered.root) {
+            (Endpoint::Health, _) | (Endpoint::Root, Root::Health) => self.answer(StatusCode::OK, HEALTHY),
+            (Endpoint::Seed, _) | (Endpoint::Root, Root::Seed) => {
+                let seed = self.guard.track().worker.seed_reader.borrow_mut().read();
+                match seed {
+                    Ok(seed) => self.answer(StatusCode::OK, seed),
+                    Err(error) => self.answer(StatusCode::INTERNAL_SERVER_ERROR, error.to_string().into()),
+                }
+            }
+            (Endpoint::Cluster, _) => match &rendered.instance {
+                Some(instance) => self.answer(StatusCode::OK, instance.clone()),
+                None => self.answer(StatusCode::SERVICE_UNAVAILABLE, STARTING),
+            },
+        }
+    }
+
+    /// Counts the request once: as a probe, or where `counter` says.
+    fn count(&self, counter: impl FnOnce(&ThreadTraffic) -> &AtomicU64) {
+        let traffic = &self.guard.track().worker.traffic;
+        ThreadTraffic::count(match self.sender {
+            Sender::Probe => &traffic.probes,
+            Sender::Client => counter(traffic),
+        });
+    }
+
+    fn refuse(self, status: StatusCode, text: Bytes) -> Response<Answer> {
+        self.count(|traffic| &traffic.refused);
+        self.answer(status, text)
+    }
+
+    /// For a request whose rest nobody reads.
+    fn refuse_and_close(self, status: StatusCode, text: Bytes) -> Response<Answer> {
+        let mut response = self.refuse(status, text);
+        response.headers_mut().insert(CONNECTION, CLOSE);
+        response
+    }
+
+    fn refuse_too_large(self) -> Response<Answer> {
+        let limit = self.guard.track().worker.limits.max_body;
+        let text = format!("the body is larger than {limit} bytes: send a smaller one");
+        self.refuse_and_close(StatusCode::PAYLOAD_TOO_LARGE, text.into())
+    }
+
+    fn answer(self, status: StatusCode, text: Bytes) -> Response<Answer> {
+        let mut headers = self.headers;
+        headers.clear();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        // Every answer, errors too, may be another one the next moment.
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if self.guard.track().worker.stopping.get() {
+            headers.insert(CONNECTION, CLOSE);
+        }
+        let mut response = Response::new(Answer { text, _guard: self.guard });
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        response
+    }
+}
+
+/// An answer, or the promise of one.
+pub(super) enum Reply {
+    /// Taken by the first poll.
+    Now(Option<Response<Answer>>),
+    /// A write of the seed.
+    Later(Pin<Box<dyn Future<Output = Response<Answer>>>>),
+}
+
+impl Future for Reply {
+    type Output = Result<Response<Answer>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Self::Now(response) => {
+                response.take().map_or(Poll::Pending, |response| Poll::Ready(Ok(response)))
+            }
+            Self::Later(response) => response.as_mut().poll(cx).map(Ok),
+        }
+    }
+}
+
+/// An answer's body: one piece of text.
+pub(super) struct Answer {
+    text: Bytes,
+    /// Dropped with the body, once hyper has encoded it.
+    _guard: InFlight,
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let text = std::mem::take(&mut self.text);
+        Poll::Ready((!text.is_empty()).then(|| Ok(Frame::data(text))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.text.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.text.len() as u64)
+    }
+}

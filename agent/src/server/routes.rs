@@ -1,0 +1,268 @@
+//! The route table: method and path in, what to do out. Pure.
+//!
+//! | path | methods |
+//! | --- | --- |
+//! | `/` | GET, HEAD, POST |
+//! | `/health` | GET, HEAD |
+//! | `/seed` | GET, HEAD, POST, PUT |
+//! | `/{cluster}` and below it | GET, HEAD |
+
+use hyper::{Method, Uri};
+use percent_encoding::percent_decode;
+
+use crate::serving::{Answers, ClusterName};
+
+/// A path that the agent knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Endpoint {
+    /// `/`
+    Root,
+    /// `/health`
+    Health,
+    /// `/seed`
+    Seed,
+    /// The cluster's path.
+    Cluster,
+}
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    /// GET and HEAD; hyper leaves a HEAD's body out itself.
+    Read(Endpoint),
+    /// POST and PUT of the seed.
+    Store,
+}
+
+/// Why a request asks for nothing that there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// The path is not percent-encoded properly: 400.
+    MalformedPath,
+    /// No such path: 404.
+    NotFound,
+    /// The path takes other methods, these: 405.
+    Method(Allowed),
+}
+
+/// The methods a path takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Allowed {
+    /// Paths that only tell.
+    Read,
+    /// `/`
+    Root,
+    /// `/seed`, and a request that names no path at all: what the server as a whole takes.
+    Seed,
+}
+
+impl Allowed {
+    /// The value of the `Allow` header.
+    pub(super) fn header(self) -> &'static str {
+        match self {
+            Self::Read => "GET, HEAD",
+            Self::Root => "GET, HEAD, POST",
+            Self::Seed => "GET, HEAD, POST, PUT",
+        }
+    }
+}
+
+/// The clusters whose paths are answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Clusters {
+    /// Not known yet: whatever could be a cluster's name may turn out to be this one's.
+    Unknown,
+    /// The instance has no cluster.
+    Both,
+    /// The instance's own.
+    Own(ClusterName),
+}
+
+impl Clusters {
+    /// The clusters that the answers name.
+    pub(super) fn of(answers: &Answers) -> Self {
+        match &answers.instance {
+            None => Self::Unknown,
+            Some(instance) => instance.cluster.clone().map_or(Self::Both, Self::Own),
+        }
+    }
+
+    fn answer(&self, segment: &[u8]) -> bool {
+        match self {
+            Self::Unknown => {
+                std::str::from_utf8(segment).is_ok_and(|name| name.parse::<ClusterName>().is_ok())
+            }
+            Self::Both => matches!(segment, b"cluster1" | b"cluster2"),
+            Self::Own(name) => segment == name.as_str().as_bytes(),
+        }
+    }
+}
+
+/// Finds what a request asks for. Scheme, host and query do not matter.
+pub(super) fn route(method: &Method, target: &Uri, clusters: &Clusters) -> Result<Action, Refusal> {
+    let endpoint = match target.path() {
+        "/" => Endpoint::Root,
+        "/health" => Endpoint::Health,
+        "/seed" => Endpoint::Seed,
+        // `OPTIONS *`, and CONNECT, whose target is a host and port.
+        "*" | "" => return Err(Refusal::Method(Allowed::Seed)),
+        path => by_segments(path.as_bytes(), clusters)?,
+    };
+    let allowed = match endpoint {
+        Endpoint::Root => Allowed::Root,
+        Endpoint::Seed => Allowed::Seed,
+        Endpoint::Health | Endpoint::Cluster => Allowed::Read,
+    };
+    match (method, allowed) {
+        (&Method::GET | &Method::HEAD, _) => Ok(Action::Read(endpoint)),
+        (&Method::POST, Allowed::Root | Allowed::Seed) | (&Method::PUT, Allowed::Seed) => Ok(Action::Store),
+        _ => Err(Refusal::Method(allowed)),
+    }
+}
+
+/// The paths that are not known at first sight: clusters, and anything percent-encoded.
+fn by_segments(path: &[u8], clusters: &Clusters) -> Result<Endpoint, Refusal> {
+    if !is_well_encoded(path) {
+        return Err(Refusal::MalformedPath);
+    }
+    let path = path.strip_prefix(b"/").ok_or(Refusal::NotFound)?;
+    // Split before decoding: an encoded slash is a character of its segment, not a border.
+    let mut segments = path.split(|b| *b == b'/');
+    let first: std::borrow::Cow<'_, [u8]> =
+        segments.next().map(percent_decode).ok_or(Refusal::NotFound)?.into();
+    match (first.as_ref(), segments.next()) {
+        (b"health", None) => Ok(Endpoint::Health),
+        (b"seed", None) => Ok(Endpoint::Seed),
+        (name, _) if clusters.answer(name) => Ok(Endpoint::Cluster),
+        _ => Err(Refusal::NotFound),
+    }
+}
+
+/// Whether every `%` is followed by two hexadecimal digits.
+fn is_well_encoded(path: &[u8]) -> bool {
+    let mut after_percent = path.split(|b| *b == b'%').skip(1);
+    after_percent.all(|rest| matches!(rest, [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+
+    const READ: fn(Endpoint) -> Result<Action, Refusal> = |endpoint| Ok(Action::Read(endpoint));
+    const NOT_FOUND: Result<Action, Refusal> = Err(Refusal::NotFound);
+
+    fn own() -> Clusters {
+        Clusters::Own("cluster1".parse().unwrap())
+    }
+
+    fn get(target: &str, clusters: &Clusters) -> Result<Action, Refusal> {
+        route(&Method::GET, &target.parse().unwrap(), clusters)
+    }
+
+    #[test]
+    fn each_path_and_method() {
+        use Endpoint::{Cluster, Health, Root, Seed};
+        let store = Ok(Action::Store);
+        let rows = [
+            ("/", Root, "GET, HEAD, POST", store, Err(Refusal::Method(Allowed::Root))),
+            ("/seed", Seed, "GET, HEAD, POST, PUT", store, store),
+            (
+                "/health",
+                Health,
+                "GET, HEAD",
+                Err(Refusal::Method(Allowed::Read)),
+                Err(Refusal::Method(Allowed::Read)),
+            ),
+            (
+                "/cluster1",
+                Cluster,
+                "GET, HEAD",
+                Err(Refusal::Method(Allowed::Read)),
+                Err(Refusal::Method(Allowed::Read)),
+            ),
+        ];
+        for (path, endpoint, allow, post, put) in rows {
+            let uri: Uri = path.parse().unwrap();
+            assert_eq!(route(&Method::GET, &uri, &own()), READ(endpoint), "{path}");
+            assert_eq!(route(&Method::HEAD, &uri, &own()), READ(endpoint), "{path}");
+            assert_eq!(route(&Method::POST, &uri, &own()), post, "{path}");
+            assert_eq!(route(&Method::PUT, &uri, &own()), put, "{path}");
+            for method in
+                [Method::DELETE, Method::OPTIONS, Method::PATCH, Method::TRACE, "BREW".parse().unwrap()]
+            {
+                let Err(Refusal::Method(allowed)) = route(&method, &uri, &own()) else {
+                    panic!("{method} {path}")
+                };
+                assert_eq!(allowed.header(), allow, "{method} {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn below_is_by_segment() {
+        for path in
+            ["/cluster1", "/cluster1/", "/cluster1/x", "/cluster1/x/y?z", "/cluster1?q=1", "/cluster1//"]
+        {
+            assert_eq!(get(path, &own()), READ(Endpoint::Cluster), "{path}");
+        }
+        for path in [
+            "/cluster1x",
+            "/cluster2",
+            "/Cluster1",
+            "//cluster1",
+            "/x/cluster1",
+            "/health/",
+            "/seed/1",
+            "//",
+            "/status",
+        ] {
+            assert_eq!(get(path, &own()), NOT_FOUND, "{path}");
+        }
+    }
+
+    #[test]
+    fn without_a_cluster_both_are_answered() {
+        assert_eq!(get("/cluster1/x", &Clusters::Both), READ(Endpoint::Cluster));
+        assert_eq!(get("/cluster2", &Clusters::Both), READ(Endpoint::Cluster));
+        assert_eq!(get("/cluster3", &Clusters::Both), NOT_FOUND);
+    }
+
+    #[test]
+    fn before_identity_any_possible_cluster_may_be_this_one() {
+        assert_eq!(get("/cluster1/x", &Clusters::Unknown), READ(Endpoint::Cluster));
+        assert_eq!(get("/web-2", &Clusters::Unknown), READ(Endpoint::Cluster));
+        for path in ["/status", "/metrics", "/Web", "/2web", "/a-name-that-is-longer-than-twenty"] {
+            assert_eq!(get(path, &Clusters::Unknown), NOT_FOUND, "{path}");
+        }
+    }
+
+    #[test]
+    fn segments_are_percent_decoded() {
+        assert_eq!(get("/%68ealth", &own()), READ(Endpoint::Health));
+        assert_eq!(get("/se%65d?x=%zz", &own()), READ(Endpoint::Seed));
+        assert_eq!(get("/cluster%31/x", &own()), READ(Endpoint::Cluster));
+        assert_eq!(get("/cluster1/%2e%2F", &own()), READ(Endpoint::Cluster));
+        // An encoded slash does not end the segment.
+        assert_eq!(get("/cluster1%2fx", &own()), NOT_FOUND);
+        assert_eq!(get("/%2Fhealth", &own()), NOT_FOUND);
+        assert_eq!(get("/%ff", &own()), NOT_FOUND);
+    }
+
+    #[test]
+    fn malformed_encoding_is_told() {
+        for path in ["/%", "/%6", "/%zz", "/cluster1/%", "/cluster1/%4g/x", "/nowhere/100%"] {
+            assert_eq!(get(path, &own()), Err(Refusal::MalformedPath), "{path}");
+        }
+    }
+
+    #[test]
+    fn other_forms_of_target() {
+        assert_eq!(get("http://example.com/seed?x", &own()), READ(Endpoint::Seed));
+        assert_eq!(get("http://example.com", &own()), READ(Endpoint::Root));
+        assert_eq!(get("/?a/b", &own()), READ(Endpoint::Root));
+        let whole_server = Err(Refusal::Method(Allowed::Seed));
+        assert_eq!(route(&Method::OPTIONS, &"*".parse().unwrap(), &own()), whole_server);
+        assert_eq!(route(&Method::CONNECT, &"example.com:443".parse().unwrap(), &own()), whole_server);
+    }
+}

@@ -1,0 +1,200 @@
+//! What one connection is doing: written by the IO wrapper, the service and the answer's body,
+//! read by the connection's timers.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use hyper::StatusCode;
+
+use super::Worker;
+use crate::serving::ThreadTraffic;
+
+/// Where a connection is in its current request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Every answer is written, and nothing of a next request has been read.
+    Idle,
+    /// Part of a head has been read.
+    Head,
+    /// The head is complete, the body is being read.
+    Body,
+    /// The answer is being made.
+    Handling,
+    /// The answer is in hyper's buffer, not yet all written.
+    Answered,
+}
+
+/// One connection's memory. It never leaves its thread.
+pub(super) struct Track {
+    pub(super) worker: Rc<Worker>,
+    phase: Cell<Phase>,
+    /// Changes with every phase and with every progress of a write that was stuck, so that a timer
+    /// can tell whether it still times the same thing.
+    turn: Cell<u32>,
+    /// The request that is being answered.
+    request: Cell<Option<Sender>>,
+    /// Whether there was any request yet.
+    used: Cell<bool>,
+    /// The peer takes no bytes at the moment.
+    write_blocked: Cell<bool>,
+    /// The body's time is over: whoever reads it answers 408.
+    pub(super) body_late: Cell<bool>,
+    /// The status of an answer that hyper made up itself and that was kept back.
+    pub(super) rejected: Cell<Option<StatusCode>>,
+    /// Part of a request was left unread: its sender may not be done when the answer is written.
+    unread_body: Cell<bool>,
+    /// The connection ends now unless a request is already there.
+    ending: Cell<bool>,
+}
+
+/// Who sent a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sender {
+    /// The load balancer's health check; not traffic.
+    Probe,
+    /// Anyone else.
+    Client,
+}
+
+impl Track {
+    pub(super) fn new(worker: Rc<Worker>) -> Rc<Self> {
+        Rc::new(Self {
+            worker,
+            phase: Cell::new(Phase::Idle),
+            turn: Cell::new(0),
+            request: Cell::new(None),
+            used: Cell::new(false),
+            write_blocked: Cell::new(false),
+            body_late: Cell::new(false),
+            rejected: Cell::new(None),
+            unread_body: Cell::new(false),
+            ending: Cell::new(false),
+        })
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    pub(super) fn turn(&self) -> u32 {
+        self.turn.get()
+    }
+
+    pub(super) fn was_used(&self) -> bool {
+        self.used.get()
+    }
+
+    /// Nothing has been handed to the service that is not answered.
+    pub(super) fn is_between_requests(&self) -> bool {
+        matches!(self.phase(), Phase::Idle | Phase::Head)
+    }
+
+    /// The peer may still be sending after its last answer: a plain close could destroy that answer.
+    pub(super) fn may_still_send(&self) -> bool {
+        self.unread_body.get() || (self.worker.stopping.get() && !self.ending.get())
+    }
+
+    /// An answer goes out without its request having been read to the end.
+    pub(super) fn leaves_body_unread(&self) {
+        self.unread_body.set(true);
+    }
+
+    /// Lets the next read of an idle connection end it, unless the kernel holds bytes of a request.
+    /// False if that was asked before.
+    pub(super) fn end_if_unread_is_empty(&self) -> bool {
+        !self.ending.replace(true)
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.get()
+    }
+
+    pub(super) fn is_write_blocked(&self) -> bool {
+        self.write_blocked.get()
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.phase.set(phase);
+        self.turn.set(self.turn.get().wrapping_add(1));
+    }
+
+    /// Bytes came from the peer.
+    pub(super) fn read(&self) {
+        if self.phase() == Phase::Idle {
+            self.ending.set(false);
+            self.enter(Phase::Head);
+        }
+    }
+
+    /// Bytes were written, or the peer took none.
+    pub(super) fn wrote(&self, taken: bool) {
+        if taken && self.write_blocked.get() {
+            self.turn.set(self.turn.get().wrapping_add(1));
+        }
+        self.write_blocked.set(!taken);
+    }
+
+    /// hyper has nothing left to write. It flushes the socket only then.
+    pub(super) fn flushed(&self) {
+        if self.phase() == Phase::Answered {
+            self.finish();
+            self.enter(Phase::Idle);
+        }
+    }
+
+    /// A head is complete.
+    pub(super) fn begin(self: &Rc<Self>, sender: Sender) -> InFlight {
+        let worker = &self.worker;
+        worker.in_flight.set(worker.in_flight.get() + 1);
+        if sender == Sender::Client {
+            ThreadTraffic::count(&worker.traffic.started);
+        }
+        self.request.set(Some(sender));
+        self.used.set(true);
+        self.enter(Phase::Handling);
+        InFlight(Rc::clone(self))
+    }
+
+    fn finish(&self) {
+        if let Some(sender) = self.request.take() {
+            let worker = &self.worker;
+            worker.in_flight.set(worker.in_flight.get() - 1);
+            if sender == Sender::Client {
+                ThreadTraffic::count(&worker.traffic.finished);
+            }
+        }
+    }
+}
+
+impl Drop for Track {
+    /// A connection that is lost ends its request too.
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+/// A request that is being answered. It travels from the service into the answer's body, which
+/// hyper drops once it is encoded: that is how the moment is known from outside.
+pub(super) struct InFlight(Rc<Track>);
+
+impl InFlight {
+    pub(super) fn track(&self) -> &Track {
+        &self.0
+    }
+
+    /// The body is being read.
+    pub(super) fn reads_body(&self) {
+        self.0.enter(Phase::Body);
+    }
+
+    /// The body is complete.
+    pub(super) fn has_body(&self) {
+        self.0.enter(Phase::Handling);
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.enter(Phase::Answered);
+    }
+}

@@ -1,0 +1,342 @@
+//! The agent's status: what `instance-agent status` shows, and the one line for systemd.
+
+use std::fmt::{self, Write as _};
+
+use serde::{Deserialize, Serialize};
+
+use crate::serving::TrafficSnapshot;
+
+/// Where the instance as a whole stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Phase {
+    /// Serving; identity, tags and notices are being asked for the first time.
+    #[default]
+    Starting,
+    /// Serving, and wanted in its target groups.
+    Serving,
+    /// Leaving its target groups; serving until traffic has stopped.
+    Draining,
+    /// Out of its target groups for as long as the reason lasts.
+    Drained,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Starting => "starting",
+            Self::Serving => "serving",
+            Self::Draining => "draining",
+            Self::Drained => "drained",
+        })
+    }
+}
+
+/// What the registrar knows. Absent facts are `None`, never made up.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Registration {
+    /// The instance id.
+    pub(crate) instance_id: Option<String>,
+    /// The instance type.
+    pub(crate) instance_type: Option<String>,
+    /// The region.
+    pub(crate) region: Option<String>,
+    /// The availability zone.
+    pub(crate) availability_zone: Option<String>,
+    /// The cluster whose path is answered.
+    pub(crate) cluster: Option<String>,
+    /// What `GET /` means: `health` or `seed`.
+    pub(crate) root: String,
+    /// Where the instance stands.
+    pub(crate) phase: Phase,
+    /// Why it is draining or drained.
+    pub(crate) reason: Option<String>,
+    /// Since when, RFC 3339 in UTC.
+    pub(crate) since: String,
+    /// Each target group it is in, or is to be in.
+    pub(crate) target_groups: Vec<GroupStatus>,
+    /// The spot interruption notice in force.
+    pub(crate) spot: Option<String>,
+    /// When a rebalance recommendation was given.
+    pub(crate) rebalance: Option<String>,
+    /// The Auto Scaling target lifecycle state.
+    pub(crate) auto_scaling: Option<String>,
+}
+
+/// What one target group thinks of this instance.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct GroupStatus {
+    /// The group's name.
+    pub(crate) name: String,
+    /// Its ARN, once it was found.
+    pub(crate) arn: Option<String>,
+    /// What is registered: id or address, and port.
+    pub(crate) target: Option<String>,
+    /// ELBv2's state while registered; else `unresolved`, `unknown`, `unregistered` or `deregistered`.
+    pub(crate) state: String,
+    /// ELBv2's reason code.
+    pub(crate) reason: Option<String>,
+    /// ELBv2's sentence about the reason.
+    pub(crate) description: Option<String>,
+    /// Since when, RFC 3339 in UTC.
+    pub(crate) since: String,
+    /// What keeps it from where it should be.
+    pub(crate) problem: Option<String>,
+    /// What to do about the reason or the problem.
+    pub(crate) cure: Option<String>,
+}
+
+/// Everything `instance-agent status --output json` prints.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AgentStatus {
+    /// The running agent's version.
+    pub(crate) version: String,
+    /// Its process id.
+    pub(crate) pid: u32,
+    /// Where it serves.
+    pub(crate) listen: String,
+    /// What the registrar knows.
+    #[serde(flatten)]
+    pub(crate) registration: Registration,
+    /// How it is used.
+    pub(crate) traffic: TrafficSnapshot,
+    /// Why the seed cannot be read; `None` when it can.
+    pub(crate) seed_problem: Option<String>,
+}
+
+impl Registration {
+    /// One line: what is served, and what each target group thinks of it and why.
+    pub(crate) fn summary(&self, listen: &str) -> String {
+        let mut line = match &self.reason {
+            Some(reason) => format!("{} ({reason}), still serving on {listen}", self.phase),
+            None => format!("{} on {listen}", self.phase),
+        };
+        if self.target_groups.is_empty() {
+            line.push_str("; no target group");
+        }
+        for group in &self.target_groups {
+            // Writing into a String cannot fail.
+            _ = write!(line, "; {}: {}", group.name, group.state);
+            if let Some(why) = group.problem.as_ref().or(group.reason.as_ref()) {
+                _ = write!(line, " ({why})");
+            }
+        }
+        line
+    }
+}
+
+impl AgentStatus {
+    /// The table for people.
+    pub(crate) fn table(&self) -> String {
+        let registration = &self.registration;
+        let known = |fact: &Option<String>| fact.clone().unwrap_or_else(|| "unknown".to_owned());
+        let mut text = String::new();
+        let mut row = |name: &str, value: String| _ = writeln!(text, "{name:<14} {value}");
+        row("instance", known(&registration.instance_id));
+        if let (Some(kind), Some(zone)) =
+            (&registration.instance_type, &registration.availability_zone)
+        {
+            row("machine", format!("{kind} in {zone}"));
+        }
+        row(
+            "cluster",
+            registration
+                .cluster
+                .clone()
+                .unwrap_or_else(|| "none".to_owned()),
+        );
+        row(
+            "serves",
+            format!("{} (root = {})", self.listen, registration.root),
+        );
+        let reason = registration
+            .reason
+            .as_ref()
+            .map_or(String::new(), |reason| format!(": {reason}"));
+        row(
+            "state",
+            format!(
+                "{} since {}{reason}",
+                registration.phase, registration.since
+            ),
+        );
+        if let Some(notice) = &registration.spot {
+            row("spot", notice.clone());
+        }
+        if let Some(time) = &registration.rebalance {
+            row("rebalance", format!("recommended at {time}"));
+        }
+        if let Some(state) = &registration.auto_scaling {
+            row("auto scaling", state.clone());
+        }
+        if let Some(problem) = &self.seed_problem {
+            row("seed", problem.clone());
+        }
+        let traffic = &self.traffic;
+        row(
+            "requests",
+            format!(
+                "/ {}, /health {}, cluster {}, seed read {} written {}, refused {}; probes {}",
+                traffic.root,
+                traffic.health,
+                traffic.cluster,
+                traffic.seed_read,
+                traffic.seed_write,
+                traffic.refused,
+                traffic.probes
+            ),
+        );
+        row(
+            "now",
+            format!(
+                "{} in flight, {} connections",
+                traffic.in_flight, traffic.connections
+            ),
+        );
+        row("agent", format!("{} (pid {})", self.version, self.pid));
+        text.push_str(&self.target_group_table());
+        text
+    }
+
+    fn target_group_table(&self) -> String {
+        let groups = &self.registration.target_groups;
+        if groups.is_empty() {
+            return "\nno target group: set the tag instance-agent:target-group, or target-group in the settings\n"
+                .to_owned();
+        }
+        let mut table = comfy_table::Table::new();
+        table.load_style(comfy_table::presets::NOTHING);
+        table.set_header(["target group", "target", "state", "since", "reason"]);
+        for group in groups {
+            let why = [
+                &group.problem,
+                &group.reason,
+                &group.description,
+                &group.cure,
+            ];
+            let why: Vec<&str> = why.into_iter().flatten().map(String::as_str).collect();
+            table.add_row([
+                group.name.as_str(),
+                group.target.as_deref().unwrap_or("-"),
+                &group.state,
+                &group.since,
+                &why.join(": "),
+            ]);
+        }
+        format!("\n{table}\n")
+    }
+
+    /// Counters and states in Prometheus's text format.
+    pub(crate) fn metrics(&self) -> String {
+        let traffic = &self.traffic;
+        let mut text = String::from("# TYPE instance_agent_requests_total counter\n");
+        for (route, count) in [
+            ("root", traffic.root),
+            ("health", traffic.health),
+            ("cluster", traffic.cluster),
+            ("seed_read", traffic.seed_read),
+            ("seed_write", traffic.seed_write),
+        ] {
+            _ = writeln!(
+                text,
+                "instance_agent_requests_total{{route=\"{route}\"}} {count}"
+            );
+        }
+        for (name, kind, value) in [
+            ("refused_total", "counter", traffic.refused),
+            ("probes_total", "counter", traffic.probes),
+            ("in_flight", "gauge", traffic.in_flight),
+            ("connections", "gauge", traffic.connections),
+            (
+                "draining",
+                "gauge",
+                u64::from(self.registration.phase == Phase::Draining),
+            ),
+        ] {
+            _ = writeln!(
+                text,
+                "# TYPE instance_agent_{name} {kind}\ninstance_agent_{name} {value}"
+            );
+        }
+        text.push_str("# TYPE instance_agent_target_healthy gauge\n");
+        for group in &self.registration.target_groups {
+            let healthy = u8::from(group.state == "healthy");
+            _ = writeln!(
+                text,
+                "instance_agent_target_healthy{{target_group=\"{}\"}} {healthy}",
+                group.name
+            );
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registration() -> Registration {
+        Registration {
+            root: "health".into(),
+            phase: Phase::Serving,
+            since: "2026-01-01T00:00:00Z".into(),
+            target_groups: vec![GroupStatus {
+                name: "cluster1".into(),
+                state: "unhealthy".into(),
+                reason: Some("Target.Timeout".into()),
+                ..GroupStatus::default()
+            }],
+            ..Registration::default()
+        }
+    }
+
+    #[test]
+    fn the_line_for_systemd_says_what_is_served_and_what_each_group_thinks_and_why() {
+        let mut registration = registration();
+        assert_eq!(
+            registration.summary("0.0.0.0:80"),
+            "serving on 0.0.0.0:80; cluster1: unhealthy (Target.Timeout)"
+        );
+        registration.phase = Phase::Draining;
+        registration.reason = Some("stopping: SIGTERM".into());
+        registration.target_groups.clear();
+        assert_eq!(
+            registration.summary("0.0.0.0:80"),
+            "draining (stopping: SIGTERM), still serving on 0.0.0.0:80; no target group"
+        );
+    }
+
+    #[test]
+    fn metrics_hold_every_counter_and_each_group() {
+        let status = AgentStatus {
+            version: "1".into(),
+            pid: 1,
+            listen: "0.0.0.0:80".into(),
+            registration: registration(),
+            traffic: TrafficSnapshot {
+                root: 3,
+                probes: 4,
+                ..TrafficSnapshot::default()
+            },
+            seed_problem: None,
+        };
+        let metrics = status.metrics();
+        assert!(
+            metrics.contains("instance_agent_requests_total{route=\"root\"} 3\n"),
+            "{metrics}"
+        );
+        assert!(
+            metrics.contains("instance_agent_probes_total 4\n"),
+            "{metrics}"
+        );
+        assert!(
+            metrics.contains("target_healthy{target_group=\"cluster1\"} 0\n"),
+            "{metrics}"
+        );
+        assert!(
+            status.table().contains("Target.Timeout"),
+            "{}",
+            status.table()
+        );
+    }
+}

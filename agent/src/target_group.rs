@@ -1,0 +1,286 @@
+//! Target groups and what a load balancer thinks of a target, in ELBv2's words.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::serving::InvalidValue;
+
+/// How a target group is named in a tag or a setting: by its ARN or by its name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum TargetGroupRef {
+    /// `arn:aws:elasticloadbalancing:us-east-1:123456789012:targetgroup/cluster1/0123456789abcdef`
+    Arn(String),
+    /// The name, unique in an account and region.
+    Name(String),
+}
+
+impl TargetGroupRef {
+    /// The group's name, also where it was given as an ARN.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Name(name) => name,
+            Self::Arn(arn) => arn.split('/').nth(1).unwrap_or(arn),
+        }
+    }
+
+    /// Parses names and ARNs separated by white space; the same group twice counts once.
+    pub(crate) fn parse_list(text: &str) -> Result<Vec<Self>, InvalidValue> {
+        let mut groups = Vec::new();
+        for word in text.split_whitespace() {
+            let group: Self = word.parse()?;
+            if !groups.contains(&group) {
+                groups.push(group);
+            }
+        }
+        Ok(groups)
+    }
+}
+
+impl FromStr for TargetGroupRef {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        if text.starts_with("arn:") {
+            let parts: Vec<&str> = text.splitn(6, ':').collect();
+            let named = parts.get(2) == Some(&"elasticloadbalancing")
+                && parts.get(5).is_some_and(|resource| {
+                    let mut words = resource.split('/');
+                    words.next() == Some("targetgroup")
+                        && words.next().is_some_and(is_name)
+                        && words.next().is_some_and(|id| !id.is_empty())
+                        && words.next().is_none()
+                });
+            return if named {
+                Ok(Self::Arn(text.to_owned()))
+            } else {
+                Err(InvalidValue {
+                    found: text.to_owned(),
+                    expected: "an ARN of the form arn:PARTITION:elasticloadbalancing:REGION:ACCOUNT:targetgroup/NAME/ID",
+                })
+            };
+        }
+        if is_name(text) {
+            Ok(Self::Name(text.to_owned()))
+        } else {
+            Err(InvalidValue {
+                found: text.to_owned(),
+                expected: "target group names (1 to 32 letters, digits and hyphens) or ARNs, separated by spaces",
+            })
+        }
+    }
+}
+
+impl fmt::Display for TargetGroupRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Arn(text) | Self::Name(text) => f.write_str(text),
+        }
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    (1..=32).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+/// What `DescribeTargetGroups` and `DescribeTargetGroupAttributes` tell about a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TargetGroup {
+    /// The ARN that every call names the group by.
+    pub(crate) arn: String,
+    /// What a target of the group is.
+    pub(crate) target_type: TargetType,
+    /// How often a balancer node checks a target; `None` when health checks are off.
+    pub(crate) check_interval: Option<Duration>,
+    /// How long a target stays `draining`; `None` when it could not be read.
+    pub(crate) deregistration_delay: Option<Duration>,
+}
+
+/// What a target of a group is, as far as the agent can be one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TargetType {
+    /// An instance id.
+    Instance,
+    /// An IP address: the instance's primary private IPv4.
+    Ip,
+}
+
+/// A target as the calls name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// The instance id or the IP address.
+    pub(crate) id: String,
+    /// The port the balancer sends to. Deregistering with another port does nothing.
+    pub(crate) port: u16,
+}
+
+/// A target's state in one target group, as ELBv2 names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum TargetState {
+    /// Registered; its first health check is not over.
+    Initial,
+    /// Passing its health checks.
+    Healthy,
+    /// Failing its health checks.
+    Unhealthy,
+    /// Not receiving traffic: not registered, group not used by a listener, zone not enabled, or stopped.
+    Unused,
+    /// Deregistered; requests in flight may finish.
+    Draining,
+    /// Health checks are off.
+    Unavailable,
+}
+
+impl fmt::Display for TargetState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Initial => "initial",
+            Self::Healthy => "healthy",
+            Self::Unhealthy => "unhealthy",
+            Self::Unused => "unused",
+            Self::Draining => "draining",
+            Self::Unavailable => "unavailable",
+        })
+    }
+}
+
+/// A target's health as `DescribeTargetHealth` answers it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TargetHealth {
+    /// The state.
+    pub(crate) state: TargetState,
+    /// The reason code, such as `Target.ResponseCodeMismatch`; absent when healthy.
+    pub(crate) reason: Option<String>,
+    /// The balancer's own sentence about the reason.
+    pub(crate) description: Option<String>,
+}
+
+impl TargetHealth {
+    /// A state without reason or description.
+    pub(crate) fn bare(state: TargetState) -> Self {
+        Self {
+            state,
+            reason: None,
+            description: None,
+        }
+    }
+
+    /// Receives traffic: its checks pass, or are switched off.
+    pub(crate) fn is_in_service(&self) -> bool {
+        matches!(self.state, TargetState::Healthy | TargetState::Unavailable)
+    }
+
+    /// On its way out.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.state == TargetState::Draining
+    }
+
+    /// The group does not know the target.
+    pub(crate) fn is_not_registered(&self) -> bool {
+        self.reason.as_deref() == Some("Target.NotRegistered")
+    }
+
+    /// A member that will not be dropped by itself: neither unknown to the group nor leaving it.
+    pub(crate) fn is_registered(&self) -> bool {
+        !self.is_not_registered() && !self.is_draining()
+    }
+
+    /// What to do about the reason, in one sentence; `None` where there is nothing to do.
+    pub(crate) fn cure(&self) -> Option<&'static str> {
+        Some(match self.reason.as_deref()? {
+            "Target.ResponseCodeMismatch" => {
+                "compare the group's health check path and matcher with what `curl -i` answers on this instance"
+            }
+            "Target.Timeout" => {
+                "let the balancer's security group reach this instance on the registered port"
+            }
+            "Target.FailedHealthChecks" => {
+                "check that the agent listens on the registered port and that the security groups let the balancer in"
+            }
+            "Target.NotInUse" => {
+                "point a listener or rule at the target group, or enable this availability zone on the balancer"
+            }
+            "Target.InvalidState" => "the balancer sees the instance as stopped; start it",
+            "Target.IpUnusable" => "the address is in use by a load balancer; register another",
+            "Target.HealthCheckDisabled" => {
+                "enable health checks on the target group to have it judged"
+            }
+            "Elb.InternalError" => "a fault inside the load balancer; it is asked again",
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for TargetHealth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.state)?;
+        match (&self.reason, &self.description) {
+            (Some(reason), Some(description)) => write!(f, " ({reason}: {description})"),
+            (Some(reason), None) => write!(f, " ({reason})"),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+
+    const ARN: &str =
+        "arn:aws:elasticloadbalancing:us-east-1:123456789012:targetgroup/cluster1/73e2d6bc24d8a067";
+
+    #[test]
+    fn a_list_holds_names_and_arns_in_any_white_space_each_once() {
+        let groups = TargetGroupRef::parse_list(&format!("  cluster1 {ARN}\tcluster1\n")).unwrap();
+        assert_eq!(
+            groups,
+            [
+                TargetGroupRef::Name("cluster1".into()),
+                TargetGroupRef::Arn(ARN.into())
+            ]
+        );
+        assert_eq!(groups[1].name(), "cluster1");
+        assert_eq!(TargetGroupRef::parse_list("  ").unwrap(), []);
+    }
+
+    #[test]
+    fn what_cannot_be_a_group_is_refused_with_the_right_form() {
+        for bad in [
+            "a_b",
+            "-a",
+            "a-",
+            "abcdefghijklmnopqrstuvwxyz0123456",
+            "arn:aws:elasticloadbalancing:us-east-1:1:loadbalancer/app/x/1",
+            "arn:aws:ec2:us-east-1:1:targetgroup/x/1",
+            "arn:aws:elasticloadbalancing:us-east-1:1:targetgroup/x",
+        ] {
+            let error = bad.parse::<TargetGroupRef>().unwrap_err();
+            assert!(error.to_string().contains(bad), "{error}");
+        }
+    }
+
+    #[test]
+    fn registered_means_neither_unknown_nor_leaving() {
+        let not_registered = TargetHealth {
+            reason: Some("Target.NotRegistered".into()),
+            ..TargetHealth::bare(TargetState::Unused)
+        };
+        let not_in_use = TargetHealth {
+            reason: Some("Target.NotInUse".into()),
+            ..TargetHealth::bare(TargetState::Unused)
+        };
+        assert!(!not_registered.is_registered());
+        assert!(
+            not_in_use.is_registered(),
+            "an unused group's member is a member"
+        );
+        assert!(!TargetHealth::bare(TargetState::Draining).is_registered());
+        assert!(TargetHealth::bare(TargetState::Unhealthy).is_registered());
+        assert!(not_in_use.cure().unwrap().contains("listener"));
+    }
+}

@@ -1,0 +1,274 @@
+//! The command line, and what each command needs made of it.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::duration;
+use crate::fleet::Fleet;
+use crate::launch::{self, LaunchOptions};
+use crate::local::LocalOptions;
+use crate::output::print;
+
+/// Launches a fleet of instance-agent machines behind one load balancer, and takes it down again.
+#[derive(Debug, Parser)]
+#[command(name = "bootstrap", version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Launch a fleet
+    #[command(after_help = "Exit status: 0 done, 1 failed, 2 wrong usage, 3 not healthy in time.")]
+    Launch(Box<Launch>),
+    /// Show the built-in fleets
+    Fleets {
+        /// What to show.
+        #[command(subcommand)]
+        command: Fleets,
+    },
+}
+
+/// What `fleets` shows.
+#[derive(Debug, Subcommand)]
+pub enum Fleets {
+    /// List the built-in fleets, one a line
+    List,
+    /// Print a built-in fleet's file
+    Show {
+        /// The fleet's name.
+        name: String,
+    },
+}
+
+/// How results are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// `launch`.
+#[derive(Debug, Args)]
+pub struct Launch {
+    /// A built-in fleet's name or a fleet file
+    #[arg(default_value = "clusters")]
+    pub fleet: String,
+    /// Run the fleet on this machine, with a local stand-in for AWS
+    #[arg(long)]
+    pub local: bool,
+    /// Override a group's number of instances; may be repeated
+    #[arg(long, value_name = "GROUP=N", value_parser = count)]
+    pub count: Vec<(String, u16)>,
+    /// The load balancer's port on 127.0.0.1; the instances' addresses follow from it (0: any free)
+    #[arg(long, default_value_t = 8080)]
+    pub port: u16,
+    /// The port each instance serves on, at its own address
+    #[arg(long, value_name = "PORT", default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1..))]
+    pub instance_port: u16,
+    /// The agent's binary [default: instance-agent beside bootstrap, then on PATH]
+    #[arg(long, value_name = "PATH")]
+    pub agent: Option<PathBuf>,
+    /// An argument for each agent, such as --agent-arg=--log-level=debug; may be repeated
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+    pub agent_arg: Vec<OsString>,
+    /// Keep the instances' folders here: seeds, logs [default: a temporary folder, removed at the end]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// How long the fleet may take to become healthy
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration::parse)]
+    pub timeout: Duration,
+    /// Stop by itself after this time
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub duration: Option<Duration>,
+    /// Stop as soon as every instance is healthy
+    #[arg(long, conflicts_with = "duration")]
+    pub exit_when_healthy: bool,
+    /// How long an agent must have been without requests before it goes
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = duration::parse)]
+    pub drain_quiet: Duration,
+    /// The time from one health check to the next [default: a thirtieth of the fleet's]
+    #[arg(long, value_name = "TIME", value_parser = interval)]
+    pub health_interval: Option<Duration>,
+    /// How to write the result
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+fn count(text: &str) -> Result<(String, u16), String> {
+    let expected = || format!("{text:?} is not a group and a number, such as cluster1=3");
+    let (group, count) = text.split_once('=').ok_or_else(expected)?;
+    let count = count
+        .parse()
+        .ok()
+        .filter(|count| (1..=1000).contains(count));
+    Ok((group.to_owned(), count.ok_or_else(expected)?))
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = duration::parse(text)?;
+    match interval >= Duration::from_millis(50) {
+        true => Ok(interval),
+        false => Err("less than 50ms is not a health check but a load test".to_owned()),
+    }
+}
+
+/// How a command ended, when it did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Done, or nothing to do.
+    Done,
+    /// The fleet did not become healthy in time.
+    NotHealthy,
+}
+
+impl Cli {
+    /// Does what was asked for. Must run on the main thread, see
+    /// [`AgentCommand::spawn`](crate::local::AgentCommand::spawn).
+    ///
+    /// # Errors
+    /// What failed, with its causes.
+    pub async fn run(self) -> Result<Outcome> {
+        match self.command {
+            Command::Launch(launch) => launch.run().await,
+            Command::Fleets { command } => {
+                match command {
+                    Fleets::List => {
+                        for name in Fleet::built_in_names() {
+                            let text = Fleet::built_in(name).unwrap_or_default();
+                            let fleet = Fleet::parse(name, text)?;
+                            let groups = fleet.groups.iter();
+                            let groups: Vec<_> = groups
+                                .map(|g| format!("{} x {} {}", g.count, g.instance_type, g.name))
+                                .collect();
+                            print(&format!("{name:10} {}\n", groups.join(", ")));
+                        }
+                    }
+                    Fleets::Show { name } => match Fleet::built_in(&name) {
+                        Some(text) => print(text),
+                        None => bail!("no built-in fleet {name}: {}", built_in_names()),
+                    },
+                }
+                Ok(Outcome::Done)
+            }
+        }
+    }
+}
+
+fn built_in_names() -> String {
+    let names: Vec<_> = Fleet::built_in_names().collect();
+    format!("there are {}", names.join(" and "))
+}
+
+impl Launch {
+    async fn run(self) -> Result<Outcome> {
+        if !self.local {
+            bail!(
+                "launching on AWS is not in this version yet; --local runs the fleet on this machine"
+            );
+        }
+        let mut fleet = read_fleet(&self.fleet)?;
+        for (group, count) in &self.count {
+            fleet.set_count(group, *count).map_err(anyhow::Error::msg)?;
+        }
+        let agent = find_agent(self.agent)?;
+        launch::launch(LaunchOptions {
+            fleet,
+            dir: self.dir,
+            timeout: self.timeout,
+            duration: self.duration,
+            exit_when_healthy: self.exit_when_healthy,
+            output: self.output,
+            local: LocalOptions {
+                agent_arguments: self.agent_arg,
+                port: self.port,
+                instance_port: self.instance_port,
+                drain_quiet: self.drain_quiet,
+                health_interval: self.health_interval,
+                ..LocalOptions::new(agent, PathBuf::new())
+            },
+        })
+        .await
+    }
+}
+
+/// A built-in fleet by its name, else a file.
+fn read_fleet(name: &str) -> Result<Fleet> {
+    if let Some(text) = Fleet::built_in(name) {
+        return Ok(Fleet::parse(name, text)?);
+    }
+    let text = std::fs::read_to_string(name).with_context(|| {
+        format!(
+            "cannot read the fleet file {name} (built in: {})",
+            built_in_names()
+        )
+    })?;
+    Ok(Fleet::parse(name, &text)?)
+}
+
+fn find_agent(given: Option<PathBuf>) -> Result<PathBuf> {
+    const NAME: &str = "instance-agent";
+    if let Some(path) = given {
+        if !path.is_file() {
+            bail!("{} is not a file (--agent)", path.display());
+        }
+        // Made absolute: a bare name would be looked for on PATH.
+        return std::path::absolute(&path).with_context(|| format!("{}", path.display()));
+    }
+    let own = std::env::current_exe().ok();
+    let beside = own
+        .as_deref()
+        .and_then(Path::parent)
+        .map(|dir| dir.join(NAME));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&path).map(|dir| dir.join(NAME));
+    let found = beside
+        .into_iter()
+        .chain(on_path)
+        .find(|path| path.is_file());
+    found.with_context(|| {
+        format!("no {NAME} beside bootstrap and none on PATH; say where it is with --agent PATH")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+        let cli = Cli::try_parse_from([
+            "bootstrap",
+            "launch",
+            "--local",
+            "--count",
+            "cluster1=3",
+            "--agent-arg=--drain-quiet=2s",
+        ]);
+        let Command::Launch(launch) = cli.unwrap().command else {
+            panic!("not a launch");
+        };
+        assert_eq!(launch.fleet, "clusters");
+        assert_eq!(launch.count, [("cluster1".to_owned(), 3)]);
+        assert_eq!(launch.agent_arg, ["--drain-quiet=2s"]);
+        for wrong in [
+            "--count=3",
+            "--count=a=0",
+            "--timeout=5",
+            "--health-interval=1ms",
+        ] {
+            assert!(Cli::try_parse_from(["bootstrap", "launch", "--local", wrong]).is_err());
+        }
+    }
+}

@@ -1,0 +1,428 @@
+//! `launch --local`: bring a fleet up, show it, take it down again.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::{FlockOperation, flock};
+use serde_json::json;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
+
+use crate::cli::{Outcome, Output};
+use crate::fleet::{Fleet, Root};
+use crate::local::{LocalFleet, LocalOptions, TargetState};
+use crate::output::{Progress, print, remark};
+
+/// What `launch --local` was told.
+#[derive(Debug)]
+pub struct LaunchOptions {
+    /// The fleet.
+    pub fleet: Fleet,
+    /// How to run it; `folder` follows from `dir`.
+    pub local: LocalOptions,
+    /// The folder to keep; `None` is a temporary one.
+    pub dir: Option<PathBuf>,
+    /// How long it may take to become healthy.
+    pub timeout: Duration,
+    /// How long to run; `None` is until a signal.
+    pub duration: Option<Duration>,
+    /// Whether to stop once healthy.
+    pub exit_when_healthy: bool,
+    /// How the result is written.
+    pub output: Output,
+}
+
+/// Lines of an agent's log that are shown when it fails.
+const LOG_LINES: usize = 5;
+
+/// Runs a fleet on this machine until a signal, or as the options say.
+///
+/// # Errors
+/// It could not be started, or an agent ended before it was healthy. Nothing is left running.
+pub async fn launch(mut options: LaunchOptions) -> Result<Outcome> {
+    // Before the first process is started, so that no signal can leave any behind.
+    let mut signals = Signals::new().context("cannot listen to signals")?;
+    let folder = Folder::new(options.dir.as_deref())?;
+    options.local.folder = folder.path().to_owned();
+    let mut fleet = LocalFleet::start(&options.fleet, &options.local).await?;
+    remark(&format!(
+        "fleet {}: {} agents started, their folders are in {}",
+        options.fleet.name,
+        fleet.members.len(),
+        folder.path().display()
+    ));
+
+    let mut deaths = Deaths::default();
+    let came_up = come_up(&mut fleet, &mut signals, &mut deaths, options.timeout).await;
+    let result = match came_up {
+        ComeUp::Healthy => {
+            show(&fleet, &options);
+            if !options.exit_when_healthy {
+                run(&mut fleet, &mut signals, &mut deaths, options.duration).await;
+            }
+            Ok(Outcome::Done)
+        }
+        ComeUp::Interrupted => Ok(Outcome::Done),
+        ComeUp::TimedOut => {
+            report(&fleet, options.timeout);
+            Ok(Outcome::NotHealthy)
+        }
+        ComeUp::Died => bail_after(&mut fleet, "an agent ended before it was healthy"),
+    };
+    let limit = options.fleet.deregistration_delay + Duration::from_secs(30);
+    let all_left = take_down(&mut fleet, &mut signals, limit).await;
+    drop(fleet);
+    folder.remove()?;
+    if !all_left {
+        bail!(
+            "agents that did not drain within {} s were killed",
+            limit.as_secs()
+        );
+    }
+    result
+}
+
+/// A failed start: nothing was served, so the others need not drain.
+fn bail_after(fleet: &mut LocalFleet, text: &'static str) -> Result<Outcome> {
+    for member in &mut fleet.members {
+        member.agent.kill();
+    }
+    Err(anyhow::Error::msg(text))
+}
+
+/// Signals to this program.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hang_up: Signal,
+    child: Signal,
+}
+
+/// What a signal means here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Heard {
+    Stop,
+    Child,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hang_up: signal(SignalKind::hangup())?,
+            child: signal(SignalKind::child())?,
+        })
+    }
+
+    async fn next(&mut self) -> Heard {
+        tokio::select! {
+            _ = self.interrupt.recv() => Heard::Stop,
+            _ = self.terminate.recv() => Heard::Stop,
+            _ = self.hang_up.recv() => Heard::Stop,
+            _ = self.child.recv() => Heard::Child,
+        }
+    }
+}
+
+/// Agents whose end was told already.
+#[derive(Default)]
+struct Deaths(BTreeSet<String>);
+
+impl Deaths {
+    /// A line for each agent that ended since it was last asked.
+    fn news(&mut self, fleet: &mut LocalFleet) -> Vec<String> {
+        let mut lines = Vec::new();
+        for member in &mut fleet.members {
+            let Some(status) = member.agent.ended() else {
+                continue;
+            };
+            if self.0.insert(member.instance.id().to_owned()) {
+                lines.push(format!(
+                    "{} ({}): the agent ended ({status}) and is not started again",
+                    member.instance.id(),
+                    member.address
+                ));
+                let log = member.agent.last_lines(LOG_LINES);
+                lines.extend(log.into_iter().map(|line| format!("    {line}")));
+            }
+        }
+        lines
+    }
+}
+
+enum ComeUp {
+    Healthy,
+    TimedOut,
+    Died,
+    Interrupted,
+}
+
+async fn come_up(
+    fleet: &mut LocalFleet,
+    signals: &mut Signals,
+    deaths: &mut Deaths,
+    timeout: Duration,
+) -> ComeUp {
+    let deadline = Instant::now() + timeout;
+    let mut changes = fleet.cloud.changes();
+    let mut progress = Progress::new("healthy", fleet.members.len());
+    loop {
+        changes.borrow_and_update();
+        let healthy = fleet.healthy();
+        progress.reach(healthy);
+        if healthy == fleet.members.len() {
+            progress.finish();
+            return ComeUp::Healthy;
+        }
+        let heard = tokio::select! {
+            _ = changes.changed() => continue,
+            () = tokio::time::sleep_until(deadline) => None,
+            heard = signals.next() => Some(heard),
+        };
+        match heard {
+            None => {
+                progress.finish();
+                return ComeUp::TimedOut;
+            }
+            Some(Heard::Stop) => {
+                progress.finish();
+                return ComeUp::Interrupted;
+            }
+            Some(Heard::Child) => {
+                let news = deaths.news(fleet);
+                news.iter().for_each(|line| progress.line(line));
+                if !news.is_empty() {
+                    progress.finish();
+                    return ComeUp::Died;
+                }
+            }
+        }
+    }
+}
+
+/// Lets the fleet run until a signal or the end of its time.
+async fn run(
+    fleet: &mut LocalFleet,
+    signals: &mut Signals,
+    deaths: &mut Deaths,
+    duration: Option<Duration>,
+) {
+    let end = duration.map(|duration| Instant::now() + duration);
+    loop {
+        let over = async {
+            match end {
+                Some(end) => tokio::time::sleep_until(end).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = over => return,
+            heard = signals.next() => match heard {
+                Heard::Stop => return,
+                Heard::Child => deaths.news(fleet).iter().for_each(|line| remark(line)),
+            },
+        }
+    }
+}
+
+/// Drains all agents and waits for their end; `false` if some had to be killed for their slowness.
+/// A second signal kills them at once.
+async fn take_down(fleet: &mut LocalFleet, signals: &mut Signals, limit: Duration) -> bool {
+    let deadline = Instant::now() + limit;
+    let total = fleet.members.len();
+    let ended = |fleet: &mut LocalFleet| {
+        let members = fleet.members.iter_mut();
+        members.filter_map(|member| member.agent.ended()).count()
+    };
+    if ended(fleet) < total {
+        remark("draining; again Ctrl-C kills the agents");
+    }
+    for member in &mut fleet.members {
+        member.agent.terminate();
+    }
+    let mut progress = Progress::new("stopped", total);
+    let mut all_left = true;
+    loop {
+        let count = ended(fleet);
+        progress.reach(count);
+        if count == total {
+            progress.finish();
+            return all_left;
+        }
+        let kill = tokio::select! {
+            () = tokio::time::sleep_until(deadline), if all_left => {
+                all_left = false;
+                true
+            }
+            heard = signals.next() => heard == Heard::Stop,
+        };
+        if kill {
+            for member in &mut fleet.members {
+                member.agent.kill();
+            }
+        }
+    }
+}
+
+/// Says why the fleet is not healthy.
+fn report(fleet: &LocalFleet, timeout: Duration) {
+    remark(&format!("not healthy within {} s:", timeout.as_secs()));
+    for member in &fleet.members {
+        let health = fleet.health(member);
+        if health.state == TargetState::Healthy {
+            continue;
+        }
+        let (id, address) = (member.instance.id(), member.address);
+        let reason = health.reason.unwrap_or_default();
+        let description = health.description.unwrap_or_default();
+        remark(&format!(
+            "{id} {address}: {} ({reason}: {description})",
+            health.state
+        ));
+        for line in member.agent.last_lines(LOG_LINES) {
+            remark(&format!("    {line}"));
+        }
+    }
+}
+
+fn show(fleet: &LocalFleet, options: &LaunchOptions) {
+    match options.output {
+        Output::Json => print(&format!("{:#}\n", to_json(fleet, &options.fleet))),
+        Output::Text => {
+            print(&table(fleet));
+            print(&advice(fleet, options));
+        }
+    }
+}
+
+fn to_json(fleet: &LocalFleet, wanted: &Fleet) -> serde_json::Value {
+    let instances: Vec<_> = fleet
+        .members
+        .iter()
+        .map(|member| {
+            json!({
+                "id": member.instance.id(),
+                "group": member.group,
+                "cluster": member.cluster,
+                "target_group": member.target_group,
+                "address": member.address,
+                "pid": member.agent.pid(),
+                "state_dir": member.command.state_dir(),
+                "runtime_dir": member.command.runtime_dir(),
+                "log": member.command.log(),
+                "imds": member.instance.imds_url(),
+                "target": fleet.health(member),
+            })
+        })
+        .collect();
+    json!({
+        "fleet": wanted.name,
+        "url": fleet.balancer.url(),
+        "endpoint": fleet.cloud.endpoint_url(),
+        "instances": instances,
+    })
+}
+
+fn table(fleet: &LocalFleet) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(["INSTANCE", "CLUSTER", "ADDRESS", "TARGET STATE", "REASON"]);
+    for member in &fleet.members {
+        let health = fleet.health(member);
+        table.add_row([
+            member.instance.id().to_owned(),
+            member.cluster.clone().unwrap_or_else(|| "-".to_owned()),
+            member.address.to_string(),
+            health.state.to_string(),
+            health.reason.unwrap_or("-").to_owned(),
+        ]);
+    }
+    format!("{}\n", table.trim_fmt())
+}
+
+/// What to try, and how to stop.
+fn advice(fleet: &LocalFleet, options: &LaunchOptions) -> String {
+    let url = fleet.balancer.url();
+    let mut lines = vec![
+        String::new(),
+        format!("load balancer: {url}"),
+        String::new(),
+    ];
+    let seed = options
+        .fleet
+        .groups
+        .iter()
+        .find(|group| group.root == Root::Seed);
+    let member = seed.and_then(|seed| fleet.members.iter().find(|m| m.group == seed.name));
+    if let Some(member) = member {
+        lines.push(format!(
+            "  curl -d '{{\"num\": 100}}' http://{}/",
+            member.address
+        ));
+        lines.push(format!("  curl http://{}/", member.address));
+    }
+    lines.push(format!("  curl {url}/"));
+    for group in options.fleet.groups.iter().filter(|group| group.paths) {
+        lines.push(format!("  curl {url}/{}", group.name));
+    }
+    let stop = match (options.exit_when_healthy, options.duration) {
+        (true, _) => return format!("{}\n", lines.join("\n")),
+        (_, Some(duration)) => format!("It stops by itself after {} s; Ctrl-C", duration.as_secs()),
+        (_, None) => "Ctrl-C".to_owned(),
+    };
+    lines.push(format!(
+        "\n{stop} drains the agents and removes everything."
+    ));
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+/// Where the instances' folders are.
+enum Folder {
+    Temporary(tempfile::TempDir),
+    /// Kept, and locked against a second launch while this one runs.
+    Kept(
+        PathBuf,
+        #[expect(dead_code, reason = "held for its lock")] OwnedFd,
+    ),
+}
+
+impl Folder {
+    fn new(dir: Option<&Path>) -> Result<Self> {
+        let Some(dir) = dir else {
+            let made = tempfile::Builder::new().prefix("bootstrap-").tempdir();
+            return Ok(Self::Temporary(
+                made.context("cannot make a temporary folder")?,
+            ));
+        };
+        let shown = dir.display();
+        std::fs::create_dir_all(dir).with_context(|| format!("cannot make the folder {shown}"))?;
+        // The agents are given absolute paths, whatever their working directory is.
+        let dir = std::path::absolute(dir)?;
+        let opened = std::fs::File::open(&dir).with_context(|| format!("cannot open {shown}"))?;
+        let opened = OwnedFd::from(opened);
+        if flock(&opened, FlockOperation::NonBlockingLockExclusive).is_err() {
+            bail!("another launch uses the folder {shown}; choose another with --dir");
+        }
+        Ok(Self::Kept(dir, opened))
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Temporary(dir) => dir.path(),
+            Self::Kept(dir, _) => dir,
+        }
+    }
+
+    fn remove(self) -> Result<()> {
+        match self {
+            Self::Temporary(dir) => dir.close().context("cannot remove the temporary folder"),
+            Self::Kept(..) => Ok(()),
+        }
+    }
+}

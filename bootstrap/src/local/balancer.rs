@@ -1,0 +1,480 @@
+//! The load balancer's data path: one listener, rules, and connections to the targets.
+//!
+//! What goes wrong is answered as an Application Load Balancer answers it: 503 without a target,
+//! 502 when the target refuses, resets or answers nonsense, 504 when it does not answer in time.
+//! A request that was sent is never sent again, whatever its method.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::client::conn::http1::SendRequest;
+use hyper::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, SERVER};
+use hyper::{Request, Response, StatusCode, Uri, Version};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep};
+
+use super::cloud::Shared;
+use super::http::{Body, BoxError, Outage, full, serve};
+use super::ids::stable_hex;
+use super::routing::{Forward, Rule};
+
+/// A load balancer to create.
+#[derive(Clone, Debug)]
+pub struct BalancerSpec {
+    /// Its name.
+    pub name: String,
+    /// Where its listener listens; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// The availability zones it is enabled in; targets elsewhere are unused.
+    pub zones: Vec<String>,
+    /// Where requests go that no rule matches.
+    pub default: Forward,
+    /// The rules; the lowest priority is tried first.
+    pub rules: Vec<Rule>,
+    /// How long connecting to a target may take.
+    pub connect_timeout: Duration,
+    /// How long a target may be silent in an exchange, and how long a connection to it is kept.
+    pub idle_timeout: Duration,
+}
+
+impl BalancerSpec {
+    /// A balancer in zones a and b of us-east-1 on a free loopback port, without rules, with
+    /// AWS's timeouts.
+    pub fn new(name: impl Into<String>, default: Forward) -> Self {
+        Self {
+            name: name.into(),
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            zones: vec!["us-east-1a".to_owned(), "us-east-1b".to_owned()],
+            default,
+            rules: Vec::new(),
+            connect_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// A load balancer as the API shows it.
+#[derive(Debug)]
+pub(super) struct Balancer {
+    pub(super) spec: BalancerSpec,
+    pub(super) arn: String,
+    pub(super) listener_arn: String,
+    pub(super) address: SocketAddr,
+}
+
+impl Balancer {
+    /// The zones it is enabled in.
+    pub(super) fn zones(&self) -> impl Iterator<Item = &str> {
+        self.spec.zones.iter().map(String::as_str)
+    }
+
+    /// Whether its listener forwards to a group.
+    pub(super) fn uses(&self, arn: &str) -> bool {
+        let rules = self.spec.rules.iter().map(|rule| &rule.forward);
+        rules
+            .chain([&self.spec.default])
+            .any(|forward| forward.groups().any(|(group, _)| group == arn))
+    }
+
+    /// The forward action of a request's path.
+    pub(super) fn forward(&mut self, path: &str) -> &mut Forward {
+        let rule = self.spec.rules.iter_mut().find(|rule| rule.matches(path));
+        rule.map_or(&mut self.spec.default, |rule| &mut rule.forward)
+    }
+
+    /// The ARN of one of the listener's rules.
+    pub(super) fn rule_arn(&self, priority: &str) -> String {
+        let listener = self
+            .listener_arn
+            .replacen(":listener/", ":listener-rule/", 1);
+        format!("{listener}/{}", stable_hex(priority))
+    }
+}
+
+/// A handle on a balancer.
+#[derive(Clone, Debug)]
+pub struct BalancerHandle {
+    arn: String,
+    address: SocketAddr,
+    counts: Arc<Counts>,
+}
+
+impl BalancerHandle {
+    /// Its ARN.
+    pub fn arn(&self) -> &str {
+        &self.arn
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its URL, without a slash at the end.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Requests it took so far.
+    pub fn requests(&self) -> u64 {
+        self.counts.requests.load(Relaxed)
+    }
+
+    /// Errors it made itself so far (502, 503, 504): `HTTPCode_ELB_5XX_Count`.
+    pub fn errors(&self) -> u64 {
+        self.counts.errors.load(Relaxed)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    requests: AtomicU64,
+    errors: AtomicU64,
+}
+
+/// Creates the balancer and serves its listener until the cloud ends.
+pub(super) fn start(
+    shared: &Arc<Shared>,
+    listener: TcpListener,
+    mut spec: BalancerSpec,
+) -> io::Result<BalancerHandle> {
+    let address = listener.local_addr()?;
+    spec.rules.sort_by_key(|rule| rule.priority);
+    let counts = Arc::new(Counts::default());
+    let (connect_timeout, idle_timeout) = (spec.connect_timeout, spec.idle_timeout);
+    let arn = shared.update(|state, _| {
+        let path = format!("app/{}/{}", spec.name, stable_hex(&spec.name));
+        let arn = state.arn(&format!("loadbalancer/{path}"));
+        let listener = format!("listener/{path}/{}", stable_hex("listener"));
+        state.balancers.push(Balancer {
+            spec,
+            arn: arn.clone(),
+            listener_arn: state.arn(&listener),
+            address,
+        });
+        arn
+    });
+    let proxy = Arc::new(Proxy {
+        shared: Arc::clone(shared),
+        arn: arn.clone(),
+        port: address.port(),
+        connect_timeout,
+        pool: Arc::new(Pool::new(idle_timeout)),
+        counts: Arc::clone(&counts),
+    });
+    let handler = move |request, peer| Arc::clone(&proxy).answer(request, peer);
+    let up = watch::Sender::new(Outage::Up);
+    shared.spawn(serve(listener, up.subscribe(), handler));
+    Ok(BalancerHandle {
+        arn,
+        address,
+        counts,
+    })
+}
+
+/// Why the balancer answers in the target's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failure {
+    NoTarget,
+    BadGateway,
+    Timeout,
+}
+
+impl Failure {
+    fn response(self) -> Response<Body> {
+        let status = match self {
+            Self::NoTarget => StatusCode::SERVICE_UNAVAILABLE,
+            Self::BadGateway => StatusCode::BAD_GATEWAY,
+            Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        };
+        let mut response = Response::new(full(format!("<html><h1>{status}</h1></html>\n")));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(SERVER, HeaderValue::from_static("awselb/2.0"));
+        headers.insert("content-type", HeaderValue::from_static("text/html"));
+        response
+    }
+}
+
+struct Proxy {
+    shared: Arc<Shared>,
+    arn: String,
+    port: u16,
+    connect_timeout: Duration,
+    pool: Arc<Pool>,
+    counts: Arc<Counts>,
+}
+
+impl Proxy {
+    async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        peer: SocketAddr,
+    ) -> Response<Body> {
+        self.counts.requests.fetch_add(1, Relaxed);
+        self.forward(request, peer).await.unwrap_or_else(|failure| {
+            self.counts.errors.fetch_add(1, Relaxed);
+            failure.response()
+        })
+    }
+
+    async fn forward(
+        &self,
+        request: Request<Incoming>,
+        peer: SocketAddr,
+    ) -> Result<Response<Body>, Failure> {
+        let target = {
+            let mut state = self.shared.lock();
+            state.route(&self.arn, request.uri().path(), Instant::now())
+        };
+        let target = target.ok_or(Failure::NoTarget)?;
+        let mut request = self.rewrite(request, peer);
+        let idle = self.pool.idle_timeout;
+
+        let (mut sender, response) = loop {
+            let pooled = self.pool.take(target);
+            let was_pooled = pooled.is_some();
+            let mut sender = match pooled {
+                Some(sender) => sender,
+                None => self.connect(target).await?,
+            };
+            match tokio::time::timeout(idle, sender.try_send_request(request)).await {
+                Err(_) => return Err(Failure::Timeout),
+                Ok(Ok(response)) => break (sender, response),
+                // Not a byte of it was written: the target had closed the idle connection before.
+                // A balancer that had noticed would not have chosen it. One that was written on
+                // is lost, as on AWS.
+                Ok(Err(mut error)) => match error.take_message() {
+                    Some(unsent) if was_pooled => request = unsent,
+                    _ => return Err(Failure::BadGateway),
+                },
+            }
+        };
+
+        let (mut head, body) = response.into_parts();
+        strip_hop_by_hop(&mut head.headers);
+        head.version = Version::HTTP_11;
+        let pool = Arc::clone(&self.pool);
+        // Ready again once the body was read to its end; an error if it never was.
+        self.shared.spawn(async move {
+            if sender.ready().await.is_ok() {
+                pool.give_back(target, sender);
+            }
+        });
+        Ok(Response::from_parts(
+            head,
+            TimedBody::new(body, idle).boxed(),
+        ))
+    }
+
+    /// The request as the target gets it.
+    fn rewrite(&self, request: Request<Incoming>, peer: SocketAddr) -> Request<Body> {
+        let (mut head, body) = request.into_parts();
+        strip_hop_by_hop(&mut head.headers);
+        if !head.headers.contains_key(HOST)
+            && let Some(authority) = head.uri.authority()
+            && let Ok(host) = HeaderValue::from_str(authority.as_str())
+        {
+            head.headers.insert(HOST, host);
+        }
+        let path = head.uri.path_and_query().cloned();
+        head.uri = path.map_or_else(|| Uri::from_static("/"), Uri::from);
+        head.version = Version::HTTP_11;
+
+        let earlier = head.headers.get_all("x-forwarded-for").iter();
+        let mut chain: Vec<String> = earlier
+            .filter_map(|value| value.to_str().ok().map(str::to_owned))
+            .collect();
+        chain.push(peer.ip().to_string());
+        let mut set = |name, value: &str| {
+            if let Ok(value) = HeaderValue::from_str(value) {
+                head.headers.insert(HeaderName::from_static(name), value);
+            }
+        };
+        set("x-forwarded-for", &chain.join(", "));
+        set("x-forwarded-proto", "http");
+        set("x-forwarded-port", &self.port.to_string());
+        Request::from_parts(head, TimedBody::new(body, self.pool.idle_timeout).boxed())
+    }
+
+    async fn connect(&self, target: SocketAddr) -> Result<SendRequest<Body>, Failure> {
+        let connecting = TcpStream::connect(target);
+        let stream = match tokio::time::timeout(self.connect_timeout, connecting).await {
+            Err(_) => return Err(Failure::Timeout),
+            Ok(Err(_)) => return Err(Failure::BadGateway),
+            Ok(Ok(stream)) => stream,
+        };
+        let _ = stream.set_nodelay(true);
+        let (sender, connection) = hyper::client::conn::http1::Builder::new()
+            .max_buf_size(32 * 1024)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|_| Failure::BadGateway)?;
+        self.shared.spawn(async move {
+            // How it ends shows in the exchange it carries.
+            let _ = connection.await;
+        });
+        Ok(sender)
+    }
+}
+
+/// Removes what is between two neighbours only, what `Connection` names included.
+fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<String> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|name| name.trim().to_ascii_lowercase())
+        .collect();
+    let fixed = [
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    for name in named.iter().map(String::as_str).chain(fixed) {
+        headers.remove(name);
+    }
+}
+
+/// Connections kept for one target; more than that are closed after use.
+const MAX_IDLE: usize = 256;
+
+/// One target's idle connections, the last used at the end.
+#[derive(Default)]
+struct Idle {
+    kept: Vec<(SendRequest<Body>, Instant)>,
+    /// Whether a task will close what becomes too old.
+    watched: bool,
+}
+
+/// Idle connections to the targets.
+struct Pool {
+    idle: Mutex<HashMap<SocketAddr, Idle>>,
+    idle_timeout: Duration,
+}
+
+impl Pool {
+    fn new(idle_timeout: Duration) -> Self {
+        Self {
+            idle: Mutex::default(),
+            idle_timeout,
+        }
+    }
+
+    /// The connection that was used last and is still good.
+    fn take(&self, target: SocketAddr) -> Option<SendRequest<Body>> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = &mut idle.get_mut(&target)?.kept;
+        let now = Instant::now();
+        while let Some((sender, since)) = kept.pop() {
+            if sender.is_ready() && now - since < self.idle_timeout {
+                return Some(sender);
+            }
+        }
+        None
+    }
+
+    fn give_back(self: &Arc<Self>, target: SocketAddr, sender: SendRequest<Body>) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = idle.entry(target).or_default();
+        if entry.kept.len() == MAX_IDLE {
+            return;
+        }
+        entry.kept.push((sender, Instant::now()));
+        if !entry.watched {
+            entry.watched = true;
+            tokio::spawn(Self::close_idle(Arc::downgrade(self), target));
+        }
+    }
+
+    /// Closes a target's connections when their time is over, so that an idle balancer does not
+    /// hold them for ever. Ends when none is left.
+    async fn close_idle(pool: Weak<Self>, target: SocketAddr) {
+        loop {
+            let Some(next) = pool.upgrade().and_then(|pool| pool.expire(target)) else {
+                return;
+            };
+            tokio::time::sleep_until(next).await;
+        }
+    }
+
+    /// Drops what is over; when to look again, if anything is left.
+    fn expire(&self, target: SocketAddr) -> Option<Instant> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = idle.get_mut(&target)?;
+        let now = Instant::now();
+        let limit = self.idle_timeout;
+        entry
+            .kept
+            .retain(|(sender, since)| !sender.is_closed() && now - *since < limit);
+        let next = entry.kept.iter().map(|(_, since)| *since + limit).min();
+        entry.watched = next.is_some();
+        next
+    }
+}
+
+/// A body that fails when no byte of it comes for some time.
+struct TimedBody {
+    inner: Incoming,
+    limit: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl TimedBody {
+    fn new(inner: Incoming, limit: Duration) -> Self {
+        Self {
+            inner,
+            limit,
+            timer: None,
+        }
+    }
+}
+
+impl hyper::body::Body for TimedBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) {
+            self.timer = None;
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        // Made only when there is something to wait for: most bodies come at once.
+        let limit = self.limit;
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        ready!(timer.as_mut().poll(cx));
+        let silent = io::Error::new(io::ErrorKind::TimedOut, "the body stopped coming");
+        Poll::Ready(Some(Err(silent.into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

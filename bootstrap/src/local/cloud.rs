@@ -1,0 +1,561 @@
+//! The cloud's state and the handle that tests and `launch --local` hold on it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::balancer::{Balancer, BalancerHandle, BalancerSpec};
+use super::ec2::{Credentials, Instance, InstanceHandle, InstanceSpec, InstanceState};
+use super::groups::{Target, TargetGroup, TargetGroupSpec, TargetHealth, TargetType};
+use super::http::{Outage, serve};
+use super::ids::{random_hex, stable_hex};
+use super::throttle::{Buckets, Throttle};
+use super::{api, balancer, elbv2, health, imds};
+
+/// How a cloud is set up.
+#[derive(Clone, Debug)]
+pub struct CloudOptions {
+    /// Its only region.
+    pub region: String,
+    /// The account that owns everything.
+    pub account: String,
+    /// The VPC that everything is in unless told otherwise.
+    pub vpc: String,
+    /// Where the ELBv2 and EC2 endpoint listens; port 0 picks a free one.
+    pub endpoint: SocketAddr,
+    /// The API's throttle at the start.
+    pub throttle: Throttle,
+    /// How long a new target is shown as `Elb.RegistrationInProgress`.
+    pub registration_time: Duration,
+    /// How long a balancer may go on sending new requests to a target that was deregistered.
+    /// Two seconds; up to 17 have been reported of AWS.
+    pub late_requests: Duration,
+    /// How long an instance's credentials last.
+    pub credentials_lifetime: Duration,
+}
+
+impl Default for CloudOptions {
+    fn default() -> Self {
+        Self {
+            region: "us-east-1".to_owned(),
+            account: "123456789012".to_owned(),
+            vpc: "vpc-0a1b2c3d4e5f60718".to_owned(),
+            endpoint: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            throttle: Throttle::default(),
+            registration_time: Duration::from_millis(200),
+            late_requests: Duration::from_secs(2),
+            credentials_lifetime: Duration::from_secs(6 * 3600),
+        }
+    }
+}
+
+/// What an action does instead of its work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It is denied, as without the IAM permission.
+    Deny,
+    /// It fails with this status (500 and up) without taking effect.
+    Fail(u16),
+    /// It fails with this error code and HTTP status 400.
+    Error(String),
+}
+
+/// A call of the API, as it was answered.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Since the cloud's start.
+    pub at: Duration,
+    /// The wall clock.
+    pub time: SystemTime,
+    /// Such as `RegisterTargets`.
+    pub action: String,
+    /// The instance whose credentials signed it; `None` for the operator and for strangers.
+    pub instance: Option<String>,
+    /// All parameters but `Action` and `Version`, sorted by name.
+    pub parameters: Vec<(String, String)>,
+    /// The error code it was answered with; `None` is success.
+    pub error: Option<String>,
+}
+
+impl Call {
+    /// Whether it changes registrations.
+    pub fn is_change(&self) -> bool {
+        ["RegisterTargets", "DeregisterTargets"].contains(&self.action.as_str())
+    }
+}
+
+/// A change of what is shown of a target.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// Since the cloud's start.
+    pub at: Duration,
+    /// The wall clock.
+    pub time: SystemTime,
+    /// The target group's name.
+    pub group: String,
+    /// The target's id.
+    pub target: String,
+    /// The target's port.
+    pub port: u16,
+    /// What was shown before; `unused`, `Target.NotRegistered` if nothing.
+    pub from: TargetHealth,
+    /// What is shown from now on.
+    pub to: TargetHealth,
+}
+
+/// A target and what is shown of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetStatus {
+    /// The target's id.
+    pub id: String,
+    /// The target's port.
+    pub port: u16,
+    /// What is shown of it.
+    pub health: TargetHealth,
+}
+
+/// Calls and events that are kept; the oldest go first.
+const LOG_LENGTH: usize = 20_000;
+
+/// Everything that exists in the cloud.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) options: CloudOptions,
+    pub(super) started: Instant,
+    pub(super) instances: BTreeMap<String, Instance>,
+    pub(super) groups: Vec<TargetGroup>,
+    pub(super) balancers: Vec<Balancer>,
+    pub(super) operator: Credentials,
+    pub(super) buckets: Buckets,
+    pub(super) faults: BTreeMap<String, Fault>,
+    calls: VecDeque<Call>,
+    events: VecDeque<Event>,
+    unwatched: Vec<health::Watched>,
+    next_serial: u64,
+}
+
+impl State {
+    /// An ARN of ELBv2.
+    pub(super) fn arn(&self, resource: &str) -> String {
+        let CloudOptions {
+            region, account, ..
+        } = &self.options;
+        format!("arn:aws:elasticloadbalancing:{region}:{account}:{resource}")
+    }
+
+    /// A target group by name or ARN.
+    pub(super) fn group(&mut self, name_or_arn: &str) -> Option<&mut TargetGroup> {
+        self.groups
+            .iter_mut()
+            .find(|group| group.arn == name_or_arn || group.spec.name == name_or_arn)
+    }
+
+    /// Registers a target, or brings it back from draining.
+    pub(super) fn register(&mut self, arn: &str, id: &str, address: SocketAddr, now: Instant) {
+        let registering = self.options.registration_time;
+        let serial = self.next_serial;
+        let Some(group) = self.group(arn) else { return };
+        if let Some(known) = group.target(id, address.port()) {
+            known.register_again(now, registering);
+            return;
+        }
+        let mut target = Target::new(id, address, now, registering);
+        target.serial = serial;
+        group.targets.push(target);
+        let watched = health::Watched::new(arn, serial);
+        self.unwatched.push(watched);
+        self.next_serial += 1;
+    }
+
+    /// Deregisters a target; `false` if none has this id and port.
+    pub(super) fn deregister(&mut self, arn: &str, id: &str, port: u16, now: Instant) -> bool {
+        let late = self.options.late_requests;
+        let Some(group) = self.group(arn) else {
+            return false;
+        };
+        let delay = group.spec.deregistration_delay;
+        let target = group.target(id, port);
+        target
+            .map(|target| target.deregister(now, delay, late))
+            .is_some()
+    }
+
+    /// The target group that a request for this path goes to, and the target whose turn it is.
+    pub(super) fn route(&mut self, balancer: &str, path: &str, now: Instant) -> Option<SocketAddr> {
+        let found = self.balancers.iter_mut().find(|b| b.arn == balancer)?;
+        let arn = found.forward(path).next()?;
+        self.group(&arn)?.pick(now)
+    }
+
+    /// Logs a call.
+    pub(super) fn log(&mut self, call: Call) {
+        if self.calls.len() == LOG_LENGTH {
+            self.calls.pop_front();
+        }
+        self.calls.push_back(call);
+    }
+
+    /// Works out anew what is shown of each target and logs what changed; whether anything did.
+    pub(super) fn refresh(&mut self, now: Instant) -> bool {
+        let mut events = Vec::new();
+        for group in &mut self.groups {
+            let users = self.balancers.iter().filter(|b| b.uses(&group.arn));
+            let zones: Vec<&str> = users.flat_map(Balancer::zones).collect();
+            let TargetGroup { spec, targets, .. } = group;
+            targets.retain_mut(|target| {
+                let instance = match spec.target_type {
+                    TargetType::Instance => self.instances.get(&target.id),
+                    TargetType::Ip => self.instances.values().find(|instance| {
+                        instance.state != InstanceState::Terminated
+                            && IpAddr::V4(instance.spec.address) == target.address.ip()
+                    }),
+                };
+                let instance = instance.filter(|i| i.state != InstanceState::Terminated);
+                let drained = target.drained_at().is_some_and(|until| until <= now);
+                let health = match instance {
+                    None => TargetHealth::not_registered(),
+                    Some(_) if drained => TargetHealth::not_registered(),
+                    Some(_) if target.is_draining() => target.health(),
+                    Some(i) if i.state != InstanceState::Running => TargetHealth::invalid_state(),
+                    Some(_) if zones.is_empty() => TargetHealth::group_not_in_use(),
+                    Some(i) if !zones.contains(&i.spec.zone.as_str()) => {
+                        TargetHealth::zone_not_enabled()
+                    }
+                    Some(_) => target.health(),
+                };
+                if health.reason != Some("Target.NotRegistered")
+                    && health.state == super::groups::TargetState::Unused
+                {
+                    target.forget_checks(now);
+                }
+                let stays = health.reason != Some("Target.NotRegistered");
+                if target.shown.as_ref() != Some(&health) {
+                    let before = target.shown.replace(health.clone());
+                    events.push(Event {
+                        at: now - self.started,
+                        time: SystemTime::now(),
+                        group: spec.name.clone(),
+                        target: target.id.clone(),
+                        port: target.port,
+                        from: before.unwrap_or_else(TargetHealth::not_registered),
+                        to: health,
+                    });
+                }
+                stays
+            });
+        }
+        let changed = !events.is_empty();
+        self.events.extend(events);
+        while self.events.len() > LOG_LENGTH {
+            self.events.pop_front();
+        }
+        changed
+    }
+}
+
+/// What the cloud's tasks share. They hold it alive, so it does not end them: [`Cloud`] does.
+pub(super) struct Shared {
+    state: Mutex<State>,
+    changed: watch::Sender<u64>,
+    tasks: Mutex<Option<JoinSet<()>>>,
+    endpoint: SocketAddr,
+}
+
+impl Shared {
+    /// The state. Never held over an await.
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        // State is changed in small steps that do not panic half-way; go on with what is there.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the state, then brings everything that follows from it up to date.
+    pub(super) fn update<R>(self: &Arc<Self>, change: impl FnOnce(&mut State, Instant) -> R) -> R {
+        let result = self.update_quietly(change);
+        self.changed.send_modify(|version| *version += 1);
+        result
+    }
+
+    /// The same, but those who wait for changes hear of it only if a target's health changed.
+    pub(super) fn update_quietly<R>(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut State, Instant) -> R,
+    ) -> R {
+        let now = Instant::now();
+        let (result, changed, unwatched) = {
+            let mut state = self.lock();
+            let result = change(&mut state, now);
+            let changed = state.refresh(now);
+            (result, changed, std::mem::take(&mut state.unwatched))
+        };
+        for watched in unwatched {
+            self.spawn(health::watch(Arc::clone(self), watched));
+        }
+        if changed {
+            self.changed.send_modify(|version| *version += 1);
+        }
+        result
+    }
+
+    /// A receiver that hears of every change.
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Runs a task until the cloud ends.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tasks) = tasks.as_mut() {
+            while tasks.try_join_next().is_some() {}
+            tasks.spawn(task);
+        }
+    }
+
+    /// The URL of the ELBv2 and EC2 endpoint.
+    pub(super) fn endpoint_url(&self) -> String {
+        format!("http://{}", self.endpoint)
+    }
+}
+
+/// A running local cloud. Dropping it closes all its listeners and connections.
+pub struct Cloud {
+    shared: Arc<Shared>,
+    endpoint_outage: watch::Sender<Outage>,
+}
+
+impl std::fmt::Debug for Cloud {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cloud")
+            .field("endpoint", &self.endpoint())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Cloud {
+    fn drop(&mut self) {
+        let mut tasks = self
+            .shared
+            .tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let ended = tasks.take();
+        drop(tasks);
+        drop(ended);
+    }
+}
+
+impl Cloud {
+    /// Starts a cloud with nothing in it. Its tasks run on the current runtime.
+    ///
+    /// # Errors
+    /// The endpoint's address cannot be listened on.
+    pub async fn start(options: CloudOptions) -> io::Result<Self> {
+        let listener = TcpListener::bind(options.endpoint).await?;
+        let now = Instant::now();
+        let state = State {
+            started: now,
+            instances: BTreeMap::new(),
+            groups: Vec::new(),
+            balancers: Vec::new(),
+            operator: Credentials::long_term(),
+            buckets: Buckets::new(options.throttle, now),
+            faults: BTreeMap::new(),
+            calls: VecDeque::new(),
+            events: VecDeque::new(),
+            unwatched: Vec::new(),
+            next_serial: 0,
+            options,
+        };
+        let shared = Arc::new(Shared {
+            state: Mutex::new(state),
+            changed: watch::Sender::new(0),
+            tasks: Mutex::new(Some(JoinSet::new())),
+            endpoint: listener.local_addr()?,
+        });
+        let endpoint_outage = watch::Sender::new(Outage::Up);
+        let handler = {
+            let shared = Arc::clone(&shared);
+            move |request, _| api::answer(Arc::clone(&shared), request)
+        };
+        shared.spawn(serve(listener, endpoint_outage.subscribe(), handler));
+        Ok(Self {
+            shared,
+            endpoint_outage,
+        })
+    }
+
+    /// Where the ELBv2 and EC2 endpoint listens.
+    pub fn endpoint(&self) -> SocketAddr {
+        self.shared.endpoint
+    }
+
+    /// The endpoint's URL.
+    pub fn endpoint_url(&self) -> String {
+        self.shared.endpoint_url()
+    }
+
+    /// Credentials without session token that may call everything, for checks by hand.
+    pub fn operator(&self) -> Credentials {
+        self.shared.lock().operator.clone()
+    }
+
+    /// Creates a target group and returns its ARN.
+    pub fn create_target_group(&self, spec: TargetGroupSpec) -> String {
+        self.shared.update(|state, _| {
+            let hex = stable_hex(&spec.name);
+            let arn = state.arn(&format!("targetgroup/{}/{hex}", spec.name));
+            let vpc = spec
+                .vpc
+                .clone()
+                .unwrap_or_else(|| state.options.vpc.clone());
+            state.groups.push(TargetGroup::new(spec, arn.clone(), vpc));
+            arn
+        })
+    }
+
+    /// Creates a balancer with its listener; it takes requests at once.
+    ///
+    /// # Errors
+    /// The address cannot be listened on.
+    pub async fn create_balancer(&self, spec: BalancerSpec) -> io::Result<BalancerHandle> {
+        let listener = TcpListener::bind(spec.listen).await?;
+        balancer::start(&self.shared, listener, spec)
+    }
+
+    /// Runs an instance: a name, credentials and a metadata service. Its agent is another
+    /// program's matter.
+    ///
+    /// # Errors
+    /// The metadata service's address cannot be listened on.
+    pub async fn run_instance(&self, mut spec: InstanceSpec) -> io::Result<InstanceHandle> {
+        let listener = TcpListener::bind(spec.imds).await?;
+        let imds = listener.local_addr()?;
+        let id = spec
+            .id
+            .take()
+            .unwrap_or_else(|| format!("i-0{}", random_hex(16)));
+        let imds_outage = watch::Sender::new(Outage::Up);
+        let outage = imds_outage.subscribe();
+        let handle = InstanceHandle {
+            shared: Arc::clone(&self.shared),
+            id: id.clone(),
+            address: spec.address,
+            imds,
+        };
+        self.shared.update(|state, _| {
+            let vpc = spec
+                .vpc
+                .clone()
+                .unwrap_or_else(|| state.options.vpc.clone());
+            let instance = Instance {
+                id: id.clone(),
+                spec,
+                vpc,
+                state: InstanceState::Running,
+                launched: SystemTime::now(),
+                credentials: Vec::new(),
+                spot: None,
+                rebalance: None,
+                lifecycle: None,
+                imds_outage,
+            };
+            state.instances.insert(id.clone(), instance);
+        });
+        let service = Arc::new(imds::Service::new(Arc::clone(&self.shared), id));
+        let handler = move |request, _| Arc::clone(&service).answer(request);
+        self.shared.spawn(serve(listener, outage, handler));
+        Ok(handle)
+    }
+
+    /// A handle on a running instance by its id.
+    pub fn stop_instance(&self, instance: &InstanceHandle) {
+        instance.stop();
+    }
+
+    /// What is shown of each target of a group (name or ARN), in order of registration.
+    pub fn target_health(&self, group: &str) -> Vec<TargetStatus> {
+        self.shared.update_quietly(|state, now| {
+            state.refresh(now);
+            let group = state.group(group);
+            group
+                .map(|group| elbv2::statuses(group))
+                .unwrap_or_default()
+        })
+    }
+
+    /// What is shown of one target; `unused`, `Target.NotRegistered` if it is not registered.
+    pub fn health_of(&self, group: &str, id: &str, port: u16) -> TargetHealth {
+        let targets = self.target_health(group);
+        let found = targets.into_iter().find(|t| t.id == id && t.port == port);
+        found.map_or_else(TargetHealth::not_registered, |target| target.health)
+    }
+
+    /// Deregisters a target by hand, as from the console; whether it was registered.
+    pub fn deregister(&self, group: &str, id: &str, port: u16) -> bool {
+        self.shared
+            .update(|state, now| state.deregister(group, id, port, now))
+    }
+
+    /// Sets the API's throttle; its buckets are full again.
+    pub fn throttle(&self, throttle: Throttle) {
+        self.shared
+            .update(|state, now| state.buckets = Buckets::new(throttle, now));
+    }
+
+    /// Sets or ends an action's fault.
+    pub fn set_fault(&self, action: &str, fault: Option<Fault>) {
+        self.shared.update(|state, _| match fault {
+            Some(fault) => state.faults.insert(action.to_owned(), fault),
+            None => state.faults.remove(action),
+        });
+    }
+
+    /// Puts the ELBv2 and EC2 endpoint out of order, or back.
+    pub fn set_endpoint_outage(&self, outage: Outage) {
+        self.endpoint_outage.send_replace(outage);
+    }
+
+    /// The calls that were answered, oldest first, the last twenty thousand.
+    pub fn calls(&self) -> Vec<Call> {
+        self.shared.lock().calls.iter().cloned().collect()
+    }
+
+    /// The changes of targets' health, oldest first, the last twenty thousand.
+    pub fn events(&self) -> Vec<Event> {
+        self.shared.lock().events.iter().cloned().collect()
+    }
+
+    /// Hears of every call and change; what changed is for the receiver to look up.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.shared.changes()
+    }
+
+    /// Waits until a condition on the cloud holds, looking again at every call and change;
+    /// `false` if it did not within the limit.
+    pub async fn wait_until(
+        &self,
+        limit: Duration,
+        mut condition: impl FnMut(&Self) -> bool,
+    ) -> bool {
+        let mut changes = self.changes();
+        let wait = async {
+            loop {
+                changes.borrow_and_update();
+                if condition(self) {
+                    return true;
+                }
+                if changes.changed().await.is_err() {
+                    return false;
+                }
+            }
+        };
+        tokio::time::timeout(limit, wait).await.unwrap_or(false)
+    }
+}

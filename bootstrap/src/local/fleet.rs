@@ -1,0 +1,315 @@
+//! A whole fleet in a local cloud, each instance a process of the real agent.
+
+use std::ffi::OsString;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{
+    AgentCommand, AgentProcess, BalancerHandle, BalancerSpec, Cloud, CloudOptions, Forward,
+    HealthCheck, InstanceHandle, InstanceSpec, Rule, TargetGroupSpec, TargetHealth, TargetState,
+    stable_hex,
+};
+use crate::fleet::{Fleet, Group};
+
+/// How a fleet is run on this machine.
+#[derive(Clone, Debug)]
+pub struct LocalOptions {
+    /// The agent's binary.
+    pub agent: PathBuf,
+    /// Further arguments for each agent.
+    pub agent_arguments: Vec<OsString>,
+    /// The folder that gets a folder for each instance.
+    pub folder: PathBuf,
+    /// The balancer's port on 127.0.0.1; 0 picks a free one.
+    pub port: u16,
+    /// The port each agent serves on, at its own address.
+    pub instance_port: u16,
+    /// How long an agent must have been without requests before it goes.
+    pub drain_quiet: Duration,
+    /// From one health check to the next; `None` is a thirtieth of the fleet's.
+    pub health_interval: Option<Duration>,
+    /// The rest of the cloud's options; the region is the fleet's.
+    pub cloud: CloudOptions,
+}
+
+impl LocalOptions {
+    /// The defaults of `launch --local`.
+    pub fn new(agent: PathBuf, folder: PathBuf) -> Self {
+        Self {
+            agent,
+            agent_arguments: Vec::new(),
+            folder,
+            port: 8080,
+            instance_port: 8080,
+            // Longer than the balancer's late requests (2 s), which could come to a closed port.
+            drain_quiet: Duration::from_secs(3),
+            health_interval: None,
+            cloud: CloudOptions::default(),
+        }
+    }
+}
+
+/// Why a fleet does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum LocalError {
+    /// The balancer's port is taken.
+    #[error("{0} is taken, by another launch perhaps; choose another port with --port")]
+    BalancerTaken(SocketAddr),
+    /// An instance's address is taken.
+    #[error(
+        "{0}, an instance's address, is taken; choose others with --port (they follow from it) or --instance-port"
+    )]
+    InstanceTaken(SocketAddr),
+    /// More instances than a port has addresses for.
+    #[error(
+        "{0} instances are more than the {MAX_INSTANCES} that one machine is given addresses for"
+    )]
+    TooMany(usize),
+    /// Anything else of the system's.
+    #[error("{what}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl LocalError {
+    /// Says what was tried.
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Io { what, source }
+    }
+}
+
+/// Host numbers 10 to 254.
+const MAX_INSTANCES: usize = 245;
+
+/// One instance of a running fleet.
+#[derive(Debug)]
+pub struct Member {
+    /// The instance in the cloud.
+    pub instance: InstanceHandle,
+    /// Its process.
+    pub agent: AgentProcess,
+    /// How the process was started.
+    pub command: AgentCommand,
+    /// Its group's name.
+    pub group: String,
+    /// Its cluster; `None` if its group has no path.
+    pub cluster: Option<String>,
+    /// Its target group's name.
+    pub target_group: String,
+    /// Where it serves.
+    pub address: SocketAddr,
+}
+
+/// A fleet that runs on this machine. Dropping it kills the agents and ends the cloud.
+#[derive(Debug)]
+pub struct LocalFleet {
+    /// The agents, in the order of the fleet's groups. Dropped before the cloud.
+    pub members: Vec<Member>,
+    /// The balancer.
+    pub balancer: BalancerHandle,
+    /// The cloud.
+    pub cloud: Cloud,
+}
+
+impl LocalFleet {
+    /// Starts the cloud, then an agent for each instance; returns without waiting for health.
+    /// See [`AgentCommand::spawn`] for the thread to call this from.
+    ///
+    /// # Errors
+    /// An address is taken, or a process cannot be started. Nothing is left running.
+    pub async fn start(fleet: &Fleet, options: &LocalOptions) -> Result<Self, LocalError> {
+        if fleet.instances() > MAX_INSTANCES {
+            return Err(LocalError::TooMany(fleet.instances()));
+        }
+        let cloud = CloudOptions {
+            region: fleet.region.clone(),
+            ..options.cloud.clone()
+        };
+        let cloud = Cloud::start(cloud)
+            .await
+            .map_err(LocalError::io("cannot open the cloud's endpoint"))?;
+        let balancer = balancer(&cloud, fleet, options).await?;
+        let mut members = Vec::new();
+        for group in &fleet.groups {
+            for index in 0..group.count {
+                let number = members.len();
+                let address = instance_address(balancer.address().port(), number);
+                let address = SocketAddr::from((address, options.instance_port));
+                let name = format!("{}/{}/{index}", fleet.name, group.name);
+                let zone = &fleet.zones[number % fleet.zones.len()];
+                let spec = instance(fleet, group, &name, zone, address);
+                members.push(start_member(&cloud, fleet, group, options, spec, address).await?);
+            }
+        }
+        Ok(Self {
+            members,
+            balancer,
+            cloud,
+        })
+    }
+
+    /// What the balancer thinks of a member.
+    pub fn health(&self, member: &Member) -> TargetHealth {
+        self.cloud.health_of(
+            &member.target_group,
+            member.instance.id(),
+            member.address.port(),
+        )
+    }
+
+    /// How many members are healthy.
+    pub fn healthy(&self) -> usize {
+        let is_healthy = |member: &&Member| self.health(member).state == TargetState::Healthy;
+        self.members.iter().filter(is_healthy).count()
+    }
+}
+
+/// A loopback address for each instance, from the balancer's port, so that two fleets on one
+/// machine never meet: 8080 is 0x1f90, its instances are 127.31.144.10 and up. A port is not zero,
+/// so none of them is in 127.0.0.x, where everything else lives.
+fn instance_address(port: u16, number: usize) -> Ipv4Addr {
+    let [high, low] = port.to_be_bytes();
+    let host = u8::try_from(10 + number).unwrap_or(u8::MAX);
+    Ipv4Addr::new(127, high, low, host)
+}
+
+async fn balancer(
+    cloud: &Cloud,
+    fleet: &Fleet,
+    options: &LocalOptions,
+) -> Result<BalancerHandle, LocalError> {
+    // A thirtieth: AWS's 30 s become one second, so that a demo does not take minutes.
+    let shortest = Duration::from_millis(200);
+    let shortened = (fleet.health_check.interval / 30).max(shortest);
+    let interval = options.health_interval.unwrap_or(shortened);
+    let mut weights = Vec::new();
+    let mut rules = Vec::new();
+    for (group, priority) in fleet.groups.iter().zip(1..) {
+        let arn = cloud.create_target_group(TargetGroupSpec {
+            health_check: HealthCheck {
+                path: fleet.health_check.path.clone(),
+                interval,
+                timeout: fleet.health_check.timeout.min(interval),
+                healthy_threshold: fleet.health_check.healthy,
+                unhealthy_threshold: fleet.health_check.unhealthy,
+            },
+            deregistration_delay: fleet.deregistration_delay,
+            ..TargetGroupSpec::new(fleet.target_group(group), options.instance_port)
+        });
+        if group.paths {
+            rules.push(Rule {
+                priority,
+                paths: vec![format!("/{}", group.name), format!("/{}/*", group.name)],
+                forward: Forward::to(arn.clone()),
+            });
+        }
+        weights.push((arn, group.weight));
+    }
+    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, options.port));
+    let spec = BalancerSpec {
+        listen,
+        zones: fleet.zones.clone(),
+        rules,
+        ..BalancerSpec::new(fleet.name.clone(), Forward::weighted(weights))
+    };
+    cloud
+        .create_balancer(spec)
+        .await
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::AddrInUse => LocalError::BalancerTaken(listen),
+            _ => LocalError::io(format!("cannot listen on {listen}"))(error),
+        })
+}
+
+fn instance(
+    fleet: &Fleet,
+    group: &Group,
+    name: &str,
+    zone: &str,
+    address: SocketAddr,
+) -> InstanceSpec {
+    let host = match address.ip() {
+        std::net::IpAddr::V4(host) => host,
+        std::net::IpAddr::V6(_) => Ipv4Addr::LOCALHOST,
+    };
+    let spec = InstanceSpec {
+        id: Some(format!("i-0{}", stable_hex(name))),
+        instance_type: group.instance_type.clone(),
+        zone: zone.to_owned(),
+        image: fleet.image.clone(),
+        ..InstanceSpec::new(host)
+    };
+    let spec = spec
+        .tag(instance_tags::FLEET, &fleet.name)
+        .tag(instance_tags::TARGET_GROUP, fleet.target_group(group))
+        .tag(instance_tags::ROOT, group.root.as_str());
+    match group.paths {
+        true => spec.tag(instance_tags::CLUSTER, &group.name),
+        false => spec,
+    }
+}
+
+async fn start_member(
+    cloud: &Cloud,
+    fleet: &Fleet,
+    group: &Group,
+    options: &LocalOptions,
+    spec: InstanceSpec,
+    address: SocketAddr,
+) -> Result<Member, LocalError> {
+    // Found out here, not from the agent's log. The agent binds it itself, a moment later.
+    match std::net::TcpListener::bind(address) {
+        Ok(free) => drop(free),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            return Err(LocalError::InstanceTaken(address));
+        }
+        Err(error) => return Err(LocalError::io(format!("cannot listen on {address}"))(error)),
+    }
+    let instance = cloud
+        .run_instance(spec)
+        .await
+        .map_err(LocalError::io(format!("no metadata service for {address}")))?;
+    let mut environment = instance.agent_environment();
+    // By environment, so that --agent-arg=--drain-quiet=… can still override it.
+    let quiet = format!("{}ms", options.drain_quiet.as_millis());
+    environment.push(("INSTANCE_AGENT_DRAIN_QUIET".to_owned(), quiet));
+    let command = AgentCommand {
+        binary: options.agent.clone(),
+        listen: address,
+        folder: options.folder.join(instance.id()),
+        environment,
+        arguments: options.agent_arguments.clone(),
+    };
+    let binary = options.agent.display();
+    let agent = command
+        .spawn()
+        .map_err(LocalError::io(format!("cannot start the agent {binary}")))?;
+    Ok(Member {
+        instance,
+        agent,
+        command,
+        group: group.name.clone(),
+        cluster: group.paths.then(|| group.name.clone()),
+        target_group: fleet.target_group(group),
+        address,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instances_have_addresses_of_their_own() {
+        assert_eq!(instance_address(8080, 0), Ipv4Addr::new(127, 31, 144, 10));
+        assert_eq!(instance_address(80, 244), Ipv4Addr::new(127, 0, 80, 254));
+        assert_eq!(instance_address(256, 0), Ipv4Addr::new(127, 1, 0, 10));
+    }
+}

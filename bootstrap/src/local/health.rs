@@ -1,0 +1,150 @@
+//! The prober: one task for each target, from its registration until it is gone.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::Request;
+use hyper::header::{ACCEPT_ENCODING, CONNECTION, HOST, USER_AGENT};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::cloud::{Shared, State};
+use super::groups::{HealthCheck, ProbeResult, Target, TargetState};
+
+/// What AWS's prober calls itself.
+const PROBER: &str = "ELB-HealthChecker/2.0";
+
+/// The target that a task is for.
+#[derive(Clone, Debug)]
+pub(super) struct Watched {
+    group: String,
+    serial: u64,
+}
+
+impl Watched {
+    /// The target with this serial number in the group with this ARN.
+    pub(super) fn new(arn: &str, serial: u64) -> Self {
+        Self {
+            group: arn.to_owned(),
+            serial,
+        }
+    }
+
+    fn find<'a>(&self, state: &'a mut State) -> Option<(&'a HealthCheck, &'a mut Target)> {
+        let group = state.group(&self.group)?;
+        let target = group.targets.iter_mut().find(|t| t.serial == self.serial)?;
+        Some((&group.spec.health_check, target))
+    }
+}
+
+/// What a target's task has to do now.
+enum Step {
+    /// Nothing any more.
+    Gone,
+    /// Nothing until then, or until something changes.
+    Wait(Option<Instant>),
+    /// To probe.
+    Probe(SocketAddr, HealthCheck),
+}
+
+/// Probes a target while it is used, and sees to the end of its draining.
+pub(super) async fn watch(shared: Arc<Shared>, watched: Watched) {
+    let mut changes = shared.changes();
+    loop {
+        changes.borrow_and_update();
+        match shared.update_quietly(|state, now| step(state, &watched, now)) {
+            Step::Gone => return,
+            Step::Wait(until) => {
+                let due = async {
+                    match until {
+                        Some(until) => tokio::time::sleep_until(until).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    () = due => {}
+                    heard = changes.changed() => if heard.is_err() { return },
+                }
+            }
+            Step::Probe(address, check) => {
+                let result = probe(address, &check.path, check.timeout).await;
+                shared.update_quietly(|state, _| {
+                    if let Some((check, target)) = watched.find(state) {
+                        target.probed(result, &check.clone());
+                    }
+                });
+            }
+        }
+    }
+}
+
+fn step(state: &mut State, watched: &Watched, now: Instant) -> Step {
+    // What is shown decides whether to probe, so it must be true at this moment.
+    state.refresh(now);
+    let Some((check, target)) = watched.find(state) else {
+        return Step::Gone;
+    };
+    let is_used = target
+        .shown
+        .as_ref()
+        .is_some_and(|shown| shown.state != TargetState::Unused);
+    if !is_used {
+        return Step::Wait(target.drained_at());
+    }
+    if let Some(until) = target.registering_until(now) {
+        return Step::Wait(Some(until));
+    }
+    if now < target.next_probe {
+        let probe = target.next_probe;
+        return Step::Wait(Some(
+            target.drained_at().map_or(probe, |end| end.min(probe)),
+        ));
+    }
+    // Draining targets are probed too, so that an agent which takes probes for traffic shows.
+    target.next_probe = now + check.interval;
+    Step::Probe(target.address, check.clone())
+}
+
+/// One health check on a fresh connection.
+async fn probe(address: SocketAddr, path: &str, timeout: Duration) -> ProbeResult {
+    let exchange = async {
+        let Ok(stream) = TcpStream::connect(address).await else {
+            return ProbeResult::Failed;
+        };
+        let Ok((mut sender, connection)) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await
+        else {
+            return ProbeResult::Failed;
+        };
+        let request = Request::get(path)
+            .header(HOST, address.to_string())
+            .header(CONNECTION, "close")
+            .header(USER_AGENT, PROBER)
+            .header(ACCEPT_ENCODING, "gzip, compressed")
+            .body(Empty::<Bytes>::new());
+        let Ok(request) = request else {
+            return ProbeResult::Failed;
+        };
+        let exchange = async {
+            let response = sender.send_request(request).await.ok()?;
+            let status = response.status().as_u16();
+            let mut body = response.into_body();
+            // The body does not count, but leaving it unread would reset the target's connection.
+            while let Some(Ok(_)) = body.frame().await {}
+            drop(sender);
+            Some(status)
+        };
+        match tokio::join!(exchange, connection).0 {
+            None => ProbeResult::Failed,
+            Some(200) => ProbeResult::Pass,
+            Some(status) => ProbeResult::Status(status),
+        }
+    };
+    tokio::time::timeout(timeout, exchange)
+        .await
+        .unwrap_or(ProbeResult::Timeout)
+}

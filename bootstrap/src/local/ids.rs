@@ -1,0 +1,92 @@
+//! Ids, ARNs, secrets and times in the form AWS writes them.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// 16 hexadecimal digits that are always the same for the same text, so that a fleet's instances
+/// have the same ids at every launch and find their own folders again.
+pub(crate) fn stable_hex(text: &str) -> String {
+    // FNV-1a, then the finisher of SplitMix64: without it names that differ in their last letter
+    // get ids that look alike.
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    format!("{:016x}", hash ^ (hash >> 31))
+}
+
+/// Random hexadecimal digits. They only have to differ: nothing here guards a real secret.
+pub(super) fn random_hex(digits: usize) -> String {
+    (0..digits)
+        .map(|_| char::from_digit(fastrand::u32(0..16), 16).unwrap_or('0'))
+        .collect()
+}
+
+/// A request id as AWS forms them.
+pub(super) fn request_id() -> String {
+    let part = random_hex;
+    format!(
+        "{}-{}-{}-{}-{}",
+        part(8),
+        part(4),
+        part(4),
+        part(4),
+        part(12)
+    )
+}
+
+/// The time as `2026-01-31T23:59:59Z`. Times before 1970 are shown as 1970.
+pub(super) fn timestamp(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+    let (year, month, day) = civil(days);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// Year, month and day of a day number, in years that begin in March: the leap day comes last, so
+/// the month follows from the day of the year by one division.
+fn civil(days_since_1970: u64) -> (u64, u64, u64) {
+    let days = days_since_1970 + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 {
+        shifted + 3
+    } else {
+        shifted - 9
+    };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    (year, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_aws_writes_them() {
+        let at = |seconds| timestamp(UNIX_EPOCH + Duration::from_secs(seconds));
+        assert_eq!(at(0), "1970-01-01T00:00:00Z");
+        assert_eq!(at(951_782_400), "2000-02-29T00:00:00Z");
+        assert_eq!(at(1_709_251_199), "2024-02-29T23:59:59Z");
+        assert_eq!(at(4_107_542_400), "2100-03-01T00:00:00Z");
+    }
+
+    #[test]
+    fn ids_are_stable_and_differ() {
+        assert_eq!(
+            stable_hex("clusters/cluster1/0"),
+            stable_hex("clusters/cluster1/0")
+        );
+        assert_ne!(
+            stable_hex("clusters/cluster1/0"),
+            stable_hex("clusters/cluster1/1")
+        );
+        assert_eq!(stable_hex("x").len(), 16);
+        assert_eq!(request_id().len(), 36);
+    }
+}

@@ -1,0 +1,101 @@
+//! Clients that keep asking, and count what they get.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tokio::task::JoinSet;
+
+/// What a client asks, again and again.
+#[derive(Clone, Debug)]
+pub enum Ask {
+    /// `GET` this path.
+    Get(&'static str),
+    /// `POST` ever higher numbers to this path.
+    Post(&'static str),
+}
+
+/// Running clients.
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
+    clients: JoinSet<Vec<String>>,
+}
+
+/// What the clients got.
+#[derive(Debug)]
+pub struct Report {
+    /// Requests answered with 200.
+    pub answered: u64,
+    /// Every other outcome, in a line each.
+    pub failures: Vec<String>,
+}
+
+impl Load {
+    /// Starts clients that keep their connections and others that make a new one for each request.
+    pub fn start(base: &str, asks: &[Ask]) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let sent = Arc::new(AtomicU64::new(0));
+        let mut clients = JoinSet::new();
+        for ask in asks {
+            for idle_connections in [0, 4] {
+                let client = reqwest::Client::builder()
+                    .no_proxy()
+                    .pool_max_idle_per_host(idle_connections)
+                    .build()
+                    .expect("a client");
+                let (stop, sent) = (stop.clone(), sent.clone());
+                clients.spawn(keep_asking(client, base.to_owned(), ask.clone(), stop, sent));
+            }
+        }
+        Self { stop, sent, clients }
+    }
+
+    /// Waits until this many further requests have been answered with 200.
+    pub async fn until_answered(&self, further: u64) {
+        let from = self.sent.load(Ordering::Relaxed);
+        let answered = async || {
+            (self.sent.load(Ordering::Relaxed) >= from + further).then_some(())
+        };
+        assert!(crate::eventually(answered).await.is_some(), "the load stands still");
+    }
+
+    /// Stops the clients after their current request.
+    pub async fn stop(self) -> Report {
+        self.stop.store(true, Ordering::Relaxed);
+        let failures = self.clients.join_all().await.concat();
+        Report { answered: self.sent.load(Ordering::Relaxed), failures }
+    }
+}
+
+async fn keep_asking(
+    client: reqwest::Client,
+    base: String,
+    ask: Ask,
+    stop: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
+) -> Vec<String> {
+    let mut failures = Vec::new();
+    let mut number = 0_u64;
+    while !stop.load(Ordering::Relaxed) && failures.len() < 1000 {
+        number += 1;
+        let request = match ask {
+            Ask::Get(path) => client.get(format!("{base}{path}")),
+            Ask::Post(path) => {
+                client.post(format!("{base}{path}")).body(format!("{{\"num\": {number}}}"))
+            }
+        };
+        let outcome = async {
+            let answer = request.send().await?;
+            let status = answer.status();
+            Ok::<_, reqwest::Error>((status, answer.text().await?))
+        };
+        match outcome.await {
+            Ok((status, _)) if status.is_success() => {
+                sent.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok((status, body)) => failures.push(format!("{ask:?}: {status}: {body}")),
+            Err(error) => failures.push(format!("{ask:?}: {error:?}")),
+        }
+    }
+    failures
+}
