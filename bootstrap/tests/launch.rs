@@ -45,24 +45,19 @@ const WAITING: &str = "echo $$ > $5/new; mv $5/new $5/pid; exec sleep 600";
 
 fn pids(dir: &Path) -> Vec<u32> {
     let folders = fs::read_dir(dir).into_iter().flatten();
-    let files =
-        folders.filter_map(|entry| fs::read_to_string(entry.ok()?.path().join("state/pid")).ok());
+    let files = folders.filter_map(|entry| fs::read_to_string(entry.ok()?.path().join("state/pid")).ok());
     files.filter_map(|text| text.trim().parse().ok()).collect()
 }
 
 /// Whether a process runs; one that ended and was not waited for does not.
 fn runs(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ")
-        .is_some_and(|(_, rest)| !rest.starts_with('Z'))
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }
 
 #[test]
 fn without_local_it_says_that_aws_is_not_there_yet() {
-    let output = Command::new(env!("CARGO_BIN_EXE_bootstrap"))
-        .arg("launch")
-        .output()
-        .unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_bootstrap")).arg("launch").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(stderr(&output).lines().count(), 1, "{}", stderr(&output));
 }
@@ -77,17 +72,8 @@ fn a_fleet_that_does_not_become_healthy_exits_3_with_reasons() {
     assert_eq!(output.status.code(), Some(3), "{text}");
     assert_eq!(text.matches("Target.NotRegistered").count(), 2, "{text}");
     assert_eq!(text.matches("    this is why").count(), 2, "{text}");
-    let folder = text
-        .split("folders are in ")
-        .nth(1)
-        .unwrap()
-        .lines()
-        .next()
-        .unwrap();
-    assert!(
-        !Path::new(folder).exists(),
-        "the temporary folder is removed"
-    );
+    let folder = text.split("folders are in ").nth(1).unwrap().lines().next().unwrap();
+    assert!(!Path::new(folder).exists(), "the temporary folder is removed");
 }
 
 #[test]
@@ -98,19 +84,13 @@ fn an_agent_that_ends_early_fails_the_launch_at_once() {
     let output = bootstrap(&arguments).output().unwrap();
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{text}");
-    assert!(
-        text.contains("exit status: 7") && text.contains("    no such setting"),
-        "{text}"
-    );
+    assert!(text.contains("exit status: 7") && text.contains("    no such setting"), "{text}");
 }
 
 #[test]
 fn agents_are_told_this_fleet_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
-    let agent = agent(
-        dir.path(),
-        "echo \"$@\" > $5/arguments; env > $5/environment; exit 1",
-    );
+    let agent = agent(dir.path(), "echo \"$@\" > $5/arguments; env > $5/environment; exit 1");
     let kept = dir.path().join("kept");
     let arguments = [
         "--agent-arg=--log-level=debug",
@@ -126,9 +106,9 @@ fn agents_are_told_this_fleet_and_nothing_else() {
         .output()
         .unwrap();
     let told = |file: &str| {
-        let mut texts = fs::read_dir(&kept).unwrap().filter_map(|entry| {
-            fs::read_to_string(entry.unwrap().path().join("state").join(file)).ok()
-        });
+        let mut texts = fs::read_dir(&kept)
+            .unwrap()
+            .filter_map(|entry| fs::read_to_string(entry.unwrap().path().join("state").join(file)).ok());
         texts.find(|text| !text.is_empty()).unwrap()
     };
     let arguments = told("arguments");
@@ -164,20 +144,12 @@ fn a_taken_port_is_named_with_the_way_out() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     let mut command = Command::new(env!("CARGO_BIN_EXE_bootstrap"));
-    command
-        .args(["launch", "--local", "seed", "--agent"])
-        .arg(&agent);
+    command.args(["launch", "--local", "seed", "--agent"]).arg(&agent);
     let output = command.arg(format!("--port={port}")).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let text = stderr(&output);
-    assert!(
-        text.contains(&format!("127.0.0.1:{port} is taken")),
-        "{text}"
-    );
-    assert!(
-        text.contains("--port") && text.lines().count() == 1,
-        "{text}"
-    );
+    assert!(text.contains(&format!("127.0.0.1:{port} is taken")), "{text}");
+    assert!(text.contains("--port") && text.lines().count() == 1, "{text}");
 }
 
 #[test]
@@ -186,30 +158,15 @@ fn a_signal_takes_everything_down_and_so_does_kill_9() {
         let dir = tempfile::tempdir().unwrap();
         let agent = agent(dir.path(), WAITING);
         let kept = dir.path().join("kept");
-        let arguments = [
-            "--dir",
-            kept.to_str().unwrap(),
-            "--agent",
-            agent.to_str().unwrap(),
-        ];
+        let arguments = ["--dir", kept.to_str().unwrap(), "--agent", agent.to_str().unwrap()];
         let mut child = bootstrap(&arguments).spawn().unwrap();
         wait_for("both agents run", || pids(&kept).len() == 2);
         let again = bootstrap(&arguments).output().unwrap();
         assert_eq!(again.status.code(), Some(1));
-        assert!(
-            stderr(&again).contains("another launch uses the folder"),
-            "{}",
-            stderr(&again)
-        );
+        assert!(stderr(&again).contains("another launch uses the folder"), "{}", stderr(&again));
 
         let pid = child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args([signal, &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
         let status = child.wait().unwrap();
         assert_eq!(status.code(), (signal == "-TERM").then_some(0), "{status}");
         wait_for("no agent is left", || !pids(&kept).into_iter().any(runs));

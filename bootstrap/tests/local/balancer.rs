@@ -11,9 +11,7 @@ async fn one_target(manner: Manner) -> (Cloud, String, bootstrap::local::Balance
     let instance = instance(&cloud).await;
     let caller = Caller::instance(&cloud, &instance).await;
     let target = Target::start(manner).await;
-    caller
-        .register_healthy(&cloud, &arn, instance.id(), target.address.port())
-        .await;
+    caller.register_healthy(&cloud, &arn, instance.id(), target.address.port()).await;
     (cloud, arn, balancer, target)
 }
 
@@ -36,17 +34,12 @@ async fn paths_and_weights_lead_to_the_groups() {
         arns.push(arn);
     }
     let default = Forward::weighted(arns.iter().map(|arn| (arn.clone(), 1)));
-    let spec = BalancerSpec {
-        rules,
-        ..BalancerSpec::new("b", default)
-    };
+    let spec = BalancerSpec { rules, ..BalancerSpec::new("b", default) };
     let balancer = cloud.create_balancer(spec).await.unwrap();
     for (arn, target) in &targets {
         let instance = instance(&cloud).await;
         let caller = Caller::instance(&cloud, &instance).await;
-        caller
-            .register_healthy(&cloud, arn, instance.id(), target.address.port())
-            .await;
+        caller.register_healthy(&cloud, arn, instance.id(), target.address.port()).await;
     }
 
     let client = reqwest::Client::new();
@@ -54,33 +47,19 @@ async fn paths_and_weights_lead_to_the_groups() {
     for _ in 0..900 {
         assert_eq!(client.get(&url).send().await.unwrap().status(), 200);
     }
-    let counts: Vec<usize> = targets
-        .iter()
-        .map(|(_, target)| target.requests().len())
-        .collect();
+    let counts: Vec<usize> = targets.iter().map(|(_, target)| target.requests().len()).collect();
     assert_eq!(counts[..5], [90; 5]);
     assert_eq!(counts[5..].iter().sum::<usize>(), 450);
-    assert!(
-        counts[5..].iter().all(|count| (112..=113).contains(count)),
-        "{counts:?}"
-    );
+    assert!(counts[5..].iter().all(|count| (112..=113).contains(count)), "{counts:?}");
     for path in ["/cluster1", "/cluster1/", "/cluster1/x?y=z", "/cluster1?q"] {
-        assert_eq!(
-            get(&format!("{url}{path}")).await,
-            (200, "cluster1".to_owned()),
-            "{path}"
-        );
+        assert_eq!(get(&format!("{url}{path}")).await, (200, "cluster1".to_owned()), "{path}");
     }
     let mut others = Vec::new();
     for _ in 0..2 {
         others.push(get(&format!("{url}/cluster1x")).await.1);
     }
     others.sort();
-    assert_eq!(
-        others,
-        ["cluster1", "cluster2"],
-        "no rule matches: the default takes turns"
-    );
+    assert_eq!(others, ["cluster1", "cluster2"], "no rule matches: the default takes turns");
     assert_eq!((balancer.requests(), balancer.errors()), (906, 0));
 }
 
@@ -107,10 +86,7 @@ async fn targets_see_who_asked_and_no_hop_by_hop_headers() {
         "x-forwarded-proto: http",
         &format!("x-forwarded-port: {port}"),
     ] {
-        assert!(
-            head.contains(&format!("\r\n{line}\r\n")),
-            "{line} not in {head}"
-        );
+        assert!(head.contains(&format!("\r\n{line}\r\n")), "{line} not in {head}");
     }
     for name in ["x-private", "\r\nte:", "\r\nconnection:"] {
         assert!(!head.contains(name), "{name} in {head}");
@@ -123,20 +99,12 @@ async fn bodies_pass_and_connections_are_kept() {
     let client = reqwest::Client::new();
     let body = "7".repeat(300_000);
     for _ in 0..5 {
-        let response = client
-            .post(balancer.url())
-            .body(body.clone())
-            .send()
-            .await
-            .unwrap();
+        let response = client.post(balancer.url()).body(body.clone()).send().await.unwrap();
         assert_eq!(response.text().await.unwrap(), body);
     }
     let probes = target.heads.lock().unwrap().len() - 5;
     let connections = *target.connections.lock().unwrap();
-    assert!(
-        connections < probes + 5,
-        "{connections} connections, {probes} of them probes"
-    );
+    assert!(connections < probes + 5, "{connections} connections, {probes} of them probes");
 }
 
 #[tokio::test]
@@ -144,9 +112,7 @@ async fn an_idle_connection_that_the_target_closed_is_not_used() {
     let (_cloud, _, balancer, target) = one_target(Manner::Answer("x")).await;
     assert_eq!(get(&balancer.url()).await.0, 200);
     // Answered, then closed without a word: the next request must come on a new connection.
-    target.set(Manner::Raw(
-        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
-    ));
+    target.set(Manner::Raw("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"));
     for _ in 0..20 {
         assert_eq!(get(&balancer.url()).await, (200, "ok".to_owned()));
     }
@@ -160,9 +126,7 @@ async fn errors_are_the_balancers_own() {
     let instance = instance(&cloud).await;
     let caller = Caller::instance(&cloud, &instance).await;
     let target = Target::start(Manner::Reset).await;
-    caller
-        .register_healthy(&cloud, &arn, instance.id(), target.address.port())
-        .await;
+    caller.register_healthy(&cloud, &arn, instance.id(), target.address.port()).await;
     assert_eq!(get(&balancer.url()).await.0, 502, "reset");
     target.set(Manner::Raw("garbage\r\n\r\n"));
     assert_eq!(get(&balancer.url()).await.0, 502, "malformed");
@@ -200,11 +164,7 @@ async fn a_draining_target_hears_late_requests_and_then_none() {
     let (cloud, arn, balancer, target) = one_target(Manner::Answer("late")).await;
     let id = cloud.target_health(&arn)[0].id.clone();
     assert!(cloud.deregister(&arn, &id, target.address.port()));
-    assert_eq!(
-        get(&balancer.url()).await.0,
-        200,
-        "the balancer has not heard of it yet"
-    );
+    assert_eq!(get(&balancer.url()).await.0, 200, "the balancer has not heard of it yet");
     jump(Duration::from_secs(2)).await;
     assert_eq!(get(&balancer.url()).await.0, 503, "draining only");
 }

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use bootstrap::local::{
-    BalancerHandle, BalancerSpec, Cloud, CloudOptions, Forward, HealthCheck, InstanceHandle,
-    InstanceSpec, TargetGroupSpec,
+    BalancerHandle, BalancerSpec, Cloud, CloudOptions, Forward, HealthCheck, InstanceHandle, InstanceSpec,
+    TargetGroupSpec,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -69,11 +69,7 @@ impl Target {
     pub(crate) fn requests(&self) -> Vec<String> {
         let heads = self.heads.lock().unwrap();
         let is_probe = |head: &&String| head.contains("ELB-HealthChecker");
-        heads
-            .iter()
-            .filter(|head| !is_probe(head))
-            .cloned()
-            .collect()
+        heads.iter().filter(|head| !is_probe(head)).cloned().collect()
     }
 
     async fn serve(self, mut stream: TcpStream) {
@@ -93,10 +89,7 @@ impl Target {
             self.heads.lock().unwrap().push(head.clone());
             let manner = self.manner.lock().unwrap().clone();
             let answer = |status: u16, body: &str| {
-                format!(
-                    "HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n{body}",
-                    body.len()
-                )
+                format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n{body}", body.len())
             };
             if head.contains("ELB-HealthChecker") {
                 let status = *self.probe.lock().unwrap();
@@ -146,10 +139,7 @@ pub(crate) fn group(name: &str) -> TargetGroupSpec {
 }
 
 pub(crate) fn options() -> CloudOptions {
-    CloudOptions {
-        registration_time: Duration::from_millis(20),
-        ..CloudOptions::default()
-    }
+    CloudOptions { registration_time: Duration::from_millis(20), ..CloudOptions::default() }
 }
 
 /// An instance at 127.0.0.1, where the targets are.
@@ -228,22 +218,13 @@ impl Caller {
 
     /// The same for EC2.
     pub(crate) fn ec2(&self) -> Self {
-        Self {
-            service: "ec2".to_owned(),
-            version: "2016-11-15".to_owned(),
-            ..self.clone()
-        }
+        Self { service: "ec2".to_owned(), version: "2016-11-15".to_owned(), ..self.clone() }
     }
 
     /// Calls an action; status and XML.
     pub(crate) async fn call(&self, action: &str, params: &[(&str, &str)]) -> (u16, String) {
         let date = self.date.clone().unwrap_or_else(now);
-        let scope = format!(
-            "{}/{}/{}/aws4_request",
-            &date[..8],
-            self.region,
-            self.service
-        );
+        let scope = format!("{}/{}/{}/aws4_request", &date[..8], self.region, self.service);
         let authorization = format!(
             "AWS4-HMAC-SHA256 Credential={}/{scope}, SignedHeaders={}, Signature={}",
             self.access_key,
@@ -285,60 +266,36 @@ impl Caller {
     pub(crate) async fn register_healthy(&self, cloud: &Cloud, arn: &str, id: &str, port: u16) {
         self.register(arn, id, port).await;
         let healthy = |cloud: &Cloud| cloud.health_of(arn, id, port).reason.is_none();
-        assert!(
-            cloud.wait_until(LIMIT, healthy).await,
-            "{:?}",
-            cloud.events()
-        );
+        assert!(cloud.wait_until(LIMIT, healthy).await, "{:?}", cloud.events());
     }
 
     /// Registers a target.
     pub(crate) async fn register(&self, arn: &str, id: &str, port: u16) {
-        self.ok(
-            "RegisterTargets",
-            &target_params(arn, id, &port.to_string()),
-        )
-        .await;
+        self.ok("RegisterTargets", &target_params(arn, id, &port.to_string())).await;
     }
 }
 
 /// The parameters that name one target.
-pub(crate) fn target_params<'a>(
-    arn: &'a str,
-    id: &'a str,
-    port: &'a str,
-) -> [(&'a str, &'a str); 3] {
-    [
-        ("TargetGroupArn", arn),
-        ("Targets.member.1.Id", id),
-        ("Targets.member.1.Port", port),
-    ]
+pub(crate) fn target_params<'a>(arn: &'a str, id: &'a str, port: &'a str) -> [(&'a str, &'a str); 3] {
+    [("TargetGroupArn", arn), ("Targets.member.1.Id", id), ("Targets.member.1.Port", port)]
 }
 
 /// The text of the first element with this name.
 pub(crate) fn between(xml: &str, name: &str) -> String {
     let rest = xml.split(&format!("<{name}>")).nth(1).unwrap_or_default();
-    rest.split(&format!("</{name}>"))
-        .next()
-        .unwrap_or_default()
-        .to_owned()
+    rest.split(&format!("</{name}>")).next().unwrap_or_default().to_owned()
 }
 
 /// The time as signatures have it.
 pub(crate) fn now() -> String {
-    let seconds = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap()
-        .as_secs();
+    let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
     compact(seconds)
 }
 
 /// A Unix time as signatures have it, by counting years and months.
 pub(crate) fn compact(seconds: u64) -> String {
     let (mut days, second) = (seconds / 86_400, seconds % 86_400);
-    let leap = |year: u64| {
-        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
-    };
+    let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let mut year = 1970;
     while days >= 365 + u64::from(leap(year)) {
         days -= 365 + u64::from(leap(year));
@@ -354,10 +311,7 @@ pub(crate) fn compact(seconds: u64) -> String {
         month += 1;
     }
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!(
-        "{year:04}{month:02}{:02}T{hour:02}{minute:02}{second:02}Z",
-        days + 1
-    )
+    format!("{year:04}{month:02}{:02}T{hour:02}{minute:02}{second:02}Z", days + 1)
 }
 
 /// Lets the cloud's clock jump. The clock runs again before anything is waited for: a clock that
