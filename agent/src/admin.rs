@@ -42,6 +42,9 @@ pub(crate) enum BindError {
     /// Another agent answers on it.
     #[error("{path}: another agent is running (it answers on this socket); stop it, or choose another --runtime-dir", path = .0.display())]
     Live(PathBuf),
+    /// The folder is open to others and holds other things.
+    #[error("{path}: open to other users and not the agent's own; choose a --runtime-dir that holds nothing else", path = .0.display())]
+    Shared(PathBuf),
     /// The folder or the socket cannot be made.
     #[error("{path}: {error}; choose another --runtime-dir or make it writable", path = .path.display())]
     Io {
@@ -61,6 +64,10 @@ pub(crate) fn bind(runtime_dir: &Path) -> Result<std::os::unix::net::UnixListene
     let failed = |error| BindError::Io { path: path.clone(), error };
     DirBuilder::new().recursive(true).mode(0o700).create(runtime_dir).map_err(failed)?;
     if fs::metadata(runtime_dir).map_err(failed)?.mode() & 0o077 != 0 {
+        // Closing a folder that others use as well, such as /tmp, would break them.
+        if !is_its_own(runtime_dir).map_err(failed)? {
+            return Err(BindError::Shared(runtime_dir.to_owned()));
+        }
         fs::set_permissions(runtime_dir, fs::Permissions::from_mode(0o700)).map_err(failed)?;
     }
     match std::os::unix::net::UnixStream::connect(&path) {
@@ -77,6 +84,16 @@ pub(crate) fn bind(runtime_dir: &Path) -> Result<std::os::unix::net::UnixListene
     let listener = listener.map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     Ok(listener)
+}
+
+/// Whether the folder holds nothing but what the agent put there.
+fn is_its_own(runtime_dir: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(runtime_dir)? {
+        if entry?.file_name() != SOCKET {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// What the admin socket answers from.

@@ -101,8 +101,8 @@ pub(crate) struct Settings {
     pub(crate) runtime_dir: PathBuf,
     /// The instance id, where not left to IMDS.
     pub(crate) instance_id: Option<String>,
-    /// The port that target groups are told.
-    pub(crate) register_port: u16,
+    /// The port that target groups are told; `None` is the one it listens on.
+    pub(crate) register_port: Option<u16>,
     /// Silence that ends a drain.
     pub(crate) drain_quiet: Duration,
     /// Latest end of a drain; `None` follows the target groups.
@@ -231,7 +231,7 @@ impl Layers {
             instance_id: self.parse("instance-id", instance_id)?,
             register_port: self
                 .parse("register-port", |text| number_in(text, 1..=65535, "a port from 1 to 65535"))?
-                .map_or(listen.port(), |port: u64| port as u16),
+                .map(|port| port as u16),
             drain_quiet: duration("drain-quiet", ANY, seconds(20))?,
             drain_timeout: self.parse("drain-timeout", duration_in(ANY))?,
             on_rebalance: self.parse("on-rebalance", on_rebalance)?.unwrap_or_default(),
@@ -530,7 +530,7 @@ mod tests {
     fn defaults_are_those_of_the_documentation() {
         let settings = layers(&[], &[], "").unwrap().settings().unwrap();
         assert_eq!(settings.listen.to_string(), "0.0.0.0:80");
-        assert_eq!(settings.register_port, 80);
+        assert_eq!(settings.register_port, None);
         assert_eq!(settings.drain_quiet, seconds(20));
         assert_eq!(settings.drain_timeout, None);
         assert_eq!(settings.reconcile_interval, seconds(600));
@@ -611,7 +611,7 @@ mod tests {
         let settings = layers(&[], &[], file).unwrap().settings().unwrap();
         assert_eq!(settings.drain_quiet, seconds(5));
         assert_eq!(settings.limits.max_body, 100);
-        assert_eq!(settings.register_port, 8080);
+        assert_eq!(settings.register_port, Some(8080));
         assert_eq!(settings.target_groups.unwrap().len(), 2);
         assert!(refused(&[], &[], "listen = true").contains("expected a string, found boolean"));
         assert!(refused(&[], &[], "listen = ['a']").contains("expected a string, found array"));

@@ -76,6 +76,11 @@ pub(crate) struct Imds {
 pub(crate) struct ImdsError(String);
 
 impl ImdsError {
+    /// IMDS is not to be asked.
+    fn disabled() -> Self {
+        Self("switched off by AWS_EC2_METADATA_DISABLED".to_owned())
+    }
+
     /// IMDS did not answer in time.
     pub(crate) fn late(limit: Duration) -> Self {
         Self(format!("no answer within {} s", limit.as_secs()))
@@ -212,7 +217,7 @@ impl Identifier {
         if tokio::time::timeout(FIRST_TRY, self.refresh()).await.is_err() {
             self.say_no_imds(&ImdsError::late(FIRST_TRY).to_string());
         }
-        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
         loop {
             publish.send_if_modified(|published| {
                 let changed = published.as_ref() != Some(&self.known);
@@ -241,23 +246,27 @@ impl Identifier {
     }
 
     async fn refresh(&mut self) {
-        if let Some(imds) = self.imds.clone() {
-            if !self.identified() {
-                match imds.fetch_identity().await {
-                    Ok(identity) => self.take_identity(identity),
-                    Err(error) => return self.say_no_imds(&error.to_string()),
-                }
+        match self.ask_imds().await {
+            Ok(()) if self.said.no_imds => {
+                tracing::info!("instance metadata are back");
+                self.said.no_imds = false;
             }
-            match imds.fetch_tags().await {
-                Ok(tags) => self.take_imds_tags(tags),
-                Err(error) => return self.say_no_imds(&error.to_string()),
-            }
-        } else {
-            self.say_no_imds("switched off by AWS_EC2_METADATA_DISABLED");
+            Ok(()) => {}
+            Err(error) => self.say_no_imds(&error.to_string()),
         }
+        // Also where IMDS does not answer: the id may come from the settings.
         if self.imds_tags.is_none() || self.may_be_stale() {
             self.ask_ec2().await;
         }
+    }
+
+    async fn ask_imds(&mut self) -> Result<(), ImdsError> {
+        let imds = self.imds.clone().ok_or_else(ImdsError::disabled)?;
+        if !self.identified() {
+            self.take_identity(imds.fetch_identity().await?);
+        }
+        self.take_imds_tags(imds.fetch_tags().await?);
+        Ok(())
     }
 
     /// Tags in IMDS count when they are news: where they are those of the launch, an unchanged
@@ -279,7 +288,6 @@ impl Identifier {
             availability_zone = identity.availability_zone.as_deref().unwrap_or("unknown"),
             "identified"
         );
-        self.said.no_imds = false;
         self.known.identity = identity;
     }
 

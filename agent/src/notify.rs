@@ -7,7 +7,7 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tokio::sync::watch;
 
-use crate::status::{Phase, Registration};
+use crate::status::Registration;
 
 /// How far ahead a drain pushes systemd's stop timeout, again and again.
 const EXTENSION: Duration = Duration::from_secs(30);
@@ -17,21 +17,20 @@ pub(crate) fn ready() {
     send(&[NotifyState::Ready]);
 }
 
-/// Keeps `STATUS=` current, and extends the stop timeout while draining.
+/// Keeps `STATUS=` current, and extends the stop timeout while a stop drains.
 pub(crate) async fn follow(mut registration: watch::Receiver<Registration>, listen: String) {
     let mut stopping = false;
     loop {
-        let (line, draining) = {
+        let line = {
             let registration = registration.borrow_and_update();
-            let stops = registration.reason.as_deref().is_some_and(|reason| reason.starts_with("stopping"));
-            if stops && !stopping {
+            if registration.stopping && !stopping {
                 stopping = true;
                 send(&[NotifyState::Stopping]);
             }
-            (registration.summary(&listen), registration.phase == Phase::Draining)
+            registration.summary(&listen)
         };
         send(&[NotifyState::Status(&line)]);
-        let changed = if draining {
+        let changed = if stopping {
             let ahead = u32::try_from(EXTENSION.as_micros()).unwrap_or(u32::MAX);
             send(&[NotifyState::ExtendTimeoutUsec(ahead)]);
             tokio::time::timeout(EXTENSION / 3, registration.changed()).await.unwrap_or(Ok(()))

@@ -21,8 +21,9 @@ use crate::serving::{Answers, Traffic};
 use crate::status::{AgentStatus, Registration};
 use crate::{aws, notices, notify, server, telemetry};
 
-/// How long requests that began after the drain had ended may take to finish.
-const LAST_REQUESTS: Duration = Duration::from_secs(5);
+/// How long requests that began after the drain had ended may take to finish. They seldom exist,
+/// and the stop goes on as soon as they are answered.
+const LAST_REQUESTS: Duration = Duration::from_secs(30);
 
 /// Why the agent could not start serving.
 #[derive(Debug, thiserror::Error)]

@@ -51,6 +51,8 @@ pub(crate) struct Registration {
     pub(crate) phase: Phase,
     /// Why it is draining or drained.
     pub(crate) reason: Option<String>,
+    /// Whether it exits once it is drained.
+    pub(crate) stopping: bool,
     /// Since when, RFC 3339 in UTC.
     pub(crate) since: String,
     /// Each target group it is in, or is to be in.

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::Api;
 use crate::aws::{CallError, CallErrorKind};
 use crate::backoff::{Backoff, spread};
-use crate::elbv2::Elbv2;
+use crate::identity::Instance;
 use crate::lifecycle::{Event, Membership};
 use crate::serving::Traffic;
 use crate::target_group::{Target, TargetGroup, TargetGroupRef, TargetType};
@@ -17,6 +17,9 @@ use crate::target_group::{Target, TargetGroup, TargetGroupRef, TargetType};
 /// How long a member that is to leave tries to find out whether it is in the group at all, when
 /// this process never saw it there.
 const LOOKUP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long after a deregistration the balancer may go on sending new requests; 17 s were seen.
+const LATE_REQUESTS: Duration = Duration::from_secs(60);
 
 /// Waits after a failed call: quick at first, and slow enough in the end that a thousand agents
 /// that are all throttled stay under the account's rate.
@@ -50,7 +53,7 @@ pub(crate) struct MemberStatus {
     pub(crate) problem: Option<Problem>,
     /// The group's deregistration delay, where it is known.
     pub(crate) deregistration_delay: Option<Duration>,
-    /// When the group accepted the deregistration.
+    /// When it was last seen to have left the group.
     pub(crate) deregistered: Option<Instant>,
     /// Wished out, and nothing is left to deregister.
     pub(crate) gone: bool,
@@ -99,6 +102,7 @@ impl MemberHandle {
         });
         let member = Member {
             group: group.clone(),
+            instance: api.instance.clone(),
             api,
             traffic,
             wishes,
@@ -138,7 +142,6 @@ enum Next {
 struct Resolved {
     group: TargetGroup,
     target: Target,
-    elbv2: Elbv2,
 }
 
 struct Member {
@@ -146,6 +149,7 @@ struct Member {
     api: Arc<Api>,
     traffic: Arc<Traffic>,
     wishes: watch::Receiver<Wish>,
+    instance: watch::Receiver<Option<Instance>>,
     publish: watch::Sender<MemberStatus>,
     changed: Arc<Notify>,
     resolved: Option<Resolved>,
@@ -169,12 +173,13 @@ impl Member {
             };
             match next {
                 Next::Now => {}
-                Next::After(pause) => {
+                Next::After(pause) => tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
                     // A closed channel means that the registrar is gone, and this task with it.
-                    if let Ok(Err(_)) = tokio::time::timeout(pause, self.wishes.changed()).await {
-                        return;
-                    }
-                }
+                    changed = self.wishes.changed() => if changed.is_err() { return },
+                    // News of the instance may be what a lookup was waiting for.
+                    Ok(()) = self.instance.changed(), if self.resolved.is_none() => self.retry.reset(),
+                },
                 Next::WhenWished => {
                     if self.wishes.changed().await.is_err() {
                         return;
@@ -200,7 +205,8 @@ impl Member {
         self.leaving_since = (wish == Wish::Out).then(Instant::now);
         self.publish.send_modify(|status| {
             status.gone = false;
-            status.deregistered = None;
+            // One that somebody else deregistered long ago gets no more late requests.
+            status.deregistered = status.deregistered.filter(|at| at.elapsed() < LATE_REQUESTS);
         });
     }
 
@@ -232,10 +238,9 @@ impl Member {
 
     /// Finds the group, and what of this instance it takes as a target.
     async fn tick_unresolved(&mut self) -> Next {
-        let elbv2 = self.api.elbv2().await;
-        let group = match elbv2.find(&self.group).await {
+        let group = match self.api.elbv2().await.find(&self.group).await {
             Ok(group) => group,
-            Err(error) => return self.failed(&error),
+            Err(error) => return self.failed(&error).await,
         };
         let identity = self.api.identity();
         let (id, missing) = match group.target_type {
@@ -255,7 +260,7 @@ impl Member {
             status.target = Some(target.clone());
             status.deregistration_delay = group.deregistration_delay;
         });
-        self.resolved = Some(Resolved { group, target, elbv2 });
+        self.resolved = Some(Resolved { group, target });
         self.advance(Event::Resolved);
         Next::Now
     }
@@ -274,20 +279,19 @@ impl Member {
             let cure = "the agent registers as soon as its own health path answers 200".to_owned();
             return self.failed_with(Problem { what, cure });
         }
-        let Some(Resolved { group, target, elbv2 }) = &self.resolved else {
+        let Some(Resolved { group, target }) = &self.resolved else {
             self.advance(Event::Lost);
             return Next::Now;
         };
-        match elbv2.register(&group.arn, target).await {
+        match self.api.elbv2().await.register(&group.arn, target).await {
             Ok(()) => {
                 self.advance(Event::Registered);
                 self.probes.restart(&self.traffic);
-                self.poll.reset();
                 let pause = self.poll.next_delay();
                 self.poll_at = Instant::now() + pause;
                 Next::After(pause)
             }
-            Err(error) => self.failed(&error),
+            Err(error) => self.failed(&error).await,
         }
     }
 
@@ -319,17 +323,16 @@ impl Member {
 
     /// Deregisters, with the port that was registered.
     async fn tick_leaving(&mut self) -> Next {
-        let Some(Resolved { group, target, elbv2 }) = &self.resolved else {
+        let Some(Resolved { group, target }) = &self.resolved else {
             self.advance(Event::Lost);
             return Next::Now;
         };
-        match elbv2.deregister(&group.arn, target).await {
+        match self.api.elbv2().await.deregister(&group.arn, target).await {
             Ok(()) => {
-                self.publish.send_modify(|status| status.deregistered = Some(Instant::now()));
                 self.advance(Event::Deregistered);
                 Next::Now
             }
-            Err(error) => self.failed(&error),
+            Err(error) => self.failed(&error).await,
         }
     }
 
@@ -341,22 +344,16 @@ impl Member {
     }
 
     async fn observe(&mut self) -> Result<(), Next> {
-        let Some(Resolved { group, target, elbv2 }) = &self.resolved else {
+        let Some(Resolved { group, target }) = &self.resolved else {
             self.advance(Event::Lost);
             return Ok(());
         };
-        match elbv2.health(&group.arn, target).await {
+        match self.api.elbv2().await.health(&group.arn, target).await {
             Ok(health) => {
-                // A deregistration whose answer was lost shows as draining: that is when it was.
-                if health.is_draining() && self.leaving_since.is_some() {
-                    self.publish.send_modify(|status| {
-                        status.deregistered.get_or_insert_with(Instant::now);
-                    });
-                }
                 self.advance(Event::Observed(health));
                 Ok(())
             }
-            Err(error) => Err(self.failed(&error)),
+            Err(error) => Err(self.failed(&error).await),
         }
     }
 
@@ -392,7 +389,14 @@ impl Member {
             return;
         }
         self.log_transition(&before, &after, &event);
+        // Counted from when it was seen: that is never too early. A restarted agent that finds
+        // itself draining, or whose own deregistration was not answered, was in the group too.
+        let draining = matches!(&event, Event::Observed(health) if health.is_draining());
+        let left = after.is_out() && (draining || self.ever_present);
         self.publish.send_modify(|status| {
+            if left {
+                status.deregistered = Some(Instant::now());
+            }
             status.membership = after;
             status.since = SystemTime::now();
             status.problem = None;
@@ -426,7 +430,10 @@ impl Member {
     }
 
     /// Takes in a failed call: what it means for the state, what to say, when to try again.
-    fn failed(&mut self, error: &CallError) -> Next {
+    async fn failed(&mut self, error: &CallError) -> Next {
+        if error.kind == CallErrorKind::Credentials {
+            self.api.forget_credentials().await;
+        }
         self.failures.last = Some(error.kind);
         let changes =
             error.action.ends_with(":RegisterTargets") || error.action.ends_with(":DeregisterTargets");

@@ -71,6 +71,7 @@ pub(crate) struct Outputs {
 struct Api {
     http_client: SharedHttpClient,
     instance: watch::Receiver<Option<Instance>>,
+    /// The client, with the region it was made for.
     client: tokio::sync::Mutex<Option<(Option<String>, Elbv2)>>,
     own_health: Result<(reqwest::Client, String), String>,
     register_port: u16,
@@ -86,6 +87,7 @@ impl Api {
         };
         let own_health = reqwest::Client::builder()
             .no_proxy()
+            .pool_max_idle_per_host(0)
             .timeout(Duration::from_secs(2))
             .user_agent(concat!("instance-agent/", env!("CARGO_PKG_VERSION")))
             .build()
@@ -96,7 +98,7 @@ impl Api {
             instance: inputs.instance.clone(),
             client: tokio::sync::Mutex::new(None),
             own_health,
-            register_port: settings.register_port,
+            register_port: settings.register_port.unwrap_or(listening.port()),
             reconcile_interval: settings.reconcile_interval,
         }
     }
@@ -117,6 +119,12 @@ impl Api {
                 elbv2
             }
         }
+    }
+
+    /// Makes the next call fetch credentials anew: the SDK keeps what it has until it expires, also
+    /// after AWS has stopped accepting it.
+    async fn forget_credentials(&self) {
+        *self.client.lock().await = None;
     }
 
     /// Whether the agent's own health path answers 200; else why not, in one line.
@@ -223,6 +231,13 @@ impl Registrar {
     }
 
     fn take_instance(&mut self, instance: &Instance) {
+        // A drain asked for before the id was known.
+        if self.reasons.operator
+            && !self.remembered.applies_to(instance.identity.id.as_deref())
+            && let Err(error) = self.remembered.remember(instance.identity.id.as_deref())
+        {
+            tracing::warn!(%error, "a restart would forget the drain");
+        }
         let (role, ignored) = self.settings.role(&instance.tags);
         let ignored: Vec<String> = ignored.iter().map(ToString::to_string).collect();
         for tag in &ignored {
@@ -288,8 +303,9 @@ impl Registrar {
     /// interruption, or that an operator had drained, must not register first.
     fn tick_starting(&mut self) -> Tick {
         let instance = self.inputs.instance.borrow().clone();
-        let known = instance.is_some() && self.inputs.notices.borrow().is_some();
-        if !known && self.reasons.signal.is_none() {
+        // Both come within seconds, also when nobody answers: even one that is to stop at once has
+        // to find out where an earlier process may have left it registered.
+        if instance.is_none() || self.inputs.notices.borrow().is_none() {
             return Tick::Wait(None);
         }
         let id = instance.and_then(|instance| instance.identity.id);
@@ -421,17 +437,20 @@ impl Registrar {
                 None => std::future::pending().await,
             }
         };
+        let starting = matches!(self.state, State::Starting);
         let request = tokio::select! {
+            // Also keeps the wait going should everything that could change be gone.
             () = tick => None,
             () = self.member_changed.notified() => None,
-            _ = self.inputs.instance.changed() => {
+            Ok(()) = self.inputs.instance.changed() => {
                 // Left unseen on purpose: `read_inputs` looks whether it has changed.
                 self.inputs.instance.mark_changed();
                 None
             }
-            _ = self.inputs.notices.changed() => None,
-            _ = self.inputs.stop.changed() => None,
-            Some(request) = self.inputs.requests.recv() => Some(request),
+            Ok(()) = self.inputs.notices.changed() => None,
+            Ok(()) = self.inputs.stop.changed() => None,
+            // Before the instance is known a drain could not be remembered with its id.
+            Some(request) = self.inputs.requests.recv(), if !starting => Some(request),
         };
         // A caller that went away does not need the answer.
         match request {

@@ -29,6 +29,7 @@ impl Registrar {
             root: self.role.root.to_string(),
             phase,
             reason,
+            stopping: self.reasons.signal.is_some(),
             since: rfc3339(self.since),
             target_groups: self.members.iter().chain(&self.parting).map(group_status).collect(),
             spot: self.reasons.spot.clone(),
