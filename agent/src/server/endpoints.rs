@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT};
 use hyper::{Request, Response, StatusCode};
@@ -160,7 +160,8 @@ enum BodyError {
 async fn read_body(guard: &InFlight, mut body: Incoming) -> Result<Bytes, BodyError> {
     guard.reads_body();
     let track = guard.track();
-    let mut read = Bytes::new();
+    // Nearly always it comes in one piece, which then needs no copy.
+    let (mut first, mut all) = (Bytes::new(), BytesMut::new());
     loop {
         let frame = poll_fn(|cx| match Pin::new(&mut body).poll_frame(cx) {
             // The connection's timer sets this and then has hyper ask again.
@@ -170,15 +171,21 @@ async fn read_body(guard: &InFlight, mut body: Incoming) -> Result<Bytes, BodyEr
         });
         let Some(frame) = frame.await.inspect_err(|_| track.leaves_body_unread())? else { break };
         let Ok(data) = frame.into_data() else { continue };
-        if read.len() + data.len() > track.worker.limits.max_body {
+        if first.len().max(all.len()) + data.len() > track.worker.limits.max_body {
             track.leaves_body_unread();
             return Err(BodyError::TooLarge);
         }
-        // Nearly always it comes in one piece.
-        read = if read.is_empty() { data } else { [read, data].concat().into() };
+        if first.is_empty() {
+            first = data;
+            continue;
+        }
+        if all.is_empty() {
+            all.extend_from_slice(&first);
+        }
+        all.extend_from_slice(&data);
     }
     guard.has_body();
-    Ok(read)
+    Ok(if all.is_empty() { first } else { all.freeze() })
 }
 
 /// An answer in the making.
