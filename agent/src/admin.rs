@@ -58,15 +58,8 @@ pub(crate) enum BindError {
 /// Has to be called before other threads are started: the umask belongs to the whole process.
 pub(crate) fn bind(runtime_dir: &Path) -> Result<std::os::unix::net::UnixListener, BindError> {
     let path = socket_path(runtime_dir);
-    let failed = |error| BindError::Io {
-        path: path.clone(),
-        error,
-    };
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(runtime_dir)
-        .map_err(failed)?;
+    let failed = |error| BindError::Io { path: path.clone(), error };
+    DirBuilder::new().recursive(true).mode(0o700).create(runtime_dir).map_err(failed)?;
     if fs::metadata(runtime_dir).map_err(failed)?.mode() & 0o077 != 0 {
         fs::set_permissions(runtime_dir, fs::Permissions::from_mode(0o700)).map_err(failed)?;
     }
@@ -95,15 +88,11 @@ pub(crate) struct Admin {
 }
 
 /// Answers on the socket as long as the agent runs.
-pub(crate) async fn serve(
-    listener: std::os::unix::net::UnixListener,
-    admin: Admin,
-) -> io::Result<()> {
+pub(crate) async fn serve(listener: std::os::unix::net::UnixListener, admin: Admin) -> io::Result<()> {
     let listener = UnixListener::from_std(listener)?;
     let admin = Arc::new(admin);
     let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let mut failures =
-        crate::backoff::Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
+    let mut failures = crate::backoff::Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else {
             return Ok(());
@@ -162,17 +151,11 @@ async fn answer(request: &Request<Incoming>, admin: &Admin) -> Response<Full<Byt
         "/drain" | "/resume" => Method::POST,
         _ => {
             let known = "/status, /metrics, /drain and /resume";
-            return text(
-                StatusCode::NOT_FOUND,
-                format!("no {path} here; there are {known}\n"),
-            );
+            return text(StatusCode::NOT_FOUND, format!("no {path} here; there are {known}\n"));
         }
     };
     if request.method() != allow {
-        let mut answer = text(
-            StatusCode::METHOD_NOT_ALLOWED,
-            format!("{path} takes {allow}\n"),
-        );
+        let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, format!("{path} takes {allow}\n"));
         if let Ok(value) = allow.as_str().parse() {
             answer.headers_mut().insert(http::header::ALLOW, value);
         }
@@ -183,11 +166,7 @@ async fn answer(request: &Request<Incoming>, admin: &Admin) -> Response<Full<Byt
             Ok(json) => typed(StatusCode::OK, "application/json", json),
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
         },
-        "/metrics" => typed(
-            StatusCode::OK,
-            "text/plain; version=0.0.4",
-            (admin.status)().metrics(),
-        ),
+        "/metrics" => typed(StatusCode::OK, "text/plain; version=0.0.4", (admin.status)().metrics()),
         "/drain" => ask(admin, registrar::Request::Drain).await,
         _ => ask(admin, registrar::Request::Resume).await,
     }
@@ -199,18 +178,12 @@ async fn ask(
 ) -> Response<Full<Bytes>> {
     let (reply, answer) = oneshot::channel();
     if admin.requests.try_send(request(reply)).is_err() {
-        return text(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "busy with an earlier request; try again\n".to_owned(),
-        );
+        return text(StatusCode::SERVICE_UNAVAILABLE, "busy with an earlier request; try again\n".to_owned());
     }
     match answer.await {
         Ok(Ok(done)) => text(StatusCode::OK, format!("{done}\n")),
         Ok(Err(refused)) => text(StatusCode::CONFLICT, format!("{refused}\n")),
-        Err(_) => text(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the agent is stopping\n".to_owned(),
-        ),
+        Err(_) => text(StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping\n".to_owned()),
     }
 }
 
@@ -221,10 +194,7 @@ fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
 fn typed(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
     let mut answer = Response::new(Full::new(Bytes::from(body)));
     *answer.status_mut() = status;
-    answer.headers_mut().insert(
-        http::header::CONTENT_TYPE,
-        http::HeaderValue::from_static(content_type),
-    );
+    answer.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(content_type));
     answer
 }
 
@@ -251,45 +221,25 @@ pub(crate) enum AskError {
 }
 
 /// Asks a running agent, and returns the body of its answer.
-pub(crate) async fn request(
-    runtime_dir: &Path,
-    method: Method,
-    what: &str,
-) -> Result<String, AskError> {
+pub(crate) async fn request(runtime_dir: &Path, method: Method, what: &str) -> Result<String, AskError> {
     let path = socket_path(runtime_dir);
     // Looked at first, so that the commonest failures are told apart without reading error chains.
     if let Err(error) = UnixStream::connect(&path).await {
         return Err(match error.kind() {
             io::ErrorKind::PermissionDenied => AskError::NotAllowed(path),
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                AskError::NotRunning(path)
-            }
-            _ => AskError::Failed {
-                path,
-                detail: error.to_string(),
-            },
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => AskError::NotRunning(path),
+            _ => AskError::Failed { path, detail: error.to_string() },
         });
     }
-    let failed = |error: reqwest::Error| AskError::Failed {
-        path: path.clone(),
-        detail: error.to_string(),
-    };
+    let failed = |error: reqwest::Error| AskError::Failed { path: path.clone(), detail: error.to_string() };
     let client = reqwest::Client::builder()
         .no_proxy()
         .unix_socket(path.as_path())
         .timeout(DEADLINE)
         .build()
         .map_err(failed)?;
-    let answer = client
-        .request(method, format!("http://agent/{what}"))
-        .send()
-        .await
-        .map_err(failed)?;
+    let answer = client.request(method, format!("http://agent/{what}")).send().await.map_err(failed)?;
     let ok = answer.status().is_success();
     let body = answer.text().await.map_err(failed)?;
-    if ok {
-        Ok(body)
-    } else {
-        Err(AskError::Refused(body.trim_end().to_owned()))
-    }
+    if ok { Ok(body) } else { Err(AskError::Refused(body.trim_end().to_owned())) }
 }

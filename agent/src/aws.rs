@@ -25,9 +25,7 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 
 /// The HTTP client that all AWS clients share: rustls with ring, the machine's own trust store.
 pub(crate) fn http_client() -> SharedHttpClient {
-    aws_smithy_http_client::Builder::new()
-        .tls_provider(Provider::Rustls(CryptoMode::Ring))
-        .build_https()
+    aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
 }
 
 /// For the IMDS client, which needs no region and no credentials.
@@ -102,9 +100,7 @@ impl CallError {
         if let Some(service) = error.as_service_error() {
             let code = service.code().unwrap_or("unknown error");
             let kind = match code {
-                "TargetGroupNotFound" | "TargetGroupNotFoundException" => {
-                    CallErrorKind::GroupNotFound
-                }
+                "TargetGroupNotFound" | "TargetGroupNotFoundException" => CallErrorKind::GroupNotFound,
                 "InvalidTarget" | "InvalidTargetException" => CallErrorKind::InvalidTarget,
                 _ if code.starts_with("TooMany") && !code.starts_with("TooManyRequests") => {
                     CallErrorKind::TooMany
@@ -131,11 +127,7 @@ impl CallError {
                 _ => CallErrorKind::Refused,
             };
             let detail = format!("{code}: {}", service.message().unwrap_or("no message"));
-            return Self {
-                action,
-                kind,
-                detail,
-            };
+            return Self { action, kind, detail };
         }
         let mut kind = CallErrorKind::Unanswered;
         let mut causes = Vec::new();
@@ -157,18 +149,15 @@ impl CallError {
         if matches!(error, SdkError::TimeoutError(_)) {
             causes.insert(0, format!("no answer within {} s", CALL_DEADLINE.as_secs()));
         }
-        Self {
-            action,
-            kind,
-            detail: causes.join(": "),
-        }
+        Self { action, kind, detail: causes.join(": ") }
     }
 
     /// What a person can do about it, in one sentence.
     pub(crate) fn cure(&self) -> String {
         match self.kind {
             CallErrorKind::GroupNotFound => {
-                "create the target group in this region, or correct the tag instance-agent:target-group".into()
+                "create the target group in this region, or correct the tag instance-agent:target-group"
+                    .into()
             }
             CallErrorKind::InvalidTarget => {
                 "the target group must be in this instance's VPC and the instance must be running".into()
@@ -179,7 +168,8 @@ impl CallError {
                 format!("allow {} in the policy of this instance's role", self.action)
             }
             CallErrorKind::Credentials => {
-                "attach an instance profile to this instance, or provide credentials in the environment".into()
+                "attach an instance profile to this instance, or provide credentials in the environment"
+                    .into()
             }
             CallErrorKind::Throttled => "nothing to do; it is tried again more slowly".into(),
             CallErrorKind::NoRegion => "set AWS_REGION, or let the instance metadata service tell it".into(),

@@ -18,19 +18,12 @@ impl Backoff {
     /// millisecond, so that no mistake in a constant can become a busy loop.
     pub(crate) fn new(min: Duration, max: Duration) -> Self {
         let min = min.max(Duration::from_millis(1));
-        Self {
-            min,
-            max: max.max(min),
-            failures: 0,
-        }
+        Self { min, max: max.max(min), failures: 0 }
     }
 
     /// The next delay, longer than the one before up to the maximum.
     pub(crate) fn next_delay(&mut self) -> Duration {
-        let step = self
-            .min
-            .saturating_mul(2u32.saturating_pow(self.failures))
-            .min(self.max);
+        let step = self.min.saturating_mul(2u32.saturating_pow(self.failures)).min(self.max);
         self.failures = self.failures.saturating_add(1);
         jitter(step)
     }
@@ -62,10 +55,7 @@ mod tests {
         for step in [1, 2, 4, 5, 5] {
             let delay = backoff.next_delay();
             let step = Duration::from_secs(step);
-            assert!(
-                step / 2 <= delay && delay <= step,
-                "{delay:?} outside the step of {step:?}"
-            );
+            assert!(step / 2 <= delay && delay <= step, "{delay:?} outside the step of {step:?}");
         }
         backoff.reset();
         assert!(backoff.next_delay() <= min);
@@ -76,11 +66,7 @@ mod tests {
         let delays: std::collections::BTreeSet<_> = (0..50)
             .map(|_| Backoff::new(Duration::from_secs(60), Duration::from_secs(60)).next_delay())
             .collect();
-        assert!(
-            delays.len() > 40,
-            "only {} different delays of 50",
-            delays.len()
-        );
+        assert!(delays.len() > 40, "only {} different delays of 50", delays.len());
     }
 
     #[test]

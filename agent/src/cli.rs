@@ -10,12 +10,7 @@ use crate::config::SETTINGS;
 /// Serves HTTP, registers this instance with its target groups, and leaves them without losing a
 /// request.
 #[derive(Debug, Parser)]
-#[command(
-    version,
-    propagate_version = true,
-    max_term_width = 100,
-    args_conflicts_with_subcommands = true
-)]
+#[command(version, propagate_version = true, max_term_width = 100, args_conflicts_with_subcommands = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -92,15 +87,8 @@ impl FromArgMatches for SettingArgs {
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        let given = |key: &'static str| {
-            matches
-                .get_one::<String>(key)
-                .map(|value| (key, value.clone()))
-        };
-        self.flags = SETTINGS
-            .iter()
-            .filter_map(|setting| given(setting.key))
-            .collect();
+        let given = |key: &'static str| matches.get_one::<String>(key).map(|value| (key, value.clone()));
+        self.flags = SETTINGS.iter().filter_map(|setting| given(setting.key)).collect();
         self.config = matches.get_one::<PathBuf>("config").cloned();
         Ok(())
     }
@@ -120,9 +108,7 @@ impl Args for SettingArgs {
                 .help(setting.help)
                 // The last one counts, so that a wrapper's flags can be overridden.
                 .overrides_with(setting.key)
-                .help_heading(
-                    "Settings (also in the file, and as INSTANCE_AGENT_... in the environment)",
-                )
+                .help_heading("Settings (also in the file, and as INSTANCE_AGENT_... in the environment)")
         });
         command.arg(config).args(settings)
     }
@@ -152,17 +138,9 @@ mod tests {
     #[test]
     fn serve_is_the_default_and_every_setting_is_a_flag() {
         for first in [vec!["instance-agent"], vec!["instance-agent", "serve"]] {
-            let args = SETTINGS
-                .iter()
-                .flat_map(|setting| [format!("--{}", setting.key), "v".into()]);
-            let args = first
-                .into_iter()
-                .map(String::from)
-                .chain(args)
-                .map(OsString::from);
-            let Command::Serve(args) = parse(args) else {
-                panic!("not serve")
-            };
+            let args = SETTINGS.iter().flat_map(|setting| [format!("--{}", setting.key), "v".into()]);
+            let args = first.into_iter().map(String::from).chain(args).map(OsString::from);
+            let Command::Serve(args) = parse(args) else { panic!("not serve") };
             assert_eq!(args.flags.len(), SETTINGS.len());
         }
     }

@@ -21,9 +21,7 @@ pub(crate) enum CommandError {
     #[error(transparent)]
     Ask(#[from] AskError),
     /// The agent's answer is not of this version's form.
-    #[error(
-        "the running agent's status cannot be read: {0}; it may be of another version than this command"
-    )]
+    #[error("the running agent's status cannot be read: {0}; it may be of another version than this command")]
     Status(#[from] serde_json::Error),
     /// `drain --wait` and somebody resumed.
     #[error("the drain was called off: the agent is {0}")]

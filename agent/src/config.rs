@@ -38,21 +38,13 @@ const fn setting(key: &'static str, value: &'static str, help: &'static str) -> 
 
 /// Every setting there is.
 pub(crate) const SETTINGS: &[Setting] = &[
-    setting(
-        "listen",
-        "ADDRESS:PORT",
-        "Where to serve HTTP [default: 0.0.0.0:80]",
-    ),
+    setting("listen", "ADDRESS:PORT", "Where to serve HTTP [default: 0.0.0.0:80]"),
     setting(
         "root",
         "MEANING",
         "What GET / answers: health or seed [default: the instance's tag, else health]",
     ),
-    setting(
-        "cluster",
-        "NAME",
-        "The cluster whose path is answered [default: the instance's tag, else both]",
-    ),
+    setting("cluster", "NAME", "The cluster whose path is answered [default: the instance's tag, else both]"),
     setting(
         "target-group",
         "NAMES",
@@ -68,76 +60,28 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "DIR",
         "Where the admin socket is [default: $RUNTIME_DIRECTORY, else /run/instance-agent]",
     ),
-    setting(
-        "instance-id",
-        "ID",
-        "The instance's id [default: from instance metadata]",
-    ),
-    setting(
-        "register-port",
-        "PORT",
-        "The port to register [default: the port it listens on]",
-    ),
-    setting(
-        "drain-quiet",
-        "DURATION",
-        "Silence after deregistration that ends a drain [default: 20s]",
-    ),
+    setting("instance-id", "ID", "The instance's id [default: from instance metadata]"),
+    setting("register-port", "PORT", "The port to register [default: the port it listens on]"),
+    setting("drain-quiet", "DURATION", "Silence after deregistration that ends a drain [default: 20s]"),
     setting(
         "drain-timeout",
         "DURATION",
         "When a drain ends at the latest [default: the group's deregistration delay, 300s if unknown]",
     ),
-    setting(
-        "on-rebalance",
-        "ACTION",
-        "On a rebalance recommendation: ignore or drain [default: ignore]",
-    ),
+    setting("on-rebalance", "ACTION", "On a rebalance recommendation: ignore or drain [default: ignore]"),
     setting(
         "reconcile-interval",
         "DURATION",
         "How often a healthy target asks for its health [default: 10m]",
     ),
-    setting(
-        "max-body",
-        "BYTES",
-        "Largest request body, such as 64KiB [default: 64KiB]",
-    ),
-    setting(
-        "max-connections",
-        "COUNT",
-        "Connections served at a time; more wait [default: 10000]",
-    ),
-    setting(
-        "header-timeout",
-        "DURATION",
-        "From a request's first byte to its last header [default: 10s]",
-    ),
-    setting(
-        "body-timeout",
-        "DURATION",
-        "From a request's last header to the end of its body [default: 30s]",
-    ),
-    setting(
-        "keep-alive",
-        "DURATION",
-        "How long an idle connection stays open [default: 75s]",
-    ),
-    setting(
-        "write-timeout",
-        "DURATION",
-        "How long a client may take nothing of its answer [default: 30s]",
-    ),
-    setting(
-        "threads",
-        "COUNT",
-        "Server threads [default: one per processor]",
-    ),
-    setting(
-        "log-level",
-        "LEVEL",
-        "error, warn, info, debug or trace [default: info]",
-    ),
+    setting("max-body", "BYTES", "Largest request body, such as 64KiB [default: 64KiB]"),
+    setting("max-connections", "COUNT", "Connections served at a time; more wait [default: 10000]"),
+    setting("header-timeout", "DURATION", "From a request's first byte to its last header [default: 10s]"),
+    setting("body-timeout", "DURATION", "From a request's last header to the end of its body [default: 30s]"),
+    setting("keep-alive", "DURATION", "How long an idle connection stays open [default: 75s]"),
+    setting("write-timeout", "DURATION", "How long a client may take nothing of its answer [default: 30s]"),
+    setting("threads", "COUNT", "Server threads [default: one per processor]"),
+    setting("log-level", "LEVEL", "error, warn, info, debug or trace [default: info]"),
 ];
 
 /// The agent's settings, complete but for what identity and instance tags add (see [`Self::role`]).
@@ -215,10 +159,7 @@ impl fmt::Display for Origin {
         match self {
             Self::Flag(key) => write!(f, "--{key}"),
             Self::Environment(name) => f.write_str(name),
-            Self::File {
-                path,
-                line: Some(line),
-            } => write!(f, "{}:{line}", path.display()),
+            Self::File { path, line: Some(line) } => write!(f, "{}:{line}", path.display()),
             Self::File { path, line: None } => write!(f, "{}", path.display()),
         }
     }
@@ -238,24 +179,16 @@ impl Layers {
         environment: impl IntoIterator<Item = (String, String)>,
         file: Option<&Path>,
     ) -> Result<Self, ConfigError> {
-        let flags = flags
-            .into_iter()
-            .map(|(key, value)| (key, (value, Origin::Flag(key))))
-            .collect();
+        let flags = flags.into_iter().map(|(key, value)| (key, (value, Origin::Flag(key)))).collect();
         let mut named = file.map(Path::to_owned);
         let environment = environment_layer(environment, &mut named)?;
         let path = named.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
         let file = match std::fs::read_to_string(path) {
             Ok(text) => file_layer(path, &text)?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => {
-                Layer::new()
-            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => Layer::new(),
             Err(error) => {
                 return Err(ConfigError {
-                    origin: Origin::File {
-                        path: path.to_owned(),
-                        line: None,
-                    },
+                    origin: Origin::File { path: path.to_owned(), line: None },
                     problem: format!("cannot be read: {error}"),
                 });
             }
@@ -286,33 +219,22 @@ impl Layers {
 
     /// Interprets and validates what was written.
     pub(crate) fn settings(&self) -> Result<Settings, ConfigError> {
-        let duration =
-            |key, range, default| Ok(self.parse(key, duration_in(range))?.unwrap_or(default));
-        let listen = self
-            .parse("listen", socket_address)?
-            .unwrap_or(([0, 0, 0, 0], 80).into());
+        let duration = |key, range, default| Ok(self.parse(key, duration_in(range))?.unwrap_or(default));
+        let listen = self.parse("listen", socket_address)?.unwrap_or(([0, 0, 0, 0], 80).into());
         Ok(Settings {
             listen,
             root: self.parse("root", Root::from_str)?,
             cluster: self.parse("cluster", ClusterName::from_str)?,
             target_groups: self.parse("target-group", TargetGroupRef::parse_list)?,
             state_dir: self.directory("state-dir", "STATE_DIRECTORY", "/var/lib/instance-agent")?,
-            runtime_dir: self.directory(
-                "runtime-dir",
-                "RUNTIME_DIRECTORY",
-                "/run/instance-agent",
-            )?,
+            runtime_dir: self.directory("runtime-dir", "RUNTIME_DIRECTORY", "/run/instance-agent")?,
             instance_id: self.parse("instance-id", instance_id)?,
             register_port: self
-                .parse("register-port", |text| {
-                    number_in(text, 1..=65535, "a port from 1 to 65535")
-                })?
+                .parse("register-port", |text| number_in(text, 1..=65535, "a port from 1 to 65535"))?
                 .map_or(listen.port(), |port: u64| port as u16),
             drain_quiet: duration("drain-quiet", ANY, seconds(20))?,
             drain_timeout: self.parse("drain-timeout", duration_in(ANY))?,
-            on_rebalance: self
-                .parse("on-rebalance", on_rebalance)?
-                .unwrap_or_default(),
+            on_rebalance: self.parse("on-rebalance", on_rebalance)?.unwrap_or_default(),
             reconcile_interval: duration("reconcile-interval", ATLEAST_1S, seconds(600))?,
             limits: Limits {
                 max_body: self.parse("max-body", bytes)?.unwrap_or(64 * 1024),
@@ -327,16 +249,12 @@ impl Layers {
                 write_timeout: duration("write-timeout", POSITIVE, seconds(30))?,
             },
             threads: self
-                .parse("threads", |text| {
-                    number_in(text, 1..=256, "a number from 1 to 256")
-                })?
+                .parse("threads", |text| number_in(text, 1..=256, "a number from 1 to 256"))?
                 .map_or_else(
                     || std::thread::available_parallelism().map_or(1, usize::from),
                     |count| count as usize,
                 ),
-            log_level: self
-                .parse("log-level", log_level)?
-                .unwrap_or(tracing::Level::INFO),
+            log_level: self.parse("log-level", log_level)?.unwrap_or(tracing::Level::INFO),
         })
     }
 
@@ -346,18 +264,10 @@ impl Layers {
     }
 
     /// A folder: as set, else systemd's, else the fixed one.
-    fn directory(
-        &self,
-        key: &'static str,
-        systemd: &str,
-        default: &str,
-    ) -> Result<PathBuf, ConfigError> {
+    fn directory(&self, key: &'static str, systemd: &str, default: &str) -> Result<PathBuf, ConfigError> {
         let set = self.parse(key, |text| {
             if text.is_empty() {
-                Err(InvalidValue {
-                    found: String::new(),
-                    expected: "a folder's path",
-                })
+                Err(InvalidValue { found: String::new(), expected: "a folder's path" })
             } else {
                 Ok(PathBuf::from(text))
             }
@@ -365,14 +275,9 @@ impl Layers {
         // systemd separates several folders with colons; the unit has one.
         let of_systemd = || {
             let list = std::env::var(systemd).ok()?;
-            list.split(':')
-                .next()
-                .filter(|first| !first.is_empty())
-                .map(PathBuf::from)
+            list.split(':').next().filter(|first| !first.is_empty()).map(PathBuf::from)
         };
-        Ok(set
-            .or_else(of_systemd)
-            .unwrap_or_else(|| PathBuf::from(default)))
+        Ok(set.or_else(of_systemd).unwrap_or_else(|| PathBuf::from(default)))
     }
 }
 
@@ -386,24 +291,15 @@ impl Settings {
                 .root
                 .or_else(|| from_tag(tags, instance_tags::ROOT, Root::from_str, &mut ignored))
                 .unwrap_or_default(),
-            cluster: self.cluster.clone().or_else(|| {
-                from_tag(
-                    tags,
-                    instance_tags::CLUSTER,
-                    ClusterName::from_str,
-                    &mut ignored,
-                )
-            }),
+            cluster: self
+                .cluster
+                .clone()
+                .or_else(|| from_tag(tags, instance_tags::CLUSTER, ClusterName::from_str, &mut ignored)),
             target_groups: self
                 .target_groups
                 .clone()
                 .or_else(|| {
-                    from_tag(
-                        tags,
-                        instance_tags::TARGET_GROUP,
-                        TargetGroupRef::parse_list,
-                        &mut ignored,
-                    )
+                    from_tag(tags, instance_tags::TARGET_GROUP, TargetGroupRef::parse_list, &mut ignored)
                 })
                 .unwrap_or_default(),
         };
@@ -450,10 +346,7 @@ fn environment_layer(
                     ),
                     None => "there is no such setting".to_owned(),
                 };
-                return Err(ConfigError {
-                    origin: Origin::Environment(name),
-                    problem,
-                });
+                return Err(ConfigError { origin: Origin::Environment(name), problem });
             }
         };
     }
@@ -461,18 +354,10 @@ fn environment_layer(
 }
 
 fn file_layer(path: &Path, text: &str) -> Result<Layer, ConfigError> {
-    let line_of = |offset: usize| {
-        text.as_bytes()[..offset.min(text.len())]
-            .iter()
-            .filter(|b| **b == b'\n')
-            .count()
-            + 1
-    };
+    let line_of =
+        |offset: usize| text.as_bytes()[..offset.min(text.len())].iter().filter(|b| **b == b'\n').count() + 1;
     let error = |offset: Option<usize>, problem: String| ConfigError {
-        origin: Origin::File {
-            path: path.to_owned(),
-            line: offset.map(line_of),
-        },
+        origin: Origin::File { path: path.to_owned(), line: offset.map(line_of) },
         problem,
     };
     let table = toml::de::DeTable::parse(text)
@@ -480,17 +365,13 @@ fn file_layer(path: &Path, text: &str) -> Result<Layer, ConfigError> {
     let mut layer = Layer::new();
     for (key, value) in table.get_ref() {
         let Some(known) = known(key.get_ref()) else {
-            let near = nearest(key.get_ref())
-                .map_or(String::new(), |near| format!("; did you mean {near}?"));
+            let near = nearest(key.get_ref()).map_or(String::new(), |near| format!("; did you mean {near}?"));
             let problem = format!("{}: there is no such setting{near}", key.get_ref());
             return Err(error(Some(key.span().start), problem));
         };
         let text = file_value(known, value.get_ref())
             .map_err(|problem| error(Some(value.span().start), format!("{known}: {problem}")))?;
-        let origin = Origin::File {
-            path: path.to_owned(),
-            line: Some(line_of(key.span().start)),
-        };
+        let origin = Origin::File { path: path.to_owned(), line: Some(line_of(key.span().start)) };
         layer.insert(known, (text, origin));
     }
     Ok(layer)
@@ -502,31 +383,22 @@ fn file_value(key: &str, value: &toml::de::DeValue<'_>) -> Result<String, String
         DeValue::String(text) => Ok(text.to_string()),
         DeValue::Integer(number) if number.radix() == 10 => Ok(number.as_str().to_owned()),
         DeValue::Array(items) if key == "target-group" => {
-            let words: Option<Vec<&str>> =
-                items.iter().map(|item| item.get_ref().as_str()).collect();
-            words
-                .map(|words| words.join(" "))
-                .ok_or_else(|| "expected a list of strings".to_owned())
+            let words: Option<Vec<&str>> = items.iter().map(|item| item.get_ref().as_str()).collect();
+            words.map(|words| words.join(" ")).ok_or_else(|| "expected a list of strings".to_owned())
         }
         other => Err(format!("expected a string, found {}", other.type_str())),
     }
 }
 
 fn known(key: &str) -> Option<&'static str> {
-    SETTINGS
-        .iter()
-        .map(|setting| setting.key)
-        .find(|known| *known == key)
+    SETTINGS.iter().map(|setting| setting.key).find(|known| *known == key)
 }
 
 fn nearest(key: &str) -> Option<&'static str> {
     SETTINGS
         .iter()
         .map(|setting| {
-            (
-                strsim::jaro_winkler(setting.key, &key.to_ascii_lowercase().replace('_', "-")),
-                setting.key,
-            )
+            (strsim::jaro_winkler(setting.key, &key.to_ascii_lowercase().replace('_', "-")), setting.key)
         })
         .filter(|(similarity, _)| *similarity > 0.75)
         .max_by(|a, b| a.0.total_cmp(&b.0))
@@ -540,35 +412,22 @@ const fn seconds(count: u64) -> Duration {
 /// The longest duration a setting takes: beyond it a mistake in the unit is likely.
 const LONGEST: Duration = seconds(7 * 24 * 3600);
 type Range = (Duration, &'static str);
-const ANY: Range = (
-    Duration::ZERO,
-    "a duration such as 500ms, 20s, 5m or 1h, at most 7 days",
-);
-const POSITIVE: Range = (
-    Duration::from_millis(1),
-    "a duration such as 500ms, 20s, 5m or 1h, from 1ms to 7 days",
-);
-const ATLEAST_1S: Range = (
-    seconds(1),
-    "a duration such as 20s, 5m or 1h, from 1s to 7 days",
-);
+const ANY: Range = (Duration::ZERO, "a duration such as 500ms, 20s, 5m or 1h, at most 7 days");
+const POSITIVE: Range =
+    (Duration::from_millis(1), "a duration such as 500ms, 20s, 5m or 1h, from 1ms to 7 days");
+const ATLEAST_1S: Range = (seconds(1), "a duration such as 20s, 5m or 1h, from 1s to 7 days");
 
 fn duration_in((least, expected): Range) -> impl FnOnce(&str) -> Result<Duration, InvalidValue> {
     move |text| {
         duration(text)
             .filter(|duration| (least..=LONGEST).contains(duration))
-            .ok_or_else(|| InvalidValue {
-                found: text.to_owned(),
-                expected,
-            })
+            .ok_or_else(|| InvalidValue { found: text.to_owned(), expected })
     }
 }
 
 /// A whole number with a unit: `ms`, `s`, `m` or `h`; seconds without one.
 fn duration(text: &str) -> Option<Duration> {
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let count: u64 = text[..digits].parse().ok()?;
     match &text[digits..] {
         "ms" => Some(Duration::from_millis(count)),
@@ -580,9 +439,7 @@ fn duration(text: &str) -> Option<Duration> {
 }
 
 fn bytes(text: &str) -> Result<usize, InvalidValue> {
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let unit = match &text[digits..] {
         "" | "B" => Some(1),
         "KiB" => Some(1024),
@@ -607,10 +464,7 @@ fn number_in(
     text.parse()
         .ok()
         .filter(|number| range.contains(number))
-        .ok_or_else(|| InvalidValue {
-            found: text.to_owned(),
-            expected,
-        })
+        .ok_or_else(|| InvalidValue { found: text.to_owned(), expected })
 }
 
 fn socket_address(text: &str) -> Result<SocketAddr, InvalidValue> {
@@ -621,8 +475,7 @@ fn socket_address(text: &str) -> Result<SocketAddr, InvalidValue> {
 }
 
 fn instance_id(text: &str) -> Result<String, InvalidValue> {
-    let fits = (1..=64).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let fits = (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     if fits {
         Ok(text.to_owned())
     } else {
@@ -637,18 +490,13 @@ fn on_rebalance(text: &str) -> Result<OnRebalance, InvalidValue> {
     match text {
         "ignore" => Ok(OnRebalance::Ignore),
         "drain" => Ok(OnRebalance::Drain),
-        _ => Err(InvalidValue {
-            found: text.to_owned(),
-            expected: "ignore or drain",
-        }),
+        _ => Err(InvalidValue { found: text.to_owned(), expected: "ignore or drain" }),
     }
 }
 
 fn log_level(text: &str) -> Result<tracing::Level, InvalidValue> {
-    text.parse().map_err(|_| InvalidValue {
-        found: text.to_owned(),
-        expected: "error, warn, info, debug or trace",
-    })
+    text.parse()
+        .map_err(|_| InvalidValue { found: text.to_owned(), expected: "error, warn, info, debug or trace" })
 }
 
 #[cfg(test)]
@@ -666,9 +514,7 @@ mod tests {
         std::fs::write(&path, file).unwrap();
         Layers::read(
             flags.iter().map(|(key, value)| (*key, (*value).to_owned())),
-            environment
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+            environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
             Some(&path),
         )
     }
@@ -701,10 +547,7 @@ mod tests {
             (instance_tags::ROOT.to_owned(), "seed".to_owned()),
         ]);
         let cluster = |flags: &[(&'static str, &str)], environment: &[(&str, &str)], file: &str| {
-            let settings = layers(flags, environment, file)
-                .unwrap()
-                .settings()
-                .unwrap();
+            let settings = layers(flags, environment, file).unwrap().settings().unwrap();
             settings.role(&tags).0.cluster.unwrap().to_string()
         };
         let flag = [("cluster", "flag")];
@@ -726,10 +569,7 @@ mod tests {
             "{message}"
         );
         let message = refused(&[], &[("INSTANCE_AGENT_DRAIN_QUITE", "1s")], "");
-        assert!(
-            message.contains("did you mean INSTANCE_AGENT_DRAIN_QUIET?"),
-            "{message}"
-        );
+        assert!(message.contains("did you mean INSTANCE_AGENT_DRAIN_QUIET?"), "{message}");
         let message = refused(&[], &[], "zzz = 1");
         assert!(!message.contains("did you mean"), "{message}");
     }
@@ -759,22 +599,15 @@ mod tests {
             ("state-dir", ""),
         ] {
             let message = refused(&[(key, value)], &[], "");
-            assert!(
-                message.starts_with(&format!("--{key}: ")) && message.contains("expected"),
-                "{message}"
-            );
+            assert!(message.starts_with(&format!("--{key}: ")) && message.contains("expected"), "{message}");
             let message = refused(&[], &[], &format!("\n{key} = '{value}'"));
-            assert!(
-                message.contains(&format!("agent.toml:2: {key}: ")),
-                "{message}"
-            );
+            assert!(message.contains(&format!("agent.toml:2: {key}: ")), "{message}");
         }
     }
 
     #[test]
     fn the_file_takes_numbers_and_lists_where_they_make_sense() {
-        let file =
-            "drain-quiet = 5\nmax-body = 100\ntarget-group = ['a', 'b']\nregister-port = 8080";
+        let file = "drain-quiet = 5\nmax-body = 100\ntarget-group = ['a', 'b']\nregister-port = 8080";
         let settings = layers(&[], &[], file).unwrap().settings().unwrap();
         assert_eq!(settings.drain_quiet, seconds(5));
         assert_eq!(settings.limits.max_body, 100);
@@ -789,12 +622,7 @@ mod tests {
     #[test]
     fn a_named_file_has_to_exist() {
         let error = Layers::read([], [], Some(Path::new("/nonexistent/agent.toml"))).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .contains("/nonexistent/agent.toml: cannot be read"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("/nonexistent/agent.toml: cannot be read"), "{error}");
     }
 
     #[test]
@@ -803,10 +631,6 @@ mod tests {
         let tags = BTreeMap::from([(instance_tags::CLUSTER.to_owned(), "status".to_owned())]);
         let (role, ignored) = settings.role(&tags);
         assert_eq!(role.cluster, None);
-        assert!(
-            ignored[0].to_string().contains("instance-agent:cluster"),
-            "{}",
-            ignored[0]
-        );
+        assert!(ignored[0].to_string().contains("instance-agent:cluster"), "{}", ignored[0]);
     }
 }

@@ -4,14 +4,10 @@ use std::time::Duration;
 
 use aws_config::SdkConfig;
 use aws_sdk_elasticloadbalancingv2::Client;
-use aws_sdk_elasticloadbalancingv2::types::{
-    TargetDescription, TargetHealthStateEnum, TargetTypeEnum,
-};
+use aws_sdk_elasticloadbalancingv2::types::{TargetDescription, TargetHealthStateEnum, TargetTypeEnum};
 
 use crate::aws::{CallError, CallErrorKind};
-use crate::target_group::{
-    Target, TargetGroup, TargetGroupRef, TargetHealth, TargetState, TargetType,
-};
+use crate::target_group::{Target, TargetGroup, TargetGroupRef, TargetHealth, TargetState, TargetType};
 
 /// The ELBv2 client, in the agent's own types.
 #[derive(Clone, Debug)]
@@ -32,10 +28,7 @@ impl Elbv2 {
             TargetGroupRef::Name(name) => call.names(name),
             TargetGroupRef::Arn(arn) => call.target_group_arns(arn),
         };
-        let answer = call
-            .send()
-            .await
-            .map_err(|error| CallError::new(ACTION, error))?;
+        let answer = call.send().await.map_err(|error| CallError::new(ACTION, error))?;
         let not_found = || CallError {
             action: ACTION,
             kind: CallErrorKind::GroupNotFound,
@@ -50,9 +43,7 @@ impl Elbv2 {
                 return Err(CallError {
                     action: ACTION,
                     kind: CallErrorKind::UnsupportedType,
-                    detail: format!(
-                        "{group} has targets of type {other}, which an instance cannot be"
-                    ),
+                    detail: format!("{group} has targets of type {other}, which an instance cannot be"),
                 });
             }
         };
@@ -65,12 +56,7 @@ impl Elbv2 {
             .filter(|seconds| *seconds > 0)
             .map(Duration::from_secs);
         let deregistration_delay = self.deregistration_delay(&arn).await;
-        Ok(TargetGroup {
-            arn,
-            target_type,
-            check_interval,
-            deregistration_delay,
-        })
+        Ok(TargetGroup { arn, target_type, check_interval, deregistration_delay })
     }
 
     async fn deregistration_delay(&self, arn: &str) -> Option<Duration> {
@@ -120,11 +106,7 @@ impl Elbv2 {
     }
 
     /// Asks for the health of `target` alone: a whole group's health would be paid by every agent.
-    pub(crate) async fn health(
-        &self,
-        arn: &str,
-        target: &Target,
-    ) -> Result<TargetHealth, CallError> {
+    pub(crate) async fn health(&self, arn: &str, target: &Target) -> Result<TargetHealth, CallError> {
         let answer = self
             .0
             .describe_target_health()
@@ -138,10 +120,8 @@ impl Elbv2 {
             reason: Some("Target.NotRegistered".to_owned()),
             description: None,
         };
-        let Some(health) = answer
-            .target_health_descriptions()
-            .first()
-            .and_then(|description| description.target_health())
+        let Some(health) =
+            answer.target_health_descriptions().first().and_then(|description| description.target_health())
         else {
             return Ok(not_registered());
         };
@@ -165,8 +145,5 @@ impl Elbv2 {
 }
 
 fn description(target: &Target) -> TargetDescription {
-    TargetDescription::builder()
-        .id(&target.id)
-        .port(i32::from(target.port))
-        .build()
+    TargetDescription::builder().id(&target.id).port(i32::from(target.port)).build()
 }

@@ -19,17 +19,13 @@ const TAGS_INTERVAL: Duration = Duration::from_secs(15);
 /// How often EC2 is asked for tags where IMDS may be stale or has none.
 const EC2_TAGS_INTERVAL: Duration = Duration::from_secs(3600);
 /// The tags that mean something to the agent.
-const TAG_KEYS: [&str; 4] = [
-    instance_tags::FLEET,
-    instance_tags::CLUSTER,
-    instance_tags::TARGET_GROUP,
-    instance_tags::ROOT,
-];
+const TAG_KEYS: [&str; 4] =
+    [instance_tags::FLEET, instance_tags::CLUSTER, instance_tags::TARGET_GROUP, instance_tags::ROOT];
 
 /// Instance families that are not Nitro: their IMDS shows the tags as they were at launch.
 const XEN_FAMILIES: [&str; 24] = [
-    "c1", "c3", "c4", "cc2", "cr1", "d2", "f1", "g2", "g3", "g3s", "h1", "hs1", "i2", "i3", "m1",
-    "m2", "m3", "m4", "p2", "p3", "r3", "r4", "t1", "t2",
+    "c1", "c3", "c4", "cc2", "cr1", "d2", "f1", "g2", "g3", "g3s", "h1", "hs1", "i2", "i3", "m1", "m2", "m3",
+    "m4", "p2", "p3", "r3", "r4", "t1", "t2",
 ];
 
 /// What is known of the instance.
@@ -89,20 +85,15 @@ impl ImdsError {
 impl Imds {
     /// A client, or `None` where `AWS_EC2_METADATA_DISABLED` is `true`.
     pub(crate) fn new(http_client: &SharedHttpClient) -> Option<Self> {
-        let disabled = std::env::var("AWS_EC2_METADATA_DISABLED")
-            .is_ok_and(|value| value.eq_ignore_ascii_case("true"));
-        (!disabled).then(|| Self {
-            client: Mutex::new(Self::client(http_client)),
-            http_client: http_client.clone(),
-        })
+        let disabled =
+            std::env::var("AWS_EC2_METADATA_DISABLED").is_ok_and(|value| value.eq_ignore_ascii_case("true"));
+        (!disabled)
+            .then(|| Self { client: Mutex::new(Self::client(http_client)), http_client: http_client.clone() })
     }
 
     /// One attempt a call: each caller has its own rhythm and backoff.
     fn client(http_client: &SharedHttpClient) -> imds::Client {
-        imds::Client::builder()
-            .configure(&aws::provider_config(http_client))
-            .max_attempts(1)
-            .build()
+        imds::Client::builder().configure(&aws::provider_config(http_client)).max_attempts(1).build()
     }
 
     /// The value at `path`; `None` when there is none (404).
@@ -112,10 +103,8 @@ impl Imds {
     pub(crate) async fn get(&self, path: &str) -> Result<Option<String>, ImdsError> {
         let mut fresh_token = false;
         loop {
-            let client = self
-                .client
-                .lock()
-                .map_or_else(|held| held.into_inner().clone(), |held| held.clone());
+            let client =
+                self.client.lock().map_or_else(|held| held.into_inner().clone(), |held| held.clone());
             match client.get(path).await {
                 Ok(value) => return Ok(Some(value.into())),
                 Err(imds::client::error::ImdsError::ErrorResponse(answer)) => {
@@ -139,10 +128,7 @@ impl Imds {
 
     async fn fetch_identity(&self) -> Result<InstanceIdentity, ImdsError> {
         let path = "/latest/dynamic/instance-identity/document";
-        let text = self
-            .get(path)
-            .await?
-            .ok_or_else(|| ImdsError(format!("{path}: absent")))?;
+        let text = self.get(path).await?.ok_or_else(|| ImdsError(format!("{path}: absent")))?;
         let document: IdentityDocument =
             serde_json::from_str(&text).map_err(|error| ImdsError(format!("{path}: {error}")))?;
         Ok(InstanceIdentity {
@@ -162,9 +148,7 @@ impl Imds {
         let mut tags = BTreeMap::new();
         for key in TAG_KEYS {
             if keys.lines().any(|line| line == key)
-                && let Some(value) = self
-                    .get(&format!("/latest/meta-data/tags/instance/{key}"))
-                    .await?
+                && let Some(value) = self.get(&format!("/latest/meta-data/tags/instance/{key}")).await?
             {
                 tags.insert(key.to_owned(), value);
             }
@@ -209,18 +193,12 @@ impl Identifier {
         http_client: SharedHttpClient,
         instance_id: Option<String>,
     ) -> Self {
-        let identity = InstanceIdentity {
-            id: instance_id.clone(),
-            ..InstanceIdentity::default()
-        };
+        let identity = InstanceIdentity { id: instance_id.clone(), ..InstanceIdentity::default() };
         Self {
             imds,
             http_client,
             instance_id,
-            known: Instance {
-                identity,
-                tags: BTreeMap::new(),
-            },
+            known: Instance { identity, tags: BTreeMap::new() },
             ec2: None,
             imds_tags: None,
             ask_ec2_at: Instant::now(),
@@ -231,10 +209,7 @@ impl Identifier {
 
     /// Publishes what is known after the first try (three seconds at most), then each change.
     pub(crate) async fn run(mut self, publish: watch::Sender<Option<Instance>>) {
-        if tokio::time::timeout(FIRST_TRY, self.refresh())
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(FIRST_TRY, self.refresh()).await.is_err() {
             self.say_no_imds(&ImdsError::late(FIRST_TRY).to_string());
         }
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
@@ -322,12 +297,7 @@ impl Identifier {
     }
 
     fn may_be_stale(&self) -> bool {
-        let family = self
-            .known
-            .identity
-            .instance_type
-            .as_deref()
-            .and_then(|kind| kind.split('.').next());
+        let family = self.known.identity.instance_type.as_deref().and_then(|kind| kind.split('.').next());
         family.is_some_and(|family| XEN_FAMILIES.contains(&family))
     }
 
@@ -370,9 +340,7 @@ async fn describe_tags(
     let filter = |name: &str, values: &[&str]| {
         aws_sdk_ec2::types::Filter::builder()
             .name(name)
-            .set_values(Some(
-                values.iter().map(|value| (*value).to_owned()).collect(),
-            ))
+            .set_values(Some(values.iter().map(|value| (*value).to_owned()).collect()))
             .build()
     };
     let answer = client

@@ -72,17 +72,14 @@ impl Membership {
                 Present(health)
             }
             (Unknown | Absent | Present(_), Event::Observed(_)) => Absent,
-            (Absent, Event::Registered) => Present(TargetHealth::bare(
-                crate::target_group::TargetState::Initial,
-            )),
+            (Absent, Event::Registered) => {
+                Present(TargetHealth::bare(crate::target_group::TargetState::Initial))
+            }
             (Present(_), Event::Deregistered) => Left,
             (Absent | Present(_), Event::AnswerLost) => Unknown,
             (Left, Event::Rejoin) => Unknown,
             (state, event) => {
-                return Err(IllegalTransition {
-                    state: state.clone(),
-                    event,
-                });
+                return Err(IllegalTransition { state: state.clone(), event });
             }
         })
     }
@@ -167,9 +164,7 @@ impl Reasons {
             return Some(format!("Auto Scaling state {state}"));
         }
         if self.operator {
-            return Some(
-                "drained by an operator; `instance-agent resume` brings it back".to_owned(),
-            );
+            return Some("drained by an operator; `instance-agent resume` brings it back".to_owned());
         }
         if let (Some(time), OnRebalance::Drain) = (&self.rebalance, on_rebalance) {
             return Some(format!("rebalance recommendation of {time}"));
@@ -193,11 +188,7 @@ pub(crate) struct Quiet {
 impl Quiet {
     /// Starts watching at `now` with the counters as they stand.
     pub(crate) fn new(quiet: Duration, traffic: &TrafficSnapshot, now: Instant) -> Self {
-        Self {
-            quiet,
-            requests: traffic.requests(),
-            since: now,
-        }
+        Self { quiet, requests: traffic.requests(), since: now }
     }
 
     /// Takes in the counters at `now`. `deregistered` is when the last group accepted the
@@ -231,10 +222,7 @@ mod tests {
     }
 
     fn not_registered() -> TargetHealth {
-        TargetHealth {
-            reason: Some("Target.NotRegistered".into()),
-            ..health(TargetState::Unused)
-        }
+        TargetHealth { reason: Some("Target.NotRegistered".into()), ..health(TargetState::Unused) }
     }
 
     fn states() -> [Membership; 5] {
@@ -259,34 +247,16 @@ mod tests {
             (Event::Resolved, [Some(Unknown), None, None, None, None]),
             (
                 Event::Lost,
-                [
-                    Some(Unresolved),
-                    Some(Unresolved),
-                    Some(Unresolved),
-                    Some(Unresolved),
-                    Some(Unresolved),
-                ],
+                [Some(Unresolved), Some(Unresolved), Some(Unresolved), Some(Unresolved), Some(Unresolved)],
             ),
             (
                 Event::Observed(seen),
-                [
-                    None,
-                    Some(present.clone()),
-                    Some(present.clone()),
-                    Some(present),
-                    None,
-                ],
+                [None, Some(present.clone()), Some(present.clone()), Some(present), None],
             ),
-            (
-                Event::Observed(not_registered()),
-                [None, Some(Absent), Some(Absent), Some(Absent), None],
-            ),
+            (Event::Observed(not_registered()), [None, Some(Absent), Some(Absent), Some(Absent), None]),
             (Event::Registered, [None, None, Some(initial), None, None]),
             (Event::Deregistered, [None, None, None, Some(Left), None]),
-            (
-                Event::AnswerLost,
-                [None, None, Some(Unknown), Some(Unknown), None],
-            ),
+            (Event::AnswerLost, [None, None, Some(Unknown), Some(Unknown), None]),
             (Event::Rejoin, [None, None, None, None, Some(Unknown)]),
         ];
         for (event, expected) in table {
@@ -302,9 +272,7 @@ mod tests {
 
     #[test]
     fn a_draining_target_is_not_taken_for_a_registered_one() {
-        let after = Membership::Unknown
-            .after(Event::Observed(health(TargetState::Draining)))
-            .unwrap();
+        let after = Membership::Unknown.after(Event::Observed(health(TargetState::Draining))).unwrap();
         assert_eq!(after, Membership::Absent);
     }
 
@@ -317,12 +285,7 @@ mod tests {
         assert_eq!(reasons.to_stay_out(ignore), None);
         reasons.rebalance = Some("2026-01-01T00:00:00Z".into());
         assert_eq!(reasons.to_stay_out(ignore), None);
-        assert!(
-            reasons
-                .to_stay_out(OnRebalance::Drain)
-                .unwrap()
-                .contains("rebalance")
-        );
+        assert!(reasons.to_stay_out(OnRebalance::Drain).unwrap().contains("rebalance"));
         reasons.operator = true;
         assert!(reasons.to_stay_out(ignore).unwrap().contains("resume"));
         for state in ["Terminated", "Standby", "Detached", "Warmed:Stopped"] {
@@ -330,12 +293,7 @@ mod tests {
             assert!(reasons.to_stay_out(ignore).unwrap().contains(state));
         }
         reasons.spot = Some("stop at noon".into());
-        assert!(
-            reasons
-                .to_stay_out(ignore)
-                .unwrap()
-                .contains("stop at noon")
-        );
+        assert!(reasons.to_stay_out(ignore).unwrap().contains("stop at noon"));
         reasons.signal = Some("SIGTERM");
         assert!(reasons.to_stay_out(ignore).unwrap().contains("SIGTERM"));
     }
@@ -344,21 +302,12 @@ mod tests {
     fn quiet_counts_from_the_later_of_deregistration_and_last_request() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut traffic = TrafficSnapshot {
-            root: 5,
-            ..TrafficSnapshot::default()
-        };
+        let mut traffic = TrafficSnapshot { root: 5, ..TrafficSnapshot::default() };
         let mut quiet = Quiet::new(Duration::from_secs(20), &traffic, start);
-        assert!(
-            !quiet.is_over(&traffic, Some(at(3)), at(22)),
-            "20 s have not passed since 3"
-        );
+        assert!(!quiet.is_over(&traffic, Some(at(3)), at(22)), "20 s have not passed since 3");
         assert!(quiet.is_over(&traffic, Some(at(3)), at(23)));
         traffic.root = 6;
-        assert!(
-            !quiet.is_over(&traffic, Some(at(3)), at(24)),
-            "a request came"
-        );
+        assert!(!quiet.is_over(&traffic, Some(at(3)), at(24)), "a request came");
         assert!(!quiet.is_over(&traffic, Some(at(3)), at(43)));
         assert!(quiet.is_over(&traffic, Some(at(3)), at(44)));
     }
@@ -367,23 +316,14 @@ mod tests {
     fn a_request_in_flight_is_never_cut_and_probes_do_not_count() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut traffic = TrafficSnapshot {
-            in_flight: 1,
-            ..TrafficSnapshot::default()
-        };
+        let mut traffic = TrafficSnapshot { in_flight: 1, ..TrafficSnapshot::default() };
         let mut quiet = Quiet::new(Duration::from_secs(20), &traffic, start);
         assert!(!quiet.is_over(&traffic, Some(start), at(100)));
-        assert!(
-            !quiet.is_over(&traffic, None, at(100)),
-            "registered nowhere still waits for it"
-        );
+        assert!(!quiet.is_over(&traffic, None, at(100)), "registered nowhere still waits for it");
         traffic.in_flight = 0;
         traffic.probes = 50;
         assert!(quiet.is_over(&traffic, None, at(101)));
-        assert!(
-            !quiet.is_over(&traffic, Some(start), at(119)),
-            "quiet starts when it ended"
-        );
+        assert!(!quiet.is_over(&traffic, Some(start), at(119)), "quiet starts when it ended");
         assert!(quiet.is_over(&traffic, Some(start), at(120)));
     }
 }

@@ -35,11 +35,7 @@ const USAGE: u8 = 2;
 fn main() -> ExitCode {
     let result = match cli::parse(std::env::args_os()) {
         Command::Serve(args) => serve::run(args).map_err(|error| {
-            let code = if matches!(error, ServeError::Config(_)) {
-                USAGE
-            } else {
-                1
-            };
+            let code = if matches!(error, ServeError::Config(_)) { USAGE } else { 1 };
             (code, anyhow::Error::new(error))
         }),
         Command::Status { output, agent } => ask(commands::status(output, agent)),
@@ -57,20 +53,14 @@ fn main() -> ExitCode {
 }
 
 /// Runs a command that talks to the running agent, and prints what it says.
-fn ask(
-    command: impl Future<Output = Result<String, CommandError>>,
-) -> Result<(), (u8, anyhow::Error)> {
+fn ask(command: impl Future<Output = Result<String, CommandError>>) -> Result<(), (u8, anyhow::Error)> {
     let said = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| (1, error.into()))?
         .block_on(command)
         .map_err(|error| {
-            let code = if matches!(error, CommandError::Config(_)) {
-                USAGE
-            } else {
-                1
-            };
+            let code = if matches!(error, CommandError::Config(_)) { USAGE } else { 1 };
             (code, anyhow::Error::new(error))
         })?;
     // A reader that has seen enough (`| head`) is no failure.

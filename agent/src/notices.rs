@@ -49,9 +49,7 @@ pub(crate) async fn watch(imds: Option<Arc<Imds>>, publish: watch::Sender<Option
     loop {
         let fetched = if first {
             let late = || ImdsError::late(FIRST_TRY);
-            tokio::time::timeout(FIRST_TRY, fetch(&imds))
-                .await
-                .unwrap_or_else(|_| Err(late()))
+            tokio::time::timeout(FIRST_TRY, fetch(&imds)).await.unwrap_or_else(|_| Err(late()))
         } else {
             fetch(&imds).await
         };
@@ -85,10 +83,7 @@ pub(crate) async fn watch(imds: Option<Arc<Imds>>, publish: watch::Sender<Option
 
 async fn fetch(imds: &Imds) -> Result<Notices, ImdsError> {
     Ok(Notices {
-        spot: imds
-            .get("/latest/meta-data/spot/instance-action")
-            .await?
-            .map(|text| spot(&text)),
+        spot: imds.get("/latest/meta-data/spot/instance-action").await?.map(|text| spot(&text)),
         rebalance: imds
             .get("/latest/meta-data/events/recommendations/rebalance")
             .await?
@@ -105,10 +100,7 @@ async fn fetch(imds: &Imds) -> Result<Notices, ImdsError> {
 /// is a notice matters more than how it is written.
 fn spot(text: &str) -> String {
     match serde_json::from_str(text) {
-        Ok(SpotAction {
-            action,
-            time: Some(time),
-        }) => format!("{action} at {time}"),
+        Ok(SpotAction { action, time: Some(time) }) => format!("{action} at {time}"),
         Ok(SpotAction { action, time: None }) => action,
         Err(_) => text.split_whitespace().collect::<Vec<_>>().join(" "),
     }
@@ -133,9 +125,6 @@ mod tests {
         );
         assert_eq!(spot(r#"{"action": "hibernate"}"#), "hibernate");
         assert_eq!(spot("something\nnew"), "something new");
-        assert_eq!(
-            rebalance(r#"{"noticeTime": "2026-01-01T00:00:00Z"}"#),
-            "2026-01-01T00:00:00Z"
-        );
+        assert_eq!(rebalance(r#"{"noticeTime": "2026-01-01T00:00:00Z"}"#), "2026-01-01T00:00:00Z");
     }
 }

@@ -23,26 +23,18 @@ pub(crate) async fn follow(mut registration: watch::Receiver<Registration>, list
     loop {
         let (line, draining) = {
             let registration = registration.borrow_and_update();
-            let stops = registration
-                .reason
-                .as_deref()
-                .is_some_and(|reason| reason.starts_with("stopping"));
+            let stops = registration.reason.as_deref().is_some_and(|reason| reason.starts_with("stopping"));
             if stops && !stopping {
                 stopping = true;
                 send(&[NotifyState::Stopping]);
             }
-            (
-                registration.summary(&listen),
-                registration.phase == Phase::Draining,
-            )
+            (registration.summary(&listen), registration.phase == Phase::Draining)
         };
         send(&[NotifyState::Status(&line)]);
         let changed = if draining {
             let ahead = u32::try_from(EXTENSION.as_micros()).unwrap_or(u32::MAX);
             send(&[NotifyState::ExtendTimeoutUsec(ahead)]);
-            tokio::time::timeout(EXTENSION / 3, registration.changed())
-                .await
-                .unwrap_or(Ok(()))
+            tokio::time::timeout(EXTENSION / 3, registration.changed()).await.unwrap_or(Ok(()))
         } else {
             registration.changed().await
         };

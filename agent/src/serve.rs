@@ -51,29 +51,22 @@ pub(crate) enum ServeError {
 
 fn listen_cure(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            "another program listens there; stop it, or choose another --listen"
-        }
+        io::ErrorKind::AddrInUse => "another program listens there; stop it, or choose another --listen",
         io::ErrorKind::PermissionDenied => {
             "ports below 1024 need root or CAP_NET_BIND_SERVICE; or choose another --listen"
         }
-        io::ErrorKind::AddrNotAvailable => {
-            "this machine does not have that address; choose another --listen"
-        }
+        io::ErrorKind::AddrNotAvailable => "this machine does not have that address; choose another --listen",
         _ => "choose another --listen",
     }
 }
 
 /// Serves until a signal asks to stop and the instance is drained.
 pub(crate) fn run(args: SettingArgs) -> Result<(), ServeError> {
-    let settings =
-        Layers::read(args.flags, std::env::vars(), args.config.as_deref())?.settings()?;
+    let settings = Layers::read(args.flags, std::env::vars(), args.config.as_deref())?.settings()?;
     telemetry::start(settings.log_level);
     raise_file_limit();
-    let listener = server::bind(settings.listen).map_err(|error| ServeError::Listen {
-        address: settings.listen,
-        error,
-    })?;
+    let listener = server::bind(settings.listen)
+        .map_err(|error| ServeError::Listen { address: settings.listen, error })?;
     let listening = listener.local_addr()?;
     let admin_socket = match admin::bind(&settings.runtime_dir) {
         Ok(socket) => Some(socket),
@@ -91,9 +84,7 @@ pub(crate) fn run(args: SettingArgs) -> Result<(), ServeError> {
         draining: None,
     }));
     let traffic = Arc::new(Traffic::new(settings.threads));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let server = server::start(
         listener,
         settings.threads,
@@ -107,22 +98,12 @@ pub(crate) fn run(args: SettingArgs) -> Result<(), ServeError> {
     let runtime_dir = settings.runtime_dir.clone();
     runtime.block_on(async {
         tokio::spawn(notify::feed_watchdog(server.beats()));
-        let control = Control {
-            settings,
-            listening,
-            admin_socket,
-            seed,
-            answers,
-            traffic,
-        };
+        let control = Control { settings, listening, admin_socket, seed, answers, traffic };
         control.run().await?;
         tracing::info!("stopping: finishing what has begun, then closing the port");
         let cut_off = server.shutdown(Instant::now() + LAST_REQUESTS).await;
         if cut_off > 0 {
-            tracing::warn!(
-                requests = cut_off,
-                "requests cut off: they did not end in time"
-            );
+            tracing::warn!(requests = cut_off, "requests cut off: they did not end in time");
         }
         Ok::<_, ServeError>(())
     })?;
@@ -149,19 +130,13 @@ impl Control {
         let http_client = aws::http_client();
         let imds = Imds::new(&http_client).map(Arc::new);
         let (publish_instance, instance) = watch::channel(None);
-        let identifier = Identifier::new(
-            imds.clone(),
-            http_client.clone(),
-            self.settings.instance_id.clone(),
-        );
+        let identifier =
+            Identifier::new(imds.clone(), http_client.clone(), self.settings.instance_id.clone());
         tokio::spawn(identifier.run(publish_instance));
         let (publish_notices, notices) = watch::channel(None);
         tokio::spawn(notices::watch(imds, publish_notices));
         let (publish_registration, registration) = watch::channel(Registration::default());
-        tokio::spawn(notify::follow(
-            registration.clone(),
-            self.listening.to_string(),
-        ));
+        tokio::spawn(notify::follow(registration.clone(), self.listening.to_string()));
         let (requests, requested) = mpsc::channel(4);
         if let Some(socket) = self.admin_socket {
             let (traffic, seed, listening) = (self.traffic.clone(), self.seed, self.listening);
@@ -173,27 +148,12 @@ impl Control {
                 traffic: traffic.snapshot(),
                 seed_problem: seed.read().err().map(|problem| problem.to_string()),
             });
-            tokio::spawn(admin::serve(
-                socket,
-                Admin {
-                    status,
-                    requests: requests.clone(),
-                },
-            ));
+            tokio::spawn(admin::serve(socket, Admin { status, requests: requests.clone() }));
         }
         let (ask_to_stop, stop) = watch::channel(None);
-        let inputs = Inputs {
-            instance,
-            notices,
-            requests: requested,
-            stop,
-            traffic: self.traffic,
-            http_client,
-        };
-        let outputs = Outputs {
-            answers: self.answers,
-            registration: publish_registration,
-        };
+        let inputs =
+            Inputs { instance, notices, requests: requested, stop, traffic: self.traffic, http_client };
+        let outputs = Outputs { answers: self.answers, registration: publish_registration };
         let registrar = Registrar::new(self.settings, self.listening, inputs, outputs);
         let hurry = async {
             ask_to_stop.send_replace(Some(signals.next().await));
@@ -218,10 +178,7 @@ struct Signals {
 
 impl Signals {
     fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
     async fn next(&mut self) -> &'static str {
@@ -236,13 +193,7 @@ impl Signals {
 fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: limit.maximum,
-            ..limit
-        },
-    ) {
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
         tracing::debug!(%error, "the limit of open files stays as it is");
     }
 }

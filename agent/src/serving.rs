@@ -46,10 +46,7 @@ impl FromStr for Root {
         match text {
             "health" => Ok(Self::Health),
             "seed" => Ok(Self::Seed),
-            _ => Err(InvalidValue {
-                found: text.to_owned(),
-                expected: "health or seed",
-            }),
+            _ => Err(InvalidValue { found: text.to_owned(), expected: "health or seed" }),
         }
     }
 }
@@ -123,9 +120,7 @@ pub(crate) struct Traffic {
 impl Traffic {
     /// Counters for `threads` server threads, all zero.
     pub(crate) fn new(threads: usize) -> Self {
-        Self {
-            threads: (0..threads).map(|_| Arc::default()).collect(),
-        }
+        Self { threads: (0..threads).map(|_| Arc::default()).collect() }
     }
 
     /// The counters of each server thread, one for every thread to keep.
@@ -144,14 +139,8 @@ impl Traffic {
             total.seed_write += thread.seed_write.load(Relaxed);
             total.refused += thread.refused.load(Relaxed);
             total.probes += thread.probes.load(Relaxed);
-            total.in_flight += thread
-                .started
-                .load(Relaxed)
-                .wrapping_sub(thread.finished.load(Relaxed));
-            total.connections += thread
-                .opened
-                .load(Relaxed)
-                .wrapping_sub(thread.closed.load(Relaxed));
+            total.in_flight += thread.started.load(Relaxed).wrapping_sub(thread.finished.load(Relaxed));
+            total.connections += thread.opened.load(Relaxed).wrapping_sub(thread.closed.load(Relaxed));
         }
         total
     }

@@ -133,33 +133,13 @@ impl AgentStatus {
         let mut text = String::new();
         let mut row = |name: &str, value: String| _ = writeln!(text, "{name:<14} {value}");
         row("instance", known(&registration.instance_id));
-        if let (Some(kind), Some(zone)) =
-            (&registration.instance_type, &registration.availability_zone)
-        {
+        if let (Some(kind), Some(zone)) = (&registration.instance_type, &registration.availability_zone) {
             row("machine", format!("{kind} in {zone}"));
         }
-        row(
-            "cluster",
-            registration
-                .cluster
-                .clone()
-                .unwrap_or_else(|| "none".to_owned()),
-        );
-        row(
-            "serves",
-            format!("{} (root = {})", self.listen, registration.root),
-        );
-        let reason = registration
-            .reason
-            .as_ref()
-            .map_or(String::new(), |reason| format!(": {reason}"));
-        row(
-            "state",
-            format!(
-                "{} since {}{reason}",
-                registration.phase, registration.since
-            ),
-        );
+        row("cluster", registration.cluster.clone().unwrap_or_else(|| "none".to_owned()));
+        row("serves", format!("{} (root = {})", self.listen, registration.root));
+        let reason = registration.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
+        row("state", format!("{} since {}{reason}", registration.phase, registration.since));
         if let Some(notice) = &registration.spot {
             row("spot", notice.clone());
         }
@@ -186,13 +166,7 @@ impl AgentStatus {
                 traffic.probes
             ),
         );
-        row(
-            "now",
-            format!(
-                "{} in flight, {} connections",
-                traffic.in_flight, traffic.connections
-            ),
-        );
+        row("now", format!("{} in flight, {} connections", traffic.in_flight, traffic.connections));
         row("agent", format!("{} (pid {})", self.version, self.pid));
         text.push_str(&self.target_group_table());
         text
@@ -208,12 +182,7 @@ impl AgentStatus {
         table.load_style(comfy_table::presets::NOTHING);
         table.set_header(["target group", "target", "state", "since", "reason"]);
         for group in groups {
-            let why = [
-                &group.problem,
-                &group.reason,
-                &group.description,
-                &group.cure,
-            ];
+            let why = [&group.problem, &group.reason, &group.description, &group.cure];
             let why: Vec<&str> = why.into_iter().flatten().map(String::as_str).collect();
             table.add_row([
                 group.name.as_str(),
@@ -237,35 +206,21 @@ impl AgentStatus {
             ("seed_read", traffic.seed_read),
             ("seed_write", traffic.seed_write),
         ] {
-            _ = writeln!(
-                text,
-                "instance_agent_requests_total{{route=\"{route}\"}} {count}"
-            );
+            _ = writeln!(text, "instance_agent_requests_total{{route=\"{route}\"}} {count}");
         }
         for (name, kind, value) in [
             ("refused_total", "counter", traffic.refused),
             ("probes_total", "counter", traffic.probes),
             ("in_flight", "gauge", traffic.in_flight),
             ("connections", "gauge", traffic.connections),
-            (
-                "draining",
-                "gauge",
-                u64::from(self.registration.phase == Phase::Draining),
-            ),
+            ("draining", "gauge", u64::from(self.registration.phase == Phase::Draining)),
         ] {
-            _ = writeln!(
-                text,
-                "# TYPE instance_agent_{name} {kind}\ninstance_agent_{name} {value}"
-            );
+            _ = writeln!(text, "# TYPE instance_agent_{name} {kind}\ninstance_agent_{name} {value}");
         }
         text.push_str("# TYPE instance_agent_target_healthy gauge\n");
         for group in &self.registration.target_groups {
             let healthy = u8::from(group.state == "healthy");
-            _ = writeln!(
-                text,
-                "instance_agent_target_healthy{{target_group=\"{}\"}} {healthy}",
-                group.name
-            );
+            _ = writeln!(text, "instance_agent_target_healthy{{target_group=\"{}\"}} {healthy}", group.name);
         }
         text
     }
@@ -313,30 +268,13 @@ mod tests {
             pid: 1,
             listen: "0.0.0.0:80".into(),
             registration: registration(),
-            traffic: TrafficSnapshot {
-                root: 3,
-                probes: 4,
-                ..TrafficSnapshot::default()
-            },
+            traffic: TrafficSnapshot { root: 3, probes: 4, ..TrafficSnapshot::default() },
             seed_problem: None,
         };
         let metrics = status.metrics();
-        assert!(
-            metrics.contains("instance_agent_requests_total{route=\"root\"} 3\n"),
-            "{metrics}"
-        );
-        assert!(
-            metrics.contains("instance_agent_probes_total 4\n"),
-            "{metrics}"
-        );
-        assert!(
-            metrics.contains("target_healthy{target_group=\"cluster1\"} 0\n"),
-            "{metrics}"
-        );
-        assert!(
-            status.table().contains("Target.Timeout"),
-            "{}",
-            status.table()
-        );
+        assert!(metrics.contains("instance_agent_requests_total{route=\"root\"} 3\n"), "{metrics}");
+        assert!(metrics.contains("instance_agent_probes_total 4\n"), "{metrics}");
+        assert!(metrics.contains("target_healthy{target_group=\"cluster1\"} 0\n"), "{metrics}");
+        assert!(status.table().contains("Target.Timeout"), "{}", status.table());
     }
 }

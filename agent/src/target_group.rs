@@ -162,11 +162,7 @@ pub(crate) struct TargetHealth {
 impl TargetHealth {
     /// A state without reason or description.
     pub(crate) fn bare(state: TargetState) -> Self {
-        Self {
-            state,
-            reason: None,
-            description: None,
-        }
+        Self { state, reason: None, description: None }
     }
 
     /// Receives traffic: its checks pass, or are switched off.
@@ -206,9 +202,7 @@ impl TargetHealth {
             }
             "Target.InvalidState" => "the balancer sees the instance as stopped; start it",
             "Target.IpUnusable" => "the address is in use by a load balancer; register another",
-            "Target.HealthCheckDisabled" => {
-                "enable health checks on the target group to have it judged"
-            }
+            "Target.HealthCheckDisabled" => "enable health checks on the target group to have it judged",
             "Elb.InternalError" => "a fault inside the load balancer; it is asked again",
             _ => return None,
         })
@@ -237,13 +231,7 @@ mod tests {
     #[test]
     fn a_list_holds_names_and_arns_in_any_white_space_each_once() {
         let groups = TargetGroupRef::parse_list(&format!("  cluster1 {ARN}\tcluster1\n")).unwrap();
-        assert_eq!(
-            groups,
-            [
-                TargetGroupRef::Name("cluster1".into()),
-                TargetGroupRef::Arn(ARN.into())
-            ]
-        );
+        assert_eq!(groups, [TargetGroupRef::Name("cluster1".into()), TargetGroupRef::Arn(ARN.into())]);
         assert_eq!(groups[1].name(), "cluster1");
         assert_eq!(TargetGroupRef::parse_list("  ").unwrap(), []);
     }
@@ -275,10 +263,7 @@ mod tests {
             ..TargetHealth::bare(TargetState::Unused)
         };
         assert!(!not_registered.is_registered());
-        assert!(
-            not_in_use.is_registered(),
-            "an unused group's member is a member"
-        );
+        assert!(not_in_use.is_registered(), "an unused group's member is a member");
         assert!(!TargetHealth::bare(TargetState::Draining).is_registered());
         assert!(TargetHealth::bare(TargetState::Unhealthy).is_registered());
         assert!(not_in_use.cure().unwrap().contains("listener"));

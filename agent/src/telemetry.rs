@@ -13,19 +13,13 @@ use tracing_subscriber::{Layer, Registry};
 /// Starts logging events of `level` and above. The libraries' own events are logged from `warn`.
 pub(crate) fn start(level: Level) {
     let libraries = LevelFilter::from_level(level).min(LevelFilter::WARN);
-    let filter = Targets::new()
-        .with_default(libraries)
-        .with_target("instance_agent", level);
-    let journal = stderr_is_the_journal()
-        .then(tracing_journald::layer)
-        .and_then(Result::ok);
+    let filter = Targets::new().with_default(libraries).with_target("instance_agent", level);
+    let journal = stderr_is_the_journal().then(tracing_journald::layer).and_then(Result::ok);
     let registry = Registry::default();
     match journal {
         // Plain field names: TARGET_GROUP=, not F_TARGET_GROUP=. The journal stamps and names each
         // entry itself.
-        Some(journal) => registry
-            .with(journal.with_field_prefix(None).with_filter(filter))
-            .init(),
+        Some(journal) => registry.with(journal.with_field_prefix(None).with_filter(filter)).init(),
         None => {
             let lines = tracing_subscriber::fmt::layer()
                 .with_writer(io::stderr)

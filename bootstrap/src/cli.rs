@@ -107,10 +107,7 @@ pub struct Launch {
 fn count(text: &str) -> Result<(String, u16), String> {
     let expected = || format!("{text:?} is not a group and a number, such as cluster1=3");
     let (group, count) = text.split_once('=').ok_or_else(expected)?;
-    let count = count
-        .parse()
-        .ok()
-        .filter(|count| (1..=1000).contains(count));
+    let count = count.parse().ok().filter(|count| (1..=1000).contains(count));
     Ok((group.to_owned(), count.ok_or_else(expected)?))
 }
 
@@ -172,9 +169,7 @@ fn built_in_names() -> String {
 impl Launch {
     async fn run(self) -> Result<Outcome> {
         if !self.local {
-            bail!(
-                "launching on AWS is not in this version yet; --local runs the fleet on this machine"
-            );
+            bail!("launching on AWS is not in this version yet; --local runs the fleet on this machine");
         }
         let mut fleet = read_fleet(&self.fleet)?;
         for (group, count) in &self.count {
@@ -206,12 +201,8 @@ fn read_fleet(name: &str) -> Result<Fleet> {
     if let Some(text) = Fleet::built_in(name) {
         return Ok(Fleet::parse(name, text)?);
     }
-    let text = std::fs::read_to_string(name).with_context(|| {
-        format!(
-            "cannot read the fleet file {name} (built in: {})",
-            built_in_names()
-        )
-    })?;
+    let text = std::fs::read_to_string(name)
+        .with_context(|| format!("cannot read the fleet file {name} (built in: {})", built_in_names()))?;
     Ok(Fleet::parse(name, &text)?)
 }
 
@@ -225,16 +216,10 @@ fn find_agent(given: Option<PathBuf>) -> Result<PathBuf> {
         return std::path::absolute(&path).with_context(|| format!("{}", path.display()));
     }
     let own = std::env::current_exe().ok();
-    let beside = own
-        .as_deref()
-        .and_then(Path::parent)
-        .map(|dir| dir.join(NAME));
+    let beside = own.as_deref().and_then(Path::parent).map(|dir| dir.join(NAME));
     let path = std::env::var_os("PATH").unwrap_or_default();
     let on_path = std::env::split_paths(&path).map(|dir| dir.join(NAME));
-    let found = beside
-        .into_iter()
-        .chain(on_path)
-        .find(|path| path.is_file());
+    let found = beside.into_iter().chain(on_path).find(|path| path.is_file());
     found.with_context(|| {
         format!("no {NAME} beside bootstrap and none on PATH; say where it is with --agent PATH")
     })
@@ -262,12 +247,7 @@ mod tests {
         assert_eq!(launch.fleet, "clusters");
         assert_eq!(launch.count, [("cluster1".to_owned(), 3)]);
         assert_eq!(launch.agent_arg, ["--drain-quiet=2s"]);
-        for wrong in [
-            "--count=3",
-            "--count=a=0",
-            "--timeout=5",
-            "--health-interval=1ms",
-        ] {
+        for wrong in ["--count=3", "--count=a=0", "--timeout=5", "--health-interval=1ms"] {
             assert!(Cli::try_parse_from(["bootstrap", "launch", "--local", wrong]).is_err());
         }
     }

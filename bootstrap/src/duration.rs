@@ -20,9 +20,7 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     };
     // A year is more than anything here can mean, and keeps sums with clocks from overflowing.
     let year = Duration::from_secs(366 * 86_400);
-    duration
-        .filter(|duration| *duration <= year)
-        .ok_or_else(expected)
+    duration.filter(|duration| *duration <= year).ok_or_else(expected)
 }
 
 #[cfg(test)]
@@ -35,17 +33,7 @@ mod tests {
         assert_eq!(parse("2s"), Ok(Duration::from_secs(2)));
         assert_eq!(parse("5m"), Ok(Duration::from_secs(300)));
         assert_eq!(parse("1h"), Ok(Duration::from_secs(3600)));
-        for wrong in [
-            "",
-            "s",
-            "5",
-            "5 s",
-            "1.5s",
-            "-1s",
-            "5d",
-            "99999999999h",
-            "99999999999999999999s",
-        ] {
+        for wrong in ["", "s", "5", "5 s", "1.5s", "-1s", "5d", "99999999999h", "99999999999999999999s"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -12,10 +12,8 @@ use toml::de::{DeTable, DeValue};
 use crate::duration;
 
 /// The fleets that are part of the program: name and file.
-const BUILT_IN: [(&str, &str); 2] = [
-    ("clusters", include_str!("../fleets/clusters.toml")),
-    ("seed", include_str!("../fleets/seed.toml")),
-];
+const BUILT_IN: [(&str, &str); 2] =
+    [("clusters", include_str!("../fleets/clusters.toml")), ("seed", include_str!("../fleets/seed.toml"))];
 
 /// A fleet as wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,20 +122,12 @@ impl Fleet {
             source.error(&span, error.message())
         })?;
         let whole = root.span();
-        source.fleet(&Section {
-            source,
-            table: root.get_ref(),
-            span: whole,
-            name: String::new(),
-        })
+        source.fleet(&Section { source, table: root.get_ref(), span: whole, name: String::new() })
     }
 
     /// How many instances it has.
     pub fn instances(&self) -> usize {
-        self.groups
-            .iter()
-            .map(|group| usize::from(group.count))
-            .sum()
+        self.groups.iter().map(|group| usize::from(group.count)).sum()
     }
 
     /// Overrides a group's count.
@@ -151,11 +141,7 @@ impl Fleet {
                 found.count = count;
                 Ok(())
             }
-            None => Err(format!(
-                "fleet {} has no group {group}, only {}",
-                self.name,
-                names.join(", ")
-            )),
+            None => Err(format!("fleet {} has no group {group}, only {}", self.name, names.join(", "))),
         }
     }
 
@@ -165,16 +151,8 @@ impl Fleet {
     }
 }
 
-const FLEET_KEYS: [&str; 8] = [
-    "name",
-    "region",
-    "image",
-    "zones",
-    "port",
-    "deregistration-delay",
-    "health-check",
-    "group",
-];
+const FLEET_KEYS: [&str; 8] =
+    ["name", "region", "image", "zones", "port", "deregistration-delay", "health-check", "group"];
 const HEALTH_KEYS: [&str; 5] = ["path", "interval", "timeout", "healthy", "unhealthy"];
 const GROUP_KEYS: [&str; 6] = ["name", "type", "count", "weight", "root", "paths"];
 
@@ -233,9 +211,7 @@ const RESERVED: [&str; 4] = ["health", "seed", "status", "metrics"];
 fn is_name(text: &str, longest: usize) -> bool {
     text.len() <= longest
         && text.starts_with(|c: char| c.is_ascii_lowercase())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 /// A value and where it stands.
@@ -264,10 +240,7 @@ impl<'a> Section<'a> {
                 continue;
             }
             let distance = |known: &&&str| strsim::damerau_levenshtein(known, text);
-            let nearest = known
-                .iter()
-                .min_by_key(distance)
-                .filter(|near| distance(near) <= 3);
+            let nearest = known.iter().min_by_key(distance).filter(|near| distance(near) <= 3);
             let advice = match nearest {
                 Some(nearest) => format!("did you mean {nearest}?"),
                 None => format!("known are {}", known.join(", ")),
@@ -303,10 +276,7 @@ impl<'a> Section<'a> {
             return Ok(None);
         };
         match value.get_ref().as_str() {
-            Some(text) if !text.is_empty() => Ok(Some(Found {
-                value: text.to_owned(),
-                span: value.span(),
-            })),
+            Some(text) if !text.is_empty() => Ok(Some(Found { value: text.to_owned(), span: value.span() })),
             _ => Err(self.wrong(key, &value.span(), "a text in quotes")),
         }
     }
@@ -316,9 +286,7 @@ impl<'a> Section<'a> {
             return Ok(None);
         };
         let texts = value.get_ref().as_array().and_then(|array| {
-            let texts = array
-                .iter()
-                .map(|item| item.get_ref().as_str().map(str::to_owned));
+            let texts = array.iter().map(|item| item.get_ref().as_str().map(str::to_owned));
             texts.collect::<Option<Vec<_>>>()
         });
         let span = value.span();
@@ -355,18 +323,11 @@ impl<'a> Section<'a> {
         }
     }
 
-    fn duration(
-        &self,
-        key: &str,
-        range: RangeInclusive<Duration>,
-    ) -> Result<Option<Duration>, FleetError> {
+    fn duration(&self, key: &str, range: RangeInclusive<Duration>) -> Result<Option<Duration>, FleetError> {
         let Some(found) = self.text(key)? else {
             return Ok(None);
         };
-        match duration::parse(&found.value)
-            .ok()
-            .filter(|duration| range.contains(duration))
-        {
+        match duration::parse(&found.value).ok().filter(|duration| range.contains(duration)) {
             Some(duration) => Ok(Some(duration)),
             None => {
                 let (low, high) = (range.start().as_secs(), range.end().as_secs());
@@ -385,12 +346,7 @@ impl<'a> Section<'a> {
                 None => return Err(self.wrong("health-check", &value.span(), "a table")),
             },
         };
-        let section = Section {
-            source: self.source,
-            table,
-            span,
-            name: "health-check.".to_owned(),
-        };
+        let section = Section { source: self.source, table, span, name: "health-check.".to_owned() };
         section.allow(&HEALTH_KEYS)?;
         let path = section.text("path")?;
         if let Some(path) = &path
@@ -404,9 +360,7 @@ impl<'a> Section<'a> {
         let timeout = section.duration("timeout", seconds(2, 120))?;
         let timeout = timeout.unwrap_or(Duration::from_secs(5));
         if timeout >= interval {
-            let span = section
-                .get("timeout")
-                .map_or(section.span.clone(), Spanned::span);
+            let span = section.get("timeout").map_or(section.span.clone(), Spanned::span);
             return Err(section.wrong("timeout", &span, "less than health-check.interval"));
         }
         Ok(HealthCheck {
@@ -427,12 +381,8 @@ impl<'a> Section<'a> {
             let Some(table) = value.get_ref().as_table() else {
                 return Err(self.wrong("group", &value.span(), "tables: [[group]]"));
             };
-            let section = Section {
-                source: self.source,
-                table,
-                span: value.span(),
-                name: "group.".to_owned(),
-            };
+            let section =
+                Section { source: self.source, table, span: value.span(), name: "group.".to_owned() };
             let group = section.group(fleet)?;
             if groups.iter().any(|other| other.name == group.name) {
                 let span = section.get("name").map_or(value.span(), Spanned::span);
@@ -509,23 +459,9 @@ mod tests {
         let groups: Vec<_> = fleet
             .groups
             .iter()
-            .map(|g| {
-                (
-                    g.name.as_str(),
-                    g.instance_type.as_str(),
-                    g.count,
-                    g.weight,
-                    g.paths,
-                )
-            })
+            .map(|g| (g.name.as_str(), g.instance_type.as_str(), g.count, g.weight, g.paths))
             .collect();
-        assert_eq!(
-            groups,
-            [
-                ("cluster1", "m4.large", 5, 1, true),
-                ("cluster2", "t2.large", 4, 1, true)
-            ]
-        );
+        assert_eq!(groups, [("cluster1", "m4.large", 5, 1, true), ("cluster2", "t2.large", 4, 1, true)]);
         assert_eq!(fleet.image, "ami-08c40ec9ead489470");
         assert_eq!(fleet.zones, ["us-east-1a", "us-east-1b"]);
         assert_eq!(fleet.deregistration_delay, Duration::from_secs(300));
@@ -544,71 +480,32 @@ mod tests {
         fleet.set_count("cluster1", 3).unwrap();
         assert_eq!(fleet.instances(), 7);
         let error = fleet.set_count("cluster3", 1).unwrap_err();
-        assert_eq!(
-            error,
-            "fleet clusters has no group cluster3, only cluster1, cluster2"
-        );
+        assert_eq!(error, "fleet clusters has no group cluster3, only cluster1, cluster2");
     }
 
     #[test]
     fn errors_name_line_key_and_the_nearest_known_key() {
         let cases = [
-            (
-                "region = ",
-                "regoin = ",
-                "f:4: regoin: unknown key; did you mean region?",
-            ),
-            (
-                "type = \"m4",
-                "typ = \"m4",
-                "f:20: group.typ: unknown key; did you mean type?",
-            ),
+            ("region = ", "regoin = ", "f:4: regoin: unknown key; did you mean region?"),
+            ("type = \"m4", "typ = \"m4", "f:19: group.typ: unknown key; did you mean type?"),
             (
                 "timeout = \"5s\"",
                 "zzzzzzzzzz = 1",
                 "f:13: health-check.zzzzzzzzzz: unknown key; known are path, interval, timeout, healthy, unhealthy",
             ),
-            (
-                "count = 5",
-                "count = 0",
-                "f:21: group.count: expected a number from 1 to 1000",
-            ),
-            (
-                "count = 5",
-                "count = \"5\"",
-                "f:21: group.count: expected a number from 1 to 1000",
-            ),
-            (
-                "\"5s\"",
-                "\"5\"",
-                "f:13: health-check.timeout: expected a duration from \"2s\" to \"120s\"",
-            ),
-            (
-                "\"5s\"",
-                "\"30s\"",
-                "f:13: health-check.timeout: expected less than health-check.interval",
-            ),
-            (
-                ", \"us-east-1b\"",
-                "",
-                "f:6: zones: a load balancer needs two different availability zones",
-            ),
-            (
-                "\"cluster2\"",
-                "\"cluster1\"",
-                "f:25: group.name: there are two groups cluster1",
-            ),
+            ("count = 5", "count = 0", "f:20: group.count: expected a number from 1 to 1000"),
+            ("count = 5", "count = \"5\"", "f:20: group.count: expected a number from 1 to 1000"),
+            ("\"5s\"", "\"5\"", "f:13: health-check.timeout: expected a duration from \"2s\" to \"120s\""),
+            ("\"5s\"", "\"30s\"", "f:13: health-check.timeout: expected less than health-check.interval"),
+            (", \"us-east-1b\"", "", "f:6: zones: a load balancer needs two different availability zones"),
+            ("\"cluster2\"", "\"cluster1\"", "f:24: group.name: there are two groups cluster1"),
             (
                 "\"cluster2\"",
                 "\"seed\"",
-                "f:25: group.name: /seed is the agent's own path; choose another name or set paths = false",
+                "f:24: group.name: /seed is the agent's own path; choose another name or set paths = false",
             ),
             ("port = 80", "port = 80\nport = 81", "f:8: duplicate key"),
-            (
-                "image = \"ami-08c40ec9ead489470\"\n",
-                "",
-                "f:1: image: missing",
-            ),
+            ("image = \"ami-08c40ec9ead489470\"\n", "", "f:1: image: missing"),
         ];
         for (from, to, expected) in cases {
             let text = clusters().replacen(from, to, 1);

@@ -78,10 +78,7 @@ pub async fn launch(mut options: LaunchOptions) -> Result<Outcome> {
     drop(fleet);
     folder.remove()?;
     if !all_left {
-        bail!(
-            "agents that did not drain within {} s were killed",
-            limit.as_secs()
-        );
+        bail!("agents that did not drain within {} s were killed", limit.as_secs());
     }
     result
 }
@@ -206,12 +203,7 @@ async fn come_up(
 }
 
 /// Lets the fleet run until a signal or the end of its time.
-async fn run(
-    fleet: &mut LocalFleet,
-    signals: &mut Signals,
-    deaths: &mut Deaths,
-    duration: Option<Duration>,
-) {
+async fn run(fleet: &mut LocalFleet, signals: &mut Signals, deaths: &mut Deaths, duration: Option<Duration>) {
     let end = duration.map(|duration| Instant::now() + duration);
     loop {
         let over = async {
@@ -280,10 +272,7 @@ fn report(fleet: &LocalFleet, timeout: Duration) {
         let (id, address) = (member.instance.id(), member.address);
         let reason = health.reason.unwrap_or_default();
         let description = health.description.unwrap_or_default();
-        remark(&format!(
-            "{id} {address}: {} ({reason}: {description})",
-            health.state
-        ));
+        remark(&format!("{id} {address}: {} ({reason}: {description})", health.state));
         for line in member.agent.last_lines(LOG_LINES) {
             remark(&format!("    {line}"));
         }
@@ -348,22 +337,11 @@ fn table(fleet: &LocalFleet) -> String {
 /// What to try, and how to stop.
 fn advice(fleet: &LocalFleet, options: &LaunchOptions) -> String {
     let url = fleet.balancer.url();
-    let mut lines = vec![
-        String::new(),
-        format!("load balancer: {url}"),
-        String::new(),
-    ];
-    let seed = options
-        .fleet
-        .groups
-        .iter()
-        .find(|group| group.root == Root::Seed);
+    let mut lines = vec![String::new(), format!("load balancer: {url}"), String::new()];
+    let seed = options.fleet.groups.iter().find(|group| group.root == Root::Seed);
     let member = seed.and_then(|seed| fleet.members.iter().find(|m| m.group == seed.name));
     if let Some(member) = member {
-        lines.push(format!(
-            "  curl -d '{{\"num\": 100}}' http://{}/",
-            member.address
-        ));
+        lines.push(format!("  curl -d '{{\"num\": 100}}' http://{}/", member.address));
         lines.push(format!("  curl http://{}/", member.address));
     }
     lines.push(format!("  curl {url}/"));
@@ -375,9 +353,7 @@ fn advice(fleet: &LocalFleet, options: &LaunchOptions) -> String {
         (_, Some(duration)) => format!("It stops by itself after {} s; Ctrl-C", duration.as_secs()),
         (_, None) => "Ctrl-C".to_owned(),
     };
-    lines.push(format!(
-        "\n{stop} drains the agents and removes everything."
-    ));
+    lines.push(format!("\n{stop} drains the agents and removes everything."));
     lines.push(String::new());
     lines.join("\n")
 }
@@ -386,19 +362,14 @@ fn advice(fleet: &LocalFleet, options: &LaunchOptions) -> String {
 enum Folder {
     Temporary(tempfile::TempDir),
     /// Kept, and locked against a second launch while this one runs.
-    Kept(
-        PathBuf,
-        #[expect(dead_code, reason = "held for its lock")] OwnedFd,
-    ),
+    Kept(PathBuf, #[expect(dead_code, reason = "held for its lock")] OwnedFd),
 }
 
 impl Folder {
     fn new(dir: Option<&Path>) -> Result<Self> {
         let Some(dir) = dir else {
             let made = tempfile::Builder::new().prefix("bootstrap-").tempdir();
-            return Ok(Self::Temporary(
-                made.context("cannot make a temporary folder")?,
-            ));
+            return Ok(Self::Temporary(made.context("cannot make a temporary folder")?));
         };
         let shown = dir.display();
         std::fs::create_dir_all(dir).with_context(|| format!("cannot make the folder {shown}"))?;

@@ -1,9 +1,6 @@
 //! The launcher, as a library for its own binary and for the tests.
 
-#![cfg_attr(
-    test,
-    allow(clippy::unwrap_used, reason = "in a test a panic is the report")
-)]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "in a test a panic is the report"))]
 
 pub mod cli;
 pub mod duration;

@@ -10,12 +10,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     // One thread, the main one: the kernel kills a local fleet's agents when the thread that
     // started them ends, so it has to be the thread that lives as long as the program.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let result = runtime
-        .map_err(anyhow::Error::from)
-        .and_then(|runtime| runtime.block_on(cli.run()));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let result = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(cli.run()));
     match result {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::NotHealthy) => ExitCode::from(3),

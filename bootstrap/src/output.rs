@@ -35,12 +35,7 @@ impl Progress {
             bar.set_message(what);
             bar
         });
-        Self {
-            bar,
-            total,
-            what,
-            reached: None,
-        }
+        Self { bar, total, what, reached: None }
     }
 
     /// Shows how far it is.

@@ -39,21 +39,14 @@ pub fn binary(name: &str) -> PathBuf {
         path.pop();
     }
     path.push(name);
-    assert!(
-        path.exists(),
-        "{} is not built; run the tests with `make test`",
-        path.display()
-    );
+    assert!(path.exists(), "{} is not built; run the tests with `make test`", path.display());
     path
 }
 
 /// Runs a program of this workspace to its end.
 pub async fn run(name: &str, arguments: &[&str]) -> Output {
-    let run = tokio::process::Command::new(binary(name))
-        .args(arguments)
-        .env_clear()
-        .kill_on_drop(true)
-        .output();
+    let run =
+        tokio::process::Command::new(binary(name)).args(arguments).env_clear().kill_on_drop(true).output();
     tokio::time::timeout(SOON, run).await.expect("it ends").expect("it starts")
 }
 
@@ -199,9 +192,8 @@ impl Bed {
 
     /// The answered calls of one action by one instance.
     pub fn calls(&self, machine: &Machine, action: &str) -> Vec<Call> {
-        let by = |call: &Call| {
-            call.action == action && call.instance.as_deref() == Some(machine.instance.id())
-        };
+        let by =
+            |call: &Call| call.action == action && call.instance.as_deref() == Some(machine.instance.id());
         self.cloud.calls().into_iter().filter(by).collect()
     }
 

@@ -53,9 +53,7 @@ impl Load {
     /// Waits until this many further requests have been answered with 200.
     pub async fn until_answered(&self, further: u64) {
         let from = self.sent.load(Ordering::Relaxed);
-        let answered = async || {
-            (self.sent.load(Ordering::Relaxed) >= from + further).then_some(())
-        };
+        let answered = async || (self.sent.load(Ordering::Relaxed) >= from + further).then_some(());
         assert!(crate::eventually(answered).await.is_some(), "the load stands still");
     }
 
@@ -80,9 +78,7 @@ async fn keep_asking(
         number += 1;
         let request = match ask {
             Ask::Get(path) => client.get(format!("{base}{path}")),
-            Ask::Post(path) => {
-                client.post(format!("{base}{path}")).body(format!("{{\"num\": {number}}}"))
-            }
+            Ask::Post(path) => client.post(format!("{base}{path}")).body(format!("{{\"num\": {number}}}")),
         };
         let outcome = async {
             let answer = request.send().await?;

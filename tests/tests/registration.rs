@@ -21,9 +21,8 @@ async fn it_registers_itself_from_its_tags_and_becomes_healthy() {
     let id = machine.instance.id().to_owned();
     let answer = bed.get(&format!("{}/cluster1", bed.balancer.url())).await;
     assert_eq!(answer, (200, format!("Instance {id} is responding now!")));
-    let status = machine
-        .until_status("healthy", |status| status["target_groups"][0]["state"] == "healthy")
-        .await;
+    let status =
+        machine.until_status("healthy", |status| status["target_groups"][0]["state"] == "healthy").await;
     assert_eq!(status["instance_id"], id);
     assert_eq!(status["cluster"], "cluster1");
     assert_eq!(status["region"], "us-east-1");
@@ -42,9 +41,8 @@ async fn it_asks_only_about_itself_and_once_healthy_rarely() {
     machine.until_status("healthy", |status| status["target_groups"][0]["state"] == "healthy").await;
     let before = bed.calls(&machine, "DescribeTargetHealth");
     for call in &before {
-        let asked = |name: &str| {
-            call.parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
-        };
+        let asked =
+            |name: &str| call.parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
         assert_eq!(asked("Targets.member.1.Id"), Some(machine.instance.id()), "{call:?}");
         assert_eq!(asked("Targets.member.2.Id"), None, "{call:?}");
     }
@@ -84,10 +82,8 @@ async fn when_the_checks_stop_coming_it_asks_at_once() {
 
 #[tokio::test]
 async fn nine_agents_get_there_under_a_throttle() {
-    let throttle = Throttle {
-        describe: Rate { burst: 4, per_second: 4.0 },
-        change: Rate { burst: 1, per_second: 3.0 },
-    };
+    let throttle =
+        Throttle { describe: Rate { burst: 4, per_second: 4.0 }, change: Rate { burst: 1, per_second: 3.0 } };
     let cloud = CloudOptions { throttle, ..CloudOptions::default() };
     let mut bed = Bed::with(BedOptions { cloud, ..BedOptions::default() }).await;
     let mut fleet = Vec::new();
@@ -268,9 +264,8 @@ async fn register_port_is_what_the_group_is_told_and_what_is_deregistered() {
     machine.arguments(&["--register-port", "9999"]);
     let mut agent = machine.start();
     let id = machine.instance.id().to_owned();
-    let registered = |cloud: &bootstrap::local::Cloud| {
-        cloud.health_of("cluster1", &id, 9999).state != TargetState::Unused
-    };
+    let registered =
+        |cloud: &bootstrap::local::Cloud| cloud.health_of("cluster1", &id, 9999).state != TargetState::Unused;
     assert!(bed.cloud.wait_until(SOON, registered).await, "{}", machine.log());
     agent.terminate();
     assert!(ended(&mut agent, &machine).await.success());
@@ -288,8 +283,7 @@ async fn each_refusal_is_told_apart_and_names_its_cure() {
     ] {
         let machine = bed.machine(bed.spec().tag(instance_tags::TARGET_GROUP, tag)).await;
         let _agent = machine.start();
-        let status =
-            machine.until_status(said, |status| problem_of(status).contains(said)).await;
+        let status = machine.until_status(said, |status| problem_of(status).contains(said)).await;
         let shown = status["target_groups"][0]["cure"].as_str().unwrap();
         assert!(shown.contains(cure), "{shown}");
         machine.until_logged(cure).await;

@@ -68,10 +68,7 @@ async fn clients_are_answered_as_before_while_it_drains() {
     machine.until_phase("draining").await;
     let id = machine.instance.id();
     assert_eq!(bed.get(&machine.url("/")).await, (200, "Healthy!".to_owned()));
-    assert_eq!(
-        bed.get(&machine.url("/cluster1")).await,
-        (200, format!("Instance {id} is responding now!"))
-    );
+    assert_eq!(bed.get(&machine.url("/cluster1")).await, (200, format!("Instance {id} is responding now!")));
     let (status, reason) = bed.get(&machine.url("/health")).await;
     assert_eq!(status, 503);
     assert!(reason.contains("drain") && reason.contains("operator"), "{reason}");

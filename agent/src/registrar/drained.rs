@@ -15,9 +15,7 @@ pub(super) struct RememberedDrain {
 
 impl RememberedDrain {
     pub(super) fn in_folder(folder: &Path) -> Self {
-        Self {
-            folder: folder.to_owned(),
-        }
+        Self { folder: folder.to_owned() }
     }
 
     fn path(&self) -> PathBuf {
@@ -29,10 +27,7 @@ impl RememberedDrain {
         match fs::read_to_string(self.path()) {
             Ok(text) if text.trim() == instance_id.unwrap_or("unknown") => true,
             Ok(text) => {
-                tracing::info!(
-                    other_instance = text.trim(),
-                    "a drain of another instance is not ours"
-                );
+                tracing::info!(other_instance = text.trim(), "a drain of another instance is not ours");
                 false
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
@@ -76,10 +71,7 @@ mod tests {
         drain.forget().unwrap();
         drain.remember(Some("i-1")).unwrap();
         assert!(RememberedDrain::in_folder(folder.path()).applies_to(Some("i-1")));
-        assert!(
-            !drain.applies_to(Some("i-2")),
-            "a clone does not inherit it"
-        );
+        assert!(!drain.applies_to(Some("i-2")), "a clone does not inherit it");
         assert!(!drain.applies_to(None));
         drain.forget().unwrap();
         assert!(!drain.applies_to(Some("i-1")));

@@ -113,18 +113,12 @@ impl MemberHandle {
             ever_present: false,
             failures: Failures::default(),
         };
-        Self {
-            group,
-            status,
-            wish,
-            task: tokio::spawn(member.run()),
-        }
+        Self { group, status, wish, task: tokio::spawn(member.run()) }
     }
 
     /// Says whether the instance is wanted in the group.
     pub(crate) fn wish(&self, wish: Wish) {
-        self.wish
-            .send_if_modified(|current| std::mem::replace(current, wish) != wish);
+        self.wish.send_if_modified(|current| std::mem::replace(current, wish) != wish);
     }
 }
 
@@ -225,9 +219,7 @@ impl Member {
 
     async fn tick_out(&mut self) -> Next {
         let membership = self.membership();
-        let patience_over = self
-            .leaving_since
-            .is_none_or(|since| since.elapsed() >= LOOKUP_PATIENCE);
+        let patience_over = self.leaving_since.is_none_or(|since| since.elapsed() >= LOOKUP_PATIENCE);
         match membership {
             Membership::Absent | Membership::Left => self.gone(),
             Membership::Present(_) => self.tick_leaving().await,
@@ -256,21 +248,14 @@ impl Member {
                 cure: "let the instance reach its metadata service, or set instance-id".to_owned(),
             });
         };
-        let target = Target {
-            id,
-            port: self.api.register_port,
-        };
+        let target = Target { id, port: self.api.register_port };
         self.probes.interval = group.check_interval;
         self.publish.send_modify(|status| {
             status.arn = Some(group.arn.clone());
             status.target = Some(target.clone());
             status.deregistration_delay = group.deregistration_delay;
         });
-        self.resolved = Some(Resolved {
-            group,
-            target,
-            elbv2,
-        });
+        self.resolved = Some(Resolved { group, target, elbv2 });
         self.advance(Event::Resolved);
         Next::Now
     }
@@ -289,12 +274,7 @@ impl Member {
             let cure = "the agent registers as soon as its own health path answers 200".to_owned();
             return self.failed_with(Problem { what, cure });
         }
-        let Some(Resolved {
-            group,
-            target,
-            elbv2,
-        }) = &self.resolved
-        else {
+        let Some(Resolved { group, target, elbv2 }) = &self.resolved else {
             self.advance(Event::Lost);
             return Next::Now;
         };
@@ -334,28 +314,18 @@ impl Member {
             self.poll_at = Instant::now() + pause;
         }
         let pause = self.poll_at.saturating_duration_since(Instant::now());
-        Next::After(
-            self.probes
-                .interval
-                .map_or(pause, |interval| pause.min(interval)),
-        )
+        Next::After(self.probes.interval.map_or(pause, |interval| pause.min(interval)))
     }
 
     /// Deregisters, with the port that was registered.
     async fn tick_leaving(&mut self) -> Next {
-        let Some(Resolved {
-            group,
-            target,
-            elbv2,
-        }) = &self.resolved
-        else {
+        let Some(Resolved { group, target, elbv2 }) = &self.resolved else {
             self.advance(Event::Lost);
             return Next::Now;
         };
         match elbv2.deregister(&group.arn, target).await {
             Ok(()) => {
-                self.publish
-                    .send_modify(|status| status.deregistered = Some(Instant::now()));
+                self.publish.send_modify(|status| status.deregistered = Some(Instant::now()));
                 self.advance(Event::Deregistered);
                 Next::Now
             }
@@ -365,19 +335,13 @@ impl Member {
 
     /// Nothing is left to deregister.
     fn gone(&mut self) -> Next {
-        self.publish
-            .send_if_modified(|status| !std::mem::replace(&mut status.gone, true));
+        self.publish.send_if_modified(|status| !std::mem::replace(&mut status.gone, true));
         self.changed.notify_one();
         Next::WhenWished
     }
 
     async fn observe(&mut self) -> Result<(), Next> {
-        let Some(Resolved {
-            group,
-            target,
-            elbv2,
-        }) = &self.resolved
-        else {
+        let Some(Resolved { group, target, elbv2 }) = &self.resolved else {
             self.advance(Event::Lost);
             return Ok(());
         };
@@ -455,32 +419,17 @@ impl Member {
         };
         match health.and_then(|health| health.cure()) {
             Some(cure) if after.is_present() => {
-                tracing::warn!(
-                    target_group,
-                    target_state = to,
-                    from,
-                    to,
-                    reason,
-                    cure,
-                    "registration"
-                );
+                tracing::warn!(target_group, target_state = to, from, to, reason, cure, "registration");
             }
-            _ => tracing::info!(
-                target_group,
-                target_state = to,
-                from,
-                to,
-                reason,
-                "registration"
-            ),
+            _ => tracing::info!(target_group, target_state = to, from, to, reason, "registration"),
         }
     }
 
     /// Takes in a failed call: what it means for the state, what to say, when to try again.
     fn failed(&mut self, error: &CallError) -> Next {
         self.failures.last = Some(error.kind);
-        let changes = error.action.ends_with(":RegisterTargets")
-            || error.action.ends_with(":DeregisterTargets");
+        let changes =
+            error.action.ends_with(":RegisterTargets") || error.action.ends_with(":DeregisterTargets");
         match error.kind {
             CallErrorKind::GroupNotFound if self.membership() != Membership::Unresolved => {
                 self.advance(Event::Lost);
@@ -488,10 +437,7 @@ impl Member {
             CallErrorKind::Unanswered if changes => self.advance(Event::AnswerLost),
             _ => {}
         }
-        self.failed_with(Problem {
-            what: error.to_string(),
-            cure: error.cure(),
-        })
+        self.failed_with(Problem { what: error.to_string(), cure: error.cure() })
     }
 
     fn failed_with(&mut self, problem: Problem) -> Next {
@@ -504,8 +450,7 @@ impl Member {
                 "registration failing; trying again, and saying so again only when it changes"
             );
         }
-        self.publish
-            .send_modify(|status| status.problem = Some(problem));
+        self.publish.send_modify(|status| status.problem = Some(problem));
         self.changed.notify_one();
         Next::After(pause)
     }

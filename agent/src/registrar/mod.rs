@@ -89,12 +89,7 @@ impl Api {
             .timeout(Duration::from_secs(2))
             .user_agent(concat!("instance-agent/", env!("CARGO_PKG_VERSION")))
             .build()
-            .map(|client| {
-                (
-                    client,
-                    format!("http://{}/health", SocketAddr::new(host, listening.port())),
-                )
-            })
+            .map(|client| (client, format!("http://{}/health", SocketAddr::new(host, listening.port()))))
             .map_err(|error| error.to_string());
         Self {
             http_client: inputs.http_client.clone(),
@@ -129,10 +124,7 @@ impl Api {
         let (client, url) = self.own_health.as_ref().map_err(Clone::clone)?;
         match client.get(url).send().await {
             Ok(answer) if answer.status() == http::StatusCode::OK => Ok(()),
-            Ok(answer) => Err(format!(
-                "own health path {url} answered {}",
-                answer.status()
-            )),
+            Ok(answer) => Err(format!("own health path {url} answered {}", answer.status())),
             Err(error) => Err(format!("own health path {url}: {error}")),
         }
     }
@@ -146,12 +138,7 @@ enum State {
     /// Wanted in its target groups.
     Serving,
     /// Leaving, and waiting for traffic to stop.
-    Draining {
-        reason: String,
-        quiet: Quiet,
-        begun: Instant,
-        deadline: Instant,
-    },
+    Draining { reason: String, quiet: Quiet, begun: Instant, deadline: Instant },
     /// Out, for as long as the reason lasts.
     Drained { reason: String },
 }
@@ -176,12 +163,7 @@ pub(crate) struct Registrar {
 
 impl Registrar {
     /// A registrar for a server that listens at `listening`.
-    pub(crate) fn new(
-        settings: Settings,
-        listening: SocketAddr,
-        inputs: Inputs,
-        outputs: Outputs,
-    ) -> Self {
+    pub(crate) fn new(settings: Settings, listening: SocketAddr, inputs: Inputs, outputs: Outputs) -> Self {
         Self {
             api: Arc::new(Api::new(&settings, listening, &inputs)),
             remembered: RememberedDrain::in_folder(&settings.state_dir),
@@ -232,9 +214,7 @@ impl Registrar {
             self.reasons.rebalance = notices.rebalance;
             self.reasons.auto_scaling = notices.auto_scaling;
         }
-        if self.inputs.instance.has_changed().unwrap_or(false)
-            || matches!(self.state, State::Starting)
-        {
+        if self.inputs.instance.has_changed().unwrap_or(false) || matches!(self.state, State::Starting) {
             let instance = self.inputs.instance.borrow_and_update().clone();
             if let Some(instance) = instance {
                 self.take_instance(&instance);
@@ -268,9 +248,8 @@ impl Registrar {
     /// Starts and ends members so that there is one for each group of the role.
     fn follow_role(&mut self) {
         let named: BTreeSet<&TargetGroupRef> = self.role.target_groups.iter().collect();
-        let (staying, leaving) = std::mem::take(&mut self.members)
-            .into_iter()
-            .partition(|member| named.contains(&member.group));
+        let (staying, leaving) =
+            std::mem::take(&mut self.members).into_iter().partition(|member| named.contains(&member.group));
         self.members = staying;
         for member in leaving {
             member.wish(Wish::Out);
@@ -282,10 +261,7 @@ impl Registrar {
                 continue;
             }
             // One that was about to leave still knows where it stands.
-            let returning = self
-                .parting
-                .iter()
-                .position(|member| member.group == *group);
+            let returning = self.parting.iter().position(|member| member.group == *group);
             let member = match returning {
                 Some(index) => self.parting.swap_remove(index),
                 None => MemberHandle::start(
@@ -339,21 +315,10 @@ impl Registrar {
         let wanted = self.reasons.to_stay_out(self.settings.on_rebalance);
         let now = Instant::now();
         let traffic = self.inputs.traffic.snapshot();
-        let everyone = || {
-            self.members
-                .iter()
-                .chain(&self.parting)
-                .map(|member| member.status.borrow())
-        };
+        let everyone = || self.members.iter().chain(&self.parting).map(|member| member.status.borrow());
         let gone = everyone().all(|status| status.gone);
         let deregistered = everyone().filter_map(|status| status.deregistered).max();
-        let State::Draining {
-            reason,
-            quiet,
-            begun,
-            deadline,
-        } = &mut self.state
-        else {
+        let State::Draining { reason, quiet, begun, deadline } = &mut self.state else {
             return Tick::Again;
         };
         let Some(wanted) = wanted else {
@@ -362,17 +327,9 @@ impl Registrar {
             return Tick::Again;
         };
         *reason = wanted;
-        let over = quiet.is_over(
-            &traffic,
-            deregistered.map(Instant::into_std),
-            now.into_std(),
-        );
+        let over = quiet.is_over(&traffic, deregistered.map(Instant::into_std), now.into_std());
         if gone && over {
-            tracing::info!(
-                reason = *reason,
-                seconds = begun.elapsed().as_secs(),
-                "drained"
-            );
+            tracing::info!(reason = *reason, seconds = begun.elapsed().as_secs(), "drained");
         } else if now >= *deadline {
             tracing::warn!(
                 reason = *reason,
@@ -413,10 +370,7 @@ impl Registrar {
     fn begin_draining(&mut self, reason: String) {
         let now = Instant::now();
         let timeout = self.settings.drain_timeout.unwrap_or_else(|| {
-            let delays = self
-                .members
-                .iter()
-                .filter_map(|member| member.status.borrow().deregistration_delay);
+            let delays = self.members.iter().filter_map(|member| member.status.borrow().deregistration_delay);
             delays.max().unwrap_or(DEFAULT_DEREGISTRATION_DELAY)
         });
         tracing::info!(reason, timeout_seconds = timeout.as_secs(), "draining");
@@ -449,9 +403,9 @@ impl Registrar {
     }
 
     fn resume(&mut self) -> Result<String, String> {
-        self.remembered.forget().map_err(|error| {
-            format!("not resumed: the remembered drain could not be removed: {error}")
-        })?;
+        self.remembered
+            .forget()
+            .map_err(|error| format!("not resumed: the remembered drain could not be removed: {error}"))?;
         self.reasons.operator = false;
         Ok(match self.reasons.to_stay_out(self.settings.on_rebalance) {
             None => "resumed; it registers with its target groups again".to_owned(),
@@ -497,11 +451,7 @@ impl Registrar {
         let answers = Answers {
             root: self.role.root,
             instance: instance.as_ref().map(|instance| InstanceAnswer {
-                id: instance
-                    .identity
-                    .id
-                    .clone()
-                    .unwrap_or_else(|| "unknown".to_owned()),
+                id: instance.identity.id.clone().unwrap_or_else(|| "unknown".to_owned()),
                 cluster: self.role.cluster.clone(),
             }),
             draining,
@@ -532,9 +482,5 @@ enum Tick {
 }
 
 fn join(groups: &[TargetGroupRef]) -> String {
-    groups
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(" ")
+    groups.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }

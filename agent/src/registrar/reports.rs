@@ -13,9 +13,7 @@ use crate::status::GroupStatus;
 
 impl Registrar {
     pub(super) fn report(&self, instance: Option<&Instance>) -> Registration {
-        let identity = instance
-            .map(|instance| instance.identity.clone())
-            .unwrap_or_default();
+        let identity = instance.map(|instance| instance.identity.clone()).unwrap_or_default();
         let (phase, reason) = match &self.state {
             State::Starting => (Phase::Starting, None),
             State::Serving => (Phase::Serving, None),
@@ -32,12 +30,7 @@ impl Registrar {
             phase,
             reason,
             since: rfc3339(self.since),
-            target_groups: self
-                .members
-                .iter()
-                .chain(&self.parting)
-                .map(group_status)
-                .collect(),
+            target_groups: self.members.iter().chain(&self.parting).map(group_status).collect(),
             spot: self.reasons.spot.clone(),
             rebalance: self.reasons.rebalance.clone(),
             auto_scaling: self.reasons.auto_scaling.clone(),
@@ -46,31 +39,19 @@ impl Registrar {
 }
 
 fn group_status(member: &MemberHandle) -> GroupStatus {
-    let MemberStatus {
-        arn,
-        target,
-        membership,
-        since,
-        problem,
-        ..
-    } = &*member.status.borrow();
+    let MemberStatus { arn, target, membership, since, problem, .. } = &*member.status.borrow();
     let health = match membership {
         Membership::Present(health) => Some(health),
         _ => None,
     };
     let (problem, cure) = match problem {
         Some(problem) => (Some(problem.what.clone()), Some(problem.cure.clone())),
-        None => (
-            None,
-            health.and_then(|health| health.cure()).map(str::to_owned),
-        ),
+        None => (None, health.and_then(|health| health.cure()).map(str::to_owned)),
     };
     GroupStatus {
         name: member.group.name().to_owned(),
         arn: arn.clone(),
-        target: target
-            .as_ref()
-            .map(|target| format!("{}:{}", target.id, target.port)),
+        target: target.as_ref().map(|target| format!("{}:{}", target.id, target.port)),
         state: membership.name(),
         reason: health.and_then(|health| health.reason.clone()),
         description: health.and_then(|health| health.description.clone()),

@@ -26,9 +26,6 @@ use crate::serving::ThreadTraffic;
 /// header fields), and some room for what it adds.
 const MAX_HEAD: usize = 96 * 1024;
 
-/// Header fields that hyper parses without an allocation.
-const FEW_HEADERS: usize = 100;
-
 /// Most header fields in a request.
 const MAX_HEADERS: usize = 1_024;
 
@@ -39,7 +36,7 @@ const FIRST_REQUEST: Duration = Duration::from_secs(1);
 pub(super) struct Builders {
     /// For nearly all connections.
     usual: http1::Builder,
-    /// For one that sent more than [`FEW_HEADERS`]: allocates for each head.
+    /// For one that sent more header fields than hyper parses without an allocation (100).
     roomy: http1::Builder,
 }
 

@@ -63,11 +63,7 @@ pub(super) struct ApiError {
 impl ApiError {
     /// An error with a status of its own.
     pub(super) fn new(status: u16, code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            code: code.into(),
-            message: message.into(),
-        }
+        Self { status, code: code.into(), message: message.into() }
     }
 
     /// The caller's mistake.
@@ -99,12 +95,10 @@ impl Params {
 
     /// A parameter that must be there.
     pub(super) fn require(&self, name: &str) -> Result<&str, ApiError> {
-        self.get(name)
-            .filter(|value| !value.is_empty())
-            .ok_or_else(|| {
-                let text = format!("A value for the parameter {name} is missing");
-                ApiError::bad("ValidationError", text)
-            })
+        self.get(name).filter(|value| !value.is_empty()).ok_or_else(|| {
+            let text = format!("A value for the parameter {name} is missing");
+            ApiError::bad("ValidationError", text)
+        })
     }
 
     /// A port that may be absent.
@@ -128,13 +122,8 @@ impl Params {
 
     /// The numbers that follow `prefix.`, sorted.
     pub(super) fn indices(&self, prefix: &str) -> Vec<u32> {
-        let rests = self
-            .0
-            .keys()
-            .filter_map(|key| key.strip_prefix(prefix)?.strip_prefix('.'));
-        let mut numbers: Vec<u32> = rests
-            .filter_map(|rest| rest.split('.').next()?.parse().ok())
-            .collect();
+        let rests = self.0.keys().filter_map(|key| key.strip_prefix(prefix)?.strip_prefix('.'));
+        let mut numbers: Vec<u32> = rests.filter_map(|rest| rest.split('.').next()?.parse().ok()).collect();
         numbers.sort_unstable();
         numbers.dedup();
         numbers
@@ -144,19 +133,10 @@ impl Params {
     /// In `known`, `N` stands for any number.
     pub(super) fn allow(&self, known: &[&str]) -> Result<(), ApiError> {
         for key in self.0.keys() {
-            let general: Vec<&str> = key
-                .split('.')
-                .map(|part| {
-                    if part.parse::<u32>().is_ok() {
-                        "N"
-                    } else {
-                        part
-                    }
-                })
-                .collect();
+            let general: Vec<&str> =
+                key.split('.').map(|part| if part.parse::<u32>().is_ok() { "N" } else { part }).collect();
             let general = general.join(".");
-            if !["Action", "Version"].contains(&key.as_str()) && !known.contains(&general.as_str())
-            {
+            if !["Action", "Version"].contains(&key.as_str()) && !known.contains(&general.as_str()) {
                 let text = format!("The local cloud does not know the parameter {key}");
                 return Err(ApiError::bad("ValidationError", text));
             }
@@ -199,9 +179,7 @@ pub(super) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> R
             let text = "Only POST to / is understood by the local cloud";
             Err(ApiError::bad("InvalidAction", text))
         };
-        let result = caller
-            .clone()
-            .and_then(|caller| act(state, service, &action, &params, &caller, now));
+        let result = caller.clone().and_then(|caller| act(state, service, &action, &params, &caller, now));
         let call = Call {
             at: now - state.started,
             time: SystemTime::now(),
@@ -332,25 +310,18 @@ fn authenticate(state: &State, service: Service, headers: &HeaderMap) -> Result<
             "InvalidClientTokenId",
             "The security token included in the request is invalid.",
         ),
-        Service::Ec2 => ApiError::new(
-            401,
-            "AuthFailure",
-            "AWS was not able to validate the provided access credentials",
-        ),
+        Service::Ec2 => {
+            ApiError::new(401, "AuthFailure", "AWS was not able to validate the provided access credentials")
+        }
     };
     let (caller, credentials) = if signature.access_key == state.operator.access_key {
         (Caller::Operator, &state.operator)
     } else {
         let mut issued = state.instances.values().flat_map(|instance| {
             let caller = Caller::Instance(instance.id.clone());
-            instance
-                .credentials
-                .iter()
-                .map(move |issued| (caller.clone(), issued))
+            instance.credentials.iter().map(move |issued| (caller.clone(), issued))
         });
-        issued
-            .find(|(_, issued)| issued.access_key == signature.access_key)
-            .ok_or_else(unknown)?
+        issued.find(|(_, issued)| issued.access_key == signature.access_key).ok_or_else(unknown)?
     };
     if token != credentials.session_token.as_deref() {
         return Err(unknown());
@@ -390,27 +361,16 @@ fn authenticate(state: &State, service: Service, headers: &HeaderMap) -> Result<
 }
 
 fn xml_response(status: StatusCode, xml: String) -> Response<Body> {
-    let mut response = Response::new(full(format!(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{xml}"
-    )));
+    let mut response = Response::new(full(format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{xml}")));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("text/xml"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/xml"));
     response
 }
 
 fn error_response(service: Service, error: &ApiError) -> Response<Body> {
     let details = |xml: &mut Xml| {
         if service == Service::Elbv2 {
-            xml.text(
-                "Type",
-                if error.status < 500 {
-                    "Sender"
-                } else {
-                    "Receiver"
-                },
-            );
+            xml.text("Type", if error.status < 500 { "Sender" } else { "Receiver" });
         }
         xml.text("Code", &error.code);
         xml.text("Message", &error.message);

@@ -82,9 +82,7 @@ impl Balancer {
     /// Whether its listener forwards to a group.
     pub(super) fn uses(&self, arn: &str) -> bool {
         let rules = self.spec.rules.iter().map(|rule| &rule.forward);
-        rules
-            .chain([&self.spec.default])
-            .any(|forward| forward.groups().any(|(group, _)| group == arn))
+        rules.chain([&self.spec.default]).any(|forward| forward.groups().any(|(group, _)| group == arn))
     }
 
     /// The forward action of a request's path.
@@ -95,9 +93,7 @@ impl Balancer {
 
     /// The ARN of one of the listener's rules.
     pub(super) fn rule_arn(&self, priority: &str) -> String {
-        let listener = self
-            .listener_arn
-            .replacen(":listener/", ":listener-rule/", 1);
+        let listener = self.listener_arn.replacen(":listener/", ":listener-rule/", 1);
         format!("{listener}/{}", stable_hex(priority))
     }
 }
@@ -176,11 +172,7 @@ pub(super) fn start(
     let handler = move |request, peer| Arc::clone(&proxy).answer(request, peer);
     let up = watch::Sender::new(Outage::Up);
     shared.spawn(serve(listener, up.subscribe(), handler));
-    Ok(BalancerHandle {
-        arn,
-        address,
-        counts,
-    })
+    Ok(BalancerHandle { arn, address, counts })
 }
 
 /// Why the balancer answers in the target's place.
@@ -217,11 +209,7 @@ struct Proxy {
 }
 
 impl Proxy {
-    async fn answer(
-        self: Arc<Self>,
-        request: Request<Incoming>,
-        peer: SocketAddr,
-    ) -> Response<Body> {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
         self.counts.requests.fetch_add(1, Relaxed);
         self.forward(request, peer).await.unwrap_or_else(|failure| {
             self.counts.errors.fetch_add(1, Relaxed);
@@ -229,11 +217,7 @@ impl Proxy {
         })
     }
 
-    async fn forward(
-        &self,
-        request: Request<Incoming>,
-        peer: SocketAddr,
-    ) -> Result<Response<Body>, Failure> {
+    async fn forward(&self, request: Request<Incoming>, peer: SocketAddr) -> Result<Response<Body>, Failure> {
         let target = {
             let mut state = self.shared.lock();
             state.route(&self.arn, request.uri().path(), Instant::now())
@@ -272,10 +256,7 @@ impl Proxy {
                 pool.give_back(target, sender);
             }
         });
-        Ok(Response::from_parts(
-            head,
-            TimedBody::new(body, idle).boxed(),
-        ))
+        Ok(Response::from_parts(head, TimedBody::new(body, idle).boxed()))
     }
 
     /// The request as the target gets it.
@@ -293,9 +274,8 @@ impl Proxy {
         head.version = Version::HTTP_11;
 
         let earlier = head.headers.get_all("x-forwarded-for").iter();
-        let mut chain: Vec<String> = earlier
-            .filter_map(|value| value.to_str().ok().map(str::to_owned))
-            .collect();
+        let mut chain: Vec<String> =
+            earlier.filter_map(|value| value.to_str().ok().map(str::to_owned)).collect();
         chain.push(peer.ip().to_string());
         let mut set = |name, value: &str| {
             if let Ok(value) = HeaderValue::from_str(value) {
@@ -373,10 +353,7 @@ struct Pool {
 
 impl Pool {
     fn new(idle_timeout: Duration) -> Self {
-        Self {
-            idle: Mutex::default(),
-            idle_timeout,
-        }
+        Self { idle: Mutex::default(), idle_timeout }
     }
 
     /// The connection that was used last and is still good.
@@ -422,9 +399,7 @@ impl Pool {
         let entry = idle.get_mut(&target)?;
         let now = Instant::now();
         let limit = self.idle_timeout;
-        entry
-            .kept
-            .retain(|(sender, since)| !sender.is_closed() && now - *since < limit);
+        entry.kept.retain(|(sender, since)| !sender.is_closed() && now - *since < limit);
         let next = entry.kept.iter().map(|(_, since)| *since + limit).min();
         entry.watched = next.is_some();
         next
@@ -440,11 +415,7 @@ struct TimedBody {
 
 impl TimedBody {
     fn new(inner: Incoming, limit: Duration) -> Self {
-        Self {
-            inner,
-            limit,
-            timer: None,
-        }
+        Self { inner, limit, timer: None }
     }
 }
 
@@ -462,9 +433,7 @@ impl hyper::body::Body for TimedBody {
         }
         // Made only when there is something to wait for: most bodies come at once.
         let limit = self.limit;
-        let timer = self
-            .timer
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         ready!(timer.as_mut().poll(cx));
         let silent = io::Error::new(io::ErrorKind::TimedOut, "the body stopped coming");
         Poll::Ready(Some(Err(silent.into())))

@@ -145,17 +145,13 @@ pub(super) struct State {
 impl State {
     /// An ARN of ELBv2.
     pub(super) fn arn(&self, resource: &str) -> String {
-        let CloudOptions {
-            region, account, ..
-        } = &self.options;
+        let CloudOptions { region, account, .. } = &self.options;
         format!("arn:aws:elasticloadbalancing:{region}:{account}:{resource}")
     }
 
     /// A target group by name or ARN.
     pub(super) fn group(&mut self, name_or_arn: &str) -> Option<&mut TargetGroup> {
-        self.groups
-            .iter_mut()
-            .find(|group| group.arn == name_or_arn || group.spec.name == name_or_arn)
+        self.groups.iter_mut().find(|group| group.arn == name_or_arn || group.spec.name == name_or_arn)
     }
 
     /// Registers a target, or brings it back from draining.
@@ -183,9 +179,7 @@ impl State {
         };
         let delay = group.spec.deregistration_delay;
         let target = group.target(id, port);
-        target
-            .map(|target| target.deregister(now, delay, late))
-            .is_some()
+        target.map(|target| target.deregister(now, delay, late)).is_some()
     }
 
     /// The target group that a request for this path goes to, and the target whose turn it is.
@@ -226,9 +220,7 @@ impl State {
                     Some(_) if target.is_draining() => target.health(),
                     Some(i) if i.state != InstanceState::Running => TargetHealth::invalid_state(),
                     Some(_) if zones.is_empty() => TargetHealth::group_not_in_use(),
-                    Some(i) if !zones.contains(&i.spec.zone.as_str()) => {
-                        TargetHealth::zone_not_enabled()
-                    }
+                    Some(i) if !zones.contains(&i.spec.zone.as_str()) => TargetHealth::zone_not_enabled(),
                     Some(_) => target.health(),
                 };
                 if health.reason != Some("Target.NotRegistered")
@@ -284,10 +276,7 @@ impl Shared {
     }
 
     /// The same, but those who wait for changes hear of it only if a target's health changed.
-    pub(super) fn update_quietly<R>(
-        self: &Arc<Self>,
-        change: impl FnOnce(&mut State, Instant) -> R,
-    ) -> R {
+    pub(super) fn update_quietly<R>(self: &Arc<Self>, change: impl FnOnce(&mut State, Instant) -> R) -> R {
         let now = Instant::now();
         let (result, changed, unwatched) = {
             let mut state = self.lock();
@@ -332,19 +321,13 @@ pub struct Cloud {
 
 impl std::fmt::Debug for Cloud {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cloud")
-            .field("endpoint", &self.endpoint())
-            .finish_non_exhaustive()
+        f.debug_struct("Cloud").field("endpoint", &self.endpoint()).finish_non_exhaustive()
     }
 }
 
 impl Drop for Cloud {
     fn drop(&mut self) {
-        let mut tasks = self
-            .shared
-            .tasks
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut tasks = self.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         let ended = tasks.take();
         drop(tasks);
         drop(ended);
@@ -385,10 +368,7 @@ impl Cloud {
             move |request, _| api::answer(Arc::clone(&shared), request)
         };
         shared.spawn(serve(listener, endpoint_outage.subscribe(), handler));
-        Ok(Self {
-            shared,
-            endpoint_outage,
-        })
+        Ok(Self { shared, endpoint_outage })
     }
 
     /// Where the ELBv2 and EC2 endpoint listens.
@@ -411,10 +391,7 @@ impl Cloud {
         self.shared.update(|state, _| {
             let hex = stable_hex(&spec.name);
             let arn = state.arn(&format!("targetgroup/{}/{hex}", spec.name));
-            let vpc = spec
-                .vpc
-                .clone()
-                .unwrap_or_else(|| state.options.vpc.clone());
+            let vpc = spec.vpc.clone().unwrap_or_else(|| state.options.vpc.clone());
             state.groups.push(TargetGroup::new(spec, arn.clone(), vpc));
             arn
         })
@@ -437,23 +414,13 @@ impl Cloud {
     pub async fn run_instance(&self, mut spec: InstanceSpec) -> io::Result<InstanceHandle> {
         let listener = TcpListener::bind(spec.imds).await?;
         let imds = listener.local_addr()?;
-        let id = spec
-            .id
-            .take()
-            .unwrap_or_else(|| format!("i-0{}", random_hex(16)));
+        let id = spec.id.take().unwrap_or_else(|| format!("i-0{}", random_hex(16)));
         let imds_outage = watch::Sender::new(Outage::Up);
         let outage = imds_outage.subscribe();
-        let handle = InstanceHandle {
-            shared: Arc::clone(&self.shared),
-            id: id.clone(),
-            address: spec.address,
-            imds,
-        };
+        let handle =
+            InstanceHandle { shared: Arc::clone(&self.shared), id: id.clone(), address: spec.address, imds };
         self.shared.update(|state, _| {
-            let vpc = spec
-                .vpc
-                .clone()
-                .unwrap_or_else(|| state.options.vpc.clone());
+            let vpc = spec.vpc.clone().unwrap_or_else(|| state.options.vpc.clone());
             let instance = Instance {
                 id: id.clone(),
                 spec,
@@ -474,7 +441,7 @@ impl Cloud {
         Ok(handle)
     }
 
-    /// A handle on a running instance by its id.
+    /// Stops an instance as the API would; its process is not touched.
     pub fn stop_instance(&self, instance: &InstanceHandle) {
         instance.stop();
     }
@@ -484,9 +451,7 @@ impl Cloud {
         self.shared.update_quietly(|state, now| {
             state.refresh(now);
             let group = state.group(group);
-            group
-                .map(|group| elbv2::statuses(group))
-                .unwrap_or_default()
+            group.map(|group| elbv2::statuses(group)).unwrap_or_default()
         })
     }
 
@@ -499,14 +464,12 @@ impl Cloud {
 
     /// Deregisters a target by hand, as from the console; whether it was registered.
     pub fn deregister(&self, group: &str, id: &str, port: u16) -> bool {
-        self.shared
-            .update(|state, now| state.deregister(group, id, port, now))
+        self.shared.update(|state, now| state.deregister(group, id, port, now))
     }
 
     /// Sets the API's throttle; its buckets are full again.
     pub fn throttle(&self, throttle: Throttle) {
-        self.shared
-            .update(|state, now| state.buckets = Buckets::new(throttle, now));
+        self.shared.update(|state, now| state.buckets = Buckets::new(throttle, now));
     }
 
     /// Sets or ends an action's fault.
@@ -539,11 +502,7 @@ impl Cloud {
 
     /// Waits until a condition on the cloud holds, looking again at every call and change;
     /// `false` if it did not within the limit.
-    pub async fn wait_until(
-        &self,
-        limit: Duration,
-        mut condition: impl FnMut(&Self) -> bool,
-    ) -> bool {
+    pub async fn wait_until(&self, limit: Duration, mut condition: impl FnMut(&Self) -> bool) -> bool {
         let mut changes = self.changes();
         let wait = async {
             loop {

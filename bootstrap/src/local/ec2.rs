@@ -222,10 +222,7 @@ impl InstanceHandle {
         let endpoint = self.shared.endpoint_url();
         [
             ("AWS_EC2_METADATA_SERVICE_ENDPOINT", self.imds_url()),
-            (
-                "AWS_ENDPOINT_URL_ELASTIC_LOAD_BALANCING_V2",
-                endpoint.clone(),
-            ),
+            ("AWS_ENDPOINT_URL_ELASTIC_LOAD_BALANCING_V2", endpoint.clone()),
             ("AWS_ENDPOINT_URL_EC2", endpoint),
             ("AWS_CONFIG_FILE", "/dev/null".to_owned()),
             ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null".to_owned()),
@@ -316,9 +313,9 @@ impl InstanceHandle {
 impl State {
     /// The instance that has this address and is not terminated.
     pub(super) fn instance_at(&self, address: IpAddr) -> Option<&Instance> {
-        self.instances.values().find(|instance| {
-            instance.state != InstanceState::Terminated && instance.spec.address == address
-        })
+        self.instances
+            .values()
+            .find(|instance| instance.state != InstanceState::Terminated && instance.spec.address == address)
     }
 }
 
@@ -355,17 +352,13 @@ fn describe_tags(state: &State, params: &Params) -> Result<String, ApiError> {
             }
         }
     }
-    Ok(Xml::document(
-        "DescribeTagsResponse",
-        &format!("http://ec2.amazonaws.com/doc/{VERSION}/"),
-        |xml| {
-            xml.text("requestId", super::ids::request_id());
-            xml.list("tagSet", "item", found, |xml, (id, key, value)| {
-                xml.text("resourceId", id);
-                xml.text("resourceType", "instance");
-                xml.text("key", key);
-                xml.text("value", value);
-            });
-        },
-    ))
+    Ok(Xml::document("DescribeTagsResponse", &format!("http://ec2.amazonaws.com/doc/{VERSION}/"), |xml| {
+        xml.text("requestId", super::ids::request_id());
+        xml.list("tagSet", "item", found, |xml, (id, key, value)| {
+            xml.text("resourceId", id);
+            xml.text("resourceType", "instance");
+            xml.text("key", key);
+            xml.text("value", value);
+        });
+    }))
 }

@@ -56,9 +56,7 @@ pub(super) fn statuses(group: &TargetGroup) -> Vec<TargetStatus> {
 fn response(action: &str, inside: impl FnOnce(&mut Xml)) -> String {
     Xml::document(&format!("{action}Response"), NAMESPACE, |xml| {
         xml.element(&format!("{action}Result"), inside);
-        xml.element("ResponseMetadata", |xml| {
-            xml.text("RequestId", request_id())
-        });
+        xml.element("ResponseMetadata", |xml| xml.text("RequestId", request_id()));
     })
 }
 
@@ -82,32 +80,15 @@ fn group<'a>(state: &'a mut State, params: &Params) -> Result<&'a mut TargetGrou
 }
 
 fn describe_target_groups(state: &State, params: &Params) -> Result<String, ApiError> {
-    params.allow(&[
-        "Names.member.N",
-        "TargetGroupArns.member.N",
-        "LoadBalancerArn",
-        "PageSize",
-    ])?;
-    let (names, arns) = (
-        params.list("Names.member"),
-        params.list("TargetGroupArns.member"),
-    );
+    params.allow(&["Names.member.N", "TargetGroupArns.member.N", "LoadBalancerArn", "PageSize"])?;
+    let (names, arns) = (params.list("Names.member"), params.list("TargetGroupArns.member"));
     let balancer = params.get("LoadBalancerArn");
-    if [!names.is_empty(), !arns.is_empty(), balancer.is_some()]
-        .into_iter()
-        .filter(|set| *set)
-        .count()
-        > 1
-    {
+    if [!names.is_empty(), !arns.is_empty(), balancer.is_some()].into_iter().filter(|set| *set).count() > 1 {
         let text = "Names, target group ARNs and a load balancer ARN cannot be given together";
         return Err(ApiError::bad("ValidationError", text));
     }
     let users = |group: &TargetGroup| -> Vec<&Balancer> {
-        state
-            .balancers
-            .iter()
-            .filter(|b| b.uses(&group.arn))
-            .collect()
+        state.balancers.iter().filter(|b| b.uses(&group.arn)).collect()
     };
     let found: Vec<&TargetGroup> = state
         .groups
@@ -150,10 +131,7 @@ fn describe_attributes(state: &mut State, params: &Params) -> Result<String, Api
     let attributes = [
         ("deregistration_delay.timeout_seconds", delay.as_str()),
         ("load_balancing.algorithm.type", "round_robin"),
-        (
-            "load_balancing.cross_zone.enabled",
-            "use_load_balancer_configuration",
-        ),
+        ("load_balancing.cross_zone.enabled", "use_load_balancer_configuration"),
         ("slow_start.duration_seconds", "0"),
         ("stickiness.enabled", "false"),
     ];
@@ -171,29 +149,17 @@ fn targets(params: &Params) -> Result<Vec<(&str, Option<u16>)>, ApiError> {
     params
         .indices("Targets.member")
         .into_iter()
-        .map(|n| {
-            Ok((
-                params.require(&field(n, "Id"))?,
-                params.port(&field(n, "Port"))?,
-            ))
-        })
+        .map(|n| Ok((params.require(&field(n, "Id"))?, params.port(&field(n, "Port"))?)))
         .collect()
 }
 
-const TARGET_PARAMS: [&str; 4] = [
-    "TargetGroupArn",
-    "Targets.member.N.Id",
-    "Targets.member.N.Port",
-    "Targets.member.N.AvailabilityZone",
-];
+const TARGET_PARAMS: [&str; 4] =
+    ["TargetGroupArn", "Targets.member.N.Id", "Targets.member.N.Port", "Targets.member.N.AvailabilityZone"];
 
 fn some_targets(params: &Params) -> Result<Vec<(&str, Option<u16>)>, ApiError> {
     let targets = targets(params)?;
     if targets.is_empty() {
-        return Err(ApiError::bad(
-            "ValidationError",
-            "At least one target is needed",
-        ));
+        return Err(ApiError::bad("ValidationError", "At least one target is needed"));
     }
     Ok(targets)
 }
@@ -220,12 +186,7 @@ fn register(state: &mut State, params: &Params, now: Instant) -> Result<String, 
 }
 
 /// Where a target that may be registered is reached.
-fn target_address(
-    state: &State,
-    target_type: TargetType,
-    id: &str,
-    vpc: &str,
-) -> Result<IpAddr, ApiError> {
+fn target_address(state: &State, target_type: TargetType, id: &str, vpc: &str) -> Result<IpAddr, ApiError> {
     let invalid = |text: String| ApiError::bad("InvalidTarget", text);
     let instance = match target_type {
         TargetType::Instance => {
@@ -242,8 +203,7 @@ fn target_address(
                 return Err(ApiError::bad("ValidationError", text));
             };
             let found = state.instance_at(address);
-            found
-                .ok_or_else(|| invalid(format!("No instance of the VPC has the address '{id}'")))?
+            found.ok_or_else(|| invalid(format!("No instance of the VPC has the address '{id}'")))?
         }
     };
     if instance.state != InstanceState::Running {
@@ -280,10 +240,7 @@ fn describe_health(state: &mut State, params: &Params) -> Result<String, ApiErro
     for (id, port) in &asked {
         let port = port.unwrap_or(default_port);
         let found = registered.iter().find(|t| t.id == *id && t.port == port);
-        if found.is_none()
-            && target_type == TargetType::Instance
-            && !state.instances.contains_key(*id)
-        {
+        if found.is_none() && target_type == TargetType::Instance && !state.instances.contains_key(*id) {
             let text = format!("The following targets do not exist: '{id}'");
             return Err(ApiError::bad("InvalidTarget", text));
         }
@@ -297,36 +254,28 @@ fn describe_health(state: &mut State, params: &Params) -> Result<String, ApiErro
         shown = registered;
     }
     Ok(response("DescribeTargetHealth", |xml| {
-        xml.list(
-            "TargetHealthDescriptions",
-            "member",
-            shown,
-            |xml, status| {
-                xml.text("HealthCheckPort", status.port);
-                xml.element("TargetHealth", |xml| {
-                    xml.text("State", status.health.state);
-                    if let Some(reason) = status.health.reason {
-                        xml.text("Reason", reason);
-                    }
-                    if let Some(description) = &status.health.description {
-                        xml.text("Description", description);
-                    }
-                });
-                xml.element("Target", |xml| {
-                    xml.text("Id", &status.id);
-                    xml.text("Port", status.port);
-                });
-            },
-        );
+        xml.list("TargetHealthDescriptions", "member", shown, |xml, status| {
+            xml.text("HealthCheckPort", status.port);
+            xml.element("TargetHealth", |xml| {
+                xml.text("State", status.health.state);
+                if let Some(reason) = status.health.reason {
+                    xml.text("Reason", reason);
+                }
+                if let Some(description) = &status.health.description {
+                    xml.text("Description", description);
+                }
+            });
+            xml.element("Target", |xml| {
+                xml.text("Id", &status.id);
+                xml.text("Port", status.port);
+            });
+        });
     }))
 }
 
 fn describe_balancers(state: &State, params: &Params) -> Result<String, ApiError> {
     params.allow(&["Names.member.N", "LoadBalancerArns.member.N", "PageSize"])?;
-    let (names, arns) = (
-        params.list("Names.member"),
-        params.list("LoadBalancerArns.member"),
-    );
+    let (names, arns) = (params.list("Names.member"), params.list("LoadBalancerArns.member"));
     let found: Vec<&Balancer> = state
         .balancers
         .iter()
@@ -347,14 +296,9 @@ fn describe_balancers(state: &State, params: &Params) -> Result<String, ApiError
             xml.text("IpAddressType", "ipv4");
             xml.text("VpcId", &state.options.vpc);
             xml.element("State", |xml| xml.text("Code", "active"));
-            xml.list(
-                "AvailabilityZones",
-                "member",
-                balancer.zones(),
-                |xml, zone| {
-                    xml.text("ZoneName", zone);
-                },
-            );
+            xml.list("AvailabilityZones", "member", balancer.zones(), |xml, zone| {
+                xml.text("ZoneName", zone);
+            });
         });
     }))
 }
@@ -384,10 +328,7 @@ fn describe_listeners(state: &State, params: &Params) -> Result<String, ApiError
         .filter(|b| balancer.is_none_or(|arn| b.arn == arn))
         .collect();
     if found.len() < arns.len() {
-        return Err(ApiError::bad(
-            "ListenerNotFound",
-            "One or more listeners not found",
-        ));
+        return Err(ApiError::bad("ListenerNotFound", "One or more listeners not found"));
     }
     if balancer.is_some() && found.is_empty() {
         let text = "One or more load balancers not found";
@@ -399,12 +340,7 @@ fn describe_listeners(state: &State, params: &Params) -> Result<String, ApiError
             xml.text("LoadBalancerArn", &balancer.arn);
             xml.text("Port", balancer.address.port());
             xml.text("Protocol", "HTTP");
-            xml.list(
-                "DefaultActions",
-                "member",
-                [&balancer.spec.default],
-                forward_action,
-            );
+            xml.list("DefaultActions", "member", [&balancer.spec.default], forward_action);
         });
     }))
 }
@@ -413,10 +349,7 @@ fn describe_rules(state: &State, params: &Params) -> Result<String, ApiError> {
     params.allow(&["ListenerArn", "PageSize"])?;
     let arn = params.require("ListenerArn")?;
     let Some(balancer) = state.balancers.iter().find(|b| b.listener_arn == arn) else {
-        return Err(ApiError::bad(
-            "ListenerNotFound",
-            "One or more listeners not found",
-        ));
+        return Err(ApiError::bad("ListenerNotFound", "One or more listeners not found"));
     };
     Ok(response("DescribeRules", |xml| {
         xml.element("Rules", |xml| {
@@ -437,12 +370,7 @@ fn describe_rules(state: &State, params: &Params) -> Result<String, ApiError> {
                 xml.text("RuleArn", balancer.rule_arn("default"));
                 xml.text("Priority", "default");
                 xml.element("Conditions", |_| {});
-                xml.list(
-                    "Actions",
-                    "member",
-                    [&balancer.spec.default],
-                    forward_action,
-                );
+                xml.list("Actions", "member", [&balancer.spec.default], forward_action);
                 xml.text("IsDefault", true);
             });
         });

@@ -7,9 +7,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    AgentCommand, AgentProcess, BalancerHandle, BalancerSpec, Cloud, CloudOptions, Forward,
-    HealthCheck, InstanceHandle, InstanceSpec, Rule, TargetGroupSpec, TargetHealth, TargetState,
-    stable_hex,
+    AgentCommand, AgentProcess, BalancerHandle, BalancerSpec, Cloud, CloudOptions, Forward, HealthCheck,
+    InstanceHandle, InstanceSpec, Rule, TargetGroupSpec, TargetHealth, TargetState, stable_hex,
 };
 use crate::fleet::{Fleet, Group};
 
@@ -63,9 +62,7 @@ pub enum LocalError {
     )]
     InstanceTaken(SocketAddr),
     /// More instances than a port has addresses for.
-    #[error(
-        "{0} instances are more than the {MAX_INSTANCES} that one machine is given addresses for"
-    )]
+    #[error("{0} instances are more than the {MAX_INSTANCES} that one machine is given addresses for")]
     TooMany(usize),
     /// Anything else of the system's.
     #[error("{what}")]
@@ -128,13 +125,8 @@ impl LocalFleet {
         if fleet.instances() > MAX_INSTANCES {
             return Err(LocalError::TooMany(fleet.instances()));
         }
-        let cloud = CloudOptions {
-            region: fleet.region.clone(),
-            ..options.cloud.clone()
-        };
-        let cloud = Cloud::start(cloud)
-            .await
-            .map_err(LocalError::io("cannot open the cloud's endpoint"))?;
+        let cloud = CloudOptions { region: fleet.region.clone(), ..options.cloud.clone() };
+        let cloud = Cloud::start(cloud).await.map_err(LocalError::io("cannot open the cloud's endpoint"))?;
         let balancer = balancer(&cloud, fleet, options).await?;
         let mut members = Vec::new();
         for group in &fleet.groups {
@@ -148,20 +140,12 @@ impl LocalFleet {
                 members.push(start_member(&cloud, fleet, group, options, spec, address).await?);
             }
         }
-        Ok(Self {
-            members,
-            balancer,
-            cloud,
-        })
+        Ok(Self { members, balancer, cloud })
     }
 
     /// What the balancer thinks of a member.
     pub fn health(&self, member: &Member) -> TargetHealth {
-        self.cloud.health_of(
-            &member.target_group,
-            member.instance.id(),
-            member.address.port(),
-        )
+        self.cloud.health_of(&member.target_group, member.instance.id(), member.address.port())
     }
 
     /// How many members are healthy.
@@ -219,22 +203,13 @@ async fn balancer(
         rules,
         ..BalancerSpec::new(fleet.name.clone(), Forward::weighted(weights))
     };
-    cloud
-        .create_balancer(spec)
-        .await
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::AddrInUse => LocalError::BalancerTaken(listen),
-            _ => LocalError::io(format!("cannot listen on {listen}"))(error),
-        })
+    cloud.create_balancer(spec).await.map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => LocalError::BalancerTaken(listen),
+        _ => LocalError::io(format!("cannot listen on {listen}"))(error),
+    })
 }
 
-fn instance(
-    fleet: &Fleet,
-    group: &Group,
-    name: &str,
-    zone: &str,
-    address: SocketAddr,
-) -> InstanceSpec {
+fn instance(fleet: &Fleet, group: &Group, name: &str, zone: &str, address: SocketAddr) -> InstanceSpec {
     let host = match address.ip() {
         std::net::IpAddr::V4(host) => host,
         std::net::IpAddr::V6(_) => Ipv4Addr::LOCALHOST,
@@ -288,9 +263,7 @@ async fn start_member(
         arguments: options.agent_arguments.clone(),
     };
     let binary = options.agent.display();
-    let agent = command
-        .spawn()
-        .map_err(LocalError::io(format!("cannot start the agent {binary}")))?;
+    let agent = command.spawn().map_err(LocalError::io(format!("cannot start the agent {binary}")))?;
     Ok(Member {
         instance,
         agent,

@@ -127,16 +127,8 @@ pub struct TargetHealth {
 }
 
 impl TargetHealth {
-    pub(super) fn new(
-        state: TargetState,
-        reason: &'static str,
-        description: impl Into<String>,
-    ) -> Self {
-        Self {
-            state,
-            reason: Some(reason),
-            description: Some(description.into()),
-        }
+    pub(super) fn new(state: TargetState, reason: &'static str, description: impl Into<String>) -> Self {
+        Self { state, reason: Some(reason), description: Some(description.into()) }
     }
 
     /// What is shown of a target that nobody registered.
@@ -180,14 +172,12 @@ pub(super) enum ProbeResult {
 impl ProbeResult {
     fn unhealthy(&self) -> TargetHealth {
         let (reason, text) = match self {
-            Self::Status(code) => (
-                "Target.ResponseCodeMismatch",
-                format!("Health checks failed with these codes: [{code}]"),
-            ),
-            Self::Timeout => (
-                "Target.Timeout",
-                "The target did not answer its health checks in time".to_owned(),
-            ),
+            Self::Status(code) => {
+                ("Target.ResponseCodeMismatch", format!("Health checks failed with these codes: [{code}]"))
+            }
+            Self::Timeout => {
+                ("Target.Timeout", "The target did not answer its health checks in time".to_owned())
+            }
             Self::Pass | Self::Failed => (
                 "Target.FailedHealthChecks",
                 "The target cannot be connected to, or does not answer in HTTP".to_owned(),
@@ -242,9 +232,7 @@ impl Target {
             shown: None,
             next_probe: now,
             serial: 0,
-            stage: Stage::Registering {
-                until: now + registering,
-            },
+            stage: Stage::Registering { until: now + registering },
             passes: 0,
             failures: 0,
         }
@@ -254,21 +242,14 @@ impl Target {
     pub(super) fn register_again(&mut self, now: Instant, registering: Duration) {
         if self.is_draining() {
             let fresh = Self::new(&self.id, self.address, now, registering);
-            *self = Self {
-                shown: self.shown.take(),
-                serial: self.serial,
-                ..fresh
-            };
+            *self = Self { shown: self.shown.take(), serial: self.serial, ..fresh };
         }
     }
 
     /// Deregistered: begins to drain, or goes on draining.
     pub(super) fn deregister(&mut self, now: Instant, delay: Duration, late: Duration) {
         if !self.is_draining() {
-            self.stage = Stage::Draining {
-                until: now + delay,
-                late_until: now + late.min(delay),
-            };
+            self.stage = Stage::Draining { until: now + delay, late_until: now + late.min(delay) };
         }
     }
 
@@ -330,9 +311,7 @@ impl Target {
             }
             (_, ProbeResult::Pass) => return,
             (Stage::Unhealthy(_), failed) => Stage::Unhealthy(failed),
-            (Stage::Checking | Stage::Healthy, failed)
-                if self.failures >= check.unhealthy_threshold =>
-            {
+            (Stage::Checking | Stage::Healthy, failed) if self.failures >= check.unhealthy_threshold => {
                 Stage::Unhealthy(failed)
             }
             _ => return,
@@ -354,11 +333,7 @@ impl Target {
                 "Elb.InitialHealthChecking",
                 "No health check has come to a result yet",
             ),
-            Stage::Healthy => TargetHealth {
-                state: Healthy,
-                reason: None,
-                description: None,
-            },
+            Stage::Healthy => TargetHealth { state: Healthy, reason: None, description: None },
             Stage::Unhealthy(result) => result.unhealthy(),
             Stage::Draining { .. } => TargetHealth::new(
                 Draining,
@@ -386,20 +361,12 @@ pub(super) struct TargetGroup {
 impl TargetGroup {
     /// A group without targets.
     pub(super) fn new(spec: TargetGroupSpec, arn: String, vpc: String) -> Self {
-        Self {
-            spec,
-            arn,
-            vpc,
-            targets: Vec::new(),
-            turn: 0,
-        }
+        Self { spec, arn, vpc, targets: Vec::new(), turn: 0 }
     }
 
     /// The target with this id and port: another port is another target.
     pub(super) fn target(&mut self, id: &str, port: u16) -> Option<&mut Target> {
-        self.targets
-            .iter_mut()
-            .find(|target| target.id == id && target.port == port)
+        self.targets.iter_mut().find(|target| target.id == id && target.port == port)
     }
 
     /// The next target in turn. Without a healthy one the group fails open: every registered
@@ -455,10 +422,7 @@ mod tests {
         target.probed(ProbeResult::Status(500), &check);
         let health = target.health();
         assert_eq!(health.reason, Some("Target.ResponseCodeMismatch"));
-        assert_eq!(
-            health.description.as_deref(),
-            Some("Health checks failed with these codes: [500]")
-        );
+        assert_eq!(health.description.as_deref(), Some("Health checks failed with these codes: [500]"));
         target.probed(ProbeResult::Timeout, &check);
         assert_eq!(target.health().reason, Some("Target.Timeout"));
         for _ in 0..4 {

@@ -28,10 +28,7 @@ pub(super) struct Watched {
 impl Watched {
     /// The target with this serial number in the group with this ARN.
     pub(super) fn new(arn: &str, serial: u64) -> Self {
-        Self {
-            group: arn.to_owned(),
-            serial,
-        }
+        Self { group: arn.to_owned(), serial }
     }
 
     fn find<'a>(&self, state: &'a mut State) -> Option<(&'a HealthCheck, &'a mut Target)> {
@@ -88,10 +85,7 @@ fn step(state: &mut State, watched: &Watched, now: Instant) -> Step {
     let Some((check, target)) = watched.find(state) else {
         return Step::Gone;
     };
-    let is_used = target
-        .shown
-        .as_ref()
-        .is_some_and(|shown| shown.state != TargetState::Unused);
+    let is_used = target.shown.as_ref().is_some_and(|shown| shown.state != TargetState::Unused);
     if !is_used {
         return Step::Wait(target.drained_at());
     }
@@ -100,9 +94,7 @@ fn step(state: &mut State, watched: &Watched, now: Instant) -> Step {
     }
     if now < target.next_probe {
         let probe = target.next_probe;
-        return Step::Wait(Some(
-            target.drained_at().map_or(probe, |end| end.min(probe)),
-        ));
+        return Step::Wait(Some(target.drained_at().map_or(probe, |end| end.min(probe))));
     }
     // Draining targets are probed too, so that an agent which takes probes for traffic shows.
     target.next_probe = now + check.interval;
@@ -115,8 +107,7 @@ async fn probe(address: SocketAddr, path: &str, timeout: Duration) -> ProbeResul
         let Ok(stream) = TcpStream::connect(address).await else {
             return ProbeResult::Failed;
         };
-        let Ok((mut sender, connection)) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await
+        let Ok((mut sender, connection)) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await
         else {
             return ProbeResult::Failed;
         };
@@ -144,7 +135,5 @@ async fn probe(address: SocketAddr, path: &str, timeout: Duration) -> ProbeResul
             Some(status) => ProbeResult::Status(status),
         }
     };
-    tokio::time::timeout(timeout, exchange)
-        .await
-        .unwrap_or(ProbeResult::Timeout)
+    tokio::time::timeout(timeout, exchange).await.unwrap_or(ProbeResult::Timeout)
 }

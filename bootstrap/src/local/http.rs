@@ -45,19 +45,16 @@ const CLIENT_IDLE: Duration = Duration::from_secs(60);
 
 /// A whole body from memory.
 pub(super) fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into())
-        .map_err(|never: Infallible| match never {})
-        .boxed()
+    Full::new(bytes.into()).map_err(|never: Infallible| match never {}).boxed()
 }
 
 /// A plain-text answer.
 pub(super) fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(full(text));
     *response.status_mut() = status;
-    response.headers_mut().insert(
-        hyper::header::CONTENT_TYPE,
-        hyper::header::HeaderValue::from_static("text/plain"),
-    );
+    response
+        .headers_mut()
+        .insert(hyper::header::CONTENT_TYPE, hyper::header::HeaderValue::from_static("text/plain"));
     response
 }
 
@@ -94,12 +91,8 @@ fn reset(stream: TcpStream) {
     let _ = stream.set_zero_linger();
 }
 
-async fn connection<H, F>(
-    stream: TcpStream,
-    peer: SocketAddr,
-    outage: watch::Receiver<Outage>,
-    handler: H,
-) where
+async fn connection<H, F>(stream: TcpStream, peer: SocketAddr, outage: watch::Receiver<Outage>, handler: H)
+where
     H: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
@@ -129,10 +122,9 @@ where
     let now = *outage.borrow();
     match now {
         Outage::Up => Ok(handler(request, peer).await),
-        Outage::Status(code) => Ok(plain(
-            StatusCode::from_u16(code).unwrap_or(StatusCode::SERVICE_UNAVAILABLE),
-            "out of order\n",
-        )),
+        Outage::Status(code) => {
+            Ok(plain(StatusCode::from_u16(code).unwrap_or(StatusCode::SERVICE_UNAVAILABLE), "out of order\n"))
+        }
         Outage::Hang => {
             // Ends with the outage or with the listener, which drops this future.
             let _ = outage.wait_for(|now| *now != Outage::Hang).await;

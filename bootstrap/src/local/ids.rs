@@ -17,22 +17,13 @@ pub(crate) fn stable_hex(text: &str) -> String {
 
 /// Random hexadecimal digits. They only have to differ: nothing here guards a real secret.
 pub(super) fn random_hex(digits: usize) -> String {
-    (0..digits)
-        .map(|_| char::from_digit(fastrand::u32(0..16), 16).unwrap_or('0'))
-        .collect()
+    (0..digits).map(|_| char::from_digit(fastrand::u32(0..16), 16).unwrap_or('0')).collect()
 }
 
 /// A request id as AWS forms them.
 pub(super) fn request_id() -> String {
     let part = random_hex;
-    format!(
-        "{}-{}-{}-{}-{}",
-        part(8),
-        part(4),
-        part(4),
-        part(4),
-        part(12)
-    )
+    format!("{}-{}-{}-{}-{}", part(8), part(4), part(4), part(4), part(12))
 }
 
 /// The time as `2026-01-31T23:59:59Z`. Times before 1970 are shown as 1970.
@@ -49,16 +40,11 @@ pub(super) fn timestamp(time: SystemTime) -> String {
 fn civil(days_since_1970: u64) -> (u64, u64, u64) {
     let days = days_since_1970 + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 {
-        shifted + 3
-    } else {
-        shifted - 9
-    };
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
     (year, month, day)
 }
@@ -78,14 +64,8 @@ mod tests {
 
     #[test]
     fn ids_are_stable_and_differ() {
-        assert_eq!(
-            stable_hex("clusters/cluster1/0"),
-            stable_hex("clusters/cluster1/0")
-        );
-        assert_ne!(
-            stable_hex("clusters/cluster1/0"),
-            stable_hex("clusters/cluster1/1")
-        );
+        assert_eq!(stable_hex("clusters/cluster1/0"), stable_hex("clusters/cluster1/0"));
+        assert_ne!(stable_hex("clusters/cluster1/0"), stable_hex("clusters/cluster1/1"));
         assert_eq!(stable_hex("x").len(), 16);
         assert_eq!(request_id().len(), 36);
     }

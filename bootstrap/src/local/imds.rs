@@ -31,11 +31,7 @@ pub(super) struct Service {
 impl Service {
     /// A service that has given out no token yet.
     pub(super) fn new(shared: Arc<Shared>, instance: String) -> Self {
-        Self {
-            shared,
-            instance,
-            tokens: Mutex::new(VecDeque::new()),
-        }
+        Self { shared, instance, tokens: Mutex::new(VecDeque::new()) }
     }
 
     /// Answers a request.
@@ -64,9 +60,7 @@ impl Service {
         if headers.contains_key("x-forwarded-for") {
             return plain(StatusCode::FORBIDDEN, "403 - Forbidden\n");
         }
-        let ttl = headers
-            .get(TTL_HEADER)
-            .and_then(|value| value.to_str().ok());
+        let ttl = headers.get(TTL_HEADER).and_then(|value| value.to_str().ok());
         let ttl = ttl.and_then(|text| text.trim().parse::<u64>().ok());
         let Some(ttl) = ttl.filter(|ttl| (1..=21_600).contains(ttl)) else {
             return plain(StatusCode::BAD_REQUEST, "400 - Bad Request\n");
@@ -121,9 +115,7 @@ impl Service {
 }
 
 fn set_ttl(response: &mut Response<Body>, ttl: u64) {
-    response
-        .headers_mut()
-        .insert(TTL_HEADER, HeaderValue::from(ttl));
+    response.headers_mut().insert(TTL_HEADER, HeaderValue::from(ttl));
 }
 
 /// The value at a path, or the listing if the path is a folder, with or without a slash at its end.
@@ -135,9 +127,7 @@ fn find(leaves: &BTreeMap<String, String>, path: &str) -> Option<String> {
         "" => String::new(),
         name => format!("{name}/"),
     };
-    let below = leaves
-        .keys()
-        .filter_map(|leaf| leaf.strip_prefix(folder.as_str()));
+    let below = leaves.keys().filter_map(|leaf| leaf.strip_prefix(folder.as_str()));
     let children: BTreeSet<String> = below
         .map(|rest| match rest.split_once('/') {
             Some((child, _)) => format!("{child}/"),
@@ -161,19 +151,9 @@ fn leaves(
         leaves.insert(format!("meta-data/{path}"), value.to_owned());
     };
     put("ami-id", &spec.image);
-    put(
-        "hostname",
-        &format!("ip-{}.ec2.internal", address.replace('.', "-")),
-    );
+    put("hostname", &format!("ip-{}.ec2.internal", address.replace('.', "-")));
     put("instance-id", &instance.id);
-    put(
-        "instance-life-cycle",
-        if instance.spot.is_some() {
-            "spot"
-        } else {
-            "on-demand"
-        },
-    );
+    put("instance-life-cycle", if instance.spot.is_some() { "spot" } else { "on-demand" });
     put("instance-type", &spec.instance_type);
     put("local-ipv4", &address);
     put("placement/availability-zone", &spec.zone);
@@ -193,9 +173,7 @@ fn leaves(
         });
         put("iam/info", &info.to_string());
         // Issued only when asked for; the listing needs the name alone.
-        let issued = credentials
-            .map(|value| value.to_string())
-            .unwrap_or_default();
+        let issued = credentials.map(|value| value.to_string()).unwrap_or_default();
         put(&format!("iam/security-credentials/{role}"), &issued);
     }
     if let Some((action, time)) = instance.spot {
@@ -224,10 +202,7 @@ fn leaves(
         "region": state.options.region,
         "version": "2017-09-30",
     });
-    leaves.insert(
-        "dynamic/instance-identity/document".to_owned(),
-        document.to_string(),
-    );
+    leaves.insert("dynamic/instance-identity/document".to_owned(), document.to_string());
     leaves
 }
 

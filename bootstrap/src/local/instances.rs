@@ -183,10 +183,6 @@ impl AgentProcess {
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<&str> = text.lines().collect();
         let start = lines.len().saturating_sub(count);
-        lines
-            .iter()
-            .skip(start)
-            .map(|line| (*line).to_owned())
-            .collect()
+        lines.iter().skip(start).map(|line| (*line).to_owned()).collect()
     }
 }

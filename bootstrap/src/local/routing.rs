@@ -21,14 +21,9 @@ impl Forward {
 
     /// To several groups by weight.
     pub fn weighted(groups: impl IntoIterator<Item = (String, u16)>) -> Self {
-        let groups = groups.into_iter().map(|(arn, weight)| Weighted {
-            arn,
-            weight: i64::from(weight),
-            credit: 0,
-        });
-        Self {
-            groups: groups.collect(),
-        }
+        let groups =
+            groups.into_iter().map(|(arn, weight)| Weighted { arn, weight: i64::from(weight), credit: 0 });
+        Self { groups: groups.collect() }
     }
 
     /// The groups with their weights.
@@ -49,13 +44,7 @@ impl Forward {
             .groups
             .iter_mut()
             .filter(|group| group.weight > 0)
-            .reduce(|best, group| {
-                if group.credit > best.credit {
-                    group
-                } else {
-                    best
-                }
-            })?;
+            .reduce(|best, group| if group.credit > best.credit { group } else { best })?;
         richest.credit -= total;
         Some(richest.arn.clone())
     }
@@ -75,9 +64,7 @@ pub struct Rule {
 impl Rule {
     /// Whether the rule is for this path.
     pub(super) fn matches(&self, path: &str) -> bool {
-        self.paths
-            .iter()
-            .any(|pattern| matches(pattern.as_bytes(), path.as_bytes()))
+        self.paths.iter().any(|pattern| matches(pattern.as_bytes(), path.as_bytes()))
     }
 }
 
@@ -139,14 +126,7 @@ mod tests {
         for path in ["/cluster1", "/cluster1/", "/cluster1/x/y"] {
             assert!(rule.matches(path), "{path}");
         }
-        for path in [
-            "/",
-            "/cluster1x",
-            "/cluster",
-            "/Cluster1",
-            "/a/cluster1",
-            "/cluster2",
-        ] {
+        for path in ["/", "/cluster1x", "/cluster", "/Cluster1", "/a/cluster1", "/cluster2"] {
             assert!(!rule.matches(path), "{path}");
         }
         assert!(matches(b"/a*c?e", b"/abbcbcde"));

@@ -24,16 +24,7 @@ impl Default for Throttle {
     /// AWS's figures where known: Describe 40 and 10/s; register and deregister are not published,
     /// 4/s is assumed.
     fn default() -> Self {
-        Self {
-            describe: Rate {
-                burst: 40,
-                per_second: 10.0,
-            },
-            change: Rate {
-                burst: 10,
-                per_second: 4.0,
-            },
-        }
+        Self { describe: Rate { burst: 40, per_second: 10.0 }, change: Rate { burst: 10, per_second: 4.0 } }
     }
 }
 
@@ -58,11 +49,7 @@ struct Bucket {
 
 impl Bucket {
     fn new(rate: Rate, now: Instant) -> Self {
-        Self {
-            rate,
-            tokens: f64::from(rate.burst),
-            filled: now,
-        }
+        Self { rate, tokens: f64::from(rate.burst), filled: now }
     }
 
     fn take(&mut self, now: Instant) -> bool {
@@ -114,17 +101,8 @@ mod tests {
     #[test]
     fn a_bucket_allows_its_burst_then_its_rate() {
         let start = Instant::now();
-        let rate = Rate {
-            burst: 2,
-            per_second: 4.0,
-        };
-        let mut buckets = Buckets::new(
-            Throttle {
-                describe: rate,
-                change: rate,
-            },
-            start,
-        );
+        let rate = Rate { burst: 2, per_second: 4.0 };
+        let mut buckets = Buckets::new(Throttle { describe: rate, change: rate }, start);
         let mut take = |class, ms| buckets.take(class, start + Duration::from_millis(ms));
         assert!(take(Class::Change, 0) && take(Class::Change, 0));
         assert!(!take(Class::Change, 0));

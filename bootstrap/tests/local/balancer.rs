@@ -1,0 +1,170 @@
+//! The local balancer: where requests go, and what clients get when targets misbehave.
+
+use std::time::Duration;
+
+use crate::support::*;
+use bootstrap::local::{BalancerSpec, Cloud, Forward, Rule};
+
+/// A cloud with one healthy target in its group.
+async fn one_target(manner: Manner) -> (Cloud, String, bootstrap::local::BalancerHandle, Target) {
+    let (cloud, arn, balancer) = cloud().await;
+    let instance = instance(&cloud).await;
+    let caller = Caller::instance(&cloud, &instance).await;
+    let target = Target::start(manner).await;
+    caller.register_healthy(&cloud, &arn, instance.id(), target.address.port()).await;
+    (cloud, arn, balancer, target)
+}
+
+#[tokio::test]
+async fn paths_and_weights_lead_to_the_groups() {
+    let cloud = Cloud::start(options()).await.unwrap();
+    let mut arns = Vec::new();
+    let mut targets = Vec::new();
+    let mut rules = Vec::new();
+    for (name, count, priority) in [("cluster1", 5, 1), ("cluster2", 4, 2)] {
+        let arn = cloud.create_target_group(group(name));
+        rules.push(Rule {
+            priority,
+            paths: vec![format!("/{name}"), format!("/{name}/*")],
+            forward: Forward::to(&arn),
+        });
+        for _ in 0..count {
+            targets.push((arn.clone(), Target::start(Manner::Answer(name)).await));
+        }
+        arns.push(arn);
+    }
+    let default = Forward::weighted(arns.iter().map(|arn| (arn.clone(), 1)));
+    let spec = BalancerSpec { rules, ..BalancerSpec::new("b", default) };
+    let balancer = cloud.create_balancer(spec).await.unwrap();
+    for (arn, target) in &targets {
+        let instance = instance(&cloud).await;
+        let caller = Caller::instance(&cloud, &instance).await;
+        caller.register_healthy(&cloud, arn, instance.id(), target.address.port()).await;
+    }
+
+    let client = reqwest::Client::new();
+    let url = balancer.url();
+    for _ in 0..900 {
+        assert_eq!(client.get(&url).send().await.unwrap().status(), 200);
+    }
+    let counts: Vec<usize> = targets.iter().map(|(_, target)| target.requests().len()).collect();
+    assert_eq!(counts[..5], [90; 5]);
+    assert_eq!(counts[5..].iter().sum::<usize>(), 450);
+    assert!(counts[5..].iter().all(|count| (112..=113).contains(count)), "{counts:?}");
+    for path in ["/cluster1", "/cluster1/", "/cluster1/x?y=z", "/cluster1?q"] {
+        assert_eq!(get(&format!("{url}{path}")).await, (200, "cluster1".to_owned()), "{path}");
+    }
+    let mut others = Vec::new();
+    for _ in 0..2 {
+        others.push(get(&format!("{url}/cluster1x")).await.1);
+    }
+    others.sort();
+    assert_eq!(others, ["cluster1", "cluster2"], "no rule matches: the default takes turns");
+    assert_eq!((balancer.requests(), balancer.errors()), (906, 0));
+}
+
+#[tokio::test]
+async fn targets_see_who_asked_and_no_hop_by_hop_headers() {
+    let (_cloud, _, balancer, target) = one_target(Manner::Answer("hello")).await;
+    let response = reqwest::Client::new()
+        .get(format!("{}/path?query=1", balancer.url()))
+        .header("host", "fleet.example")
+        .header("x-forwarded-for", "10.1.2.3")
+        .header("connection", "x-private")
+        .header("x-private", "1")
+        .header("te", "trailers")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(response.text().await.unwrap(), "hello");
+    let head = target.requests().pop().unwrap().to_ascii_lowercase();
+    assert!(head.starts_with("get /path?query=1 http/1.1\r\n"), "{head}");
+    let port = balancer.address().port();
+    for line in [
+        "host: fleet.example",
+        "x-forwarded-for: 10.1.2.3, 127.0.0.1",
+        "x-forwarded-proto: http",
+        &format!("x-forwarded-port: {port}"),
+    ] {
+        assert!(head.contains(&format!("\r\n{line}\r\n")), "{line} not in {head}");
+    }
+    for name in ["x-private", "\r\nte:", "\r\nconnection:"] {
+        assert!(!head.contains(name), "{name} in {head}");
+    }
+}
+
+#[tokio::test]
+async fn bodies_pass_and_connections_are_kept() {
+    let (_cloud, _, balancer, target) = one_target(Manner::Echo).await;
+    let client = reqwest::Client::new();
+    let body = "7".repeat(300_000);
+    for _ in 0..5 {
+        let response = client.post(balancer.url()).body(body.clone()).send().await.unwrap();
+        assert_eq!(response.text().await.unwrap(), body);
+    }
+    let probes = target.heads.lock().unwrap().len() - 5;
+    let connections = *target.connections.lock().unwrap();
+    assert!(connections < probes + 5, "{connections} connections, {probes} of them probes");
+}
+
+#[tokio::test]
+async fn an_idle_connection_that_the_target_closed_is_not_used() {
+    let (_cloud, _, balancer, target) = one_target(Manner::Answer("x")).await;
+    assert_eq!(get(&balancer.url()).await.0, 200);
+    // Answered, then closed without a word: the next request must come on a new connection.
+    target.set(Manner::Raw("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"));
+    for _ in 0..20 {
+        assert_eq!(get(&balancer.url()).await, (200, "ok".to_owned()));
+    }
+    assert_eq!(balancer.errors(), 0);
+}
+
+#[tokio::test]
+async fn errors_are_the_balancers_own() {
+    let (cloud, arn, balancer) = cloud().await;
+    assert_eq!(get(&balancer.url()).await.0, 503, "no targets");
+    let instance = instance(&cloud).await;
+    let caller = Caller::instance(&cloud, &instance).await;
+    let target = Target::start(Manner::Reset).await;
+    caller.register_healthy(&cloud, &arn, instance.id(), target.address.port()).await;
+    assert_eq!(get(&balancer.url()).await.0, 502, "reset");
+    target.set(Manner::Raw("garbage\r\n\r\n"));
+    assert_eq!(get(&balancer.url()).await.0, 502, "malformed");
+    target.set(Manner::Raw(""));
+    assert_eq!(get(&balancer.url()).await.0, 502, "closed before a byte");
+    // A kept connection that dies with the request on it: 502, not a second try elsewhere.
+    target.set(Manner::Answer("x"));
+    assert_eq!(get(&balancer.url()).await.0, 200);
+    target.set(Manner::Reset);
+    let before = target.requests().len();
+    assert_eq!(get(&balancer.url()).await.0, 502);
+    assert_eq!(target.requests().len(), before + 1, "sent once");
+    assert_eq!(balancer.errors(), 5);
+
+    let spec = BalancerSpec {
+        idle_timeout: Duration::from_millis(100),
+        ..BalancerSpec::new("hasty", Forward::to(&arn))
+    };
+    let hasty = cloud.create_balancer(spec).await.unwrap();
+    target.set(Manner::Silence);
+    assert_eq!(get(&hasty.url()).await.0, 504);
+}
+
+#[tokio::test]
+async fn without_a_healthy_target_the_group_fails_open() {
+    let (cloud, arn, balancer, target) = one_target(Manner::Answer("open")).await;
+    *target.probe.lock().unwrap() = 500;
+    let unhealthy = |cloud: &Cloud| cloud.target_health(&arn)[0].health.reason.is_some();
+    assert!(cloud.wait_until(LIMIT, unhealthy).await);
+    assert_eq!(get(&balancer.url()).await, (200, "open".to_owned()));
+}
+
+#[tokio::test]
+async fn a_draining_target_hears_late_requests_and_then_none() {
+    let (cloud, arn, balancer, target) = one_target(Manner::Answer("late")).await;
+    let id = cloud.target_health(&arn)[0].id.clone();
+    assert!(cloud.deregister(&arn, &id, target.address.port()));
+    assert_eq!(get(&balancer.url()).await.0, 200, "the balancer has not heard of it yet");
+    jump(Duration::from_secs(2)).await;
+    assert_eq!(get(&balancer.url()).await.0, 503, "draining only");
+}
