@@ -4,9 +4,9 @@
 //! http://agent/status`.
 
 use std::convert::Infallible;
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +26,8 @@ use crate::status::AgentStatus;
 
 /// The socket's name in the runtime folder.
 const SOCKET: &str = "admin.sock";
+/// Held by the agent whose socket it is, for as long as it runs.
+const LOCK: &str = "admin.lock";
 /// Admin connections at a time; more wait.
 const CONNECTIONS: usize = 8;
 /// The longest that a request on the admin socket may take.
@@ -40,7 +42,7 @@ pub(crate) fn socket_path(runtime_dir: &Path) -> PathBuf {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BindError {
     /// Another agent answers on it.
-    #[error("{path}: another agent is running (it answers on this socket); stop it, or choose another --runtime-dir", path = .0.display())]
+    #[error("{path}: another agent is running (it holds this socket); stop it, or choose another --runtime-dir", path = .0.display())]
     Live(PathBuf),
     /// The folder is open to others and holds other things.
     #[error("{path}: open to other users and not the agent's own; choose a --runtime-dir that holds nothing else", path = .0.display())]
@@ -55,20 +57,46 @@ pub(crate) enum BindError {
     },
 }
 
+/// The listening admin socket, and the lock that makes it this process's own. Dropping it removes
+/// the socket.
+#[derive(Debug)]
+pub(crate) struct AdminSocket {
+    listener: std::os::unix::net::UnixListener,
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Drop for AdminSocket {
+    fn drop(&mut self) {
+        // One that is left behind does no harm: the next start replaces it.
+        _ = fs::remove_file(&self.path);
+    }
+}
+
 /// Makes the runtime folder (0700) and listens in it on a socket that was never more open than
-/// 0600. A socket that somebody answers on is left alone; a dead one is replaced.
+/// 0600. Who holds the folder's lock may replace a dead socket; a live one is left alone.
 ///
 /// Has to be called before other threads are started: the umask belongs to the whole process.
-pub(crate) fn bind(runtime_dir: &Path) -> Result<std::os::unix::net::UnixListener, BindError> {
+pub(crate) fn bind(runtime_dir: &Path) -> Result<AdminSocket, BindError> {
     let path = socket_path(runtime_dir);
     let failed = |error| BindError::Io { path: path.clone(), error };
     DirBuilder::new().recursive(true).mode(0o700).create(runtime_dir).map_err(failed)?;
-    if fs::metadata(runtime_dir).map_err(failed)?.mode() & 0o077 != 0 {
+    let folder = fs::metadata(runtime_dir).map_err(failed)?;
+    if folder.mode() & 0o077 != 0 {
         // Closing a folder that others use as well, such as /tmp, would break them.
-        if !is_its_own(runtime_dir).map_err(failed)? {
+        let own = folder.uid() == rustix::process::geteuid().as_raw();
+        if !own || !is_its_own(runtime_dir).map_err(failed)? {
             return Err(BindError::Shared(runtime_dir.to_owned()));
         }
         fs::set_permissions(runtime_dir, fs::Permissions::from_mode(0o700)).map_err(failed)?;
+    }
+    let mut open = OpenOptions::new();
+    open.write(true).create(true).truncate(false).mode(0o600);
+    let lock = open.open(runtime_dir.join(LOCK)).map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(BindError::Live(path)),
+        Err(TryLockError::Error(error)) => return Err(failed(error)),
     }
     match std::os::unix::net::UnixStream::connect(&path) {
         Ok(_) => return Err(BindError::Live(path)),
@@ -83,13 +111,14 @@ pub(crate) fn bind(runtime_dir: &Path) -> Result<std::os::unix::net::UnixListene
     rustix::process::umask(before);
     let listener = listener.map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
-    Ok(listener)
+    Ok(AdminSocket { listener, path, _lock: lock })
 }
 
 /// Whether the folder holds nothing but what the agent put there.
 fn is_its_own(runtime_dir: &Path) -> io::Result<bool> {
     for entry in fs::read_dir(runtime_dir)? {
-        if entry?.file_name() != SOCKET {
+        let name = entry?.file_name();
+        if name != SOCKET && name != LOCK {
             return Ok(false);
         }
     }
@@ -105,8 +134,8 @@ pub(crate) struct Admin {
 }
 
 /// Answers on the socket as long as the agent runs.
-pub(crate) async fn serve(listener: std::os::unix::net::UnixListener, admin: Admin) -> io::Result<()> {
-    let listener = UnixListener::from_std(listener)?;
+pub(crate) async fn serve(socket: &AdminSocket, admin: Admin) -> io::Result<()> {
+    let listener = UnixListener::from_std(socket.listener.try_clone()?)?;
     let admin = Arc::new(admin);
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut failures = crate::backoff::Backoff::new(Duration::from_millis(50), Duration::from_secs(5));

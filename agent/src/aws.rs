@@ -33,13 +33,15 @@ pub(crate) fn provider_config(http_client: &SharedHttpClient) -> ProviderConfig 
     ProviderConfig::without_region().with_http_client(http_client.clone())
 }
 
-/// Configuration for the service clients. `region` is the instance's own, used where neither the
-/// environment nor a profile names one.
-pub(crate) async fn config(http_client: &SharedHttpClient, region: Option<String>) -> SdkConfig {
+/// Configuration for the service clients; `None` while no region is known. `region` is the
+/// instance's own, used where neither the environment nor a profile names one.
+pub(crate) async fn config(http_client: &SharedHttpClient, region: Option<String>) -> Option<SdkConfig> {
     let region = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
         .or_else(ProfileFileRegionProvider::new())
-        .or_else(region.map(Region::new));
-    aws_config::defaults(BehaviorVersion::latest())
+        .or_else(region.map(Region::new))
+        .region()
+        .await?;
+    let config = aws_config::defaults(BehaviorVersion::latest())
         .http_client(http_client.clone())
         .region(region)
         .retry_config(RetryConfig::disabled())
@@ -50,7 +52,8 @@ pub(crate) async fn config(http_client: &SharedHttpClient, region: Option<String
                 .build(),
         )
         .load()
-        .await
+        .await;
+    Some(config)
 }
 
 /// Why an API call did not succeed, told apart by what to do about it.
@@ -84,6 +87,8 @@ pub(crate) enum CallErrorKind {
     Throttled,
     /// No region is known.
     NoRegion,
+    /// The machine's clock is wrong.
+    Clock,
     /// Sent, perhaps, but not answered: it may have taken effect.
     Unanswered,
     /// Anything else that AWS refuses.
@@ -99,7 +104,12 @@ impl CallError {
     {
         if let Some(service) = error.as_service_error() {
             let code = service.code().unwrap_or("unknown error");
+            let message = service.message().unwrap_or("no message");
             let kind = match code {
+                "RequestExpired" | "RequestTimeTooSkewed" => CallErrorKind::Clock,
+                "SignatureDoesNotMatch" if message.contains("expired") || message.contains("not yet") => {
+                    CallErrorKind::Clock
+                }
                 "TargetGroupNotFound" | "TargetGroupNotFoundException" => CallErrorKind::GroupNotFound,
                 "InvalidTarget" | "InvalidTargetException" => CallErrorKind::InvalidTarget,
                 _ if code.starts_with("TooMany") && !code.starts_with("TooManyRequests") => {
@@ -126,7 +136,7 @@ impl CallError {
                 }
                 _ => CallErrorKind::Refused,
             };
-            let detail = format!("{code}: {}", service.message().unwrap_or("no message"));
+            let detail = format!("{code}: {message}");
             return Self { action, kind, detail };
         }
         let mut kind = CallErrorKind::Unanswered;
@@ -137,9 +147,6 @@ impl CallError {
                 kind = CallErrorKind::Credentials;
             }
             let text = error.to_string();
-            if text.contains("region must be set") || text.contains("Missing Region") {
-                kind = CallErrorKind::NoRegion;
-            }
             // Causes often repeat what wraps them.
             if !causes.iter().any(|known: &String| known.contains(&text)) {
                 causes.push(text);
@@ -150,6 +157,11 @@ impl CallError {
             causes.insert(0, format!("no answer within {} s", CALL_DEADLINE.as_secs()));
         }
         Self { action, kind, detail: causes.join(": ") }
+    }
+
+    /// The call cannot even be sent: no region is known.
+    pub(crate) fn no_region(action: &'static str) -> Self {
+        Self { action, kind: CallErrorKind::NoRegion, detail: "no region is known".to_owned() }
     }
 
     /// What a person can do about it, in one sentence.
@@ -170,6 +182,9 @@ impl CallError {
             CallErrorKind::Credentials => {
                 "attach an instance profile to this instance, or provide credentials in the environment"
                     .into()
+            }
+            CallErrorKind::Clock => {
+                "set this machine's clock right: AWS refuses what is signed at another time".into()
             }
             CallErrorKind::Throttled => "nothing to do; it is tried again more slowly".into(),
             CallErrorKind::NoRegion => "set AWS_REGION, or let the instance metadata service tell it".into(),

@@ -64,7 +64,7 @@ pub(crate) enum Output {
 pub(crate) struct AgentArgs {
     /// The running agent's runtime folder [default: as the settings say, else /run/instance-agent]
     #[arg(long, value_name = "DIR")]
-    pub(crate) runtime_dir: Option<String>,
+    pub(crate) runtime_dir: Option<PathBuf>,
     /// The settings file [default: /etc/instance-agent/agent.toml]
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,

@@ -28,9 +28,12 @@ pub(crate) enum CommandError {
     CalledOff(Phase),
 }
 
+/// A folder that is named needs no settings: draining must be possible also while they are broken.
 fn runtime_dir(args: AgentArgs) -> Result<PathBuf, ConfigError> {
-    let flag = args.runtime_dir.map(|value| ("runtime-dir", value));
-    Layers::read(flag, std::env::vars(), args.config.as_deref())?.runtime_dir()
+    match args.runtime_dir {
+        Some(named) => Ok(named),
+        None => Layers::read([], std::env::vars_os(), args.config.as_deref())?.runtime_dir(),
+    }
 }
 
 /// `status`: what to print.

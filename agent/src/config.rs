@@ -5,6 +5,7 @@
 //! leaves this module is typed and validated.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -132,7 +133,7 @@ pub(crate) struct Role {
 
 /// A tag whose value cannot be used, in one line. It is ignored.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("instance tag {key}: {error}; the tag is ignored")]
+#[error("instance tag {key}: {error}; the tag is ignored, what held before still holds")]
 pub(crate) struct IgnoredTag {
     key: &'static str,
     error: InvalidValue,
@@ -176,7 +177,7 @@ impl Layers {
     /// is the settings file if one was named, which then has to exist.
     pub(crate) fn read(
         flags: impl IntoIterator<Item = (&'static str, String)>,
-        environment: impl IntoIterator<Item = (String, String)>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
         file: Option<&Path>,
     ) -> Result<Self, ConfigError> {
         let flags = flags.into_iter().map(|(key, value)| (key, (value, Origin::Flag(key)))).collect();
@@ -283,58 +284,73 @@ impl Layers {
 
 impl Settings {
     /// Adds what the instance's tags say where no stronger source spoke. Tags that cannot be used
-    /// are ignored and returned beside the role, to be said once.
-    pub(crate) fn role(&self, tags: &BTreeMap<String, String>) -> (Role, Vec<IgnoredTag>) {
-        let mut ignored = Vec::new();
+    /// leave what `before` says as it is, so that a slip in a tag takes no instance out of its
+    /// group; they are returned beside the role, to be said once.
+    pub(crate) fn role(&self, tags: &BTreeMap<String, String>, before: &Role) -> (Role, Vec<IgnoredTag>) {
+        let mut tags = Tags { tags, ignored: Vec::new() };
         let role = Role {
-            root: self
-                .root
-                .or_else(|| from_tag(tags, instance_tags::ROOT, Root::from_str, &mut ignored))
-                .unwrap_or_default(),
-            cluster: self
-                .cluster
-                .clone()
-                .or_else(|| from_tag(tags, instance_tags::CLUSTER, ClusterName::from_str, &mut ignored)),
-            target_groups: self
-                .target_groups
-                .clone()
-                .or_else(|| {
-                    from_tag(tags, instance_tags::TARGET_GROUP, TargetGroupRef::parse_list, &mut ignored)
-                })
-                .unwrap_or_default(),
+            root: match self.root {
+                Some(root) => root,
+                None => tags.parse(instance_tags::ROOT, Root::from_str, &before.root),
+            },
+            cluster: match &self.cluster {
+                Some(cluster) => Some(cluster.clone()),
+                None => tags.parse(instance_tags::CLUSTER, |name| name.parse().map(Some), &before.cluster),
+            },
+            target_groups: match &self.target_groups {
+                Some(groups) => groups.clone(),
+                None => {
+                    tags.parse(instance_tags::TARGET_GROUP, TargetGroupRef::parse_list, &before.target_groups)
+                }
+            },
         };
-        (role, ignored)
+        (role, tags.ignored)
     }
 }
 
-fn from_tag<T>(
-    tags: &BTreeMap<String, String>,
-    key: &'static str,
-    parse: impl FnOnce(&str) -> Result<T, InvalidValue>,
-    ignored: &mut Vec<IgnoredTag>,
-) -> Option<T> {
-    match parse(tags.get(key)?) {
-        Ok(value) => Some(value),
-        Err(error) => {
-            ignored.push(IgnoredTag { key, error });
-            None
+/// The instance's tags, and those of them that could not be used.
+struct Tags<'a> {
+    tags: &'a BTreeMap<String, String>,
+    ignored: Vec<IgnoredTag>,
+}
+
+impl Tags<'_> {
+    /// What a tag says: the default where there is none, what was `before` where it makes no sense.
+    fn parse<T: Clone + Default>(
+        &mut self,
+        key: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, InvalidValue>,
+        before: &T,
+    ) -> T {
+        match self.tags.get(key).map(|text| parse(text)) {
+            None => T::default(),
+            Some(Ok(value)) => value,
+            Some(Err(error)) => {
+                self.ignored.push(IgnoredTag { key, error });
+                before.clone()
+            }
         }
     }
 }
 
 fn environment_layer(
-    environment: impl IntoIterator<Item = (String, String)>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
     file: &mut Option<PathBuf>,
 ) -> Result<Layer, ConfigError> {
     let mut layer = Layer::new();
     for (name, value) in environment {
-        let Some(rest) = name.strip_prefix(ENVIRONMENT) else {
-            continue;
-        };
+        // Other variables may hold anything, also what is no text.
+        let Some(name) = name.to_str() else { continue };
+        let Some(rest) = name.strip_prefix(ENVIRONMENT) else { continue };
+        let name = name.to_owned();
         if rest == "CONFIG" {
             file.get_or_insert(PathBuf::from(value));
             continue;
         }
+        let Ok(value) = value.into_string() else {
+            let problem = "the value is not UTF-8 text".to_owned();
+            return Err(ConfigError { origin: Origin::Environment(name), problem });
+        };
         let key = rest.to_ascii_lowercase().replace('_', "-");
         match known(&key) {
             Some(key) => layer.insert(key, (value, Origin::Environment(name))),
@@ -514,7 +530,7 @@ mod tests {
         std::fs::write(&path, file).unwrap();
         Layers::read(
             flags.iter().map(|(key, value)| (*key, (*value).to_owned())),
-            environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+            environment.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))),
             Some(&path),
         )
     }
@@ -548,7 +564,7 @@ mod tests {
         ]);
         let cluster = |flags: &[(&'static str, &str)], environment: &[(&str, &str)], file: &str| {
             let settings = layers(flags, environment, file).unwrap().settings().unwrap();
-            settings.role(&tags).0.cluster.unwrap().to_string()
+            settings.role(&tags, &Role::default()).0.cluster.unwrap().to_string()
         };
         let flag = [("cluster", "flag")];
         let environment = [("INSTANCE_AGENT_CLUSTER", "env")];
@@ -557,8 +573,8 @@ mod tests {
         assert_eq!(cluster(&[], &[], "cluster = 'file'"), "file");
         assert_eq!(cluster(&[], &[], ""), "tagged");
         let settings = layers(&[], &[], "").unwrap().settings().unwrap();
-        assert_eq!(settings.role(&tags).0.root, Root::Seed);
-        assert_eq!(settings.role(&BTreeMap::new()), (Role::default(), vec![]));
+        assert_eq!(settings.role(&tags, &Role::default()).0.root, Root::Seed);
+        assert_eq!(settings.role(&BTreeMap::new(), &Role::default()), (Role::default(), vec![]));
     }
 
     #[test]
@@ -629,8 +645,14 @@ mod tests {
     fn a_tag_that_does_not_fit_is_named_and_ignored() {
         let settings = layers(&[], &[], "").unwrap().settings().unwrap();
         let tags = BTreeMap::from([(instance_tags::CLUSTER.to_owned(), "status".to_owned())]);
-        let (role, ignored) = settings.role(&tags);
+        let (role, ignored) = settings.role(&tags, &Role::default());
         assert_eq!(role.cluster, None);
         assert!(ignored[0].to_string().contains("instance-agent:cluster"), "{}", ignored[0]);
+
+        let tag = |text: &str| BTreeMap::from([(instance_tags::TARGET_GROUP.to_owned(), text.to_owned())]);
+        let (before, _) = settings.role(&tag("cluster1"), &Role::default());
+        assert_eq!(settings.role(&tag("cluster1,cluster2"), &before).0, before, "a slip changes nothing");
+        assert_eq!(settings.role(&tag(""), &before).0.target_groups, []);
+        assert_eq!(settings.role(&BTreeMap::new(), &before).0.target_groups, []);
     }
 }

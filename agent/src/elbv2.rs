@@ -59,7 +59,8 @@ impl Elbv2 {
         Ok(TargetGroup { arn, target_type, check_interval, deregistration_delay })
     }
 
-    async fn deregistration_delay(&self, arn: &str) -> Option<Duration> {
+    /// How long a target of the group stays `draining`; `None` where it cannot be read.
+    pub(crate) async fn deregistration_delay(&self, arn: &str) -> Option<Duration> {
         let answer = self
             .0
             .describe_target_group_attributes()

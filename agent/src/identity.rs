@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::aws::{self, CallError};
-use crate::backoff::{Backoff, jitter};
+use crate::backoff::{Backoff, jitter, spread};
 
 /// How long a start waits for identity and tags before the server says `unknown`.
 const FIRST_TRY: Duration = Duration::from_secs(3);
@@ -41,6 +41,8 @@ pub(crate) struct InstanceIdentity {
     pub(crate) instance_type: Option<String>,
     /// The primary private IPv4 address.
     pub(crate) private_ip: Option<String>,
+    /// Whether IMDS told this, and not the settings alone.
+    pub(crate) from_imds: bool,
 }
 
 /// The instance identity document, as far as the agent reads it.
@@ -72,18 +74,21 @@ pub(crate) struct Imds {
 
 /// Why IMDS did not answer with a value or with "absent".
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("instance metadata service: {0}")]
-pub(crate) struct ImdsError(String);
+#[error("instance metadata service: {detail}")]
+pub(crate) struct ImdsError {
+    detail: String,
+    /// It did answer, and will not tell: asking again soon is no use.
+    pub(crate) refused: bool,
+}
 
 impl ImdsError {
-    /// IMDS is not to be asked.
-    fn disabled() -> Self {
-        Self("switched off by AWS_EC2_METADATA_DISABLED".to_owned())
+    fn new(detail: impl Into<String>) -> Self {
+        Self { detail: detail.into(), refused: false }
     }
 
     /// IMDS did not answer in time.
     pub(crate) fn late(limit: Duration) -> Self {
-        Self(format!("no answer within {} s", limit.as_secs()))
+        Self::new(format!("no answer within {} s", limit.as_secs()))
     }
 }
 
@@ -123,25 +128,30 @@ impl Imds {
                                 Err(held) => *held.into_inner() = client,
                             }
                         }
-                        status => return Err(ImdsError(format!("{path}: status {status}"))),
+                        status => {
+                            let refused = (400..500).contains(&status) && status != 401;
+                            let detail = format!("{path}: status {status}");
+                            return Err(ImdsError { detail, refused });
+                        }
                     }
                 }
-                Err(error) => return Err(ImdsError(format!("{path}: {}", innermost(&error)))),
+                Err(error) => return Err(ImdsError::new(format!("{path}: {}", innermost(&error)))),
             }
         }
     }
 
     async fn fetch_identity(&self) -> Result<InstanceIdentity, ImdsError> {
         let path = "/latest/dynamic/instance-identity/document";
-        let text = self.get(path).await?.ok_or_else(|| ImdsError(format!("{path}: absent")))?;
+        let text = self.get(path).await?.ok_or_else(|| ImdsError::new(format!("{path}: absent")))?;
         let document: IdentityDocument =
-            serde_json::from_str(&text).map_err(|error| ImdsError(format!("{path}: {error}")))?;
+            serde_json::from_str(&text).map_err(|error| ImdsError::new(format!("{path}: {error}")))?;
         Ok(InstanceIdentity {
             id: Some(document.instance_id),
             region: document.region,
             availability_zone: document.availability_zone,
             instance_type: document.instance_type,
             private_ip: document.private_ip,
+            from_imds: true,
         })
     }
 
@@ -242,7 +252,7 @@ impl Identifier {
     }
 
     fn identified(&self) -> bool {
-        self.imds.is_none() || self.known.identity.region.is_some()
+        self.imds.is_none() || self.known.identity.from_imds
     }
 
     async fn refresh(&mut self) {
@@ -261,7 +271,8 @@ impl Identifier {
     }
 
     async fn ask_imds(&mut self) -> Result<(), ImdsError> {
-        let imds = self.imds.clone().ok_or_else(ImdsError::disabled)?;
+        let imds =
+            self.imds.clone().ok_or_else(|| ImdsError::new("switched off by AWS_EC2_METADATA_DISABLED"))?;
         if !self.identified() {
             self.take_identity(imds.fetch_identity().await?);
         }
@@ -319,7 +330,7 @@ impl Identifier {
         }
         if self.ec2.is_none() {
             let config = aws::config(&self.http_client, self.known.identity.region.clone()).await;
-            self.ec2 = Some(aws_sdk_ec2::Client::new(&config));
+            self.ec2 = config.map(|config| aws_sdk_ec2::Client::new(&config));
         }
         let Some(client) = &self.ec2 else { return };
         match describe_tags(client, &id).await {
@@ -327,7 +338,7 @@ impl Identifier {
                 self.known.tags = tags;
                 self.said.no_ec2_tags = false;
                 self.ec2_backoff.reset();
-                self.ask_ec2_at = Instant::now() + jitter(EC2_TAGS_INTERVAL);
+                self.ask_ec2_at = Instant::now() + spread(EC2_TAGS_INTERVAL);
             }
             Err(error) => {
                 self.ask_ec2_at = Instant::now() + self.ec2_backoff.next_delay();

@@ -75,7 +75,7 @@ impl Membership {
             (Absent, Event::Registered) => {
                 Present(TargetHealth::bare(crate::target_group::TargetState::Initial))
             }
-            (Present(_), Event::Deregistered) => Left,
+            (Unknown | Present(_), Event::Deregistered) => Left,
             (Absent | Present(_), Event::AnswerLost) => Unknown,
             (Left, Event::Rejoin) => Unknown,
             (state, event) => {
@@ -255,7 +255,7 @@ mod tests {
             ),
             (Event::Observed(not_registered()), [None, Some(Absent), Some(Absent), Some(Absent), None]),
             (Event::Registered, [None, None, Some(initial), None, None]),
-            (Event::Deregistered, [None, None, None, Some(Left), None]),
+            (Event::Deregistered, [None, Some(Left), None, Some(Left), None]),
             (Event::AnswerLost, [None, None, Some(Unknown), Some(Unknown), None]),
             (Event::Rejoin, [None, None, None, None, Some(Unknown)]),
         ];

@@ -1,6 +1,7 @@
 //! What AWS announces to an instance through IMDS: spot interruptions, rebalance recommendations
 //! and the Auto Scaling lifecycle state, as one stream.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,9 @@ const FIRST_TRY: Duration = Duration::from_secs(3);
 /// The notices in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Notices {
+    /// Whether IMDS has been asked with success since the agent started. Until then there may be a
+    /// notice that is not known.
+    pub(crate) read: bool,
     /// `terminate at 2026-01-01T00:00:00Z`; also `stop` and `hibernate`.
     pub(crate) spot: Option<String>,
     /// When a rebalance recommendation was given.
@@ -38,79 +42,89 @@ struct Rebalance {
 }
 
 /// Publishes the notices: first as soon as they are known (or IMDS has failed once), then at each
-/// change. While IMDS does not answer the last known notices stay in force.
+/// change. What IMDS does not answer stays as it was known last.
 pub(crate) async fn watch(imds: Option<Arc<Imds>>, publish: watch::Sender<Option<Notices>>) {
+    let mut notices = Notices::default();
     let Some(imds) = imds else {
-        publish.send_replace(Some(Notices::default()));
-        return;
+        publish.send_replace(Some(notices));
+        // Kept open: a closed channel would say that the notices are over.
+        return std::future::pending().await;
     };
-    let mut backoff = Backoff::new(INTERVAL, Duration::from_secs(15));
-    let mut first = true;
+    let mut first_tries = Backoff::new(Duration::from_secs(1), INTERVAL);
+    let mut outage = Backoff::new(INTERVAL, Duration::from_secs(15));
+    let mut refusals = BTreeSet::new();
     loop {
-        let fetched = if first {
-            let late = || ImdsError::late(FIRST_TRY);
-            tokio::time::timeout(FIRST_TRY, fetch(&imds)).await.unwrap_or_else(|_| Err(late()))
-        } else {
-            fetch(&imds).await
-        };
-        first = false;
-        let pause = match fetched {
-            Ok(notices) => {
-                publish.send_if_modified(|published| {
-                    let changed = published.as_ref() != Some(&notices);
-                    if changed {
-                        *published = Some(notices);
-                    }
-                    changed
-                });
-                backoff.reset();
+        // A deadline also for the first of all tries, which registration waits for.
+        let refresh = refresh(&imds, &mut notices, &mut refusals);
+        let result = tokio::time::timeout(FIRST_TRY, refresh)
+            .await
+            .unwrap_or_else(|_| Err(ImdsError::late(FIRST_TRY)));
+        let pause = match result {
+            Ok(()) => {
+                notices.read = true;
+                outage.reset();
                 INTERVAL
             }
             Err(error) => {
                 tracing::debug!(%error, "notices unknown");
-                publish.send_if_modified(|published| {
-                    published.is_none() && {
-                        *published = Some(Notices::default());
-                        true
-                    }
-                });
-                backoff.next_delay()
+                if notices.read { outage.next_delay() } else { first_tries.next_delay() }
             }
         };
+        publish.send_if_modified(|published| {
+            let changed = published.as_ref() != Some(&notices);
+            if changed {
+                *published = Some(notices.clone());
+            }
+            changed
+        });
         tokio::time::sleep(pause).await;
     }
 }
 
-async fn fetch(imds: &Imds) -> Result<Notices, ImdsError> {
-    Ok(Notices {
-        spot: imds.get("/latest/meta-data/spot/instance-action").await?.map(|text| spot(&text)),
-        rebalance: imds
-            .get("/latest/meta-data/events/recommendations/rebalance")
-            .await?
-            .map(|text| rebalance(&text)),
-        auto_scaling: imds
-            .get("/latest/meta-data/autoscaling/target-lifecycle-state")
-            .await?
-            .map(|text| text.trim().to_owned())
-            .filter(|state| !state.is_empty()),
-    })
+/// Asks for each notice by itself: one that IMDS will not tell must not hide another.
+async fn refresh(
+    imds: &Imds,
+    notices: &mut Notices,
+    refusals: &mut BTreeSet<&'static str>,
+) -> Result<(), ImdsError> {
+    let Notices { spot, rebalance, auto_scaling, .. } = notices;
+    for (path, notice, read) in [
+        ("/latest/meta-data/spot/instance-action", spot, read_spot as fn(&str) -> String),
+        ("/latest/meta-data/events/recommendations/rebalance", rebalance, read_rebalance),
+        ("/latest/meta-data/autoscaling/target-lifecycle-state", auto_scaling, one_line),
+    ] {
+        match imds.get(path).await {
+            Ok(text) => *notice = text.map(|text| read(&text)).filter(|line| !line.is_empty()),
+            Err(error) if error.refused => {
+                if refusals.insert(path) {
+                    tracing::warn!(%error, "this notice cannot be read; the instance will not act on it");
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// One line for a spot interruption; text of an unknown form is shown as it came, since that there
 /// is a notice matters more than how it is written.
-fn spot(text: &str) -> String {
+fn read_spot(text: &str) -> String {
     match serde_json::from_str(text) {
         Ok(SpotAction { action, time: Some(time) }) => format!("{action} at {time}"),
         Ok(SpotAction { action, time: None }) => action,
-        Err(_) => text.split_whitespace().collect::<Vec<_>>().join(" "),
+        Err(_) => one_line(text),
     }
 }
 
-fn rebalance(text: &str) -> String {
+fn read_rebalance(text: &str) -> String {
     match serde_json::from_str(text) {
         Ok(Rebalance { notice_time }) => notice_time,
-        Err(_) => text.split_whitespace().collect::<Vec<_>>().join(" "),
+        Err(_) => one_line(text),
     }
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -120,11 +134,11 @@ mod tests {
     #[test]
     fn notices_become_one_line_whatever_their_form() {
         assert_eq!(
-            spot(r#"{"action": "terminate", "time": "2026-01-01T00:00:00Z"}"#),
+            read_spot(r#"{"action": "terminate", "time": "2026-01-01T00:00:00Z"}"#),
             "terminate at 2026-01-01T00:00:00Z"
         );
-        assert_eq!(spot(r#"{"action": "hibernate"}"#), "hibernate");
-        assert_eq!(spot("something\nnew"), "something new");
-        assert_eq!(rebalance(r#"{"noticeTime": "2026-01-01T00:00:00Z"}"#), "2026-01-01T00:00:00Z");
+        assert_eq!(read_spot(r#"{"action": "hibernate"}"#), "hibernate");
+        assert_eq!(read_spot("something\nnew"), "something new");
+        assert_eq!(read_rebalance(r#"{"noticeTime": "2026-01-01T00:00:00Z"}"#), "2026-01-01T00:00:00Z");
     }
 }

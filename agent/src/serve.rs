@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-use crate::admin::{self, Admin, BindError};
+use crate::admin::{self, Admin, AdminSocket, BindError};
 use crate::cli::SettingArgs;
 use crate::config::{ConfigError, Layers, Settings};
 use crate::identity::{Identifier, Imds};
@@ -63,9 +63,16 @@ fn listen_cure(error: &io::Error) -> &'static str {
 
 /// Serves until a signal asks to stop and the instance is drained.
 pub(crate) fn run(args: SettingArgs) -> Result<(), ServeError> {
-    let settings = Layers::read(args.flags, std::env::vars(), args.config.as_deref())?.settings()?;
+    let settings = Layers::read(args.flags, std::env::vars_os(), args.config.as_deref())?.settings()?;
     telemetry::start(settings.log_level);
-    raise_file_limit();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let signals = {
+        let _inside = runtime.enter();
+        // Before anybody can think that the agent is ready to be told something.
+        Signals::new()?
+    };
+    let mut settings = settings;
+    limit_connections(&mut settings);
     let listener = server::bind(settings.listen)
         .map_err(|error| ServeError::Listen { address: settings.listen, error })?;
     let listening = listener.local_addr()?;
@@ -85,7 +92,6 @@ pub(crate) fn run(args: SettingArgs) -> Result<(), ServeError> {
         draining: None,
     }));
     let traffic = Arc::new(Traffic::new(settings.threads));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let server = server::start(
         listener,
         settings.threads,
@@ -96,11 +102,10 @@ pub(crate) fn run(args: SettingArgs) -> Result<(), ServeError> {
     )?;
     tracing::info!(listen = %listening, version = env!("CARGO_PKG_VERSION"), "serving");
     notify::ready();
-    let runtime_dir = settings.runtime_dir.clone();
     runtime.block_on(async {
         tokio::spawn(notify::feed_watchdog(server.beats()));
         let control = Control { settings, listening, admin_socket, seed, answers, traffic };
-        control.run().await?;
+        control.run(signals).await;
         tracing::info!("stopping: finishing what has begun, then closing the port");
         let cut_off = server.shutdown(Instant::now() + LAST_REQUESTS).await;
         if cut_off > 0 {
@@ -108,8 +113,6 @@ pub(crate) fn run(args: SettingArgs) -> Result<(), ServeError> {
         }
         Ok::<_, ServeError>(())
     })?;
-    // Leaving a dead socket behind would be harmless: the next start replaces it.
-    _ = std::fs::remove_file(admin::socket_path(&runtime_dir));
     tracing::info!("stopped");
     Ok(())
 }
@@ -118,7 +121,7 @@ pub(crate) fn run(args: SettingArgs) -> Result<(), ServeError> {
 struct Control {
     settings: Settings,
     listening: SocketAddr,
-    admin_socket: Option<std::os::unix::net::UnixListener>,
+    admin_socket: Option<AdminSocket>,
     seed: SeedStore,
     answers: watch::Sender<Arc<Answers>>,
     traffic: Arc<Traffic>,
@@ -126,8 +129,7 @@ struct Control {
 
 impl Control {
     /// Ends when the instance is drained for good, or when a second signal asks to hurry.
-    async fn run(self) -> io::Result<()> {
-        let mut signals = Signals::new()?;
+    async fn run(self, mut signals: Signals) {
         let http_client = aws::http_client();
         let imds = Imds::new(&http_client).map(Arc::new);
         let (publish_instance, instance) = watch::channel(None);
@@ -149,7 +151,12 @@ impl Control {
                 traffic: traffic.snapshot(),
                 seed_problem: seed.read().err().map(|problem| problem.to_string()),
             });
-            tokio::spawn(admin::serve(socket, Admin { status, requests: requests.clone() }));
+            let admin = Admin { status, requests: requests.clone() };
+            tokio::spawn(async move {
+                if let Err(error) = admin::serve(&socket, admin).await {
+                    tracing::warn!(%error, "the admin socket does not work");
+                }
+            });
         }
         let (ask_to_stop, stop) = watch::channel(None);
         let inputs =
@@ -167,34 +174,59 @@ impl Control {
         }
         // Kept until here, so that the registrar never sees its requests end.
         drop(requests);
-        Ok(())
     }
 }
 
-/// SIGTERM and SIGINT.
+/// SIGTERM and SIGINT, which stop the agent, and SIGHUP, which must not.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hang_up: Signal,
 }
 
 impl Signals {
     fn new() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
     }
 
+    /// The next signal that asks to stop. A terminal that closes, or a habit of sending SIGHUP to
+    /// daemons, must not end a server without a drain.
     async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hang_up.recv() => tracing::warn!("SIGHUP is ignored; SIGTERM drains and stops"),
+            }
         }
     }
 }
 
-/// Every connection is an open file; the soft limit is often 1024.
-fn raise_file_limit() {
+/// Descriptors that clients cannot take: for AWS, the seed, the admin socket and logging.
+const RESERVED_FILES: u64 = 64;
+
+/// Raises the limit of open files, whose soft value is often 1024, as far as it goes. Where that is
+/// not enough for every connection that the settings allow, fewer are served at a time.
+fn limit_connections(settings: &mut Settings) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
         tracing::debug!(%error, "the limit of open files stays as it is");
+    }
+    let Some(files) = getrlimit(Resource::Nofile).current else { return };
+    let room = usize::try_from(files.saturating_sub(RESERVED_FILES)).unwrap_or(usize::MAX).max(1);
+    let wanted = &mut settings.limits.max_connections;
+    if *wanted > room {
+        tracing::warn!(
+            max_connections = *wanted,
+            serving = room,
+            open_files = files,
+            "the limit of open files allows fewer connections than max-connections; raise LimitNOFILE"
+        );
+        *wanted = room;
     }
 }

@@ -24,12 +24,21 @@ impl TargetGroupRef {
         }
     }
 
+    /// Whether both mean one group, as far as that can be told: names are unique in an account and
+    /// region, so a name and an ARN that holds it are the same group to an instance.
+    pub(crate) fn is_same_group(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Arn(this), Self::Arn(other)) => this == other,
+            _ => self.name() == other.name(),
+        }
+    }
+
     /// Parses names and ARNs separated by white space; the same group twice counts once.
     pub(crate) fn parse_list(text: &str) -> Result<Vec<Self>, InvalidValue> {
         let mut groups = Vec::new();
         for word in text.split_whitespace() {
             let group: Self = word.parse()?;
-            if !groups.contains(&group) {
+            if !groups.iter().any(|known: &Self| known.is_same_group(&group)) {
                 groups.push(group);
             }
         }
@@ -230,9 +239,13 @@ mod tests {
 
     #[test]
     fn a_list_holds_names_and_arns_in_any_white_space_each_once() {
-        let groups = TargetGroupRef::parse_list(&format!("  cluster1 {ARN}\tcluster1\n")).unwrap();
-        assert_eq!(groups, [TargetGroupRef::Name("cluster1".into()), TargetGroupRef::Arn(ARN.into())]);
+        let groups = TargetGroupRef::parse_list(&format!("  other {ARN}\tother\n")).unwrap();
+        assert_eq!(groups, [TargetGroupRef::Name("other".into()), TargetGroupRef::Arn(ARN.into())]);
         assert_eq!(groups[1].name(), "cluster1");
+        let twice = TargetGroupRef::parse_list(&format!("cluster1 {ARN}")).unwrap();
+        assert_eq!(twice, [TargetGroupRef::Name("cluster1".into())], "by name and by ARN");
+        let recreated = ARN.replace("73e2d6bc24d8a067", "0123456789abcdef");
+        assert!(!groups[1].is_same_group(&TargetGroupRef::Arn(recreated)));
         assert_eq!(TargetGroupRef::parse_list("  ").unwrap(), []);
     }
 

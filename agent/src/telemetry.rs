@@ -13,7 +13,11 @@ use tracing_subscriber::{Layer, Registry};
 /// Starts logging events of `level` and above. The libraries' own events are logged from `warn`.
 pub(crate) fn start(level: Level) {
     let libraries = LevelFilter::from_level(level).min(LevelFilter::WARN);
-    let filter = Targets::new().with_default(libraries).with_target("instance_agent", level);
+    let filter = Targets::new()
+        .with_default(libraries)
+        .with_target("instance_agent", level)
+        // Says at length what the agent says in a line.
+        .with_target("aws_config", libraries.min(LevelFilter::ERROR));
     let journal = stderr_is_the_journal().then(tracing_journald::layer).and_then(Result::ok);
     let registry = Registry::default();
     match journal {

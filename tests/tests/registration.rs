@@ -462,3 +462,168 @@ async fn a_second_signal_ends_the_wait() {
     agent.terminate();
     assert!(ended(&mut agent, &machine).await.success());
 }
+
+#[tokio::test]
+async fn a_deregistration_delay_of_zero_still_deregisters_and_waits_for_silence() {
+    let none = TargetGroupSpec { deregistration_delay: Duration::ZERO, ..group("cluster1") };
+    let mut bed = Bed::with(BedOptions { groups: vec![none], ..BedOptions::default() }).await;
+    let (machine, mut agent) = bed.boot().await;
+    bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+    agent.terminate();
+    assert!(ended(&mut agent, &machine).await.success());
+    assert_eq!(bed.calls(&machine, "DeregisterTargets").len(), 1, "{}", machine.log());
+    assert!(!machine.log().contains("drain timeout reached"), "{}", machine.log());
+}
+
+#[tokio::test]
+async fn a_drain_timeout_of_zero_still_tries_to_deregister() {
+    let mut bed = Bed::start().await;
+    let mut machine = bed.machine(bed.spec()).await;
+    machine.arguments(&["--drain-timeout", "0s"]);
+    let mut agent = machine.start();
+    bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+    agent.terminate();
+    assert!(ended(&mut agent, &machine).await.success());
+    assert_eq!(bed.calls(&machine, "DeregisterTargets").len(), 1, "{}", machine.log());
+}
+
+#[tokio::test]
+async fn naming_the_same_group_otherwise_does_not_leave_it() {
+    let mut bed = Bed::start().await;
+    let (machine, _agent) = bed.boot().await;
+    bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+    let status = machine.until_status("healthy", |s| s["target_groups"][0]["state"] == "healthy").await;
+    let arn = status["target_groups"][0]["arn"].as_str().unwrap();
+    machine.instance.set_tag(instance_tags::TARGET_GROUP, &format!("{arn} cluster1"));
+    machine.until_logged(&format!("target_groups=\"{arn}\"")).await;
+    machine.instance.set_tag(instance_tags::TARGET_GROUP, arn);
+    let status = machine.until_phase("serving").await;
+    assert_eq!(status["target_groups"].as_array().unwrap().len(), 1);
+    assert!(bed.calls(&machine, "DeregisterTargets").is_empty());
+    assert_eq!(bed.calls(&machine, "RegisterTargets").len(), 1);
+}
+
+#[tokio::test]
+async fn a_slip_in_the_tag_takes_no_instance_out_of_its_group() {
+    let mut bed = Bed::start().await;
+    let (machine, _agent) = bed.boot().await;
+    bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+    machine.instance.set_tag(instance_tags::TARGET_GROUP, "cluster1,cluster2");
+    machine.until_logged("what held before still holds").await;
+    let status = machine.until_phase("serving").await;
+    assert_eq!(status["target_groups"][0]["name"], "cluster1");
+    assert!(bed.calls(&machine, "DeregisterTargets").is_empty());
+}
+
+#[tokio::test]
+async fn a_drain_is_not_forgotten_when_the_metadata_come_late() {
+    let mut bed = Bed::start().await;
+    let machine = bed.machine(bed.spec()).await;
+    std::fs::create_dir_all(machine.command.state_dir()).unwrap();
+    std::fs::write(machine.command.state_dir().join("drained"), machine.instance.id()).unwrap();
+    machine.instance.set_imds_outage(Outage::Refuse);
+    let _agent = machine.start();
+    machine.until_phase("drained").await;
+    machine.instance.set_imds_outage(Outage::Up);
+    let known = |status: &serde_json::Value| status["instance_id"] == machine.instance.id();
+    let status = machine.until_status("its id", known).await;
+    assert_eq!(status["phase"], "drained");
+    assert!(bed.calls(&machine, "RegisterTargets").is_empty());
+}
+
+#[tokio::test]
+async fn a_spot_notice_behind_a_hiccup_of_the_metadata_keeps_it_from_registering() {
+    let mut bed = Bed::start().await;
+    let machine = bed.machine(bed.spec()).await;
+    machine.instance.set_spot(Some((SpotAction::Terminate, SystemTime::now())));
+    machine.instance.set_imds_outage(Outage::Status(503));
+    let _agent = machine.start();
+    machine.until_logged("no instance metadata").await;
+    machine.instance.set_imds_outage(Outage::Up);
+    machine.until_phase("drained").await;
+    assert!(bed.calls(&machine, "RegisterTargets").is_empty(), "{}", machine.log());
+}
+
+#[tokio::test]
+async fn stopped_just_after_its_tag_was_emptied_it_still_waits_for_silence() {
+    let mut bed = Bed::start().await;
+    let (machine, mut agent) = bed.boot().await;
+    bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+    machine.instance.set_tag(instance_tags::TARGET_GROUP, "");
+    bed.until_target("cluster1", &machine, TargetState::Draining).await;
+    let left = std::time::Instant::now();
+    let nowhere = |status: &serde_json::Value| status["target_groups"].as_array().unwrap().is_empty();
+    machine.until_status("no group", nowhere).await;
+    agent.terminate();
+    assert!(ended(&mut agent, &machine).await.success());
+    assert!(left.elapsed() >= Duration::from_secs(3), "the balancer may still have been sending");
+}
+
+#[tokio::test]
+async fn a_restarted_agent_leaves_also_where_it_may_not_look() {
+    let mut bed = Bed::start().await;
+    let (machine, mut agent) = bed.boot().await;
+    bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+    agent.kill();
+    ended(&mut agent, &machine).await;
+    bed.cloud.set_fault("DescribeTargetHealth", Some(Fault::Deny));
+    let mut agent = machine.start();
+    machine.until_logged("allow elasticloadbalancing:DescribeTargetHealth").await;
+    agent.terminate();
+    assert!(ended(&mut agent, &machine).await.success());
+    assert_eq!(bed.cloud.health_of("cluster1", machine.instance.id(), PORT).state, TargetState::Draining);
+}
+
+#[tokio::test]
+async fn a_restarted_agent_that_gets_no_checks_asks_at_once() {
+    let mut bed = Bed::start().await;
+    let (machine, mut agent) = bed.boot().await;
+    bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+    agent.kill();
+    ended(&mut agent, &machine).await;
+    machine.instance.stop();
+    let _agent = machine.start();
+    machine.until_logged("no health checks for three intervals").await;
+}
+
+#[tokio::test]
+async fn withdrawn_credentials_are_replaced() {
+    let mut bed = Bed::start().await;
+    let mut machine = bed.machine(bed.spec()).await;
+    machine.arguments(&["--reconcile-interval", "2s"]);
+    let _agent = machine.start();
+    bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+    machine.instance.revoke_credentials();
+    assert!(bed.cloud.deregister("cluster1", machine.instance.id(), PORT));
+    bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+}
+
+#[tokio::test]
+async fn sighup_does_not_end_it() {
+    let mut bed = Bed::start().await;
+    let (machine, mut agent) = bed.boot().await;
+    bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+    let pid = rustix::process::Pid::from_raw(agent.pid().cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    machine.until_logged("SIGHUP is ignored").await;
+    assert_eq!(agent.ended(), None);
+}
+
+#[tokio::test]
+async fn without_metadata_it_idles_and_burns_no_cpu() {
+    let mut bed = Bed::start().await;
+    let mut machine = bed.machine(bed.spec()).await;
+    machine.command.environment.push(("AWS_EC2_METADATA_DISABLED".to_owned(), "true".to_owned()));
+    let agent = machine.start();
+    machine.until_phase("serving").await;
+    // In clock ticks of 10 ms, user and system together.
+    let cpu = || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", agent.pid())).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    let before = cpu();
+    // Idling is what is looked at, so this waits on purpose.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(cpu() - before < 40, "{} ms of CPU in two idle seconds", 10 * (cpu() - before));
+}

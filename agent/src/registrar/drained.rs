@@ -7,6 +7,9 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+/// Stands for the id of an instance that does not know it.
+const UNKNOWN: &str = "unknown";
+
 /// The file `drained` in the state folder: one line, the id of the drained instance.
 #[derive(Debug)]
 pub(super) struct RememberedDrain {
@@ -22,17 +25,29 @@ impl RememberedDrain {
         self.folder.join("drained")
     }
 
-    /// Whether this instance was drained and not resumed.
+    /// Whether this instance was drained and not resumed. While its id is not known, a drain of
+    /// anybody counts: coming back by mistake is worse than coming back a little later.
     pub(super) fn applies_to(&self, instance_id: Option<&str>) -> bool {
-        match fs::read_to_string(self.path()) {
-            Ok(text) if text.trim() == instance_id.unwrap_or("unknown") => true,
-            Ok(text) => {
-                tracing::info!(other_instance = text.trim(), "a drain of another instance is not ours");
-                false
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        let remembered = match fs::read_to_string(self.path()) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return false,
             Err(error) => {
                 tracing::warn!(path = %self.path().display(), %error, "cannot tell whether it was drained");
+                return false;
+            }
+        };
+        let Some(id) = instance_id else { return true };
+        match remembered.trim() {
+            same if same == id => true,
+            // Asked for when the id was not known: now it is.
+            UNKNOWN => {
+                if let Err(error) = self.remember(instance_id) {
+                    tracing::warn!(%error, "a restart would forget the drain");
+                }
+                true
+            }
+            other => {
+                tracing::info!(drained_instance = other, "the remembered drain is another instance's");
                 false
             }
         }
@@ -42,7 +57,7 @@ impl RememberedDrain {
     pub(super) fn remember(&self, instance_id: Option<&str>) -> io::Result<()> {
         let new = self.folder.join("drained.new");
         let mut file = File::create(&new)?;
-        writeln!(file, "{}", instance_id.unwrap_or("unknown"))?;
+        writeln!(file, "{}", instance_id.unwrap_or(UNKNOWN))?;
         file.sync_all()?;
         fs::rename(&new, self.path())?;
         File::open(&self.folder)?.sync_all()
@@ -72,7 +87,12 @@ mod tests {
         drain.remember(Some("i-1")).unwrap();
         assert!(RememberedDrain::in_folder(folder.path()).applies_to(Some("i-1")));
         assert!(!drain.applies_to(Some("i-2")), "a clone does not inherit it");
+        assert!(drain.applies_to(None), "it may be ours");
+        drain.forget().unwrap();
         assert!(!drain.applies_to(None));
+        drain.remember(None).unwrap();
+        assert!(drain.applies_to(Some("i-1")), "asked for before the id was known");
+        assert!(!drain.applies_to(Some("i-2")), "and from then on remembered with it");
         drain.forget().unwrap();
         assert!(!drain.applies_to(Some("i-1")));
     }

@@ -18,16 +18,11 @@ use crate::target_group::{Target, TargetGroup, TargetGroupRef, TargetType};
 /// this process never saw it there.
 const LOOKUP_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long after a deregistration the balancer may go on sending new requests; 17 s were seen.
-const LATE_REQUESTS: Duration = Duration::from_secs(60);
-
 /// Waits after a failed call: quick at first, and slow enough in the end that a thousand agents
 /// that are all throttled stay under the account's rate.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
-/// While leaving there is a deadline, so retries stay close together.
-const RETRY_LEAVING: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 /// How often the health of a target that is not healthy is asked.
-const POLL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+const POLL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 
 /// Whether the instance is wanted in the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +52,8 @@ pub(crate) struct MemberStatus {
     pub(crate) deregistered: Option<Instant>,
     /// Wished out, and nothing is left to deregister.
     pub(crate) gone: bool,
+    /// Since the wish last changed, a call to fulfil it has come back.
+    pub(crate) tried: bool,
 }
 
 /// A failure and what to do about it.
@@ -99,6 +96,7 @@ impl MemberHandle {
             deregistration_delay: None,
             deregistered: None,
             gone: false,
+            tried: false,
         });
         let member = Member {
             group: group.clone(),
@@ -195,18 +193,13 @@ impl Member {
     }
 
     fn wish_changed(&mut self, wish: Wish) {
-        let (min, max) = match wish {
-            Wish::In => RETRY,
-            Wish::Out => RETRY_LEAVING,
-        };
-        self.retry = Backoff::new(min, max);
+        self.retry.reset();
         self.poll.reset();
         self.poll_at = Instant::now();
         self.leaving_since = (wish == Wish::Out).then(Instant::now);
         self.publish.send_modify(|status| {
             status.gone = false;
-            // One that somebody else deregistered long ago gets no more late requests.
-            status.deregistered = status.deregistered.filter(|at| at.elapsed() < LATE_REQUESTS);
+            status.tried = false;
         });
     }
 
@@ -232,27 +225,33 @@ impl Member {
             Membership::Unresolved if self.group_is_missing() || patience_over => self.gone(),
             Membership::Unknown if patience_over && !self.ever_present => self.gone(),
             Membership::Unresolved => self.tick_unresolved().await,
-            Membership::Unknown => self.tick_unknown().await,
+            // A look that fails does not excuse staying: leaving what one is not in does no harm.
+            Membership::Unknown => match self.observe().await {
+                Ok(()) => Next::Now,
+                Err(_) => self.tick_leaving().await,
+            },
         }
     }
 
     /// Finds the group, and what of this instance it takes as a target.
     async fn tick_unresolved(&mut self) -> Next {
-        let group = match self.api.elbv2().await.find(&self.group).await {
+        let identity = self.api.identity();
+        if identity.id.is_none() && identity.private_ip.is_none() {
+            return self.failed_with(unknown_target("the instance id"));
+        }
+        let found = match self.api.elbv2("elasticloadbalancing:DescribeTargetGroups").await {
+            Ok(elbv2) => elbv2.find(&self.group).await,
+            Err(error) => Err(error),
+        };
+        let group = match found {
             Ok(group) => group,
             Err(error) => return self.failed(&error).await,
         };
-        let identity = self.api.identity();
         let (id, missing) = match group.target_type {
             TargetType::Instance => (identity.id, "the instance id"),
             TargetType::Ip => (identity.private_ip, "the instance's private IPv4 address"),
         };
-        let Some(id) = id else {
-            return self.failed_with(Problem {
-                what: format!("{missing} is not known, so there is nothing to register"),
-                cure: "let the instance reach its metadata service, or set instance-id".to_owned(),
-            });
-        };
+        let Some(id) = id else { return self.failed_with(unknown_target(missing)) };
         let target = Target { id, port: self.api.register_port };
         self.probes.interval = group.check_interval;
         self.publish.send_modify(|status| {
@@ -275,6 +274,12 @@ impl Member {
 
     /// Registers, once the agent's own health path answers.
     async fn tick_absent(&mut self) -> Next {
+        if !self.api.notices_are_known() {
+            return self.failed_with(Problem {
+                what: "not yet known whether a notice keeps the instance out".to_owned(),
+                cure: "it registers as soon as the metadata service tells its notices".to_owned(),
+            });
+        }
         if let Err(what) = self.api.probe_own_health().await {
             let cure = "the agent registers as soon as its own health path answers 200".to_owned();
             return self.failed_with(Problem { what, cure });
@@ -283,10 +288,15 @@ impl Member {
             self.advance(Event::Lost);
             return Next::Now;
         };
-        match self.api.elbv2().await.register(&group.arn, target).await {
+        // Whatever the answer is: from here on it may be in the group.
+        self.ever_present = true;
+        let answer = match self.api.elbv2("elasticloadbalancing:RegisterTargets").await {
+            Ok(elbv2) => elbv2.register(&group.arn, target).await,
+            Err(error) => Err(error),
+        };
+        match answer {
             Ok(()) => {
                 self.advance(Event::Registered);
-                self.probes.restart(&self.traffic);
                 let pause = self.poll.next_delay();
                 self.poll_at = Instant::now() + pause;
                 Next::After(pause)
@@ -298,11 +308,12 @@ impl Member {
     /// Watches: often until healthy, rarely after that, and at once when the balancer's health
     /// checks stop coming.
     async fn tick_present(&mut self) -> Next {
-        let overdue = self.probes.are_overdue(&self.traffic);
-        if overdue {
+        let news = self.probes.news(&self.traffic);
+        if news == Some(ProbeNews::Overdue) {
             tracing::info!(target_group = %self.group, "no health checks for three intervals; asking");
         }
-        if Instant::now() >= self.poll_at || overdue {
+        if Instant::now() >= self.poll_at || news.is_some() {
+            self.learn_deregistration_delay().await;
             if let Err(next) = self.observe().await {
                 return next;
             }
@@ -321,13 +332,29 @@ impl Member {
         Next::After(self.probes.interval.map_or(pause, |interval| pause.min(interval)))
     }
 
+    /// One failed read must not leave the drain's deadline a guess for ever.
+    async fn learn_deregistration_delay(&mut self) {
+        let Some(Resolved { group, .. }) = &mut self.resolved else { return };
+        if group.deregistration_delay.is_none()
+            && let Ok(elbv2) = self.api.elbv2("elasticloadbalancing:DescribeTargetGroupAttributes").await
+            && let Some(delay) = elbv2.deregistration_delay(&group.arn).await
+        {
+            group.deregistration_delay = Some(delay);
+            self.publish.send_modify(|status| status.deregistration_delay = Some(delay));
+        }
+    }
+
     /// Deregisters, with the port that was registered.
     async fn tick_leaving(&mut self) -> Next {
         let Some(Resolved { group, target }) = &self.resolved else {
             self.advance(Event::Lost);
             return Next::Now;
         };
-        match self.api.elbv2().await.deregister(&group.arn, target).await {
+        let answer = match self.api.elbv2("elasticloadbalancing:DeregisterTargets").await {
+            Ok(elbv2) => elbv2.deregister(&group.arn, target).await,
+            Err(error) => Err(error),
+        };
+        match answer {
             Ok(()) => {
                 self.advance(Event::Deregistered);
                 Next::Now
@@ -338,7 +365,10 @@ impl Member {
 
     /// Nothing is left to deregister.
     fn gone(&mut self) -> Next {
-        self.publish.send_if_modified(|status| !std::mem::replace(&mut status.gone, true));
+        self.publish.send_modify(|status| {
+            status.gone = true;
+            status.tried = true;
+        });
         self.changed.notify_one();
         Next::WhenWished
     }
@@ -348,7 +378,11 @@ impl Member {
             self.advance(Event::Lost);
             return Ok(());
         };
-        match self.api.elbv2().await.health(&group.arn, target).await {
+        let answer = match self.api.elbv2("elasticloadbalancing:DescribeTargetHealth").await {
+            Ok(elbv2) => elbv2.health(&group.arn, target).await,
+            Err(error) => Err(error),
+        };
+        match answer {
             Ok(health) => {
                 self.advance(Event::Observed(health));
                 Ok(())
@@ -379,7 +413,10 @@ impl Member {
         if self.resolved.is_some() && after == Membership::Unresolved {
             self.resolved = None;
         }
-        self.ever_present |= after.is_present();
+        if after.is_present() && !before.is_present() {
+            self.ever_present = true;
+            self.probes.restart(&self.traffic);
+        }
         // Being in the group, or out of it as wished, is what all the calls are for; a successful
         // look alone must not make the next refused registration come sooner.
         if after.is_present() || (self.leaving_since.is_some() && after.is_out()) {
@@ -457,7 +494,10 @@ impl Member {
                 "registration failing; trying again, and saying so again only when it changes"
             );
         }
-        self.publish.send_modify(|status| status.problem = Some(problem));
+        self.publish.send_modify(|status| {
+            status.problem = Some(problem);
+            status.tried = true;
+        });
         self.changed.notify_one();
         Next::After(pause)
     }
@@ -469,6 +509,13 @@ impl Member {
             self.publish.send_modify(|status| status.problem = None);
             self.changed.notify_one();
         }
+    }
+}
+
+fn unknown_target(missing: &str) -> Problem {
+    Problem {
+        what: format!("{missing} is not known, so there is nothing to register"),
+        cure: "let the instance reach its metadata service, or set instance-id".to_owned(),
     }
 }
 
@@ -497,36 +544,39 @@ impl Failures {
     }
 }
 
-/// Notices when the balancer's health checks stop coming.
+/// What the balancer's health checks tell by coming or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ProbeNews {
+    /// None has come for three intervals.
+    Overdue,
+    /// They come again.
+    Resumed,
+}
+
+/// Notices when the balancer's health checks stop coming, and when they come again. They are
+/// counted for all groups together: those of one can hide that another's are missing.
 #[derive(Default)]
 struct ProbeWatch {
     /// The group's check interval; `None` where checks are off.
     interval: Option<Duration>,
     seen: u64,
-    changed: Option<Instant>,
+    /// When the count last moved; `None` after that was too long ago.
+    moved: Option<Instant>,
 }
 
 impl ProbeWatch {
     fn restart(&mut self, traffic: &Traffic) {
         self.seen = traffic.snapshot().probes;
-        self.changed = Some(Instant::now());
+        self.moved = Some(Instant::now());
     }
 
-    /// True once when no probe has come for three intervals; again only after probes came back.
-    fn are_overdue(&mut self, traffic: &Traffic) -> bool {
+    /// Each change is told once.
+    fn news(&mut self, traffic: &Traffic) -> Option<ProbeNews> {
         let probes = traffic.snapshot().probes;
-        if probes != self.seen {
-            self.seen = probes;
-            self.changed = Some(Instant::now());
-            return false;
+        if std::mem::replace(&mut self.seen, probes) != probes {
+            return self.moved.replace(Instant::now()).is_none().then_some(ProbeNews::Resumed);
         }
-        let overdue = self
-            .interval
-            .zip(self.changed)
-            .is_some_and(|(interval, changed)| changed.elapsed() >= 3 * interval);
-        if overdue {
-            self.changed = None;
-        }
-        overdue
+        let interval = self.interval?;
+        self.moved.take_if(|moved| moved.elapsed() >= 3 * interval).map(|_| ProbeNews::Overdue)
     }
 }

@@ -7,7 +7,6 @@ mod drained;
 mod member;
 mod reports;
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -16,7 +15,7 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use crate::aws;
+use crate::aws::{self, CallError};
 use crate::config::{Role, Settings};
 use crate::elbv2::Elbv2;
 use crate::identity::{Instance, InstanceIdentity};
@@ -32,6 +31,12 @@ use member::{MemberHandle, Wish};
 const DRAIN_TICK: Duration = Duration::from_millis(250);
 /// The deregistration delay that AWS gives a target group by default.
 const DEFAULT_DEREGISTRATION_DELAY: Duration = Duration::from_secs(300);
+
+/// How much longer than the quiet period a drain may take at least, where the group's own delay is
+/// shorter: time for the deregistration and for the last late requests.
+const LEAST_OVER_QUIET: Duration = Duration::from_secs(10);
+/// How long after a deregistration the balancer may go on sending new requests; 17 s were seen.
+const LATE_REQUESTS: Duration = Duration::from_secs(60);
 
 /// What an operator asks through the admin socket.
 #[derive(Debug)]
@@ -71,6 +76,7 @@ pub(crate) struct Outputs {
 struct Api {
     http_client: SharedHttpClient,
     instance: watch::Receiver<Option<Instance>>,
+    notices: watch::Receiver<Option<Notices>>,
     /// The client, with the region it was made for.
     client: tokio::sync::Mutex<Option<(Option<String>, Elbv2)>>,
     own_health: Result<(reqwest::Client, String), String>,
@@ -96,6 +102,7 @@ impl Api {
         Self {
             http_client: inputs.http_client.clone(),
             instance: inputs.instance.clone(),
+            notices: inputs.notices.clone(),
             client: tokio::sync::Mutex::new(None),
             own_health,
             register_port: settings.register_port.unwrap_or(listening.port()),
@@ -107,18 +114,27 @@ impl Api {
         self.instance.borrow().clone().unwrap_or_default().identity
     }
 
-    /// The client for the region the instance is in, made anew when that becomes known.
-    async fn elbv2(&self) -> Elbv2 {
+    /// The client for the region the instance is in, made anew when that becomes known. `action`
+    /// is what it is wanted for.
+    async fn elbv2(&self, action: &'static str) -> Result<Elbv2, CallError> {
         let region = self.identity().region;
         let mut client = self.client.lock().await;
         match &*client {
-            Some((known, elbv2)) if *known == region => elbv2.clone(),
+            Some((known, elbv2)) if *known == region => Ok(elbv2.clone()),
             _ => {
-                let elbv2 = Elbv2::new(&aws::config(&self.http_client, region.clone()).await);
+                let config = aws::config(&self.http_client, region.clone()).await;
+                let elbv2 = Elbv2::new(&config.ok_or_else(|| CallError::no_region(action))?);
                 *client = Some((region, elbv2.clone()));
-                elbv2
+                Ok(elbv2)
             }
         }
+    }
+
+    /// Whether it is known that no notice keeps the instance out. Where IMDS does not tell who the
+    /// instance is, it does not tell notices either.
+    fn notices_are_known(&self) -> bool {
+        let read = self.notices.borrow().as_ref().is_some_and(|notices| notices.read);
+        read || !self.identity().from_imds
     }
 
     /// Makes the next call fetch credentials anew: the SDK keeps what it has until it expires, also
@@ -148,7 +164,7 @@ enum State {
     /// Leaving, and waiting for traffic to stop.
     Draining { reason: String, quiet: Quiet, begun: Instant, deadline: Instant },
     /// Out, for as long as the reason lasts.
-    Drained { reason: String },
+    Drained { reason: String, quiet: Quiet },
 }
 
 /// Keeps the instance in the target groups it belongs to, and takes it out well.
@@ -167,6 +183,10 @@ pub(crate) struct Registrar {
     parting: Vec<MemberHandle>,
     member_changed: Arc<Notify>,
     remembered: RememberedDrain,
+    /// The instance id for which it was looked up whether a remembered drain applies.
+    decided_for: Option<Option<String>>,
+    /// When a group that is no longer named was left.
+    last_left: Option<Instant>,
 }
 
 impl Registrar {
@@ -186,6 +206,8 @@ impl Registrar {
             members: Vec::new(),
             parting: Vec::new(),
             member_changed: Arc::default(),
+            decided_for: None,
+            last_left: None,
         }
     }
 
@@ -231,14 +253,12 @@ impl Registrar {
     }
 
     fn take_instance(&mut self, instance: &Instance) {
-        // A drain asked for before the id was known.
-        if self.reasons.operator
-            && !self.remembered.applies_to(instance.identity.id.as_deref())
-            && let Err(error) = self.remembered.remember(instance.identity.id.as_deref())
-        {
-            tracing::warn!(%error, "a restart would forget the drain");
+        let id = instance.identity.id.as_deref();
+        if self.decided_for.as_ref().is_none_or(|decided| decided.as_deref() != id) {
+            self.reasons.operator = self.remembered.applies_to(id);
+            self.decided_for = Some(id.map(str::to_owned));
         }
-        let (role, ignored) = self.settings.role(&instance.tags);
+        let (role, ignored) = self.settings.role(&instance.tags, &self.role);
         let ignored: Vec<String> = ignored.iter().map(ToString::to_string).collect();
         for tag in &ignored {
             if !self.ignored_tags.contains(tag) {
@@ -262,9 +282,9 @@ impl Registrar {
 
     /// Starts and ends members so that there is one for each group of the role.
     fn follow_role(&mut self) {
-        let named: BTreeSet<&TargetGroupRef> = self.role.target_groups.iter().collect();
-        let (staying, leaving) =
-            std::mem::take(&mut self.members).into_iter().partition(|member| named.contains(&member.group));
+        let named = &self.role.target_groups;
+        let is_named = |member: &MemberHandle| named.iter().any(|group| group.is_same_group(&member.group));
+        let (staying, leaving) = std::mem::take(&mut self.members).into_iter().partition(is_named);
         self.members = staying;
         for member in leaving {
             member.wish(Wish::Out);
@@ -272,11 +292,11 @@ impl Registrar {
         }
         let wish = self.wish();
         for group in &self.role.target_groups {
-            if self.members.iter().any(|member| member.group == *group) {
+            if self.members.iter().any(|member| member.group.is_same_group(group)) {
                 continue;
             }
             // One that was about to leave still knows where it stands.
-            let returning = self.parting.iter().position(|member| member.group == *group);
+            let returning = self.parting.iter().position(|member| member.group.is_same_group(group));
             let member = match returning {
                 Some(index) => self.parting.swap_remove(index),
                 None => MemberHandle::start(
@@ -302,14 +322,11 @@ impl Registrar {
     /// Waits for the first answers about identity and notices: an agent that starts during a spot
     /// interruption, or that an operator had drained, must not register first.
     fn tick_starting(&mut self) -> Tick {
-        let instance = self.inputs.instance.borrow().clone();
         // Both come within seconds, also when nobody answers: even one that is to stop at once has
         // to find out where an earlier process may have left it registered.
-        if instance.is_none() || self.inputs.notices.borrow().is_none() {
+        if self.inputs.instance.borrow().is_none() || self.inputs.notices.borrow().is_none() {
             return Tick::Wait(None);
         }
-        let id = instance.and_then(|instance| instance.identity.id);
-        self.reasons.operator = self.remembered.applies_to(id.as_deref());
         match self.reasons.to_stay_out(self.settings.on_rebalance) {
             Some(reason) => self.begin_draining(reason),
             None => self.enter(State::Serving),
@@ -323,7 +340,12 @@ impl Registrar {
             self.begin_draining(reason);
             return Tick::Again;
         }
-        self.parting.retain(|member| !member.status.borrow().gone);
+        let last_left = &mut self.last_left;
+        self.parting.retain(|member| {
+            let status = member.status.borrow();
+            *last_left = (*last_left).max(status.deregistered);
+            !status.gone
+        });
         Tick::Wait(None)
     }
 
@@ -333,7 +355,8 @@ impl Registrar {
         let traffic = self.inputs.traffic.snapshot();
         let everyone = || self.members.iter().chain(&self.parting).map(|member| member.status.borrow());
         let gone = everyone().all(|status| status.gone);
-        let deregistered = everyone().filter_map(|status| status.deregistered).max();
+        let tried = everyone().all(|status| status.tried);
+        let left = everyone().filter_map(|status| status.deregistered).max().max(self.last_left);
         let State::Draining { reason, quiet, begun, deadline } = &mut self.state else {
             return Tick::Again;
         };
@@ -343,10 +366,12 @@ impl Registrar {
             return Tick::Again;
         };
         *reason = wanted;
-        let over = quiet.is_over(&traffic, deregistered.map(Instant::into_std), now.into_std());
+        // A group that was left long before sends nothing any more.
+        let left = left.filter(|at| *at + LATE_REQUESTS > *begun);
+        let over = quiet.is_over(&traffic, left.map(Instant::into_std), now.into_std());
         if gone && over {
             tracing::info!(reason = *reason, seconds = begun.elapsed().as_secs(), "drained");
-        } else if now >= *deadline {
+        } else if now >= *deadline && tried {
             tracing::warn!(
                 reason = *reason,
                 in_flight = traffic.in_flight,
@@ -354,22 +379,26 @@ impl Registrar {
                 "drain timeout reached; going on as if drained"
             );
         } else {
-            return Tick::Wait(Some(DRAIN_TICK.min(*deadline - now)));
+            return Tick::Wait(Some(DRAIN_TICK));
         }
-        let reason = std::mem::take(reason);
-        self.enter(State::Drained { reason });
+        if self.reasons.signal.is_some() {
+            return Tick::Finished;
+        }
+        let (reason, quiet) = (std::mem::take(reason), quiet.clone());
+        self.enter(State::Drained { reason, quiet });
         Tick::Again
     }
 
     fn tick_drained(&mut self) -> Tick {
-        if self.reasons.signal.is_some() {
-            return Tick::Finished;
-        }
         let wanted = self.reasons.to_stay_out(self.settings.on_rebalance);
-        let State::Drained { reason } = &mut self.state else {
-            return Tick::Again;
-        };
+        let State::Drained { reason, quiet } = &mut self.state else { return Tick::Again };
         match wanted {
+            // Not at once: a request may be in flight, or the deregistration have failed so far.
+            Some(wanted) if self.reasons.signal.is_some() => {
+                let quiet = quiet.clone();
+                self.drain_with(wanted, quiet);
+                Tick::Again
+            }
             Some(wanted) => {
                 *reason = wanted;
                 Tick::Wait(None)
@@ -384,19 +413,23 @@ impl Registrar {
 
     /// Probes see 503 before the first deregistration is sent.
     fn begin_draining(&mut self, reason: String) {
-        let now = Instant::now();
+        let traffic = self.inputs.traffic.snapshot();
+        let quiet = Quiet::new(self.settings.drain_quiet, &traffic, Instant::now().into_std());
+        self.drain_with(reason, quiet);
+    }
+
+    fn drain_with(&mut self, reason: String, quiet: Quiet) {
         let timeout = self.settings.drain_timeout.unwrap_or_else(|| {
             let delays = self.members.iter().filter_map(|member| member.status.borrow().deregistration_delay);
-            delays.max().unwrap_or(DEFAULT_DEREGISTRATION_DELAY)
+            // A short delay says how long requests take, not that none come: silence is waited for.
+            delays
+                .max()
+                .unwrap_or(DEFAULT_DEREGISTRATION_DELAY)
+                .max(self.settings.drain_quiet + LEAST_OVER_QUIET)
         });
         tracing::info!(reason, timeout_seconds = timeout.as_secs(), "draining");
-        let traffic = self.inputs.traffic.snapshot();
-        self.enter(State::Draining {
-            reason,
-            quiet: Quiet::new(self.settings.drain_quiet, &traffic, now.into_std()),
-            begun: now,
-            deadline: now + timeout,
-        });
+        let begun = Instant::now();
+        self.enter(State::Draining { reason, quiet, begun, deadline: begun + timeout });
     }
 
     fn enter(&mut self, state: State) {
@@ -464,7 +497,7 @@ impl Registrar {
         let instance = self.inputs.instance.borrow();
         let draining = match &self.state {
             State::Draining { reason, .. } => Some(format!("draining: {reason}")),
-            State::Drained { reason } => Some(format!("drained: {reason}")),
+            State::Drained { reason, .. } => Some(format!("drained: {reason}")),
             State::Starting | State::Serving => None,
         };
         let answers = Answers {

@@ -18,7 +18,7 @@ impl Registrar {
             State::Starting => (Phase::Starting, None),
             State::Serving => (Phase::Serving, None),
             State::Draining { reason, .. } => (Phase::Draining, Some(reason.clone())),
-            State::Drained { reason } => (Phase::Drained, Some(reason.clone())),
+            State::Drained { reason, .. } => (Phase::Drained, Some(reason.clone())),
         };
         Registration {
             instance_id: identity.id,

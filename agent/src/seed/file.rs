@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::disk::Disk;
@@ -202,6 +203,19 @@ impl<D: Disk> SeedFile<D> {
 
     /// Stores the seed durably, or says why not; then the value before it is still served.
     pub(super) fn commit(&mut self, seed: &Seed) -> Result<(), SetError> {
+        let result = self.try_commit(seed);
+        if result.is_ok() || !self.state.as_ref().is_ok_and(Opened::is_deleted) {
+            return result;
+        }
+        // Somebody removed it while it was open, the lock's file perhaps with it.
+        tracing::warn!(path = %self.path().display(), "seed file was deleted; making a new one");
+        self.lock = None;
+        self.state =
+            Err(Trouble::Unusable { doing: "writing".to_owned(), reason: "it was deleted".to_owned() });
+        self.try_commit(seed)
+    }
+
+    fn try_commit(&mut self, seed: &Seed) -> Result<(), SetError> {
         if self.state.is_err() {
             match self.load() {
                 Ok(()) => tracing::info!(path = %self.path().display(), "seed is usable again"),
@@ -284,9 +298,19 @@ impl Opened {
         self.sequence += 1;
         disk.write_at(&self.file, &bytes, offset(slot))?;
         disk.sync_data(&self.file)?;
+        if self.is_deleted() {
+            return Err(io::Error::other("the file was deleted"));
+        }
         self.slot = slot;
         self.seed = seed.clone();
         Ok(())
+    }
+}
+
+impl Opened {
+    /// Whether no name leads to the file any more: what is written to it is lost with the process.
+    fn is_deleted(&self) -> bool {
+        self.file.metadata().is_ok_and(|found| found.nlink() == 0)
     }
 }
 

@@ -24,7 +24,10 @@ impl Seed {
     /// Of a repeated `num` the last counts; other keys are ignored. The digits are taken from the
     /// body's own text, so no float or machine integer ever rounds them.
     pub(crate) fn from_json_body(body: &[u8]) -> Result<Self, SeedError> {
-        let mut json = serde_json::Deserializer::from_slice(body);
+        // Checked first: serde_json does not look into the strings that it skips.
+        let body = std::str::from_utf8(body)
+            .map_err(|error| SeedError::NotAnObject { reason: error.to_string() })?;
+        let mut json = serde_json::Deserializer::from_str(body);
         let num = json
             .deserialize_map(NumVisitor)
             .and_then(|num| json.end().map(|()| num))

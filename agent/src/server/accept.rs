@@ -14,7 +14,7 @@ use super::{Worker, connection};
 /// The first and the longest pause after a failed accept.
 const PAUSES: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(1);
 
-/// At most this often it is said that the connection limit is reached.
+/// At most this often it is said that the limit is reached or that accepting fails.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 /// Accepts connections until told to stop, then those that wait in the kernel; closes the port and
@@ -27,13 +27,13 @@ pub(super) async fn until_stopped(
 ) -> Instant {
     let deadline = {
         let mut stopped = std::pin::pin!(stopped.wait_for(Option::is_some));
-        let mut limit = LimitNotice::default();
+        let (mut limit, mut failures) = (Notice::default(), Failures::default());
         loop {
             tokio::select! {
                 biased;
                 // The server was dropped without a word: nothing is waited for.
                 deadline = &mut stopped => break deadline.ok().and_then(|found| *found).unwrap_or_else(Instant::now),
-                (socket, place) = next(&listener, places, &mut limit) => spawn(worker, socket, Some(place)),
+                (socket, place) = next(&listener, places, &mut limit, &mut failures) => spawn(worker, socket, Some(place)),
             }
         }
     };
@@ -46,25 +46,27 @@ pub(super) async fn until_stopped(
 async fn next(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-    limit: &mut LimitNotice,
+    limit: &mut Notice,
+    failures: &mut Failures,
 ) -> (TcpStream, OwnedSemaphorePermit) {
     let place = loop {
         // First the place, then the connection: past the limit it stays in the kernel's queue.
         if let Ok(place) = Arc::clone(places).try_acquire_owned() {
             break place;
         }
-        limit.reached();
+        if limit.is_due() {
+            tracing::warn!("connection limit reached, new connections wait");
+        }
         match Arc::clone(places).acquire_owned().await {
             Ok(place) => break place,
             // Never closed; if it were, waiting is all there is to do.
             Err(_) => std::future::pending().await,
         }
     };
-    let mut failures = Failures::default();
     loop {
         match listener.accept().await {
             Ok((socket, _)) => {
-                failures.are_over();
+                failures.in_a_row = 0;
                 return (socket, place);
             }
             // That one connection's own fault.
@@ -104,43 +106,43 @@ fn spawn(worker: &Rc<Worker>, socket: TcpStream, place: Option<OwnedSemaphorePer
     spawn_local(connection::serve(socket, open));
 }
 
-/// Says once that accepting fails, and once that it works again.
+/// Failed accepts: said now and then, and slower each time in a row.
 #[derive(Default)]
 struct Failures {
-    count: u64,
+    in_a_row: u32,
+    unsaid: u64,
+    notice: Notice,
 }
 
 impl Failures {
-    /// How long to wait; longer each time, and not the same for every thread.
+    /// How long to wait; not the same for every thread.
     fn pause_after(&mut self, error: &io::Error) -> Duration {
-        if self.count == 0 {
-            tracing::warn!(reason = %error, "accepting connections fails, trying on");
+        self.unsaid += 1;
+        if self.notice.is_due() {
+            tracing::warn!(reason = %error, failures = self.unsaid, "accepting connections fails, trying on");
+            self.unsaid = 0;
         }
-        self.count += 1;
-        let doubled = PAUSES.start().saturating_mul(1 << self.count.min(16));
+        self.in_a_row = self.in_a_row.saturating_add(1);
+        let doubled = PAUSES.start().saturating_mul(1 << self.in_a_row.min(16));
         let longest = doubled.min(*PAUSES.end());
         PAUSES.start().saturating_add((longest - *PAUSES.start()).mul_f64(fastrand::f64()))
     }
-
-    fn are_over(&self) {
-        if self.count > 0 {
-            tracing::info!(failures = self.count, "accepting connections works again");
-        }
-    }
 }
 
-/// Says now and then that the connection limit is reached.
+/// Keeps what happens again and again from filling the log.
 #[derive(Default)]
-struct LimitNotice {
+struct Notice {
     said: Option<Instant>,
 }
 
-impl LimitNotice {
-    fn reached(&mut self) {
-        if self.said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
+impl Notice {
+    /// Whether to say it now; then not again for a while.
+    fn is_due(&mut self) -> bool {
+        let due = self.said.is_none_or(|said| said.elapsed() >= SAY_AGAIN);
+        if due {
             self.said = Some(Instant::now());
-            tracing::warn!("connection limit reached, new connections wait");
         }
+        due
     }
 }
 

@@ -12,8 +12,11 @@ use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT};
-use hyper::{Request, Response, StatusCode};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING,
+    USER_AGENT,
+};
+use hyper::{Request, Response, StatusCode, Version};
 
 use super::routes::{Action, Clusters, Endpoint, Refusal, route};
 use super::track::{InFlight, Sender, Track};
@@ -29,6 +32,9 @@ const MALFORMED_PATH: Bytes =
     Bytes::from_static(b"the path's percent-encoding is malformed: write a percent sign as %25");
 const BROKEN_BODY: Bytes =
     Bytes::from_static(b"the body ended early or its chunks are malformed: send it whole");
+const HOST_WANTED: Bytes = Bytes::from_static(b"a request of HTTP/1.1 needs one Host header: send just one");
+const ENCODING_UNKNOWN: Bytes =
+    Bytes::from_static(b"no transfer encoding but chunked is understood: send the body as it is");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// Who is answered with a panic, to see what that does.
@@ -83,6 +89,10 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         let draft = Draft { sender, headers: head.headers, guard: self.0.begin(sender) };
         #[cfg(test)]
         assert!(draft.headers.get(USER_AGENT).is_none_or(|agent| agent != PANIC_FOR), "a test asked for it");
+        if let Some(text) = malformed(head.version, &draft.headers) {
+            self.0.leaves_body_unread();
+            return Reply::Now(Some(draft.refuse_and_close(StatusCode::BAD_REQUEST, text)));
+        }
         let worker = &self.0.worker;
         let rendered = Rc::clone(&worker.rendered.borrow());
         let action = route(&head.method, &head.uri, &rendered.clusters);
@@ -108,6 +118,17 @@ impl hyper::service::Service<Request<Incoming>> for Service {
             }
         }))
     }
+}
+
+/// What RFC 9112 has a server refuse and hyper lets pass: a request of HTTP/1.1 that does not name
+/// its host just once, and a body in an encoding that would have to be undone first.
+fn malformed(version: Version, headers: &HeaderMap) -> Option<Bytes> {
+    let mut hosts = headers.get_all(HOST).iter();
+    if version == Version::HTTP_11 && (hosts.next().is_none() || hosts.next().is_some()) {
+        return Some(HOST_WANTED);
+    }
+    let encoding = headers.get(TRANSFER_ENCODING)?;
+    (!encoding.as_bytes().eq_ignore_ascii_case(b"chunked")).then_some(ENCODING_UNKNOWN)
 }
 
 fn sender(headers: &HeaderMap) -> Sender {
