@@ -23,6 +23,7 @@ use bootstrap::local::{
 };
 use serde_json::Value;
 
+pub mod launch;
 pub mod load;
 
 /// The port on which the beds' agents serve, each on an address of its own.
