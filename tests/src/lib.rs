@@ -25,6 +25,7 @@ use serde_json::Value;
 
 pub mod launch;
 pub mod load;
+pub mod outside;
 
 /// The port on which the beds' agents serve, each on an address of its own.
 pub const PORT: u16 = 8080;
