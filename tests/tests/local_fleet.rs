@@ -139,6 +139,17 @@ async fn killed_with_kill_9_it_takes_its_agents_along() {
 }
 
 #[tokio::test]
+async fn ctrl_c_before_it_is_healthy_takes_it_down_as_well() {
+    let mut launch = Launch::start(&[&PAIR[..], &["--agent-arg=--register-port=9"]].concat());
+    // With a port that nobody listens on it will not become healthy in the meantime.
+    launch.until_said("0 of 2 healthy").await;
+    assert_eq!(launch.interrupted().await.code(), Some(0), "{}", launch.stderr());
+    assert!(launch.stderr().ends_with("2 of 2 stopped\n"), "{}", launch.stderr());
+    assert_eq!(launch.stdout(), "", "there was nothing to show");
+    assert!(launch.temporary_files().is_empty());
+}
+
+#[tokio::test]
 async fn a_second_ctrl_c_kills_at_once() {
     let mut launch = Launch::start(&[&PAIR[..], &["--drain-quiet", "1h"]].concat());
     let fleet = launch.healthy().await;
@@ -290,7 +301,7 @@ async fn a_broken_fleet_file_is_told_by_line_key_and_nearest_key() {
     }
     let (status, said) = ends(&["/nonexistent/fleet.toml"]).await;
     assert_eq!((status, said.lines().count()), (1, 1), "{said}");
-    assert!(said.contains("/nonexistent/fleet.toml") && said.contains("clusters and seed"), "{said}");
+    assert!(said.contains("/nonexistent/fleet.toml (built in are clusters and seed)"), "{said}");
 }
 
 #[tokio::test]
