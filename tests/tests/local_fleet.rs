@@ -336,10 +336,10 @@ async fn it_stops_by_itself_when_healthy_or_when_its_time_is_over() {
 async fn not_healthy_in_time_is_exit_3_with_each_instances_reason_and_log() {
     // The agents work, but have themselves registered with a port that nobody listens on.
     let arguments =
-        [&PAIR[..], &["--timeout", "6s", "--health-interval", "300ms", "--agent-arg=--register-port=9"]];
+        [&PAIR[..], &["--timeout", "10s", "--health-interval", "300ms", "--agent-arg=--register-port=9"]];
     let (status, said) = ends(&arguments.concat()).await;
     assert_eq!(status, 3, "{said}");
-    assert!(said.contains("not healthy within 6 s"), "{said}");
+    assert!(said.contains("not healthy within 10 s"), "{said}");
     let reasons = said.lines().filter(|line| line.contains("unhealthy (Target.FailedHealthChecks")).count();
     assert_eq!(reasons, 2, "{said}");
     assert!(said.lines().any(|line| line.starts_with("    ") && line.contains("target_group")), "{said}");
