@@ -152,7 +152,7 @@ impl Cli {
                     }
                     Fleets::Show { name } => match Fleet::built_in(&name) {
                         Some(text) => print(text),
-                        None => bail!("no built-in fleet {name}: {}", built_in_names()),
+                        None => bail!("no built-in fleet {name}; there are {}", built_in_names()),
                     },
                 }
                 Ok(Outcome::Done)
@@ -163,7 +163,7 @@ impl Cli {
 
 fn built_in_names() -> String {
     let names: Vec<_> = Fleet::built_in_names().collect();
-    format!("there are {}", names.join(" and "))
+    names.join(" and ")
 }
 
 impl Launch {
@@ -202,7 +202,7 @@ fn read_fleet(name: &str) -> Result<Fleet> {
         return Ok(Fleet::parse(name, text)?);
     }
     let text = std::fs::read_to_string(name)
-        .with_context(|| format!("cannot read the fleet file {name} (built in: {})", built_in_names()))?;
+        .with_context(|| format!("cannot read the fleet file {name} (built in are {})", built_in_names()))?;
     Ok(Fleet::parse(name, &text)?)
 }
 

@@ -23,7 +23,9 @@ use bootstrap::local::{
 };
 use serde_json::Value;
 
+pub mod launch;
 pub mod load;
+pub mod outside;
 
 /// The port on which the beds' agents serve, each on an address of its own.
 pub const PORT: u16 = 8080;

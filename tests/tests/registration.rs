@@ -325,6 +325,30 @@ async fn a_registration_whose_answer_is_lost_is_looked_up_before_it_is_repeated(
 }
 
 #[tokio::test]
+async fn a_registration_that_took_effect_without_an_answer_is_not_repeated() {
+    let mut bed = Bed::start().await;
+    bed.cloud.set_fault("RegisterTargets", Some(Fault::LoseAnswer));
+    let (machine, _agent) = bed.boot().await;
+    machine.until_logged("no answer to a call that may have taken effect").await;
+    machine.until_status("healthy", |status| status["target_groups"][0]["state"] == "healthy").await;
+    assert_eq!(bed.calls(&machine, "RegisterTargets").len(), 1, "{}", machine.log());
+}
+
+#[tokio::test]
+async fn a_deregistration_that_took_effect_without_an_answer_ends_the_drain_well() {
+    let mut bed = Bed::start().await;
+    let (machine, mut agent) = bed.boot().await;
+    bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+    bed.cloud.set_fault("DeregisterTargets", Some(Fault::LoseAnswer));
+    agent.terminate();
+    assert!(ended(&mut agent, &machine).await.success());
+    assert_eq!(bed.calls(&machine, "DeregisterTargets").len(), 1, "{}", machine.log());
+    // It had seen itself draining, and waited for its quiet time, not for its last deadline.
+    assert!(!machine.log().contains("drain timeout reached"), "{}", machine.log());
+    assert_eq!(bed.cloud.health_of("cluster1", machine.instance.id(), PORT).state, TargetState::Draining);
+}
+
+#[tokio::test]
 async fn a_restarted_agent_finds_itself_registered_and_does_not_register_again() {
     let mut bed = Bed::start().await;
     let (machine, mut agent) = bed.boot().await;
@@ -381,7 +405,7 @@ async fn a_session_token_that_is_no_longer_accepted_is_replaced() {
     let mut bed = Bed::start().await;
     let (machine, _agent) = bed.boot().await;
     bed.until_target("cluster1", &machine, TargetState::Healthy).await;
-    // machine.instance.forget_session_tokens();
+    machine.instance.forget_session_tokens();
     machine.instance.set_spot(Some((SpotAction::Terminate, SystemTime::now())));
     machine.until_phase("drained").await;
 }

@@ -3,6 +3,7 @@
 //! Order as on AWS: authentication, throttle, permission, then the action itself.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -152,14 +153,14 @@ enum Caller {
     Instance(String),
 }
 
-/// Answers one request and logs it.
-pub(super) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Body> {
+/// Answers one request and logs it; an error where a fault loses the answer.
+pub(super) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<Response<Body>> {
     let (head, body) = request.into_parts();
     let body = match Limited::new(body, MAX_BODY).collect().await {
         Ok(body) => body.to_bytes(),
         Err(_) => {
             let error = ApiError::new(413, "RequestEntityTooLarge", "The request is too large");
-            return error_response(Service::Elbv2, &error);
+            return Ok(error_response(Service::Elbv2, &error));
         }
     };
     let params = Params::parse(&body);
@@ -168,11 +169,11 @@ pub(super) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> R
         Some(ec2::VERSION) => Service::Ec2,
         other => {
             let text = format!("No service here has the version {other:?}");
-            return error_response(Service::Elbv2, &ApiError::bad("InvalidAction", text));
+            return Ok(error_response(Service::Elbv2, &ApiError::bad("InvalidAction", text)));
         }
     };
     let action = params.get("Action").unwrap_or_default().to_owned();
-    let result = shared.update(|state, now| {
+    let (result, lost) = shared.update(|state, now| {
         let caller = if head.method == Method::POST && head.uri.path() == "/" {
             authenticate(state, service, &head.headers)
         } else {
@@ -185,7 +186,7 @@ pub(super) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> R
             time: SystemTime::now(),
             action: action.clone(),
             instance: match caller {
-                Ok(Caller::Instance(id)) => Some(id),
+                Ok(Caller::Instance(ref id)) => Some(id.clone()),
                 _ => None,
             },
             parameters: params
@@ -197,12 +198,17 @@ pub(super) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> R
             error: result.as_ref().err().map(|error| error.code.clone()),
         };
         state.log(call);
-        result
+        // A stranger's call is refused before the action is looked at: its answer is not lost.
+        let lost = caller.is_ok() && state.faults.get(&action) == Some(&Fault::LoseAnswer);
+        (result, lost)
     });
-    match result {
+    if lost {
+        return Err(io::ErrorKind::ConnectionAborted.into());
+    }
+    Ok(match result {
         Ok(xml) => xml_response(StatusCode::OK, xml),
         Err(error) => error_response(service, &error),
-    }
+    })
 }
 
 fn act(
@@ -220,7 +226,7 @@ fn act(
         });
     }
     match state.faults.get(action) {
-        None => {}
+        None | Some(Fault::LoseAnswer) => {}
         Some(Fault::Deny) => return Err(denied(state, service, action, caller)),
         Some(Fault::Fail(status)) => {
             let text = "The request failed inside the service";

@@ -169,7 +169,10 @@ pub(super) fn start(
         pool: Arc::new(Pool::new(idle_timeout)),
         counts: Arc::clone(&counts),
     });
-    let handler = move |request, peer| Arc::clone(&proxy).answer(request, peer);
+    let handler = move |request, peer| {
+        let proxy = Arc::clone(&proxy);
+        async move { Ok(proxy.answer(request, peer).await) }
+    };
     let up = watch::Sender::new(Outage::Up);
     shared.spawn(serve(listener, up.subscribe(), handler));
     Ok(BalancerHandle { arn, address, counts })

@@ -57,7 +57,7 @@ impl Default for CloudOptions {
     }
 }
 
-/// What an action does instead of its work.
+/// How an action goes wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// It is denied, as without the IAM permission.
@@ -66,9 +66,11 @@ pub enum Fault {
     Fail(u16),
     /// It fails with this error code and HTTP status 400.
     Error(String),
+    /// It takes effect, or fails as it would have, and the connection is closed without an answer.
+    LoseAnswer,
 }
 
-/// A call of the API, as it was answered.
+/// A call of the API, as it was answered, or as it would have been had its answer not been lost.
 #[derive(Clone, Debug)]
 pub struct Call {
     /// Since the cloud's start.
@@ -428,6 +430,7 @@ impl Cloud {
                 state: InstanceState::Running,
                 launched: SystemTime::now(),
                 credentials: Vec::new(),
+                session_tokens: imds::Tokens::default(),
                 spot: None,
                 rebalance: None,
                 lifecycle: None,
@@ -436,7 +439,10 @@ impl Cloud {
             state.instances.insert(id.clone(), instance);
         });
         let service = Arc::new(imds::Service::new(Arc::clone(&self.shared), id));
-        let handler = move |request, _| Arc::clone(&service).answer(request);
+        let handler = move |request, _| {
+            let service = Arc::clone(&service);
+            async move { Ok(service.answer(request).await) }
+        };
         self.shared.spawn(serve(listener, outage, handler));
         Ok(handle)
     }

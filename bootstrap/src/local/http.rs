@@ -59,10 +59,11 @@ pub(super) fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Body
 }
 
 /// Serves `listener` until the returned future is dropped; then every connection is dropped too.
+/// Where the handler gives an error, the connection is closed without an answer.
 pub(super) async fn serve<H, F>(listener: TcpListener, outage: watch::Receiver<Outage>, handler: H)
 where
     H: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + 'static,
-    F: Future<Output = Response<Body>> + Send + 'static,
+    F: Future<Output = io::Result<Response<Body>>> + Send + 'static,
 {
     let mut connections = JoinSet::new();
     loop {
@@ -94,7 +95,7 @@ fn reset(stream: TcpStream) {
 async fn connection<H, F>(stream: TcpStream, peer: SocketAddr, outage: watch::Receiver<Outage>, handler: H)
 where
     H: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + 'static,
-    F: Future<Output = Response<Body>> + Send + 'static,
+    F: Future<Output = io::Result<Response<Body>>> + Send + 'static,
 {
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request| {
@@ -117,11 +118,11 @@ async fn answer<H, F>(
 ) -> io::Result<Response<Body>>
 where
     H: Fn(Request<Incoming>, SocketAddr) -> F,
-    F: Future<Output = Response<Body>>,
+    F: Future<Output = io::Result<Response<Body>>>,
 {
     let now = *outage.borrow();
     match now {
-        Outage::Up => Ok(handler(request, peer).await),
+        Outage::Up => handler(request, peer).await,
         Outage::Status(code) => {
             Ok(plain(StatusCode::from_u16(code).unwrap_or(StatusCode::SERVICE_UNAVAILABLE), "out of order\n"))
         }

@@ -1,7 +1,7 @@
 //! An instance's metadata service: version 2 only, as `HttpTokens=required` makes it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use hyper::body::Incoming;
@@ -21,17 +21,41 @@ const TOKEN_HEADER: &str = "x-aws-ec2-metadata-token";
 /// Session tokens that are kept; a client that fetches more loses its oldest.
 const MAX_TOKENS: usize = 1024;
 
+/// The session tokens of one instance that are still accepted, the oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Tokens(VecDeque<(String, Instant)>);
+
+impl Tokens {
+    /// A new token that is accepted for `ttl` seconds.
+    fn give(&mut self, ttl: u64) -> String {
+        let token = format!("AQAEA{}==", random_hex(48));
+        let now = Instant::now();
+        self.0.retain(|(_, expires)| *expires > now);
+        if self.0.len() == MAX_TOKENS {
+            self.0.pop_front();
+        }
+        self.0.push_back((token.clone(), now + Duration::from_secs(ttl)));
+        token
+    }
+
+    /// The seconds that a token has left; `None` if it is not accepted.
+    fn remaining(&self, token: &str) -> Option<u64> {
+        let (_, expires) = self.0.iter().find(|(known, _)| known == token)?;
+        let left = expires.checked_duration_since(Instant::now())?;
+        (!left.is_zero()).then_some(left.as_secs())
+    }
+}
+
 /// The metadata service of one instance.
 pub(super) struct Service {
     shared: Arc<Shared>,
     instance: String,
-    tokens: Mutex<VecDeque<(String, Instant)>>,
 }
 
 impl Service {
-    /// A service that has given out no token yet.
+    /// The service of the instance with this id.
     pub(super) fn new(shared: Arc<Shared>, instance: String) -> Self {
-        Self { shared, instance, tokens: Mutex::new(VecDeque::new()) }
+        Self { shared, instance }
     }
 
     /// Answers a request.
@@ -65,14 +89,13 @@ impl Service {
         let Some(ttl) = ttl.filter(|ttl| (1..=21_600).contains(ttl)) else {
             return plain(StatusCode::BAD_REQUEST, "400 - Bad Request\n");
         };
-        let token = format!("AQAEA{}==", random_hex(48));
-        let now = Instant::now();
-        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        tokens.retain(|(_, expires)| *expires > now);
-        if tokens.len() == MAX_TOKENS {
-            tokens.pop_front();
-        }
-        tokens.push_back((token.clone(), now + Duration::from_secs(ttl)));
+        let token = {
+            let mut state = self.shared.lock();
+            state.instances.get_mut(&self.instance).map(|instance| instance.session_tokens.give(ttl))
+        };
+        let Some(token) = token else {
+            return plain(StatusCode::NOT_FOUND, "404 - Not Found\n");
+        };
         let mut response = plain(StatusCode::OK, token);
         set_ttl(&mut response, ttl);
         response
@@ -81,10 +104,8 @@ impl Service {
     /// The seconds that the request's token has left; `None` if it has no valid one.
     fn remaining(&self, headers: &HeaderMap) -> Option<u64> {
         let shown = headers.get(TOKEN_HEADER)?.to_str().ok()?;
-        let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        let (_, expires) = tokens.iter().find(|(token, _)| token == shown)?;
-        let left = expires.checked_duration_since(Instant::now())?;
-        (!left.is_zero()).then_some(left.as_secs())
+        let state = self.shared.lock();
+        state.instances.get(&self.instance)?.session_tokens.remaining(shown)
     }
 
     fn look_up(&self, path: &str) -> Option<String> {

@@ -37,6 +37,14 @@ async fn metadata_insists_on_a_session_token() {
     assert_eq!(metadata(&other, id, &token).await.0, 401, "another instance's token");
     jump(Duration::from_secs(2)).await;
     assert_eq!(metadata(&instance, id, &token).await.0, 401, "expired");
+
+    let earlier = support::token(&instance, "60").await;
+    let others = support::token(&other, "60").await;
+    instance.forget_session_tokens();
+    assert_eq!(metadata(&instance, id, &earlier).await.0, 401, "forgotten");
+    let later = support::token(&instance, "60").await;
+    assert_eq!(metadata(&instance, id, &later).await.0, 200);
+    assert_eq!(metadata(&other, id, &others).await.0, 200, "another instance's are its own");
 }
 
 #[tokio::test]
@@ -380,4 +388,23 @@ async fn the_api_throttles_denies_and_fails_as_told() {
             "TooManyTargets"
         ]
     );
+}
+
+#[tokio::test]
+async fn an_answer_can_be_lost_after_the_call_took_effect() {
+    let (cloud, arn, _balancer) = cloud().await;
+    let instance = instance(&cloud).await;
+    let caller = Caller::instance(&cloud, &instance).await;
+    cloud.set_fault("RegisterTargets", Some(Fault::LoseAnswer));
+    let params = target_params(&arn, instance.id(), "80");
+    assert!(caller.try_call("RegisterTargets", &params).await.is_err(), "it was answered");
+    assert_eq!(cloud.target_health(&arn).len(), 1, "it took effect");
+    assert_eq!(cloud.calls().last().unwrap().error, None);
+    // A call that is refused leaves no more of an answer than one that is not.
+    let unknown = target_params(&arn, "i-0000000000000dead", "80");
+    assert!(caller.try_call("RegisterTargets", &unknown).await.is_err(), "it was answered");
+    assert_eq!(cloud.calls().last().unwrap().error.as_deref(), Some("InvalidTarget"));
+    caller.ok("DescribeTargetHealth", &[("TargetGroupArn", &arn)]).await;
+    cloud.set_fault("RegisterTargets", None);
+    caller.ok("RegisterTargets", &params).await;
 }

@@ -221,8 +221,17 @@ impl Caller {
         Self { service: "ec2".to_owned(), version: "2016-11-15".to_owned(), ..self.clone() }
     }
 
-    /// Calls an action; status and XML.
+    /// Calls an action that is answered; status and XML.
     pub(crate) async fn call(&self, action: &str, params: &[(&str, &str)]) -> (u16, String) {
+        self.try_call(action, params).await.unwrap()
+    }
+
+    /// Calls an action; status and XML, if there is an answer.
+    pub(crate) async fn try_call(
+        &self,
+        action: &str,
+        params: &[(&str, &str)],
+    ) -> reqwest::Result<(u16, String)> {
         let date = self.date.clone().unwrap_or_else(now);
         let scope = format!("{}/{}/{}/aws4_request", &date[..8], self.region, self.service);
         let authorization = format!(
@@ -244,8 +253,8 @@ impl Caller {
         if let Some(token) = &self.session_token {
             request = request.header("x-amz-security-token", token);
         }
-        let response = request.send().await.unwrap();
-        (response.status().as_u16(), response.text().await.unwrap())
+        let response = request.send().await?;
+        Ok((response.status().as_u16(), response.text().await?))
     }
 
     /// Calls an action that has to succeed.
