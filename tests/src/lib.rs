@@ -24,6 +24,9 @@ use bootstrap::local::{
 use serde_json::Value;
 
 pub mod load;
+pub mod solo;
+pub mod strace;
+pub mod wire;
 
 /// The port on which the beds' agents serve, each on an address of its own.
 pub const PORT: u16 = 8080;
