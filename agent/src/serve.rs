@@ -86,6 +86,11 @@ pub(crate) fn run(args: SettingArgs) -> Result<(), ServeError> {
     }));
     let traffic = Arc::new(Traffic::new(settings.threads));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Before anything is answered: until there are handlers, a signal ends the process at once.
+    let signals = {
+        let _inside = runtime.enter();
+        Signals::new()?
+    };
     let server = server::start(
         listener,
         settings.threads,
@@ -100,7 +105,7 @@ pub(crate) fn run(args: SettingArgs) -> Result<(), ServeError> {
     runtime.block_on(async {
         tokio::spawn(notify::feed_watchdog(server.beats()));
         let control = Control { settings, listening, admin_socket, seed, answers, traffic };
-        control.run().await?;
+        control.run(signals).await;
         tracing::info!("stopping: finishing what has begun, then closing the port");
         let cut_off = server.shutdown(Instant::now() + LAST_REQUESTS).await;
         if cut_off > 0 {
@@ -126,8 +131,7 @@ struct Control {
 
 impl Control {
     /// Ends when the instance is drained for good, or when a second signal asks to hurry.
-    async fn run(self) -> io::Result<()> {
-        let mut signals = Signals::new()?;
+    async fn run(self, mut signals: Signals) {
         let http_client = aws::http_client();
         let imds = Imds::new(&http_client).map(Arc::new);
         let (publish_instance, instance) = watch::channel(None);
@@ -167,7 +171,6 @@ impl Control {
         }
         // Kept until here, so that the registrar never sees its requests end.
         drop(requests);
-        Ok(())
     }
 }
 

@@ -43,12 +43,15 @@ impl Event {
     }
 }
 
-/// Makes the next start a traced one.
-pub fn trace(solo: &mut Solo) {
+/// Everything that shows how a number gets from a client to the disk and back.
+pub const DURABILITY: &str = "pwrite64,fdatasync,fsync,read,recvfrom,write,writev,sendto,sendmsg";
+
+/// Makes the next start a traced one, of these calls.
+pub fn trace(solo: &mut Solo, calls: &str) {
     let file = solo.path("trace");
+    let calls = format!("trace={calls}");
     // -D: the agent stays the test's own child.
-    let calls = "trace=pwrite64,fdatasync,fsync,read,recvfrom,write,writev,sendto,sendmsg";
-    let mut wrapper = ["strace", "-D", "-f", "-s", "1000", "-e", calls, "-o"].map(OsString::from).to_vec();
+    let mut wrapper = ["strace", "-D", "-f", "-s", "1000", "-e", &calls, "-o"].map(OsString::from).to_vec();
     wrapper.push(file.into_os_string());
     solo.wrapper = wrapper;
 }

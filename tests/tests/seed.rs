@@ -188,7 +188,7 @@ fn is_durable_before_it_is_answered(events: &[Event], number: &str) {
 #[tokio::test]
 async fn an_answer_is_written_only_after_the_sync_has_returned() {
     let mut solo = Solo::new();
-    strace::trace(&mut solo);
+    strace::trace(&mut solo, strace::DURABILITY);
     let mut agent = solo.start().await;
     solo.post("123456789001").await.is(200, "123456789001");
     let events = strace::finish(&solo, &mut agent).await;
@@ -210,7 +210,7 @@ async fn writers_share_commits_and_each_is_answered_only_after_its_own() {
     const WRITERS: u64 = 32;
     const EACH: u64 = 20;
     let mut solo = Solo::new();
-    strace::trace(&mut solo);
+    strace::trace(&mut solo, strace::DURABILITY);
     let mut agent = solo.start().await;
     let mut writers = JoinSet::new();
     let number = |writer: u64, turn: u64| (500_000_000_000 + writer * 1_000 + turn).to_string();
