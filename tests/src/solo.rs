@@ -138,6 +138,8 @@ impl Solo {
         };
         self.wrapper = as_nobody();
         open(self.folder.path(), 0o711);
+        // Now, as a test may take the right to make files here away.
+        std::fs::write(self.path("agent.log"), "").expect("a log");
         let copy = self.path("instance-agent");
         std::fs::copy(&self.binary, &copy).expect("room for the program");
         open(&copy, 0o755);

@@ -58,21 +58,28 @@ pub fn trace(solo: &mut Solo, calls: &str) {
 
 /// Ends the agent, and returns everything that was traced.
 pub async fn finish(solo: &Solo, agent: &mut Running) -> Vec<Event> {
-    let last_line = format!("{} +++ ", agent.pid());
+    let pid = agent.pid().to_string();
     agent.stop(solo).await;
     let whole = async || {
         let text = std::fs::read_to_string(solo.path("trace")).ok()?;
-        text.lines().any(|line| line.starts_with(&last_line)).then_some(text)
+        text.lines()
+            .filter_map(split)
+            .any(|(thread, rest)| thread == pid && rest.starts_with("+++ "))
+            .then_some(text)
     };
     let text = eventually(whole).await.expect("strace writes to the end");
     parse(&text)
 }
 
+/// A line's thread, padded to a column, and the rest.
+fn split(line: &str) -> Option<(&str, &str)> {
+    let (thread, rest) = line.split_once(' ')?;
+    Some((thread, rest.trim_start()))
+}
+
 fn parse(text: &str) -> Vec<Event> {
     let mut events = Vec::new();
-    for line in text.lines() {
-        let Some((thread, rest)) = line.split_once(' ') else { continue };
-        let rest = rest.trim_start();
+    for (thread, rest) in text.lines().filter_map(split) {
         let result = || rest.rsplit_once(" = ").map(|(_, result)| result.to_owned());
         let event = |edge, call: &str, result| Event {
             thread: thread.to_owned(),
