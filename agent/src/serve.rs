@@ -68,7 +68,7 @@ pub(crate) fn run(args: SettingArgs) -> Result<(), ServeError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let signals = {
         let _inside = runtime.enter();
-        // Before anybody can think that the agent is ready to be told something.
+        // Before anything is answered: until there are handlers, a signal ends the process at once.
         Signals::new()?
     };
     let mut settings = settings;

@@ -26,6 +26,9 @@ use serde_json::Value;
 pub mod launch;
 pub mod load;
 pub mod outside;
+pub mod solo;
+pub mod strace;
+pub mod wire;
 
 /// The port on which the beds' agents serve, each on an address of its own.
 pub const PORT: u16 = 8080;
