@@ -320,7 +320,7 @@ fn bodies_that_are_no_seed() {
 fn pipelined_requests_are_answered_in_turn() {
     let server = serve(answers());
     let mut client = server.connect();
-    let one = "GET / HTTP/1.1\r\n\r\nPOST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n{\"num\":8}GET /seed HTTP/1.1\r\n\r\n";
+    let one = "GET / HTTP/1.1\r\nHost: x\r\n\r\nPOST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{\"num\":8}GET /seed HTTP/1.1\r\nHost: x\r\n\r\n";
     client.send(one.repeat(20));
     for _ in 0..20 {
         client.answer().is(200, "Healthy!");
@@ -333,12 +333,12 @@ fn pipelined_requests_are_answered_in_turn() {
 fn chunked_bodies() {
     let server = serve(answers());
     let mut client = server.connect();
-    client.send("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n");
+    client.send("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
     for part in ["4\r\n{\"nu\r\n", "5;x=y\r\nm\": 4\r\n", "2\r\n2}\r\n", "0\r\nTrailer: x\r\n\r\n"] {
         client.send(part);
     }
     client.answer().is(200, "42");
-    client.send("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n");
+    client.send("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n");
     let answer = client.answer();
     answer.refuses(400, "chunks");
     answer.has("connection", "close");
@@ -349,7 +349,8 @@ fn chunked_bodies() {
 fn expect_100_continue() {
     let server = serve(answers());
     let mut client = server.connect();
-    let head = |len| format!("POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: {len}\r\n\r\n");
+    let head =
+        |len| format!("POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: {len}\r\n\r\n");
     assert_eq!(client.ask(&head(9)).status, 100);
     client.ask("{\"num\":3}").is(200, "3");
     // Told at once, without an invitation to send it.
@@ -362,7 +363,7 @@ fn a_client_that_sends_too_much_before_it_reads_sees_why() {
     let server = serve(answers());
     let mut client = server.connect();
     let body = vec![b' '; 200_000];
-    client.send(format!("POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\n", body.len()));
+    client.send(format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len()));
     client.send(&body);
     let answer = client.answer();
     answer.refuses(413, "65536");
@@ -370,7 +371,7 @@ fn a_client_that_sends_too_much_before_it_reads_sees_why() {
     client.is_closed();
     // The same in chunks, whose sum nobody announced.
     let mut client = server.connect();
-    client.send("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n");
+    client.send("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
     let chunk = format!("4000\r\n{}\r\n", " ".repeat(0x4000));
     client.send(chunk.repeat(8));
     client.answer().refuses(413, "65536");
@@ -390,11 +391,13 @@ fn heads_as_large_as_the_load_balancer_sends() {
     let server = serve(answers());
     let line = format!("GET /cluster1/{}", "x".repeat(16 * 1024 - 24));
     let fields: String = (0..4).map(|n| format!("X-{n}: {}\r\n", "y".repeat(16 * 1024 - 8))).collect();
-    server.ask(&format!("{line} HTTP/1.1\r\n{fields}\r\n")).is(200, "Instance i-0123 is responding now!");
+    server
+        .ask(&format!("{line} HTTP/1.1\r\nHost: x\r\n{fields}\r\n"))
+        .is(200, "Instance i-0123 is responding now!");
     // More fields than hyper takes by itself, and a request behind them.
     let fields: String = (0..1_000).map(|n| format!("X-{n}: y\r\n")).collect();
     let mut client = server.connect();
-    client.send(format!("GET / HTTP/1.1\r\n{fields}\r\n").repeat(2));
+    client.send(format!("GET / HTTP/1.1\r\nHost: x\r\n{fields}\r\n").repeat(2));
     client.answer().is(200, "Healthy!");
     client.answer().is(200, "Healthy!");
 }
@@ -405,14 +408,14 @@ fn heads_that_hyper_refuses_are_answered_in_our_words() {
     let fields: String = (0..1_100).map(|n| format!("X-{n}: y\r\n")).collect();
     for (request, status, part) in [
         ("GARBAGE\r\n\r\n".to_owned(), 400, "not an HTTP/1.1 request"),
-        ("GET / HTTP/1.1\r\nbad header\r\n\r\n".to_owned(), 400, "header fields"),
+        ("GET / HTTP/1.1\r\nHost: x\r\nbad header\r\n\r\n".to_owned(), 400, "header fields"),
         ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), 400, "not an HTTP/1.1 request"),
-        (format!("GET / HTTP/1.1\r\n{fields}\r\n"), 431, "1024"),
-        (format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "y".repeat(100_000)), 431, "98304"),
-        (format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(70_000)), 414, "65534"),
+        (format!("GET / HTTP/1.1\r\nHost: x\r\n{fields}\r\n"), 431, "1024"),
+        (format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "y".repeat(100_000)), 431, "98304"),
+        (format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(70_000)), 414, "65534"),
     ] {
         // After an answered request too.
-        for before in ["", "GET / HTTP/1.1\r\n\r\n"] {
+        for before in ["", "GET / HTTP/1.1\r\nHost: x\r\n\r\n"] {
             let mut client = server.connect();
             client.send(format!("{before}{request}"));
             if !before.is_empty() {
@@ -428,19 +431,37 @@ fn heads_that_hyper_refuses_are_answered_in_our_words() {
 }
 
 #[test]
+fn heads_that_rfc_9112_has_a_server_refuse() {
+    let server = serve(answers());
+    for (request, part) in [
+        ("GET / HTTP/1.1\r\n\r\n", "one Host header"),
+        ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "one Host header"),
+        ("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", "but chunked"),
+    ] {
+        let mut client = server.connect();
+        client.send(request);
+        let answer = client.answer();
+        answer.refuses(400, part);
+        answer.has("connection", "close");
+        client.is_closed();
+    }
+    server.ask("GET / HTTP/1.0\r\n\r\n").is(200, "Healthy!");
+}
+
+#[test]
 fn old_and_closing_clients() {
     let server = serve(answers());
     let mut client = server.connect();
     client.ask("GET / HTTP/1.0\r\n\r\n").is(200, "Healthy!");
     client.is_closed();
     let mut client = server.connect();
-    let answer = client.ask("GET / HTTP/1.1\r\nConnection: close\r\n\r\n");
+    let answer = client.ask("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     answer.is(200, "Healthy!");
     answer.has("connection", "close");
     client.is_closed();
     // Done writing, still reading.
     let mut client = server.connect();
-    client.send("POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n{\"num\":4}");
+    client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{\"num\":4}");
     client.socket.shutdown(Shutdown::Write).unwrap();
     client.answer().is(200, "4");
     client.is_closed();
@@ -450,11 +471,14 @@ fn old_and_closing_clients() {
 fn a_body_nobody_reads_does_not_cost_the_answer() {
     let server = serve(answers());
     let mut client = server.connect();
-    client.ask("GET / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc").is(200, "Healthy!");
-    client.ask("POST /x HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc").refuses(404, "no such path");
-    client.ask("GET / HTTP/1.1\r\n\r\n").is(200, "Healthy!");
+    client.ask("GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc").is(200, "Healthy!");
+    client.ask("POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc").refuses(404, "no such path");
+    client.ask("GET / HTTP/1.1\r\nHost: x\r\n\r\n").is(200, "Healthy!");
     let mut client = server.connect();
-    client.send(format!("POST /x HTTP/1.1\r\nContent-Length: 150000\r\n\r\n{}", "x".repeat(150_000)));
+    client.send(format!(
+        "POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 150000\r\n\r\n{}",
+        "x".repeat(150_000)
+    ));
     client.answer().refuses(404, "no such path");
     client.is_closed();
 }
@@ -465,10 +489,13 @@ fn a_slow_head_and_a_slow_body_are_told_so() {
     let server = serve_with(Limits { header_timeout: short, body_timeout: short, ..LIMITS }, 1, answers());
     for (request, part) in [
         ("GET / HTTP/1.1\r\nHost:", "head took longer than 300ms"),
-        ("POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n{\"num\"", "body took longer than 300ms"),
-        ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n{\"n\r\n", "body took longer than 300ms"),
+        ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{\"num\"", "body took longer than 300ms"),
+        (
+            "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n{\"n\r\n",
+            "body took longer than 300ms",
+        ),
     ] {
-        for before in ["", "GET / HTTP/1.1\r\n\r\n"] {
+        for before in ["", "GET / HTTP/1.1\r\nHost: x\r\n\r\n"] {
             let mut client = server.connect();
             if !before.is_empty() {
                 client.ask(before).is(200, "Healthy!");
@@ -493,7 +520,7 @@ fn idling_longer_than_a_head_may_take_is_fine_and_longer_than_keep_alive_is_not(
     for _ in 0..3 {
         // The passing of time is what is tested.
         std::thread::sleep(3 * short);
-        client.ask("GET / HTTP/1.1\r\n\r\n").is(200, "Healthy!");
+        client.ask("GET / HTTP/1.1\r\nHost: x\r\n\r\n").is(200, "Healthy!");
     }
     let idle = Instant::now();
     client.is_closed();
@@ -509,7 +536,7 @@ fn a_peer_that_takes_no_answers_is_dropped() {
     let server = serve_with(Limits { write_timeout: Duration::from_millis(300), ..LIMITS }, 1, answers());
     let client = server.connect();
     client.socket.set_write_timeout(Some(HANG)).unwrap();
-    let requests = "GET / HTTP/1.1\r\n\r\n".repeat(10_000);
+    let requests = "GET / HTTP/1.1\r\nHost: x\r\n\r\n".repeat(10_000);
     // Its answers fill both buffers, then the server stops reading, then it closes.
     let error = loop {
         if let Err(error) = (&client.socket).write_all(requests.as_bytes()) {
@@ -524,12 +551,12 @@ fn a_peer_that_takes_no_answers_is_dropped() {
 fn past_the_connection_limit_new_ones_wait_and_old_ones_live_on() {
     let server = serve_with(Limits { max_connections: 2, ..LIMITS }, 2, answers());
     let (mut first, mut second) = (server.connect(), server.connect());
-    first.ask("GET / HTTP/1.1\r\n\r\n").is(200, "Healthy!");
-    second.ask("GET / HTTP/1.1\r\n\r\n").is(200, "Healthy!");
+    first.ask("GET / HTTP/1.1\r\nHost: x\r\n\r\n").is(200, "Healthy!");
+    second.ask("GET / HTTP/1.1\r\nHost: x\r\n\r\n").is(200, "Healthy!");
     let mut third = server.connect();
-    third.send("GET / HTTP/1.1\r\n\r\n");
+    third.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
     for _ in 0..10 {
-        first.ask("GET / HTTP/1.1\r\n\r\n").is(200, "Healthy!");
+        first.ask("GET / HTTP/1.1\r\nHost: x\r\n\r\n").is(200, "Healthy!");
     }
     third.socket.set_nonblocking(true).unwrap();
     assert_eq!(third.socket.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
@@ -545,10 +572,10 @@ fn a_read_on_any_thread_shows_what_was_stored_on_another() {
     let mut clients: Vec<_> = (0..8).map(|_| server.connect()).collect();
     for number in 0..50 {
         let body = format!("{{\"num\": {number}}}");
-        let request = format!("POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let request = format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}", body.len());
         clients[number % 8].ask(&request).is(200, &number.to_string());
         for client in &mut clients {
-            client.ask("GET /seed HTTP/1.1\r\n\r\n").is(200, &number.to_string());
+            client.ask("GET /seed HTTP/1.1\r\nHost: x\r\n\r\n").is(200, &number.to_string());
         }
     }
     assert_eq!(server.seed.read().unwrap(), "49");
@@ -565,25 +592,25 @@ fn shutdown_finishes_what_was_begun_and_closes_the_rest() {
     let server = serve(answers());
     let addr = server.addr;
     let mut idle = server.connect();
-    idle.ask("GET / HTTP/1.1\r\n\r\n").is(200, "Healthy!");
+    idle.ask("GET / HTTP/1.1\r\nHost: x\r\n\r\n").is(200, "Healthy!");
     let mut in_body = server.connect();
     assert_eq!(
-        in_body.ask("POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n").status,
+        in_body.ask("POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n").status,
         100
     );
     let mut in_head = server.connect();
-    in_head.ask("GET / HTTP/1.1\r\n\r\n").is(200, "Healthy!");
+    in_head.ask("GET / HTTP/1.1\r\nHost: x\r\n\r\n").is(200, "Healthy!");
     in_head.send("GET / HTT");
     let mut silent = server.connect();
     until(|| server.traffic.snapshot().connections == 4 && server.traffic.snapshot().in_flight == 1);
     let stopping = std::thread::spawn(move || server.stop(HANG));
     idle.is_closed();
-    let answer = in_head.ask("P/1.1\r\n\r\n");
+    let answer = in_head.ask("P/1.1\r\nHost: x\r\n\r\n");
     answer.is(200, "Healthy!");
     answer.has("connection", "close");
     in_head.is_closed();
     // Connected before the end: what it sends first is served.
-    silent.ask("GET /health HTTP/1.1\r\n\r\n").is(200, "Healthy!");
+    silent.ask("GET /health HTTP/1.1\r\nHost: x\r\n\r\n").is(200, "Healthy!");
     in_body.ask("{\"num\":5}").is(200, "5");
     drop((in_body, in_head, silent, idle));
     assert_eq!(stopping.join().unwrap(), 0);
@@ -594,7 +621,10 @@ fn shutdown_finishes_what_was_begun_and_closes_the_rest() {
 fn shutdown_is_bounded_and_counts_what_it_cut_off() {
     let server = serve(answers());
     let mut stuck = server.connect();
-    assert_eq!(stuck.ask("POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n").status, 100);
+    assert_eq!(
+        stuck.ask("POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n").status,
+        100
+    );
     assert_eq!(server.stop(Duration::from_millis(200)), 1);
 }
 
@@ -606,7 +636,7 @@ fn shutdown_loses_no_request() {
         // Never accepted by a thread before the end: they wait in the kernel's queue.
         let mut waiting: Vec<_> = (0..50).map(|_| server.connect()).collect();
         for client in &mut waiting {
-            client.send("GET /cluster1 HTTP/1.1\r\n\r\n");
+            client.send("GET /cluster1 HTTP/1.1\r\nHost: x\r\n\r\n");
         }
         let stopping = std::thread::spawn(move || server.stop(HANG));
         for client in &mut waiting {
@@ -621,11 +651,11 @@ fn shutdown_loses_no_request() {
 fn a_panic_ends_its_own_connection_alone() {
     let server = serve_with(LIMITS, 1, answers());
     let mut other = server.connect();
-    other.ask("GET / HTTP/1.1\r\n\r\n").is(200, "Healthy!");
+    other.ask("GET / HTTP/1.1\r\nHost: x\r\n\r\n").is(200, "Healthy!");
     let mut client = server.connect();
-    client.send(format!("GET / HTTP/1.1\r\nUser-Agent: {}\r\n\r\n", endpoints::PANIC_FOR));
+    client.send(format!("GET / HTTP/1.1\r\nHost: x\r\nUser-Agent: {}\r\n\r\n", endpoints::PANIC_FOR));
     client.is_closed();
-    other.ask("GET / HTTP/1.1\r\n\r\n").is(200, "Healthy!");
+    other.ask("GET / HTTP/1.1\r\nHost: x\r\n\r\n").is(200, "Healthy!");
     server.is_quiet_with(1);
 }
 
@@ -652,7 +682,7 @@ fn accepting_recovers_from_running_out_of_descriptors() {
     // One left, for our end of the connection: there is none for the server's.
     drop(fillers.pop());
     let mut client = server.connect();
-    client.send("GET / HTTP/1.1\r\n\r\n");
+    client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
     client.socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
     assert_eq!(client.socket.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
     client.socket.set_read_timeout(Some(HANG)).unwrap();
