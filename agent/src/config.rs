@@ -45,7 +45,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "MEANING",
         "What GET / answers: health or seed [default: the instance's tag, else health]",
     ),
-    setting("cluster", "NAME", "The cluster whose path is answered [default: the instance's tag, else both]"),
+    setting("cluster", "NAME", "The cluster whose path is answered [default: the instance's tag, else none]"),
     setting(
         "target-group",
         "NAMES",

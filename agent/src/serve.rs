@@ -206,7 +206,8 @@ impl Signals {
     }
 }
 
-/// Descriptors that clients cannot take: for AWS, the seed, the admin socket and logging.
+/// Descriptors that clients cannot take, half of all at most: for AWS, the seed, the admin socket
+/// and logging.
 const RESERVED_FILES: u64 = 64;
 
 /// Raises the limit of open files, whose soft value is often 1024, as far as it goes. Where that is
@@ -218,7 +219,7 @@ fn limit_connections(settings: &mut Settings) {
         tracing::debug!(%error, "the limit of open files stays as it is");
     }
     let Some(files) = getrlimit(Resource::Nofile).current else { return };
-    let room = usize::try_from(files.saturating_sub(RESERVED_FILES)).unwrap_or(usize::MAX).max(1);
+    let room = usize::try_from(files - RESERVED_FILES.min(files / 2)).unwrap_or(usize::MAX).max(1);
     let wanted = &mut settings.limits.max_connections;
     if *wanted > room {
         tracing::warn!(

@@ -365,6 +365,10 @@ enum Folder {
     Kept(PathBuf, #[expect(dead_code, reason = "held for its lock")] OwnedFd),
 }
 
+/// A socket's path has at most 107 bytes; below the folder it goes on as
+/// `/i-0123456789abcdef0/run/admin.sock`.
+const LONGEST_FOLDER: usize = 107 - 35;
+
 impl Folder {
     fn new(dir: Option<&Path>) -> Result<Self> {
         let Some(dir) = dir else {
@@ -372,9 +376,14 @@ impl Folder {
             return Ok(Self::Temporary(made.context("cannot make a temporary folder")?));
         };
         let shown = dir.display();
-        std::fs::create_dir_all(dir).with_context(|| format!("cannot make the folder {shown}"))?;
         // The agents are given absolute paths, whatever their working directory is.
         let dir = std::path::absolute(dir)?;
+        if dir.as_os_str().len() > LONGEST_FOLDER {
+            bail!(
+                "{shown} is too long a path for the agents' sockets; choose one of at most {LONGEST_FOLDER} bytes with --dir"
+            );
+        }
+        std::fs::create_dir_all(&dir).with_context(|| format!("cannot make the folder {shown}"))?;
         let opened = std::fs::File::open(&dir).with_context(|| format!("cannot open {shown}"))?;
         let opened = OwnedFd::from(opened);
         if flock(&opened, FlockOperation::NonBlockingLockExclusive).is_err() {

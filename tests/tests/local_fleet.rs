@@ -306,8 +306,12 @@ async fn a_broken_fleet_file_is_told_by_line_key_and_nearest_key() {
 
 #[tokio::test]
 async fn wrong_arguments_are_refused_before_anything_is_started() {
+    // Longer than the path of a socket may be.
+    let deep = std::env::temp_dir().join("x".repeat(90));
+    let deep = deep.to_str().unwrap();
     for (arguments, status, words) in [
         (vec!["--agent", "/nonexistent"], 1, ["/nonexistent", "--agent"]),
+        (vec!["--dir", deep], 1, ["too long", "--dir"]),
         (vec!["--count", "cluster3=1"], 1, ["cluster3", "cluster1, cluster2"]),
         (vec!["--count", "cluster1=none"], 2, ["--count", "cluster1=3"]),
         (vec!["--timeout", "soon"], 2, ["--timeout", "soon"]),
