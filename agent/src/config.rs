@@ -4,6 +4,8 @@
 //! and its help all follow from that row. What is read is text with its origin ([`Layers`]); what
 //! leaves this module is typed and validated.
 
+mod values;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
@@ -15,6 +17,10 @@ use std::time::Duration;
 use crate::lifecycle::OnRebalance;
 use crate::serving::{ClusterName, InvalidValue, Limits, Root};
 use crate::target_group::TargetGroupRef;
+use values::{
+    ANY, ATLEAST_1S, POSITIVE, bytes, duration_in, instance_id, log_level, number_in, on_rebalance, seconds,
+    socket_address,
+};
 
 /// Where the settings file is looked for when none is named.
 pub(crate) const DEFAULT_FILE: &str = "/etc/instance-agent/agent.toml";
@@ -419,100 +425,6 @@ fn nearest(key: &str) -> Option<&'static str> {
         .filter(|(similarity, _)| *similarity > 0.75)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, key)| key)
-}
-
-const fn seconds(count: u64) -> Duration {
-    Duration::from_secs(count)
-}
-
-/// The longest duration a setting takes: beyond it a mistake in the unit is likely.
-const LONGEST: Duration = seconds(7 * 24 * 3600);
-type Range = (Duration, &'static str);
-const ANY: Range = (Duration::ZERO, "a duration such as 500ms, 20s, 5m or 1h, at most 7 days");
-const POSITIVE: Range =
-    (Duration::from_millis(1), "a duration such as 500ms, 20s, 5m or 1h, from 1ms to 7 days");
-const ATLEAST_1S: Range = (seconds(1), "a duration such as 20s, 5m or 1h, from 1s to 7 days");
-
-fn duration_in((least, expected): Range) -> impl FnOnce(&str) -> Result<Duration, InvalidValue> {
-    move |text| {
-        duration(text)
-            .filter(|duration| (least..=LONGEST).contains(duration))
-            .ok_or_else(|| InvalidValue { found: text.to_owned(), expected })
-    }
-}
-
-/// A whole number with a unit: `ms`, `s`, `m` or `h`; seconds without one.
-fn duration(text: &str) -> Option<Duration> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let count: u64 = text[..digits].parse().ok()?;
-    match &text[digits..] {
-        "ms" => Some(Duration::from_millis(count)),
-        "" | "s" => Some(seconds(count)),
-        "m" => Some(seconds(count.checked_mul(60)?)),
-        "h" => Some(seconds(count.checked_mul(3600)?)),
-        _ => None,
-    }
-}
-
-fn bytes(text: &str) -> Result<usize, InvalidValue> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let unit = match &text[digits..] {
-        "" | "B" => Some(1),
-        "KiB" => Some(1024),
-        "MiB" => Some(1024 * 1024),
-        _ => None,
-    };
-    let count = text[..digits].parse::<usize>().ok();
-    unit.zip(count)
-        .and_then(|(unit, count)| count.checked_mul(unit))
-        .filter(|bytes| (1..=16 * 1024 * 1024).contains(bytes))
-        .ok_or_else(|| InvalidValue {
-            found: text.to_owned(),
-            expected: "a number of bytes such as 4096, 64KiB or 1MiB, at most 16MiB",
-        })
-}
-
-fn number_in(
-    text: &str,
-    range: std::ops::RangeInclusive<u64>,
-    expected: &'static str,
-) -> Result<u64, InvalidValue> {
-    text.parse()
-        .ok()
-        .filter(|number| range.contains(number))
-        .ok_or_else(|| InvalidValue { found: text.to_owned(), expected })
-}
-
-fn socket_address(text: &str) -> Result<SocketAddr, InvalidValue> {
-    text.parse().map_err(|_| InvalidValue {
-        found: text.to_owned(),
-        expected: "an address and a port, such as 0.0.0.0:80 or [::]:80",
-    })
-}
-
-fn instance_id(text: &str) -> Result<String, InvalidValue> {
-    let fits = (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    if fits {
-        Ok(text.to_owned())
-    } else {
-        Err(InvalidValue {
-            found: text.to_owned(),
-            expected: "1 to 64 letters, digits and hyphens, such as i-0123456789abcdef0",
-        })
-    }
-}
-
-fn on_rebalance(text: &str) -> Result<OnRebalance, InvalidValue> {
-    match text {
-        "ignore" => Ok(OnRebalance::Ignore),
-        "drain" => Ok(OnRebalance::Drain),
-        _ => Err(InvalidValue { found: text.to_owned(), expected: "ignore or drain" }),
-    }
-}
-
-fn log_level(text: &str) -> Result<tracing::Level, InvalidValue> {
-    text.parse()
-        .map_err(|_| InvalidValue { found: text.to_owned(), expected: "error, warn, info, debug or trace" })
 }
 
 #[cfg(test)]

@@ -188,6 +188,49 @@ async fn systemds_folders_are_the_defaults() {
 }
 
 #[tokio::test]
+async fn variables_that_are_no_text_matter_only_where_they_are_ours() {
+    use std::os::unix::ffi::OsStringExt as _;
+    let no_text = OsString::from_vec(vec![0xff]);
+    for (name, status, said) in [("OTHER", 1, "no agent answers"), ("INSTANCE_AGENT_LISTEN", 2, "not UTF-8")]
+    {
+        let mut status_command = tokio::process::Command::new(binary("instance-agent"));
+        status_command
+            .args(["status"])
+            .env_clear()
+            .env(name, &no_text)
+            .env("RUNTIME_DIRECTORY", "/nonexistent");
+        let output = status_command.output().await.unwrap();
+        assert_eq!(output.status.code(), Some(status), "{output:?}");
+        assert!(text(&output.stderr).contains(said), "{output:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_second_agent_takes_no_socket_over_even_where_it_was_removed() {
+    let first = Solo::new();
+    let _agent = first.start().await;
+    std::fs::remove_file(first.runtime_dir.join("admin.sock")).unwrap();
+    let mut second = Solo::new();
+    second.runtime_dir = first.runtime_dir.clone();
+    refuses(&second.fails().await, 1, &["another agent is running", "--runtime-dir"]);
+    first.get("/").await.is(200, "Healthy!");
+}
+
+#[tokio::test]
+async fn a_folder_that_others_use_is_not_closed_to_them() {
+    let mut solo = Solo::new();
+    let shared = tempfile::tempdir().unwrap();
+    set_mode(shared.path(), 0o755);
+    std::fs::write(shared.path().join("theirs"), "").unwrap();
+    solo.runtime_dir = shared.path().to_owned();
+    let command = solo.start().await;
+    solo.until_logged("not the agent's own").await;
+    assert_eq!(mode(shared.path()), 0o755);
+    solo.get("/").await.is(200, "Healthy!");
+    command.terminate();
+}
+
+#[tokio::test]
 async fn without_an_agent_the_commands_say_what_to_do() {
     let solo = Solo::new();
     for command in ["status", "drain", "resume"] {

@@ -8,6 +8,7 @@ use bootstrap::local::{
     CloudOptions, Fault, Outage, Rate, SpotAction, TargetGroupSpec, TargetState, TargetType, Throttle,
 };
 use tests::{Bed, BedOptions, PORT, SOON, ended, eventually, group, text};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 fn problem_of(status: &serde_json::Value) -> &str {
     status["target_groups"][0]["problem"].as_str().unwrap_or_default()
@@ -652,4 +653,34 @@ async fn without_metadata_it_idles_and_burns_no_cpu() {
     // Idling is what is looked at, so this waits on purpose.
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(cpu() - before < 40, "{} ms of CPU in two idle seconds", 10 * (cpu() - before));
+}
+
+#[tokio::test]
+async fn a_notice_that_cannot_be_read_hides_no_other() {
+    let mut bed = Bed::start().await;
+    let machine = bed.machine(bed.spec()).await;
+    machine.instance.refuse_metadata("meta-data/events/recommendations/rebalance", Some(403));
+    let _agent = machine.start();
+    bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+    machine.instance.set_spot(Some((SpotAction::Terminate, SystemTime::now())));
+    machine.until_phase("drained").await;
+    assert_eq!(machine.log().matches("this notice cannot be read").count(), 1, "{}", machine.log());
+}
+
+#[tokio::test]
+async fn stopped_while_drained_it_still_finishes_what_is_in_flight() {
+    let mut bed = Bed::start().await;
+    let (machine, mut agent) = bed.boot().await;
+    bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+    assert!(machine.command(&["drain", "--wait"]).await.status.success());
+    let mut slow = tokio::net::TcpStream::connect(machine.command.listen).await.unwrap();
+    slow.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\n\r\n").await.unwrap();
+    machine.until_status("in flight", |status| status["traffic"]["in_flight"] == 1).await;
+    agent.terminate();
+    machine.until_status("stopping", |status| status["stopping"] == true).await;
+    slow.write_all(b"{\"num\": 123}").await.unwrap();
+    let mut answer = String::new();
+    slow.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("123"), "{answer}");
+    assert!(ended(&mut agent, &machine).await.success());
 }

@@ -6,7 +6,9 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::Api;
+use super::api::Api;
+use super::failures::{Failures, Problem};
+use super::probes::{ProbeNews, ProbeWatch};
 use crate::aws::{CallError, CallErrorKind};
 use crate::backoff::{Backoff, spread};
 use crate::identity::Instance;
@@ -54,15 +56,6 @@ pub(crate) struct MemberStatus {
     pub(crate) gone: bool,
     /// Since the wish last changed, a call to fulfil it has come back.
     pub(crate) tried: bool,
-}
-
-/// A failure and what to do about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Problem {
-    /// What happened, in one line.
-    pub(crate) what: String,
-    /// What to do, in one line.
-    pub(crate) cure: String,
 }
 
 /// The task of one target group. Dropping it stops the task.
@@ -516,67 +509,5 @@ fn unknown_target(missing: &str) -> Problem {
     Problem {
         what: format!("{missing} is not known, so there is nothing to register"),
         cure: "let the instance reach its metadata service, or set instance-id".to_owned(),
-    }
-}
-
-/// Repeated failures are said once and then counted.
-#[derive(Default)]
-struct Failures {
-    said: Option<Problem>,
-    count: u64,
-    last: Option<CallErrorKind>,
-}
-
-impl Failures {
-    fn is_news(&mut self, problem: &Problem) -> bool {
-        self.count += 1;
-        let news = self.said.as_ref() != Some(problem);
-        if news {
-            self.said = Some(problem.clone());
-        }
-        news
-    }
-
-    /// The number of failures that are over now, if there were any.
-    fn end(&mut self) -> Option<u64> {
-        let count = std::mem::take(self).count;
-        (count > 0).then_some(count)
-    }
-}
-
-/// What the balancer's health checks tell by coming or not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ProbeNews {
-    /// None has come for three intervals.
-    Overdue,
-    /// They come again.
-    Resumed,
-}
-
-/// Notices when the balancer's health checks stop coming, and when they come again. They are
-/// counted for all groups together: those of one can hide that another's are missing.
-#[derive(Default)]
-struct ProbeWatch {
-    /// The group's check interval; `None` where checks are off.
-    interval: Option<Duration>,
-    seen: u64,
-    /// When the count last moved; `None` after that was too long ago.
-    moved: Option<Instant>,
-}
-
-impl ProbeWatch {
-    fn restart(&mut self, traffic: &Traffic) {
-        self.seen = traffic.snapshot().probes;
-        self.moved = Some(Instant::now());
-    }
-
-    /// Each change is told once.
-    fn news(&mut self, traffic: &Traffic) -> Option<ProbeNews> {
-        let probes = traffic.snapshot().probes;
-        if std::mem::replace(&mut self.seen, probes) != probes {
-            return self.moved.replace(Instant::now()).is_none().then_some(ProbeNews::Resumed);
-        }
-        let interval = self.interval?;
-        self.moved.take_if(|moved| moved.elapsed() >= 3 * interval).map(|_| ProbeNews::Overdue)
     }
 }

@@ -3,11 +3,14 @@
 //! One [`member`] task per target group makes the calls; this file decides whether the instance
 //! is wanted at all, tells the server what to answer, and ends a drain when traffic has stopped.
 
+mod api;
 mod drained;
+mod failures;
 mod member;
+mod probes;
 mod reports;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -15,15 +18,14 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use crate::aws::{self, CallError};
 use crate::config::{Role, Settings};
-use crate::elbv2::Elbv2;
-use crate::identity::{Instance, InstanceIdentity};
+use crate::identity::Instance;
 use crate::lifecycle::{Quiet, Reasons};
 use crate::notices::Notices;
 use crate::serving::{Answers, InstanceAnswer, Traffic};
 use crate::status::{Phase, Registration};
 use crate::target_group::TargetGroupRef;
+use api::Api;
 use drained::RememberedDrain;
 use member::{MemberHandle, Wish};
 
@@ -69,89 +71,6 @@ pub(crate) struct Outputs {
     pub(crate) answers: watch::Sender<Arc<Answers>>,
     /// What `status` and systemd are shown.
     pub(crate) registration: watch::Sender<Registration>,
-}
-
-/// What every member shares: the way to AWS, and the agent's own health path.
-#[derive(Debug)]
-struct Api {
-    http_client: SharedHttpClient,
-    instance: watch::Receiver<Option<Instance>>,
-    notices: watch::Receiver<Option<Notices>>,
-    /// The client, with the region it was made for.
-    client: tokio::sync::Mutex<Option<(Option<String>, Elbv2)>>,
-    own_health: Result<(reqwest::Client, String), String>,
-    register_port: u16,
-    reconcile_interval: Duration,
-}
-
-impl Api {
-    fn new(settings: &Settings, listening: SocketAddr, inputs: &Inputs) -> Self {
-        let host = match listening.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-            ip => ip,
-        };
-        let own_health = reqwest::Client::builder()
-            .no_proxy()
-            .pool_max_idle_per_host(0)
-            .timeout(Duration::from_secs(2))
-            .user_agent(concat!("instance-agent/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map(|client| (client, format!("http://{}/health", SocketAddr::new(host, listening.port()))))
-            .map_err(|error| error.to_string());
-        Self {
-            http_client: inputs.http_client.clone(),
-            instance: inputs.instance.clone(),
-            notices: inputs.notices.clone(),
-            client: tokio::sync::Mutex::new(None),
-            own_health,
-            register_port: settings.register_port.unwrap_or(listening.port()),
-            reconcile_interval: settings.reconcile_interval,
-        }
-    }
-
-    fn identity(&self) -> InstanceIdentity {
-        self.instance.borrow().clone().unwrap_or_default().identity
-    }
-
-    /// The client for the region the instance is in, made anew when that becomes known. `action`
-    /// is what it is wanted for.
-    async fn elbv2(&self, action: &'static str) -> Result<Elbv2, CallError> {
-        let region = self.identity().region;
-        let mut client = self.client.lock().await;
-        match &*client {
-            Some((known, elbv2)) if *known == region => Ok(elbv2.clone()),
-            _ => {
-                let config = aws::config(&self.http_client, region.clone()).await;
-                let elbv2 = Elbv2::new(&config.ok_or_else(|| CallError::no_region(action))?);
-                *client = Some((region, elbv2.clone()));
-                Ok(elbv2)
-            }
-        }
-    }
-
-    /// Whether it is known that no notice keeps the instance out. Where IMDS does not tell who the
-    /// instance is, it does not tell notices either.
-    fn notices_are_known(&self) -> bool {
-        let read = self.notices.borrow().as_ref().is_some_and(|notices| notices.read);
-        read || !self.identity().from_imds
-    }
-
-    /// Makes the next call fetch credentials anew: the SDK keeps what it has until it expires, also
-    /// after AWS has stopped accepting it.
-    async fn forget_credentials(&self) {
-        *self.client.lock().await = None;
-    }
-
-    /// Whether the agent's own health path answers 200; else why not, in one line.
-    async fn probe_own_health(&self) -> Result<(), String> {
-        let (client, url) = self.own_health.as_ref().map_err(Clone::clone)?;
-        match client.get(url).send().await {
-            Ok(answer) if answer.status() == http::StatusCode::OK => Ok(()),
-            Ok(answer) => Err(format!("own health path {url} answered {}", answer.status())),
-            Err(error) => Err(format!("own health path {url}: {error}")),
-        }
-    }
 }
 
 /// Where the instance as a whole stands.

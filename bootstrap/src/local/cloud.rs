@@ -435,6 +435,7 @@ impl Cloud {
                 rebalance: None,
                 lifecycle: None,
                 imds_outage,
+                refused_metadata: BTreeMap::new(),
             };
             state.instances.insert(id.clone(), instance);
         });

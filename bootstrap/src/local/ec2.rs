@@ -163,6 +163,8 @@ pub(super) struct Instance {
     pub(super) rebalance: Option<SystemTime>,
     pub(super) lifecycle: Option<String>,
     pub(super) imds_outage: watch::Sender<Outage>,
+    /// Paths below `/latest/` that its metadata service refuses, with the status.
+    pub(super) refused_metadata: BTreeMap<String, u16>,
 }
 
 impl Instance {
@@ -272,6 +274,15 @@ impl InstanceHandle {
     /// it is in no Auto Scaling group.
     pub fn set_lifecycle(&self, state: Option<&str>) {
         self.change(|instance| instance.lifecycle = state.map(str::to_owned));
+    }
+
+    /// Has its metadata service refuse one path below `/latest/` with this status, as a filter
+    /// between agent and service might; `None` ends that.
+    pub fn refuse_metadata(&self, path: &str, status: Option<u16>) {
+        self.change(|instance| match status {
+            Some(status) => _ = instance.refused_metadata.insert(path.to_owned(), status),
+            None => _ = instance.refused_metadata.remove(path),
+        });
     }
 
     /// Puts its metadata service out of order, or back.

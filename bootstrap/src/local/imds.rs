@@ -67,9 +67,10 @@ impl Service {
             (&Method::GET | &Method::HEAD, _) => match self.remaining(headers) {
                 None => plain(StatusCode::UNAUTHORIZED, "401 - Unauthorized\n"),
                 Some(ttl) => {
-                    let mut response = match self.look_up(path) {
-                        None => plain(StatusCode::NOT_FOUND, "404 - Not Found\n"),
-                        Some(text) => plain(StatusCode::OK, text),
+                    let mut response = match (self.refusal(path), self.look_up(path)) {
+                        (Some(status), _) => plain(status, "refused\n"),
+                        (None, None) => plain(StatusCode::NOT_FOUND, "404 - Not Found\n"),
+                        (None, Some(text)) => plain(StatusCode::OK, text),
                     };
                     set_ttl(&mut response, ttl);
                     response
@@ -106,6 +107,12 @@ impl Service {
         let shown = headers.get(TOKEN_HEADER)?.to_str().ok()?;
         let state = self.shared.lock();
         state.instances.get(&self.instance)?.session_tokens.remaining(shown)
+    }
+
+    fn refusal(&self, path: &str) -> Option<StatusCode> {
+        let state = self.shared.lock();
+        let refused = &state.instances.get(&self.instance)?.refused_metadata;
+        StatusCode::from_u16(*refused.get(path.strip_prefix("/latest/")?)?).ok()
     }
 
     fn look_up(&self, path: &str) -> Option<String> {
