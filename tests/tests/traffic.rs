@@ -6,17 +6,29 @@ use std::time::{Duration, Instant};
 
 use bootstrap::local::TargetState;
 use tests::load::{Ask, Load};
-use tests::{Bed, PORT, ended};
+use tests::{Bed, BedOptions, PORT, ended, group};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_terminated_agent_leaves_without_one_failed_request() {
-    let mut bed = Bed::start().await;
+    let options = BedOptions { groups: vec![group("cluster1"), group("cluster2")], ..BedOptions::default() };
+    let mut bed = Bed::with(options).await;
     let (leaving, mut agent) = bed.boot().await;
     let (staying, _other) = bed.boot().await;
+    let elsewhere = bed.spec().tag(instance_tags::CLUSTER, "cluster2");
+    let elsewhere = bed.machine(elsewhere.tag(instance_tags::TARGET_GROUP, "cluster2")).await;
+    let _third = elsewhere.start();
     for machine in [&leaving, &staying] {
         bed.until_target("cluster1", machine, TargetState::Healthy).await;
     }
-    let asks = [Ask::Get("/"), Ask::Get("/cluster1"), Ask::Get("/seed"), Ask::Post("/seed"), Ask::Post("/")];
+    bed.until_target("cluster2", &elsewhere, TargetState::Healthy).await;
+    let asks = [
+        Ask::Get("/"),
+        Ask::Get("/cluster1"),
+        Ask::Get("/cluster2"),
+        Ask::Get("/seed"),
+        Ask::Post("/seed"),
+        Ask::Post("/"),
+    ];
     let load = Load::start(&bed.balancer.url(), &asks);
     load.until_answered(500).await;
     agent.terminate();
