@@ -462,6 +462,10 @@ async fn make_demo_launches_what_it_is_told() {
     command
         .current_dir(root)
         .env("CARGO_TARGET_DIR", target_dir)
+        // Of the `make test` that may run this.
+        .env_remove("MAKEFLAGS")
+        .env_remove("MAKELEVEL")
+        .env_remove("MFLAGS")
         // The programs are built, with the tests' features: `make build` would build them anew.
         .args(["--old-file=build", "demo", "FLEET=seed"])
         .arg(format!("PORT={port}"))
