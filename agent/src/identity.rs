@@ -224,7 +224,8 @@ impl Identifier {
 
     /// Publishes what is known after the first try (three seconds at most), then each change.
     pub(crate) async fn run(mut self, publish: watch::Sender<Option<Instance>>) {
-        if tokio::time::timeout(FIRST_TRY, self.refresh()).await.is_err() {
+        // A late answer of EC2 about tags is not IMDS's fault.
+        if tokio::time::timeout(FIRST_TRY, self.refresh()).await.is_err() && !self.identified() {
             self.say_no_imds(&ImdsError::late(FIRST_TRY).to_string());
         }
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
@@ -332,8 +333,11 @@ impl Identifier {
             let config = aws::config(&self.http_client, self.known.identity.region.clone()).await;
             self.ec2 = config.map(|config| aws_sdk_ec2::Client::new(&config));
         }
-        let Some(client) = &self.ec2 else { return };
-        match describe_tags(client, &id).await {
+        let answer = match &self.ec2 {
+            Some(client) => describe_tags(client, &id).await,
+            None => Err(CallError::no_region("ec2:DescribeTags")),
+        };
+        match answer {
             Ok(tags) => {
                 self.known.tags = tags;
                 self.said.no_ec2_tags = false;

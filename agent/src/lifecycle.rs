@@ -76,7 +76,7 @@ impl Membership {
                 Present(TargetHealth::bare(crate::target_group::TargetState::Initial))
             }
             (Unknown | Present(_), Event::Deregistered) => Left,
-            (Absent | Present(_), Event::AnswerLost) => Unknown,
+            (Unknown | Absent | Present(_), Event::AnswerLost) => Unknown,
             (Left, Event::Rejoin) => Unknown,
             (state, event) => {
                 return Err(IllegalTransition { state: state.clone(), event });
@@ -256,7 +256,7 @@ mod tests {
             (Event::Observed(not_registered()), [None, Some(Absent), Some(Absent), Some(Absent), None]),
             (Event::Registered, [None, None, Some(initial), None, None]),
             (Event::Deregistered, [None, Some(Left), None, Some(Left), None]),
-            (Event::AnswerLost, [None, None, Some(Unknown), Some(Unknown), None]),
+            (Event::AnswerLost, [None, Some(Unknown), Some(Unknown), Some(Unknown), None]),
             (Event::Rejoin, [None, None, None, None, Some(Unknown)]),
         ];
         for (event, expected) in table {

@@ -17,6 +17,11 @@ pub(crate) fn ready() {
     send(&[NotifyState::Ready]);
 }
 
+/// Asks systemd for this much more time to stop.
+pub(crate) fn extend_stop(more: Duration) {
+    send(&[NotifyState::ExtendTimeoutUsec(u32::try_from(more.as_micros()).unwrap_or(u32::MAX))]);
+}
+
 /// Keeps `STATUS=` current, and extends the stop timeout while a stop drains.
 pub(crate) async fn follow(mut registration: watch::Receiver<Registration>, listen: String) {
     let mut stopping = false;
@@ -31,8 +36,7 @@ pub(crate) async fn follow(mut registration: watch::Receiver<Registration>, list
         };
         send(&[NotifyState::Status(&line)]);
         let changed = if stopping {
-            let ahead = u32::try_from(EXTENSION.as_micros()).unwrap_or(u32::MAX);
-            send(&[NotifyState::ExtendTimeoutUsec(ahead)]);
+            extend_stop(EXTENSION);
             tokio::time::timeout(EXTENSION / 3, registration.changed()).await.unwrap_or(Ok(()))
         } else {
             registration.changed().await

@@ -107,6 +107,7 @@ pub(crate) fn run(args: SettingArgs) -> Result<(), ServeError> {
         let control = Control { settings, listening, admin_socket, seed, answers, traffic };
         control.run(signals).await;
         tracing::info!("stopping: finishing what has begun, then closing the port");
+        notify::extend_stop(2 * LAST_REQUESTS);
         let cut_off = server.shutdown(Instant::now() + LAST_REQUESTS).await;
         if cut_off > 0 {
             tracing::warn!(requests = cut_off, "requests cut off: they did not end in time");

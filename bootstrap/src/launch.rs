@@ -73,7 +73,9 @@ pub async fn launch(mut options: LaunchOptions) -> Result<Outcome> {
         }
         ComeUp::Died => bail_after(&mut fleet, "an agent ended before it was healthy"),
     };
-    let limit = options.fleet.deregistration_delay + Duration::from_secs(30);
+    // As long as an agent may take by itself, and then some.
+    let silence = options.local.drain_quiet + Duration::from_secs(10);
+    let limit = options.fleet.deregistration_delay.max(silence) + Duration::from_secs(60);
     let all_left = take_down(&mut fleet, &mut signals, limit).await;
     drop(fleet);
     folder.remove()?;

@@ -684,3 +684,52 @@ async fn stopped_while_drained_it_still_finishes_what_is_in_flight() {
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("123"), "{answer}");
     assert!(ended(&mut agent, &machine).await.success());
 }
+
+#[tokio::test]
+async fn in_an_outage_of_the_api_a_drain_goes_on_until_its_timeout() {
+    let mut bed = Bed::start().await;
+    let mut machine = bed.machine(bed.spec()).await;
+    machine.arguments(&["--drain-timeout", "1h"]);
+    let mut agent = machine.start();
+    bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+    bed.cloud.set_endpoint_outage(Outage::Refuse);
+    agent.terminate();
+    machine.until_phase("draining").await;
+    // Longer than it looks for a registration that it never saw: this one it saw.
+    let draining = std::time::Instant::now();
+    let still = async || (draining.elapsed() > Duration::from_secs(13)).then_some(());
+    assert!(eventually(still).await.is_some());
+    assert_eq!(agent.ended(), None, "it left while it was registered:\n{}", machine.log());
+    bed.cloud.set_endpoint_outage(Outage::Up);
+    assert!(ended(&mut agent, &machine).await.success());
+    assert_eq!(bed.cloud.health_of("cluster1", machine.instance.id(), PORT).state, TargetState::Draining);
+    assert!(!machine.log().contains("illegal transition"), "{}", machine.log());
+}
+
+#[tokio::test]
+async fn a_look_that_fails_when_the_checks_stop_is_repeated() {
+    let soon_gone = TargetGroupSpec { deregistration_delay: Duration::from_secs(1), ..group("cluster1") };
+    let mut bed = Bed::with(BedOptions { groups: vec![soon_gone], ..BedOptions::default() }).await;
+    let (machine, _agent) = bed.boot().await;
+    machine.until_status("healthy", |status| status["target_groups"][0]["state"] == "healthy").await;
+    bed.cloud.set_fault("DescribeTargetHealth", Some(Fault::Deny));
+    assert!(bed.cloud.deregister("cluster1", machine.instance.id(), PORT));
+    machine.until_logged("allow elasticloadbalancing:DescribeTargetHealth").await;
+    bed.cloud.set_fault("DescribeTargetHealth", None);
+    bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+}
+
+#[tokio::test]
+async fn a_stop_tries_at_once_what_a_drain_before_could_not() {
+    let mut bed = Bed::start().await;
+    let mut machine = bed.machine(bed.spec()).await;
+    machine.arguments(&["--drain-timeout", "4s"]);
+    let mut agent = machine.start();
+    bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+    bed.cloud.set_fault("DeregisterTargets", Some(Fault::Deny));
+    assert!(machine.command(&["drain", "--wait"]).await.status.success());
+    bed.cloud.set_fault("DeregisterTargets", None);
+    agent.terminate();
+    assert!(ended(&mut agent, &machine).await.success());
+    assert_eq!(bed.cloud.health_of("cluster1", machine.instance.id(), PORT).state, TargetState::Draining);
+}

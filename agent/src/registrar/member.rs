@@ -10,7 +10,7 @@ use super::api::Api;
 use super::failures::{Failures, Problem};
 use super::probes::{ProbeNews, ProbeWatch};
 use crate::aws::{CallError, CallErrorKind};
-use crate::backoff::{Backoff, spread};
+use crate::backoff::{Backoff, jitter, spread};
 use crate::identity::Instance;
 use crate::lifecycle::{Event, Membership};
 use crate::serving::Traffic;
@@ -23,6 +23,11 @@ const LOOKUP_PATIENCE: Duration = Duration::from_secs(10);
 /// Waits after a failed call: quick at first, and slow enough in the end that a thousand agents
 /// that are all throttled stay under the account's rate.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+/// The longest wait between two tries to leave, for as long as a drain usually may take.
+const RETRY_DRAINING: Duration = Duration::from_secs(15);
+const DRAIN: Duration = Duration::from_secs(300);
+/// How often a condition on the instance itself is looked at.
+const RECHECK: Duration = Duration::from_secs(2);
 /// How often the health of a target that is not healthy is asked.
 const POLL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 
@@ -33,6 +38,13 @@ pub(crate) enum Wish {
     In,
     /// Deregister, and stay out.
     Out,
+}
+
+/// A wish, and which one it is: the same wish said again is a new reason to hurry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Wished {
+    wish: Wish,
+    generation: u64,
 }
 
 /// What a member publishes about itself.
@@ -52,6 +64,8 @@ pub(crate) struct MemberStatus {
     pub(crate) deregistration_delay: Option<Duration>,
     /// When it was last seen to have left the group.
     pub(crate) deregistered: Option<Instant>,
+    /// Which wish `gone` and `tried` are about.
+    generation: u64,
     /// Wished out, and nothing is left to deregister.
     pub(crate) gone: bool,
     /// Since the wish last changed, a call to fulfil it has come back.
@@ -65,7 +79,7 @@ pub(crate) struct MemberHandle {
     pub(crate) group: TargetGroupRef,
     /// What the member says of itself.
     pub(crate) status: watch::Receiver<MemberStatus>,
-    wish: watch::Sender<Wish>,
+    wished: watch::Sender<Wished>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -79,7 +93,7 @@ impl MemberHandle {
         changed: Arc<Notify>,
     ) -> Self {
         let leaving_since = (wish == Wish::Out).then(Instant::now);
-        let (wish, wishes) = watch::channel(wish);
+        let (wished, wishes) = watch::channel(Wished { wish, generation: 0 });
         let (publish, status) = watch::channel(MemberStatus {
             arn: None,
             target: None,
@@ -88,6 +102,7 @@ impl MemberHandle {
             problem: None,
             deregistration_delay: None,
             deregistered: None,
+            generation: 0,
             gone: false,
             tried: false,
         });
@@ -108,12 +123,49 @@ impl MemberHandle {
             ever_present: false,
             failures: Failures::default(),
         };
-        Self { group, status, wish, task: tokio::spawn(member.run()) }
+        Self { group, status, wished, task: tokio::spawn(member.run()) }
     }
 
     /// Says whether the instance is wanted in the group.
     pub(crate) fn wish(&self, wish: Wish) {
-        self.wish.send_if_modified(|current| std::mem::replace(current, wish) != wish);
+        self.wished.send_if_modified(|wished| {
+            let changed = wished.wish != wish;
+            if changed {
+                *wished = Wished { wish, generation: wished.generation + 1 };
+            }
+            changed
+        });
+    }
+
+    /// Wishes the instance out, now: one that is waiting to try again does so at once.
+    pub(crate) fn urge_out(&self) {
+        self.wished.send_modify(|wished| {
+            *wished = Wished { wish: Wish::Out, generation: wished.generation + 1 };
+        });
+    }
+
+    /// Wished out by the latest wish, and nothing is left to deregister.
+    pub(crate) fn is_gone(&self) -> bool {
+        let status = self.status.borrow();
+        status.gone && status.generation == self.wished.borrow().generation
+    }
+
+    /// Since the latest wish a call to fulfil it has come back.
+    pub(crate) fn has_tried(&self) -> bool {
+        let status = self.status.borrow();
+        status.tried && status.generation == self.wished.borrow().generation
+    }
+
+    /// Whether it is the member for `group`, also where that is named in another way than before.
+    /// One whose group was not found, or is another by now, is not: a new look may find it.
+    pub(crate) fn is_for(&self, group: &TargetGroupRef) -> bool {
+        let status = self.status.borrow();
+        self.group == *group
+            || self.group.is_same_group(group)
+                && match group {
+                    TargetGroupRef::Arn(arn) => status.arn.as_ref() == Some(arn),
+                    TargetGroupRef::Name(_) => status.membership != Membership::Unresolved,
+                }
     }
 }
 
@@ -139,7 +191,7 @@ struct Member {
     group: TargetGroupRef,
     api: Arc<Api>,
     traffic: Arc<Traffic>,
-    wishes: watch::Receiver<Wish>,
+    wishes: watch::Receiver<Wished>,
     instance: watch::Receiver<Option<Instance>>,
     publish: watch::Sender<MemberStatus>,
     changed: Arc<Notify>,
@@ -156,9 +208,9 @@ struct Member {
 
 impl Member {
     async fn run(mut self) {
-        let mut wish = *self.wishes.borrow_and_update();
+        let mut wished = *self.wishes.borrow_and_update();
         loop {
-            let next = match wish {
+            let next = match wished.wish {
                 Wish::In => self.tick_in().await,
                 Wish::Out => self.tick_out().await,
             };
@@ -177,20 +229,21 @@ impl Member {
                     }
                 }
             }
-            let wished = *self.wishes.borrow_and_update();
-            if wished != wish {
-                wish = wished;
-                self.wish_changed(wish);
+            let latest = *self.wishes.borrow_and_update();
+            if latest != wished {
+                wished = latest;
+                self.wish_changed(wished);
             }
         }
     }
 
-    fn wish_changed(&mut self, wish: Wish) {
+    fn wish_changed(&mut self, Wished { wish, generation }: Wished) {
         self.retry.reset();
         self.poll.reset();
         self.poll_at = Instant::now();
         self.leaving_since = (wish == Wish::Out).then(Instant::now);
         self.publish.send_modify(|status| {
+            status.generation = generation;
             status.gone = false;
             status.tried = false;
         });
@@ -210,19 +263,31 @@ impl Member {
     }
 
     async fn tick_out(&mut self) -> Next {
-        let membership = self.membership();
-        let patience_over = self.leaving_since.is_none_or(|since| since.elapsed() >= LOOKUP_PATIENCE);
-        match membership {
-            Membership::Absent | Membership::Left => self.gone(),
-            Membership::Present(_) => self.tick_leaving().await,
-            Membership::Unresolved if self.group_is_missing() || patience_over => self.gone(),
-            Membership::Unknown if patience_over && !self.ever_present => self.gone(),
+        match self.membership() {
+            Membership::Absent | Membership::Left => {
+                self.gone();
+                return Next::WhenWished;
+            }
+            Membership::Unresolved if self.group_is_missing() => {
+                self.gone();
+                return Next::WhenWished;
+            }
+            Membership::Unresolved | Membership::Unknown if !self.ever_present => {
+                // Nobody waits for ever for an answer that may not matter; it is still looked for.
+                if self.leaving_since.is_none_or(|since| since.elapsed() >= LOOKUP_PATIENCE) {
+                    self.gone();
+                }
+            }
+            _ => self.publish.send_modify(|status| status.gone = false),
+        }
+        match self.membership() {
             Membership::Unresolved => self.tick_unresolved().await,
             // A look that fails does not excuse staying: leaving what one is not in does no harm.
-            Membership::Unknown => match self.observe().await {
+            Membership::Unknown => match self.look().await {
                 Ok(()) => Next::Now,
                 Err(_) => self.tick_leaving().await,
             },
+            _ => self.tick_leaving().await,
         }
     }
 
@@ -268,14 +333,14 @@ impl Member {
     /// Registers, once the agent's own health path answers.
     async fn tick_absent(&mut self) -> Next {
         if !self.api.notices_are_known() {
-            return self.failed_with(Problem {
+            return self.waits_for(Problem {
                 what: "not yet known whether a notice keeps the instance out".to_owned(),
                 cure: "it registers as soon as the metadata service tells its notices".to_owned(),
             });
         }
         if let Err(what) = self.api.probe_own_health().await {
             let cure = "the agent registers as soon as its own health path answers 200".to_owned();
-            return self.failed_with(Problem { what, cure });
+            return self.waits_for(Problem { what, cure });
         }
         let Some(Resolved { group, target }) = &self.resolved else {
             self.advance(Event::Lost);
@@ -305,7 +370,11 @@ impl Member {
         if news == Some(ProbeNews::Overdue) {
             tracing::info!(target_group = %self.group, "no health checks for three intervals; asking");
         }
-        if Instant::now() >= self.poll_at || news.is_some() {
+        if news.is_some() {
+            // Due until a look succeeds.
+            self.poll_at = Instant::now();
+        }
+        if Instant::now() >= self.poll_at {
             self.learn_deregistration_delay().await;
             if let Err(next) = self.observe().await {
                 return next;
@@ -356,32 +425,32 @@ impl Member {
         }
     }
 
-    /// Nothing is left to deregister.
-    fn gone(&mut self) -> Next {
+    /// Nothing is left to deregister, as far as can be told.
+    fn gone(&mut self) {
         self.publish.send_modify(|status| {
             status.gone = true;
             status.tried = true;
         });
         self.changed.notify_one();
-        Next::WhenWished
     }
 
+    /// Asks for the target's health, and takes it in.
     async fn observe(&mut self) -> Result<(), Next> {
+        match self.look().await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.failed(&error).await),
+        }
+    }
+
+    async fn look(&mut self) -> Result<(), CallError> {
         let Some(Resolved { group, target }) = &self.resolved else {
             self.advance(Event::Lost);
             return Ok(());
         };
-        let answer = match self.api.elbv2("elasticloadbalancing:DescribeTargetHealth").await {
-            Ok(elbv2) => elbv2.health(&group.arn, target).await,
-            Err(error) => Err(error),
-        };
-        match answer {
-            Ok(health) => {
-                self.advance(Event::Observed(health));
-                Ok(())
-            }
-            Err(error) => Err(self.failed(&error).await),
-        }
+        let elbv2 = self.api.elbv2("elasticloadbalancing:DescribeTargetHealth").await?;
+        let health = elbv2.health(&group.arn, target).await?;
+        self.advance(Event::Observed(health));
+        Ok(())
     }
 
     fn membership(&self) -> Membership {
@@ -399,8 +468,8 @@ impl Member {
             Ok(after) => after,
             Err(error) => {
                 // A bug. Looking again is right whatever the state is.
-                tracing::error!(target_group = %self.group, %error, "starting over");
-                Membership::Unresolved
+                tracing::error!(target_group = %self.group, %error, "looking again");
+                if self.resolved.is_some() { Membership::Unknown } else { Membership::Unresolved }
             }
         };
         if self.resolved.is_some() && after == Membership::Unresolved {
@@ -478,7 +547,22 @@ impl Member {
     }
 
     fn failed_with(&mut self, problem: Problem) -> Next {
-        let pause = self.retry.next_delay();
+        let mut pause = self.retry.next_delay();
+        // A drain must use its time; what fails for longer than one slows down like everything else.
+        if self.leaving_since.is_some_and(|since| since.elapsed() < DRAIN) {
+            pause = pause.min(jitter(RETRY_DRAINING));
+        }
+        self.say(problem);
+        Next::After(pause)
+    }
+
+    /// For something on this instance: looking at it costs nobody anything.
+    fn waits_for(&mut self, problem: Problem) -> Next {
+        self.say(problem);
+        Next::After(jitter(RECHECK))
+    }
+
+    fn say(&mut self, problem: Problem) {
         if self.failures.is_news(&problem) {
             tracing::warn!(
                 target_group = %self.group,
@@ -492,7 +576,6 @@ impl Member {
             status.tried = true;
         });
         self.changed.notify_one();
-        Next::After(pause)
     }
 
     fn recovered(&mut self) {

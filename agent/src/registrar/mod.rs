@@ -202,7 +202,7 @@ impl Registrar {
     /// Starts and ends members so that there is one for each group of the role.
     fn follow_role(&mut self) {
         let named = &self.role.target_groups;
-        let is_named = |member: &MemberHandle| named.iter().any(|group| group.is_same_group(&member.group));
+        let is_named = |member: &MemberHandle| named.iter().any(|group| member.is_for(group));
         let (staying, leaving) = std::mem::take(&mut self.members).into_iter().partition(is_named);
         self.members = staying;
         for member in leaving {
@@ -211,11 +211,11 @@ impl Registrar {
         }
         let wish = self.wish();
         for group in &self.role.target_groups {
-            if self.members.iter().any(|member| member.group.is_same_group(group)) {
+            if self.members.iter().any(|member| member.is_for(group)) {
                 continue;
             }
             // One that was about to leave still knows where it stands.
-            let returning = self.parting.iter().position(|member| member.group.is_same_group(group));
+            let returning = self.parting.iter().position(|member| member.is_for(group));
             let member = match returning {
                 Some(index) => self.parting.swap_remove(index),
                 None => MemberHandle::start(
@@ -263,7 +263,8 @@ impl Registrar {
         self.parting.retain(|member| {
             let status = member.status.borrow();
             *last_left = (*last_left).max(status.deregistered);
-            !status.gone
+            drop(status);
+            !member.is_gone()
         });
         Tick::Wait(None)
     }
@@ -272,10 +273,11 @@ impl Registrar {
         let wanted = self.reasons.to_stay_out(self.settings.on_rebalance);
         let now = Instant::now();
         let traffic = self.inputs.traffic.snapshot();
-        let everyone = || self.members.iter().chain(&self.parting).map(|member| member.status.borrow());
-        let gone = everyone().all(|status| status.gone);
-        let tried = everyone().all(|status| status.tried);
-        let left = everyone().filter_map(|status| status.deregistered).max().max(self.last_left);
+        let everyone = || self.members.iter().chain(&self.parting);
+        let gone = everyone().all(MemberHandle::is_gone);
+        let tried = everyone().all(MemberHandle::has_tried);
+        let left = everyone().filter_map(|member| member.status.borrow().deregistered).max();
+        let left = left.max(self.last_left);
         let State::Draining { reason, quiet, begun, deadline } = &mut self.state else {
             return Tick::Again;
         };
@@ -339,7 +341,8 @@ impl Registrar {
 
     fn drain_with(&mut self, reason: String, quiet: Quiet) {
         let timeout = self.settings.drain_timeout.unwrap_or_else(|| {
-            let delays = self.members.iter().filter_map(|member| member.status.borrow().deregistration_delay);
+            let everyone = self.members.iter().chain(&self.parting);
+            let delays = everyone.filter_map(|member| member.status.borrow().deregistration_delay);
             // A short delay says how long requests take, not that none come: silence is waited for.
             delays
                 .max()
@@ -349,6 +352,9 @@ impl Registrar {
         tracing::info!(reason, timeout_seconds = timeout.as_secs(), "draining");
         let begun = Instant::now();
         self.enter(State::Draining { reason, quiet, begun, deadline: begun + timeout });
+        for member in self.members.iter().chain(&self.parting) {
+            member.urge_out();
+        }
     }
 
     fn enter(&mut self, state: State) {

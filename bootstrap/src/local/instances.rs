@@ -17,7 +17,7 @@ pub struct AgentCommand {
     pub binary: PathBuf,
     /// Where it serves.
     pub listen: SocketAddr,
-    /// Its folder: `state`, `run` and `agent.log` are in it. Made if it does not exist.
+    /// Its folder: `state`, `run`, `agent.toml` and `agent.log` are in it. Made if it does not exist.
     pub folder: PathBuf,
     /// What it is told beside the folders and the address.
     pub environment: Vec<(String, String)>,
@@ -53,6 +53,9 @@ impl AgentCommand {
     pub fn spawn(&self) -> io::Result<AgentProcess> {
         std::fs::create_dir_all(self.state_dir())?;
         std::fs::create_dir_all(self.runtime_dir())?;
+        // An empty one: the settings of an agent that is installed on this machine are not meant.
+        let settings = self.folder.join("agent.toml");
+        File::options().create(true).append(true).open(&settings)?;
         let log = File::options().create(true).append(true).open(self.log())?;
         let mut command = Command::new(&self.binary);
         command
@@ -75,6 +78,7 @@ impl AgentCommand {
                 command.env_remove(&name);
             }
         }
+        command.env("INSTANCE_AGENT_CONFIG", settings);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         die_with_parent(&mut command);
         let child = command.spawn()?;
