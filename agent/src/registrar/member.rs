@@ -201,7 +201,7 @@ struct Member {
     probes: ProbeWatch,
     poll_at: Instant,
     leaving_since: Option<Instant>,
-    /// This process saw itself in the group, so that it may still be there.
+    /// This process was in the group or asked to be, so that it may still be there.
     ever_present: bool,
     failures: Failures,
 }
