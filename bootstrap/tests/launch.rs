@@ -132,6 +132,7 @@ fn agents_are_told_this_fleet_and_nothing_else() {
             "AWS_ENDPOINT_URL_EC2",
             "AWS_ENDPOINT_URL_ELASTIC_LOAD_BALANCING_V2",
             "AWS_SHARED_CREDENTIALS_FILE",
+            "INSTANCE_AGENT_CONFIG",
             "INSTANCE_AGENT_DRAIN_QUIET",
         ]
     );
