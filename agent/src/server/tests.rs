@@ -690,3 +690,61 @@ fn accepting_recovers_from_running_out_of_descriptors() {
     drop(fillers.pop());
     client.answer().is(200, "Healthy!");
 }
+
+/// Brings the server to rest, takes it apart and starts another one from what is left.
+fn replace(server: TestServer) -> TestServer {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let handed = runtime.block_on(async {
+        server.server.quiesce(Instant::now() + HANG).await.unwrap();
+        server.server.hand_over().await
+    });
+    assert_eq!(handed.lost, 0);
+    let (traffic, seed) = (Arc::clone(&server.traffic), server.seed.clone());
+    let answers = server.publish.subscribe();
+    // As after an exec that failed: with the very same counters.
+    let again = start(handed.listener, handed.connections, 2, LIMITS, answers, traffic, seed).unwrap();
+    TestServer { server: again, ..server }
+}
+
+#[test]
+fn what_is_handed_over_goes_on_where_it_was() {
+    let mut server = serve(answers());
+    let mut new = server.connect();
+    let mut used = server.connect();
+    used.ask("GET / HTTP/1.1\r\nHost: x\r\n\r\n").is(200, "Healthy!");
+    let mut half = server.connect();
+    half.send("GET /seed HTT");
+    server.is_quiet_with(3);
+    for _ in 0..3 {
+        server = replace(server);
+        server.is_quiet_with(3);
+        used.ask("GET / HTTP/1.1\r\nHost: x\r\n\r\n").is(200, "Healthy!");
+    }
+    half.send("P/1.1\r\nHost: x\r\n\r\n");
+    half.answer().is(200, "0");
+    new.ask("GET / HTTP/1.1\r\nHost: x\r\n\r\n").is(200, "Healthy!");
+    assert_eq!(server.stop(HANG), 0);
+}
+
+#[test]
+fn who_connects_while_nobody_accepts_is_served_afterwards() {
+    let server = serve(answers());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(server.server.quiesce(Instant::now() + HANG)).unwrap();
+    let mut waiting: Vec<_> = (0..20).map(|_| server.connect()).collect();
+    for client in &mut waiting {
+        client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    }
+    server.server.thaw();
+    for client in &mut waiting {
+        client.answer().is(200, "Healthy!");
+    }
+    runtime.block_on(server.server.quiesce(Instant::now() + HANG)).unwrap();
+    for client in &mut waiting {
+        client.send("GET /seed HTTP/1.1\r\nHost: x\r\n\r\n");
+    }
+    let _server = replace(server);
+    for client in &mut waiting {
+        client.answer().is(200, "0");
+    }
+}
