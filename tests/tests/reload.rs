@@ -1,5 +1,7 @@
 //! A reload replaces the running program by the installed one and loses nothing.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};

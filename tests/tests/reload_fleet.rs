@@ -1,5 +1,7 @@
 //! A reload leaves the registrations as they are, and follows what has changed since.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use std::time::{Duration, SystemTime};
 
 use bootstrap::local::{Outage, SpotAction, TargetState};

@@ -13,6 +13,7 @@ const HANG: Duration = Duration::from_secs(20);
 
 const LIMITS: Limits = Limits {
     max_body: 64 * 1024,
+    max_buffered: 64 * 1024 * 1024,
     max_connections: 100,
     header_timeout: HANG,
     body_timeout: HANG,
@@ -747,4 +748,50 @@ fn who_connects_while_nobody_accepts_is_served_afterwards() {
     for client in &mut waiting {
         client.answer().is(200, "0");
     }
+}
+
+#[test]
+fn large_requests_that_do_not_end_are_refused_when_they_take_too_much_together() {
+    let server = serve_with(Limits { max_buffered: 100 * 1024, ..LIMITS }, 2, answers());
+    let large = "x".repeat(40 * 1024);
+    let body = format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n{large}");
+    let head = format!("GET / HTTP/1.1\r\nHost: x\r\nX-Large: {large}");
+    let mut held: Vec<_> = [&body, &head, &body, &head, &body, &head]
+        .into_iter()
+        .map(|request| {
+            let mut client = server.connect();
+            client.send(request);
+            client
+        })
+        .collect();
+    // Two or three fit; the others are told, and nobody else is concerned.
+    let refused = |held: &mut Vec<Client>| {
+        held.iter_mut()
+            .filter(|client| {
+                client.socket.set_nonblocking(true).unwrap();
+                let spoken_to = client.socket.peek(&mut [0]).is_ok_and(|len| len > 0);
+                client.socket.set_nonblocking(false).unwrap();
+                spoken_to
+            })
+            .count()
+    };
+    until(|| refused(&mut held) >= 3);
+    server.get("/").is(200, "Healthy!");
+    server.post("/", "{\"num\": 5}").is(200, "5");
+    let mut kept = 0;
+    for mut client in held {
+        client.socket.set_nonblocking(true).unwrap();
+        if client.socket.peek(&mut [0]).is_ok_and(|len| len > 0) {
+            client.socket.set_nonblocking(false).unwrap();
+            client.answer().refuses(503, "too many large requests");
+        } else {
+            kept += 1;
+        }
+    }
+    assert!((1..=3).contains(&kept), "{kept}");
+    // What they held is free again.
+    let mut again = server.connect();
+    until(|| server.traffic.snapshot().in_flight == 0);
+    again.send(format!("GET / HTTP/1.1\r\nHost: x\r\nX-Large: {}\r\n\r\n", "x".repeat(60 * 1024)));
+    again.answer().is(200, "Healthy!");
 }
