@@ -30,13 +30,13 @@ const ENVIRONMENT: &str = "INSTANCE_AGENT_";
 
 /// One setting, whatever it is set by.
 #[derive(Debug)]
-pub(crate) struct Setting {
+pub struct Setting {
     /// The key in the file; `--key` on the command line; `INSTANCE_AGENT_KEY` in the environment.
-    pub(crate) key: &'static str,
+    pub key: &'static str,
     /// What its value is called in help texts.
-    pub(crate) value: &'static str,
+    pub value: &'static str,
     /// What it means, with its default.
-    pub(crate) help: &'static str,
+    pub help: &'static str,
 }
 
 const fn setting(key: &'static str, value: &'static str, help: &'static str) -> Setting {
@@ -44,7 +44,7 @@ const fn setting(key: &'static str, value: &'static str, help: &'static str) -> 
 }
 
 /// Every setting there is.
-pub(crate) const SETTINGS: &[Setting] = &[
+pub const SETTINGS: &[Setting] = &[
     setting("listen", "ADDRESS:PORT", "Where to serve HTTP [default: 0.0.0.0:80]"),
     setting(
         "root",

@@ -1,5 +1,5 @@
 //! The parts of `instance-agent`. A library only so that the manual pages and completions can be
-//! made from the real command line ([`command`]); nothing else is meant to use it.
+//! made from the real command line ([`command`]) and its settings ([`SETTINGS`]); nothing else is meant to use it.
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -7,6 +7,7 @@ use std::io::Write as _;
 use clap::CommandFactory as _;
 use cli::Command;
 use commands::CommandError;
+pub use config::{SETTINGS, Setting};
 use serve::ServeError;
 
 mod admin;
