@@ -19,7 +19,7 @@ use hyper::header::{
 use hyper::{Request, Response, StatusCode, Version};
 
 use super::routes::{Action, Clusters, Endpoint, Refusal, route};
-use super::track::{InFlight, Sender, Track};
+use super::track::{InFlight, Late, Sender, Track};
 use crate::seed::{Seed, SetError};
 use crate::serving::{Answers, Root, ThreadTraffic};
 
@@ -143,9 +143,12 @@ async fn store(draft: Draft, body: Incoming) -> Response<Answer> {
     let body = match read_body(&draft.guard, body).await {
         Ok(body) => body,
         Err(BodyError::TooLarge) => return draft.refuse_too_large(),
-        Err(BodyError::Late) => {
+        Err(BodyError::Late(late)) => {
             let limit = draft.guard.track().worker.limits.body_timeout;
-            let text = format!("the request's body took longer than {limit:?}: send it faster");
+            let text = match late {
+                Late::Timeout => format!("the request's body took longer than {limit:?}: send it faster"),
+                Late::Reload => "the server is being replaced and the request's body has not all come: send the request again".to_owned(),
+            };
             return draft.refuse_and_close(StatusCode::REQUEST_TIMEOUT, text.into());
         }
         Err(BodyError::Broken) => return draft.refuse_and_close(StatusCode::BAD_REQUEST, BROKEN_BODY),
@@ -173,7 +176,7 @@ enum BodyError {
     /// More bytes than are allowed.
     TooLarge,
     /// It took too long.
-    Late,
+    Late(Late),
     /// It ended early, or its chunks are malformed.
     Broken,
 }
@@ -186,8 +189,9 @@ async fn read_body(guard: &InFlight, mut body: Incoming) -> Result<Bytes, BodyEr
     loop {
         let frame = poll_fn(|cx| match Pin::new(&mut body).poll_frame(cx) {
             // The connection's timer sets this and then has hyper ask again.
-            Poll::Pending if track.body_late.get() => Poll::Ready(Err(BodyError::Late)),
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => {
+                track.body_late.get().map_or(Poll::Pending, |late| Poll::Ready(Err(BodyError::Late(late))))
+            }
             Poll::Ready(frame) => Poll::Ready(frame.transpose().map_err(|_| BodyError::Broken)),
         });
         let Some(frame) = frame.await.inspect_err(|_| track.leaves_body_unread())? else { break };
@@ -280,7 +284,7 @@ impl Draft {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         // Every answer, errors too, may be another one the next moment.
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if self.guard.track().worker.stopping.get() {
+        if self.guard.track().worker.order.get().is_stopping() {
             headers.insert(CONNECTION, CLOSE);
         }
         let mut response = Response::new(Answer { text, _guard: self.guard });

@@ -40,8 +40,9 @@ fn serve_with(limits: Limits, threads: usize, answers: Answers) -> TestServer {
     let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
     let addr = listener.local_addr().unwrap();
     let (publish, answers) = watch::channel(Arc::new(answers));
-    let traffic = Arc::new(Traffic::new(threads));
-    let server = start(listener, threads, limits, answers, Arc::clone(&traffic), seed.clone()).unwrap();
+    let traffic = Arc::new(Traffic::new(threads, TrafficSnapshot::default()));
+    let server =
+        start(listener, Vec::new(), threads, limits, answers, Arc::clone(&traffic), seed.clone()).unwrap();
     TestServer { addr, server, publish, traffic, seed, _state: state }
 }
 
@@ -75,8 +76,8 @@ impl TestServer {
     fn publish(&self, answers: Answers) {
         self.publish.send_replace(Arc::new(answers));
         // Each thread takes them over when it next runs; a connection to each makes sure of it.
-        let beats = self.server.beats()();
-        until(|| self.server.beats()().iter().zip(&beats).all(|(now, before)| now > before));
+        let beats = self.traffic.beats();
+        until(|| self.traffic.beats().iter().zip(&beats).all(|(now, before)| now > before));
     }
 
     /// Waits until so many connections are open and nothing is being answered. A client may read
@@ -584,7 +585,7 @@ fn a_read_on_any_thread_shows_what_was_stored_on_another() {
 #[test]
 fn threads_show_that_they_live() {
     let server = serve(answers());
-    until(|| server.server.beats()().iter().all(|beats| *beats >= 2));
+    until(|| server.traffic.beats().iter().all(|beats| *beats >= 2));
 }
 
 #[test]
@@ -672,7 +673,7 @@ fn accepting_recovers_from_running_out_of_descriptors() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let server = serve_with(LIMITS, 1, answers());
     // All that the server opens at its start is open.
-    until(|| server.server.beats()().iter().all(|beats| *beats > 0));
+    until(|| server.traffic.beats().iter().all(|beats| *beats > 0));
     let maximum = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: Some(64), maximum }).unwrap();
     let mut fillers = Vec::new();
