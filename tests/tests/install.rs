@@ -128,13 +128,8 @@ async fn it_works_on_trixie() {
 async fn paths(machine: &Nspawn) -> BTreeSet<String> {
     let all = machine.ok("find / /run /tmp -xdev | sort -u").await;
     // What apt and the journal write whatever the package is.
-    let noise = [
-        "/var/cache/",
-        "/var/log/",
-        "/run/log/journal/",
-        "/var/lib/dpkg/status-old",
-        "/var/lib/apt/",
-    ];
+    let noise =
+        ["/var/cache/", "/var/log/", "/run/log/journal/", "/var/lib/dpkg/status-old", "/var/lib/apt/"];
     let is_noise = |path: &&str| noise.iter().any(|prefix| path.starts_with(prefix));
     all.lines().filter(|path| !is_noise(path)).map(str::to_owned).collect()
 }
