@@ -26,6 +26,7 @@ use serde_json::Value;
 pub mod launch;
 pub mod load;
 pub mod outside;
+pub mod package;
 pub mod solo;
 pub mod strace;
 pub mod wire;
