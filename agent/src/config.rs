@@ -18,8 +18,8 @@ use crate::lifecycle::OnRebalance;
 use crate::serving::{ClusterName, InvalidValue, Limits, Root};
 use crate::target_group::TargetGroupRef;
 use values::{
-    ANY, ATLEAST_1S, POSITIVE, bytes, duration_in, instance_id, log_level, number_in, on_rebalance, seconds,
-    socket_address,
+    ANY, ATLEAST_1S, POSITIVE, bytes, duration_in, instance_id, large_bytes, log_level, number_in,
+    on_rebalance, seconds, socket_address,
 };
 
 /// Where the settings file is looked for when none is named.
@@ -83,6 +83,11 @@ pub const SETTINGS: &[Setting] = &[
         "How often a healthy target asks for its health [default: 10m]",
     ),
     setting("max-body", "BYTES", "Largest request body, such as 64KiB [default: 64KiB]"),
+    setting(
+        "max-buffered",
+        "BYTES",
+        "Most memory for requests that have not all come, over all connections [default: 64MiB]",
+    ),
     setting("max-connections", "COUNT", "Connections served at a time; more wait [default: 10000]"),
     setting("header-timeout", "DURATION", "From a request's first byte to its last header [default: 10s]"),
     setting("body-timeout", "DURATION", "From a request's last header to the end of its body [default: 30s]"),
@@ -257,6 +262,7 @@ impl Layers {
             reconcile_interval: duration("reconcile-interval", ATLEAST_1S, seconds(600))?,
             limits: Limits {
                 max_body: self.parse("max-body", bytes)?.unwrap_or(64 * 1024),
+                max_buffered: self.parse("max-buffered", large_bytes)?.unwrap_or(64 * 1024 * 1024),
                 max_connections: self
                     .parse("max-connections", |text| {
                         number_in(text, 1..=1_000_000, "a number from 1 to 1000000")

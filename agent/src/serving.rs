@@ -227,6 +227,9 @@ impl TrafficSnapshot {
 pub(crate) struct Limits {
     /// Largest request body, in bytes; a larger one is answered 413.
     pub(crate) max_body: usize,
+    /// Bytes held for requests that have not all come yet, over all connections and beyond a few KiB
+    /// for each; where that is used up, a request is answered 503.
+    pub(crate) max_buffered: usize,
     /// Connections served at a time, over all threads; further ones wait in the kernel's queue.
     pub(crate) max_connections: usize,
     /// From a request's first byte to the end of its head; then 408.

@@ -35,6 +35,9 @@ const MAX_HEADERS: usize = 1_024;
 /// How long a connection that has not sent anything yet may still do so while the server stops.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
+/// What is answered to a request that there is no room for.
+pub(super) const CROWDED: &str = "too many large requests are arriving at once: try again later";
+
 /// How hyper serves, configured once for a thread.
 pub(super) struct Builders {
     /// For nearly all connections.
@@ -90,6 +93,8 @@ enum End {
     HeadLate,
     /// A head could not be read; the status that says why.
     Rejected(StatusCode),
+    /// There is no room for the rest of a head.
+    Crowded,
     /// It is to be given back, and no request is being answered on it.
     GivenBack,
 }
@@ -175,6 +180,10 @@ async fn converse(arrival: Arrival, worker: &Rc<Worker>) -> Left {
                 format!("the request's head took longer than {:?}: send it faster", limits.header_timeout);
             Farewell::refusal(socket, StatusCode::REQUEST_TIMEOUT, &text)
         }
+        End::Crowded => {
+            ThreadTraffic::count(&worker.traffic.refused);
+            Farewell::refusal(socket, StatusCode::SERVICE_UNAVAILABLE, CROWDED)
+        }
         End::Rejected(status) => {
             ThreadTraffic::count(&worker.traffic.refused);
             Farewell::refusal(socket, status, &rejection(status))
@@ -221,6 +230,9 @@ async fn drive(connection: &mut Connection, track: &Rc<Track>) -> End {
                     }
                     (None, _) => End::Done,
                 });
+            }
+            if track.crowded.take() && track.phase() == Phase::Head {
+                return Poll::Ready(End::Crowded);
             }
             match worker.order.get() {
                 Order::HandOver if track.is_between_requests() => return Poll::Ready(End::GivenBack),

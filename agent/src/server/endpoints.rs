@@ -18,6 +18,7 @@ use hyper::header::{
 };
 use hyper::{Request, Response, StatusCode, Version};
 
+use super::connection::CROWDED;
 use super::routes::{Action, Clusters, Endpoint, Refusal, route};
 use super::track::{InFlight, Late, Sender, Track};
 use crate::seed::{Seed, SetError};
@@ -32,6 +33,9 @@ const MALFORMED_PATH: Bytes =
     Bytes::from_static(b"the path's percent-encoding is malformed: write a percent sign as %25");
 const BROKEN_BODY: Bytes =
     Bytes::from_static(b"the body ended early or its chunks are malformed: send it whole");
+const REPLACED: Bytes = Bytes::from_static(
+    b"the server is being replaced and the request's body has not all come: send the request again",
+);
 const HOST_WANTED: Bytes = Bytes::from_static(b"a request of HTTP/1.1 needs one Host header: send just one");
 const ENCODING_UNKNOWN: Bytes =
     Bytes::from_static(b"no transfer encoding but chunked is understood: send the body as it is");
@@ -146,10 +150,16 @@ async fn store(draft: Draft, body: Incoming) -> Response<Answer> {
         Err(BodyError::Late(late)) => {
             let limit = draft.guard.track().worker.limits.body_timeout;
             let text = match late {
-                Late::Timeout => format!("the request's body took longer than {limit:?}: send it faster"),
-                Late::Reload => "the server is being replaced and the request's body has not all come: send the request again".to_owned(),
+                Late::Timeout => {
+                    format!("the request's body took longer than {limit:?}: send it faster").into()
+                }
+                Late::Reload => REPLACED,
             };
-            return draft.refuse_and_close(StatusCode::REQUEST_TIMEOUT, text.into());
+            return draft.refuse_and_close(StatusCode::REQUEST_TIMEOUT, text);
+        }
+        Err(BodyError::Crowded) => {
+            return draft
+                .refuse_and_close(StatusCode::SERVICE_UNAVAILABLE, Bytes::from_static(CROWDED.as_bytes()));
         }
         Err(BodyError::Broken) => return draft.refuse_and_close(StatusCode::BAD_REQUEST, BROKEN_BODY),
     };
@@ -177,6 +187,8 @@ enum BodyError {
     TooLarge,
     /// It took too long.
     Late(Late),
+    /// Too much is held for requests that have not all come.
+    Crowded,
     /// It ended early, or its chunks are malformed.
     Broken,
 }
@@ -199,6 +211,10 @@ async fn read_body(guard: &InFlight, mut body: Incoming) -> Result<Bytes, BodyEr
         if first.len().max(all.len()) + data.len() > track.worker.limits.max_body {
             track.leaves_body_unread();
             return Err(BodyError::TooLarge);
+        }
+        if !track.receive(data.len()) {
+            track.leaves_body_unread();
+            return Err(BodyError::Crowded);
         }
         if first.is_empty() {
             first = data;

@@ -54,6 +54,16 @@ impl Io {
         rustix::net::recv(self.socket.inner(), &mut [0_u8; 1], flags).is_ok_and(|(_, len)| len > 0)
     }
 
+    /// How much of a head that has begun is about to be read. Asked of the kernel, as hyper does not
+    /// tell; few heads come in more than one piece.
+    fn rest_of_head(&self, room: usize) -> usize {
+        if self.track.phase() != Phase::Head {
+            return 0;
+        }
+        let waiting = rustix::io::ioctl_fionread(self.socket.inner()).unwrap_or(0);
+        room.min(usize::try_from(waiting).unwrap_or(usize::MAX))
+    }
+
     /// Writes what is left from before.
     fn poll_unwritten(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.unwritten.is_empty() {
@@ -82,6 +92,7 @@ impl Read for Io {
         if self.track.is_held() {
             return Poll::Pending;
         }
+        let more = self.rest_of_head(buf.remaining());
         if self.prefix.has_remaining() {
             let len = self.prefix.len().min(buf.remaining());
             buf.put_slice(&self.prefix.split_to(len));
@@ -91,6 +102,7 @@ impl Read for Io {
             return if end { Poll::Ready(Ok(())) } else { Poll::Pending };
         }
         self.track.read();
+        self.track.receive(more);
         Poll::Ready(Ok(()))
     }
 }

@@ -3,11 +3,12 @@
 //! A connection lives and ends on the thread that accepted it, so nothing here is locked and no
 //! counter is shared. `routes` is the route table, `endpoints` what the routes answer,
 //! `connection` one connection's life with `track` as its memory, `io` what hyper reads and writes
-//! through, `farewell` the last words on a connection, `accept` where connections come from,
-//! `orders` what the threads are told, `handover` how all of it is given to a successor.
+//! through and `budget` how much of it, `farewell` the last words on a connection, `accept` where
+//! connections come from, `orders` what the threads are told, `handover` how all of it is given to a successor.
 //! What clients see is written down in `docs/http-api.md`.
 
 mod accept;
+mod budget;
 mod connection;
 mod endpoints;
 mod farewell;
@@ -31,6 +32,7 @@ use tokio::sync::{Notify, Semaphore, oneshot, watch};
 use tokio::task::spawn_local;
 use tokio::time::MissedTickBehavior;
 
+use self::budget::Budget;
 use self::endpoints::Rendered;
 pub(crate) use self::handover::{Handed, HandedConnection, Stage};
 use self::orders::{Awaited, Numbered, Order, Orders};
@@ -87,6 +89,7 @@ pub(crate) fn start(
     seed: SeedStore,
 ) -> std::io::Result<Server> {
     let places = Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS)));
+    let budget = Budget::of(limits.max_buffered);
     let orders = Orders::new();
     let awaited = Awaited::default();
     let mut shares: Vec<Vec<HandedConnection>> = (0..threads).map(|_| Vec::new()).collect();
@@ -110,6 +113,7 @@ pub(crate) fn start(
             limits,
             traffic: Arc::clone(counters),
             seed: seed.clone(),
+            budget: budget.clone(),
             awaited: server.awaited.clone(),
             refused_bodies: Arc::clone(&refused_bodies),
         };
@@ -209,6 +213,7 @@ struct Common {
     limits: Limits,
     traffic: Arc<ThreadTraffic>,
     seed: SeedStore,
+    budget: Budget,
     awaited: Awaited,
     refused_bodies: Arc<AtomicUsize>,
 }
@@ -228,6 +233,8 @@ struct Worker {
     now: Cell<Instant>,
     /// Requests being answered, probes included.
     in_flight: Cell<usize>,
+    /// What requests may take that have not all come yet, on any thread.
+    budget: Budget,
     /// Requests' bodies that are being waited for, on any thread.
     awaited: Awaited,
     /// Requests refused because their body was not there when the server had to come to rest.
@@ -250,7 +257,7 @@ struct Worker {
 
 impl Worker {
     fn new(common: Common, answers: &Answers) -> Rc<Self> {
-        let Common { limits, traffic, seed, awaited, refused_bodies } = common;
+        let Common { limits, traffic, seed, budget, awaited, refused_bodies } = common;
         Rc::new(Self {
             limits,
             traffic,
@@ -260,6 +267,7 @@ impl Worker {
             http: connection::Builders::new(),
             now: Cell::new(Instant::now()),
             in_flight: Cell::new(0),
+            budget,
             awaited,
             refused_bodies,
             open: Cell::new(0),

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use hyper::StatusCode;
 
 use super::Worker;
+use super::budget::Held;
 use crate::serving::ThreadTraffic;
 
 /// Where a connection is in its current request.
@@ -39,6 +40,9 @@ pub(super) struct Track {
     write_blocked: Cell<bool>,
     /// Why the body is not waited for any longer: whoever reads it answers 408.
     pub(super) body_late: Cell<Option<Late>>,
+    /// There is no room for what has come of the request.
+    pub(super) crowded: Cell<bool>,
+    held: Cell<Held>,
     /// The status of an answer that hyper made up itself and that was kept back.
     pub(super) rejected: Cell<Option<StatusCode>>,
     /// Part of a request was left unread: its sender may not be done when the answer is written.
@@ -75,6 +79,8 @@ impl Track {
             used: Cell::new(false),
             write_blocked: Cell::new(false),
             body_late: Cell::new(None),
+            crowded: Cell::new(false),
+            held: Cell::default(),
             rejected: Cell::new(None),
             unread_body: Cell::new(false),
             ending: Cell::new(false),
@@ -138,6 +144,18 @@ impl Track {
         self.turn.set(self.turn.get().wrapping_add(1));
     }
 
+    /// So much more is held for the request. False when there is no room for it.
+    pub(super) fn receive(&self, bytes: usize) -> bool {
+        if bytes == 0 {
+            return true;
+        }
+        let mut held = self.held.take();
+        let fits = held.receive(bytes, &self.worker.budget);
+        self.held.set(held);
+        self.crowded.set(!fits);
+        fits
+    }
+
     /// Bytes came from the peer.
     pub(super) fn read(&self) {
         if self.phase() == Phase::Idle {
@@ -181,6 +199,8 @@ impl Track {
     }
 
     fn finish(&self) {
+        let mut held = self.held.take();
+        held.release(&self.worker.budget);
         if let Some(sender) = self.request.take() {
             let worker = &self.worker;
             worker.in_flight.set(worker.in_flight.get() - 1);
