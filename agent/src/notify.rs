@@ -66,6 +66,6 @@ pub(crate) async fn feed_watchdog(traffic: Arc<Traffic>) {
 
 fn send(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!(%error, "systemd was not notified");
+        tracing::debug!("systemd was not notified: {error}");
     }
 }
