@@ -25,7 +25,7 @@ deb: ## make the Debian packages of both programs in dist/, after installing wha
 	@packaging/make-deb
 
 test: ## run every test, after installing what they need; ARGS='-E ...' goes to nextest
-	@tests/bin/setup test
+	@tests/bin/setup test deb
 	@tests/bin/run-tests $(ARGS)
 
 lint: ## check format, clippy, dependencies, shell scripts, and the shape of the tree

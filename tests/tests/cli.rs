@@ -456,3 +456,17 @@ async fn on_a_plain_stderr_each_event_is_one_line() {
     agent.stop(&quiet).await;
     assert_eq!(quiet.log(), "");
 }
+
+#[tokio::test]
+async fn without_ca_certificates_it_serves_and_says_what_is_missing() {
+    let mut solo = Solo::new();
+    solo.set("SSL_CERT_FILE", "/nonexistent");
+    solo.set("SSL_CERT_DIR", "/nonexistent");
+    let _running = solo.start().await;
+    solo.until_logged("install ca-certificates").await;
+    let status = solo.status().await.unwrap();
+    let said = status["certificates_problem"].as_str().unwrap();
+    assert!(said.contains("install ca-certificates"), "{said}");
+    let table = solo.command(&[], &["status"]).await;
+    assert!(text(&table.stdout).contains("install ca-certificates"), "{table:?}");
+}
