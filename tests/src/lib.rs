@@ -24,6 +24,7 @@ use bootstrap::local::{
 use serde_json::Value;
 
 pub mod debian;
+pub mod journal;
 pub mod launch;
 pub mod load;
 pub mod nspawn;
