@@ -32,6 +32,7 @@ use crate::{group, netns, text, within};
 
 pub mod files;
 pub mod first_boot;
+pub mod posts;
 
 use files::Files;
 

@@ -5,9 +5,12 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a failure is a failed test")]
 
+use std::net::SocketAddr;
+
 use tests::solo::is_root_or_skip;
 use tests::vm::first_boot::{self, PACKAGE};
-use tests::vm::{BOOT, Guest};
+use tests::vm::posts::Posts;
+use tests::vm::{BOOT, Guest, INSTANCE};
 
 #[tokio::test]
 async fn user_data_installs_the_package_at_first_boot_once_dpkg_is_free_and_only_if_its_sum_is_right() {
@@ -45,4 +48,37 @@ async fn user_data_installs_the_package_at_first_boot_once_dpkg_is_free_and_only
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
     assert!(tests::text(&refused.stderr).contains("did NOT match"), "{refused:?}");
     assert!(!guest.run("dpkg -s instance-agent").await.status.success());
+}
+
+#[tokio::test]
+async fn a_power_cut_in_the_middle_of_posts_loses_no_acknowledged_number() {
+    if !is_root_or_skip("makes a network namespace") {
+        return;
+    }
+    let mut guest = Guest::launch(first_boot::user_data).await;
+    guest.until_healthy().await;
+    guest.log_in().await;
+    guest.until(BOOT, "cloud-init status | grep -q done").await;
+    let mut seed = "0".to_owned();
+    for round in 1..=3 {
+        // The machine has been running for a while: what was installed is on the disk.
+        guest.ok("echo old >/var/lib/overwritten && sync").await;
+        let mut posts = Posts::start(SocketAddr::from((INSTANCE, 80)), 3, round);
+        posts.until_acknowledged(100 * round).await;
+        // What nobody made durable, in a file like the seed's. It shows that such a write is lost.
+        guest.ok("echo new | dd of=/var/lib/overwritten conv=notrunc status=none").await;
+        assert_eq!(guest.ok("cat /var/lib/overwritten").await, "new");
+        posts.until_acknowledged(200 * round).await;
+        guest.cut_power().await;
+        let history = posts.lost().await;
+        guest.power_on();
+        let found = guest.until_answers("/seed").await;
+        println!("cut {round}: (acknowledged, in flight) = {:?}", history.counts());
+        if let Some(number) = history.lost(&seed, &found) {
+            panic!("cut {round}: {found} is found, acknowledged and lost: {number}\n{history:?}");
+        }
+        guest.log_in().await;
+        assert_eq!(guest.ok("cat /var/lib/overwritten").await, "old", "the cut loses nothing at all");
+        seed = found;
+    }
 }
