@@ -17,7 +17,7 @@
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::Output;
 use std::time::Duration;
 
 use bootstrap::local::{
@@ -33,6 +33,7 @@ use crate::{group, netns, text, within};
 pub mod files;
 pub mod first_boot;
 pub mod posts;
+pub mod shell;
 
 use files::Files;
 
@@ -75,6 +76,15 @@ pub struct Guest {
 }
 
 impl Guest {
+    /// A new instance on which the package has been installed by its user data, and that is healthy.
+    pub async fn installed() -> Self {
+        let mut guest = Self::launch(first_boot::user_data).await;
+        guest.until_healthy().await;
+        guest.log_in().await;
+        guest.until(BOOT, "cloud-init status | grep -q done").await;
+        guest
+    }
+
     /// Powers a new instance on. `user_data` is made when everything it may point at is there.
     pub async fn launch(user_data: impl FnOnce(&Cloud, &Files) -> String) -> Self {
         netns::enter().await;
@@ -131,7 +141,7 @@ impl Guest {
         // What tells cloud-init that this is EC2.
         let uuid = format!("ec2{}-0000-4000-8000-000000000000", &id[3..8]);
         let machine = [
-            "-machine q35 -accel tcg -cpu max -smp 1 -m 1024".to_owned(),
+            "-machine q35 -accel tcg -cpu max -smp 1 -m 1536".to_owned(),
             "-nodefaults -no-user-config -display none -device virtio-rng-pci".to_owned(),
             "-smbios type=0,vendor=Amazon".to_owned(),
             format!("-smbios type=1,manufacturer=Amazon,product=t3.micro,uuid={uuid},serial={uuid}"),
@@ -167,89 +177,6 @@ impl Guest {
         qemu.kill().await.expect("it runs");
         // The connection is dead; ssh would notice in its own time.
         drop(self.shell.take());
-    }
-
-    /// Waits until root can log in, and stays logged in: each command by itself would cost a second.
-    pub async fn log_in(&mut self) {
-        let control = self.path("control");
-        let again = async || {
-            self.check();
-            let _ = std::fs::remove_file(&control);
-            let master = ["-M", "-N", "-o", "ConnectTimeout=10"];
-            let mut master = self.ssh(&dies_with_us(), &master).stderr(Stdio::null()).spawn().expect("ssh");
-            loop {
-                if matches!(master.try_wait(), Ok(Some(_))) {
-                    return None;
-                }
-                let check = self.ssh(&[], &["-O", "check"]).stderr(Stdio::null()).status().await;
-                if check.is_ok_and(|status| status.success()) {
-                    return Some(master);
-                }
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
-        };
-        let shell = within(BOOT, again).await;
-        assert!(shell.is_some(), "nobody could log in:\n{}", self.console());
-        self.shell = shell;
-    }
-
-    fn ssh(&self, wrapper: &[OsString], arguments: &[&str]) -> Command {
-        let options = [
-            "BatchMode=yes".to_owned(),
-            "LogLevel=ERROR".to_owned(),
-            "StrictHostKeyChecking=no".to_owned(),
-            "UserKnownHostsFile=/dev/null".to_owned(),
-            "ServerAliveInterval=30".to_owned(),
-            format!("IdentityFile={}", self.path("key").display()),
-            format!("ControlPath={}", self.path("control").display()),
-        ];
-        let options = options.iter().flat_map(|option| ["-o", option.as_str()]);
-        let address = format!("root@{INSTANCE}");
-        let words = ["-F", "none"].into_iter().chain(options).chain(arguments.iter().copied());
-        // The command, if there is one, comes after the address.
-        let (mut words, mut command) = (words.collect::<Vec<_>>(), None);
-        if let ["--", script] = arguments[..] {
-            words.truncate(words.len() - 2);
-            command = Some(script);
-        }
-        words.push(&address);
-        words.extend(command);
-        let words: Vec<OsString> = words.into_iter().map(OsString::from).collect();
-        program(wrapper, "ssh".as_ref(), &words, &[])
-    }
-
-    /// Runs a shell script in the guest, as root.
-    pub async fn run(&self, script: &str) -> Output {
-        let run = self.ssh(&[], &["--", script]).output();
-        match tokio::time::timeout(COMMAND, run).await {
-            Ok(output) => output.expect("ssh starts"),
-            Err(_) => panic!("{script} did not end:\n{}", self.console()),
-        }
-    }
-
-    /// What a shell script that has to succeed printed.
-    pub async fn ok(&self, script: &str) -> String {
-        let output = self.run(script).await;
-        assert!(output.status.success(), "{script}: {output:?}");
-        text(&output.stdout).trim_end().to_owned()
-    }
-
-    /// Waits until a shell script succeeds.
-    pub async fn until(&self, limit: Duration, script: &str) {
-        let done = within(limit, async || self.run(script).await.status.success().then_some(())).await;
-        assert!(done.is_some(), "never succeeded: {script}: {:?}", self.run(script).await);
-    }
-
-    /// Puts a file into the guest.
-    pub async fn put(&self, path: &str, contents: &str) {
-        use tokio::io::AsyncWriteExt;
-        let mut command = self.ssh(&[], &["--", &format!("cat >{path}")]);
-        let mut child = command.stdin(Stdio::piped()).spawn().expect("ssh starts");
-        let mut input = child.stdin.take().expect("piped");
-        input.write_all(contents.as_bytes()).await.expect("it is read");
-        drop(input);
-        let ended = tokio::time::timeout(COMMAND, child.wait()).await.expect("it ends");
-        assert!(ended.expect("a status").success(), "{path}");
     }
 
     /// Waits until the balancer finds the instance healthy, and thereby its agent registered.

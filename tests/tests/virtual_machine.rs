@@ -5,6 +5,7 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a failure is a failed test")]
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use tests::solo::is_root_or_skip;
@@ -55,10 +56,7 @@ async fn a_power_cut_in_the_middle_of_posts_loses_no_acknowledged_number() {
     if !is_root_or_skip("makes a network namespace") {
         return;
     }
-    let mut guest = Guest::launch(first_boot::user_data).await;
-    guest.until_healthy().await;
-    guest.log_in().await;
-    guest.until(BOOT, "cloud-init status | grep -q done").await;
+    let mut guest = Guest::installed().await;
     let mut seed = "0".to_owned();
     for round in 1..=3 {
         // The machine has been running for a while: what was installed is on the disk.
@@ -75,10 +73,109 @@ async fn a_power_cut_in_the_middle_of_posts_loses_no_acknowledged_number() {
         let found = guest.until_answers("/seed").await;
         println!("cut {round}: (acknowledged, in flight) = {:?}", history.counts());
         if let Some(number) = history.lost(&seed, &found) {
-            panic!("cut {round}: {found} is found, acknowledged and lost: {number}\n{history:?}");
+            panic!("cut {round}: {found} is found, acknowledged and lost: {number}");
         }
         guest.log_in().await;
         assert_eq!(guest.ok("cat /var/lib/overwritten").await, "old", "the cut loses nothing at all");
         seed = found;
     }
+}
+
+const CGROUP: &str = "/sys/fs/cgroup/system.slice/instance-agent.service";
+
+#[tokio::test]
+async fn the_kernel_holds_the_service_to_its_memory_and_tasks_and_all_else_lives_on() {
+    if !is_root_or_skip("makes a network namespace") {
+        return;
+    }
+    let guest = Guest::installed().await;
+    guest.put("/root/allocate.py", include_str!("../guest/allocate.py")).await;
+    guest.put("/root/fork_bomb.py", include_str!("../guest/fork_bomb.py")).await;
+    guest.put("/root/flood.py", include_str!("../guest/flood.py")).await;
+    let main_pid = async || guest.ok("systemctl show --value -p MainPID instance-agent").await;
+    let limit = async |name: &str| {
+        let limit = guest.ok(&format!("systemctl show --value -p {name} instance-agent")).await;
+        limit.parse::<u64>().unwrap_or_else(|_| panic!("no {name}: {limit}"))
+    };
+    let agent = main_pid().await;
+    guest.connect().await.unwrap().post("77").await.unwrap().is(200, "77");
+
+    // What would be a fork bomb: refused at the limit, and the agent serves on in the middle of it.
+    let tasks = limit("TasksMax").await;
+    let free = guest.ok(&format!("echo | python3 /root/fork_bomb.py - {}", tasks + 100)).await;
+    assert_eq!(free, format!("{} None", tasks + 100), "outside nothing stops it");
+    let mut bomb = guest.start(&format!("python3 /root/fork_bomb.py {CGROUP} {}", tasks + 100));
+    let said = bomb.line().await;
+    let (children, refusal) = said.split_once(' ').unwrap();
+    assert!(children.parse::<u64>().unwrap() < tasks, "{said}, TasksMax {tasks}");
+    assert_eq!(refusal, "Resource temporarily unavailable");
+    assert_eq!(guest.until_answers("/seed").await, "77");
+    bomb.end().await;
+
+    // Some other process of the service that takes all memory: it alone is killed.
+    let mebibytes = limit("MemoryMax").await / 1024 / 1024 + 128;
+    let free = guest.ok(&format!("python3 /root/allocate.py - {mebibytes}")).await;
+    assert_eq!(free, format!("taken {mebibytes}"), "outside nothing stops it");
+    let greedy = guest.run(&format!("python3 /root/allocate.py {CGROUP} {mebibytes}; exit $?")).await;
+    assert_eq!(greedy.status.code(), Some(128 + 9), "{greedy:?}");
+    assert_eq!(guest.until_answers("/seed").await, "77");
+
+    // As many connections as it takes at a time, each with a request begun: within the limit.
+    let mut flood = guest.start("python3 /root/flood.py 127.0.0.1 80 9000 head 0");
+    assert_eq!(flood.line().await, "sent 9000 lost 0");
+    assert_eq!(guest.until_answers("/seed").await, "77");
+    flood.end().await;
+    assert_eq!(main_pid().await, agent, "the same process all along");
+
+    // As much unfinished as clients can send: the agent is killed, and is back with its seed.
+    let mut flood = guest.start("python3 /root/flood.py 127.0.0.1 80 6000 body 65000");
+    flood.line().await;
+    flood.end().await;
+    assert_eq!(guest.until_answers("/seed").await, "77");
+
+    let kernel =
+        guest.ok("journalctl -k -o cat --no-pager | grep -o '^.*out of memory: Killed process [^)]*)'").await;
+    let killed: Vec<&str> = kernel.lines().collect();
+    let of_the_cgroup = "Memory cgroup out of memory: Killed process ";
+    assert!(killed.iter().all(|line| line.starts_with(of_the_cgroup)), "{kernel}");
+    assert!(killed[0].ends_with("(python3)"), "{kernel}");
+    assert_eq!(killed[1..], [format!("{of_the_cgroup}{agent} (instance-agent)")]);
+    assert_eq!(guest.ok("systemctl --failed --no-legend --plain").await, "");
+}
+
+#[tokio::test]
+async fn not_even_root_in_the_sandbox_reaches_kernel_clock_or_devices() {
+    if !is_root_or_skip("makes a network namespace") {
+        return;
+    }
+    let guest = Guest::installed().await;
+    guest.put("/usr/local/lib/sandbox_probe.py", include_str!("../guest/sandbox_probe.py")).await;
+    let outcomes = |text: String| -> BTreeMap<String, String> {
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    };
+    let outside = outcomes(guest.ok("python3 /usr/local/lib/sandbox_probe.py").await);
+    assert!(outside.len() >= 10 && outside.values().all(|outcome| outcome == "ok"), "{outside:?}");
+    // The service's own unit, with another program. `!`: as root, all else of the sandbox stays.
+    guest
+        .put(
+            "/run/systemd/system/sandbox-probe.service",
+            &guest.ok("cat $(systemctl show --value -p FragmentPath instance-agent)").await,
+        )
+        .await;
+    guest.ok("mkdir /run/systemd/system/sandbox-probe.service.d").await;
+    guest
+        .put(
+            "/run/systemd/system/sandbox-probe.service.d/probe.conf",
+            "[Service]\nType=oneshot\nRestart=no\nWatchdogSec=0\n\
+             StateDirectory=\nRuntimeDirectory=\nExecReload=\nExecStart=\n\
+             ExecStart=!/usr/bin/python3 /usr/local/lib/sandbox_probe.py\n\
+             StandardOutput=file:/run/sandbox-probe\n",
+        )
+        .await;
+    guest.ok("systemctl daemon-reload && systemctl start sandbox-probe").await;
+    let inside = outcomes(guest.ok("cat /run/sandbox-probe").await);
+    assert!(inside.keys().eq(outside.keys()));
+    let refusals = ["EACCES", "ENOENT", "EPERM", "EROFS"];
+    let reached: Vec<_> = inside.iter().filter(|(_, how)| !refusals.contains(&how.as_str())).collect();
+    assert!(reached.is_empty(), "{reached:?}");
 }
