@@ -8,7 +8,7 @@ TRIPLE := x86_64-unknown-linux-musl
 BIN := $(or $(CARGO_TARGET_DIR),target)/$(TRIPLE)/debug
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test lint audit
+.PHONY: help demo build deb test lint audit
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -19,6 +19,10 @@ demo: build ## run a fleet on this machine; FLEET=clusters or seed, PORT=8080, A
 build: ## build both programs, statically linked, after installing what that needs
 	@tests/bin/setup build
 	@cargo build --workspace --locked
+
+deb: ## make the Debian packages of both programs in dist/, after installing what that needs
+	@tests/bin/setup deb
+	@packaging/make-deb
 
 test: ## run every test, after installing what they need; ARGS='-E ...' goes to nextest
 	@tests/bin/setup test

@@ -1,4 +1,4 @@
-//! The admin socket: status, drain, resume and metrics for root and the agent's own user.
+//! The admin socket: status, drain, resume, reload and metrics for root and the agent's own user.
 //!
 //! It speaks HTTP, so that curl can too: `curl --unix-socket /run/instance-agent/admin.sock
 //! http://agent/status`.
@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::registrar;
 use crate::status::AgentStatus;
+use crate::upgrade::Reloads;
 
 /// The socket's name in the runtime folder.
 const SOCKET: &str = "admin.sock";
@@ -66,6 +68,13 @@ pub(crate) struct AdminSocket {
     _lock: File,
 }
 
+impl AdminSocket {
+    /// The listening socket, for a program that goes on with it.
+    pub(crate) fn listener(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}
+
 impl Drop for AdminSocket {
     fn drop(&mut self) {
         // One that is left behind does no harm: the next start replaces it.
@@ -90,14 +99,7 @@ pub(crate) fn bind(runtime_dir: &Path) -> Result<AdminSocket, BindError> {
         }
         fs::set_permissions(runtime_dir, fs::Permissions::from_mode(0o700)).map_err(failed)?;
     }
-    let mut open = OpenOptions::new();
-    open.write(true).create(true).truncate(false).mode(0o600);
-    let lock = open.open(runtime_dir.join(LOCK)).map_err(failed)?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(BindError::Live(path)),
-        Err(TryLockError::Error(error)) => return Err(failed(error)),
-    }
+    let lock = lock(runtime_dir)?;
     match std::os::unix::net::UnixStream::connect(&path) {
         Ok(_) => return Err(BindError::Live(path)),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -112,6 +114,25 @@ pub(crate) fn bind(runtime_dir: &Path) -> Result<AdminSocket, BindError> {
     let listener = listener.map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     Ok(AdminSocket { listener, path, _lock: lock })
+}
+
+/// Goes on with the socket that the program before this one in this process listened on.
+pub(crate) fn adopt(runtime_dir: &Path, listener: OwnedFd) -> Result<AdminSocket, BindError> {
+    Ok(AdminSocket { listener: listener.into(), path: socket_path(runtime_dir), _lock: lock(runtime_dir)? })
+}
+
+/// Takes the lock that says whose the socket is.
+fn lock(runtime_dir: &Path) -> Result<File, BindError> {
+    let path = socket_path(runtime_dir);
+    let failed = |error| BindError::Io { path: path.clone(), error };
+    let mut open = OpenOptions::new();
+    open.write(true).create(true).truncate(false).mode(0o600);
+    let lock = open.open(runtime_dir.join(LOCK)).map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(BindError::Live(path)),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
 }
 
 /// Whether the folder holds nothing but what the agent put there.
@@ -131,6 +152,8 @@ pub(crate) struct Admin {
     pub(crate) status: Box<dyn Fn() -> AgentStatus + Send + Sync>,
     /// Where drain and resume go.
     pub(crate) requests: mpsc::Sender<registrar::Request>,
+    /// Where reloads are asked for.
+    pub(crate) reloads: Reloads,
 }
 
 /// Answers on the socket as long as the agent runs.
@@ -194,9 +217,9 @@ async fn answer(request: &Request<Incoming>, admin: &Admin) -> Response<Full<Byt
     let path = request.uri().path();
     let allow = match path {
         "/status" | "/metrics" => Method::GET,
-        "/drain" | "/resume" => Method::POST,
+        "/drain" | "/resume" | "/reload" => Method::POST,
         _ => {
-            let known = "/status, /metrics, /drain and /resume";
+            let known = "/status, /metrics, /drain, /resume and /reload";
             return text(StatusCode::NOT_FOUND, format!("no {path} here; there are {known}\n"));
         }
     };
@@ -213,6 +236,11 @@ async fn answer(request: &Request<Incoming>, admin: &Admin) -> Response<Full<Byt
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
         },
         "/metrics" => typed(StatusCode::OK, "text/plain; version=0.0.4", (admin.status)().metrics()),
+        // It is not waited for: the program that could answer may be another one by then.
+        "/reload" => match admin.reloads.ask() {
+            Ok(attempt) => text(StatusCode::ACCEPTED, format!("{attempt}\n")),
+            Err(refused) => text(StatusCode::CONFLICT, format!("{refused}\n")),
+        },
         "/drain" => ask(admin, registrar::Request::Drain).await,
         _ => ask(admin, registrar::Request::Resume).await,
     }

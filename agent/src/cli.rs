@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::config::SETTINGS;
 
@@ -48,6 +48,13 @@ pub(crate) enum Command {
         #[command(flatten)]
         agent: AgentArgs,
     },
+    /// Replace the running agent by the installed one, with the settings as they are now; no request
+    /// is lost
+    Reload {
+        /// How to reach the agent
+        #[command(flatten)]
+        agent: AgentArgs,
+    },
 }
 
 /// How `status` prints.
@@ -77,6 +84,10 @@ pub(crate) struct SettingArgs {
     pub(crate) flags: Vec<(&'static str, String)>,
     /// The settings file, where one was named.
     pub(crate) config: Option<PathBuf>,
+    /// Only say whether the settings can be used.
+    pub(crate) check: bool,
+    /// The form of the record that an agent would leave to this one: say also whether it can take over.
+    pub(crate) handover: Option<u32>,
 }
 
 impl FromArgMatches for SettingArgs {
@@ -90,6 +101,8 @@ impl FromArgMatches for SettingArgs {
         let given = |key: &'static str| matches.get_one::<String>(key).map(|value| (key, value.clone()));
         self.flags = SETTINGS.iter().filter_map(|setting| given(setting.key)).collect();
         self.config = matches.get_one::<PathBuf>("config").cloned();
+        self.check = matches.get_flag("check");
+        self.handover = matches.get_one::<u32>("handover").copied();
         Ok(())
     }
 }
@@ -110,7 +123,18 @@ impl Args for SettingArgs {
                 .overrides_with(setting.key)
                 .help_heading("Settings (also in the file, and as INSTANCE_AGENT_... in the environment)")
         });
-        command.arg(config).args(settings)
+        let check = Arg::new("check")
+            .long("check")
+            .action(ArgAction::SetTrue)
+            .help("Only say whether the settings can be used, and exit");
+        // The running agent asks it of the installed one, before it gives anything up.
+        let handover = Arg::new("handover")
+            .long("handover")
+            .value_name("VERSION")
+            .value_parser(clap::value_parser!(u32))
+            .requires("check")
+            .hide(true);
+        command.args([config, check, handover]).args(settings)
     }
 
     fn augment_args_for_update(command: clap::Command) -> clap::Command {

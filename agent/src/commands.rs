@@ -1,6 +1,6 @@
-//! The commands that talk to a running agent: status, drain, resume.
+//! The commands that talk to a running agent: status, drain, resume, reload.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::Method;
@@ -9,7 +9,7 @@ use crate::admin::{self, AskError};
 use crate::backoff::Backoff;
 use crate::cli::{AgentArgs, Output};
 use crate::config::{ConfigError, Layers};
-use crate::status::{AgentStatus, Phase};
+use crate::status::{AgentStatus, Phase, ReloadOutcome, ReloadStatus};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -23,10 +23,21 @@ pub(crate) enum CommandError {
     /// The agent's answer is not of this version's form.
     #[error("the running agent's status cannot be read: {0}; it may be of another version than this command")]
     Status(#[from] serde_json::Error),
+    /// The reload was refused, in the agent's words.
+    #[error("not reloaded: {0}")]
+    ReloadRefused(String),
+    /// The reload did not end.
+    #[error(
+        "the reload has not ended within {RELOAD_PATIENCE:?}; `instance-agent status` tells how it goes on"
+    )]
+    ReloadLate,
     /// `drain --wait` and somebody resumed.
     #[error("the drain was called off: the agent is {0}")]
     CalledOff(Phase),
 }
+
+/// How long a reload is waited for.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A folder that is named needs no settings: draining must be possible also while they are broken.
 fn runtime_dir(args: AgentArgs) -> Result<PathBuf, ConfigError> {
@@ -71,4 +82,42 @@ pub(crate) async fn drain(wait: bool, args: AgentArgs) -> Result<String, Command
 /// `resume`: what the agent said.
 pub(crate) async fn resume(args: AgentArgs) -> Result<String, CommandError> {
     Ok(admin::request(&runtime_dir(args)?, Method::POST, "resume").await?)
+}
+
+/// `reload`: what runs now.
+pub(crate) async fn reload(args: AgentArgs) -> Result<String, CommandError> {
+    let runtime_dir = runtime_dir(args)?;
+    tokio::time::timeout(RELOAD_PATIENCE, finish_reload(&runtime_dir))
+        .await
+        .unwrap_or(Err(CommandError::ReloadLate))
+}
+
+async fn finish_reload(runtime_dir: &Path) -> Result<String, CommandError> {
+    let asked = admin::request(runtime_dir, Method::POST, "reload").await.map_err(|error| match error {
+        AskError::Refused(reason) => CommandError::ReloadRefused(reason),
+        error => error.into(),
+    })?;
+    let attempt: u64 = asked.trim().parse().unwrap_or_default();
+    let mut pause = Backoff::new(Duration::from_millis(20), Duration::from_millis(500));
+    loop {
+        // Whichever program answers: its form may be of another version but for these.
+        let json = admin::request(runtime_dir, Method::GET, "status").await?;
+        let AfterReload { version, reload } = serde_json::from_str(&json)?;
+        match reload.outcome {
+            ReloadOutcome::Refused if reload.attempt >= attempt => {
+                return Err(CommandError::ReloadRefused(reload.reason.unwrap_or_default()));
+            }
+            ReloadOutcome::Done if reload.attempt >= attempt => {
+                return Ok(format!("reloaded; version {version} runs\n"));
+            }
+            _ => tokio::time::sleep(pause.next_delay()).await,
+        }
+    }
+}
+
+/// The part of the status that tells how a reload stands.
+#[derive(serde::Deserialize)]
+struct AfterReload {
+    version: String,
+    reload: ReloadStatus,
 }

@@ -18,8 +18,8 @@ use crate::lifecycle::OnRebalance;
 use crate::serving::{ClusterName, InvalidValue, Limits, Root};
 use crate::target_group::TargetGroupRef;
 use values::{
-    ANY, ATLEAST_1S, POSITIVE, bytes, duration_in, instance_id, log_level, number_in, on_rebalance, seconds,
-    socket_address,
+    ANY, ATLEAST_1S, POSITIVE, bytes, duration_in, instance_id, large_bytes, log_level, number_in,
+    on_rebalance, seconds, socket_address,
 };
 
 /// Where the settings file is looked for when none is named.
@@ -30,13 +30,13 @@ const ENVIRONMENT: &str = "INSTANCE_AGENT_";
 
 /// One setting, whatever it is set by.
 #[derive(Debug)]
-pub(crate) struct Setting {
+pub struct Setting {
     /// The key in the file; `--key` on the command line; `INSTANCE_AGENT_KEY` in the environment.
-    pub(crate) key: &'static str,
+    pub key: &'static str,
     /// What its value is called in help texts.
-    pub(crate) value: &'static str,
+    pub value: &'static str,
     /// What it means, with its default.
-    pub(crate) help: &'static str,
+    pub help: &'static str,
 }
 
 const fn setting(key: &'static str, value: &'static str, help: &'static str) -> Setting {
@@ -44,7 +44,7 @@ const fn setting(key: &'static str, value: &'static str, help: &'static str) -> 
 }
 
 /// Every setting there is.
-pub(crate) const SETTINGS: &[Setting] = &[
+pub const SETTINGS: &[Setting] = &[
     setting("listen", "ADDRESS:PORT", "Where to serve HTTP [default: 0.0.0.0:80]"),
     setting(
         "root",
@@ -76,12 +76,18 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "When a drain ends at the latest [default: the group's deregistration delay, 300s if unknown]",
     ),
     setting("on-rebalance", "ACTION", "On a rebalance recommendation: ignore or drain [default: ignore]"),
+    setting("reload-wait", "DURATION", "How long a reload waits for requests' bodies [default: 2s]"),
     setting(
         "reconcile-interval",
         "DURATION",
         "How often a healthy target asks for its health [default: 10m]",
     ),
     setting("max-body", "BYTES", "Largest request body, such as 64KiB [default: 64KiB]"),
+    setting(
+        "max-buffered",
+        "BYTES",
+        "Most memory for requests that have not all come, over all connections [default: 64MiB]",
+    ),
     setting("max-connections", "COUNT", "Connections served at a time; more wait [default: 10000]"),
     setting("header-timeout", "DURATION", "From a request's first byte to its last header [default: 10s]"),
     setting("body-timeout", "DURATION", "From a request's last header to the end of its body [default: 30s]"),
@@ -116,6 +122,8 @@ pub(crate) struct Settings {
     pub(crate) drain_timeout: Option<Duration>,
     /// What a rebalance recommendation does.
     pub(crate) on_rebalance: OnRebalance,
+    /// How long a reload waits for the bodies of requests that have begun.
+    pub(crate) reload_wait: Duration,
     /// How often a healthy target asks for its health.
     pub(crate) reconcile_interval: Duration,
     /// What one client may cost.
@@ -176,7 +184,10 @@ type Layer = BTreeMap<&'static str, (String, Origin)>;
 
 /// What was written where, before anything is interpreted; strongest layer first.
 #[derive(Debug, Default)]
-pub(crate) struct Layers(Vec<Layer>);
+pub(crate) struct Layers {
+    layers: Vec<Layer>,
+    file: PathBuf,
+}
 
 impl Layers {
     /// Reads the three written layers. `flags` are the settings given on the command line; `file`
@@ -200,11 +211,16 @@ impl Layers {
                 });
             }
         };
-        Ok(Self(vec![flags, environment, file]))
+        Ok(Self { layers: vec![flags, environment, file], file: path.to_owned() })
+    }
+
+    /// The settings file, whether there is one or not.
+    pub(crate) fn file(&self) -> &Path {
+        &self.file
     }
 
     fn find(&self, key: &'static str) -> Option<&(String, Origin)> {
-        self.0.iter().find_map(|layer| layer.get(key))
+        self.layers.iter().find_map(|layer| layer.get(key))
     }
 
     fn parse<T>(
@@ -242,9 +258,11 @@ impl Layers {
             drain_quiet: duration("drain-quiet", ANY, seconds(20))?,
             drain_timeout: self.parse("drain-timeout", duration_in(ANY))?,
             on_rebalance: self.parse("on-rebalance", on_rebalance)?.unwrap_or_default(),
+            reload_wait: duration("reload-wait", ANY, seconds(2))?,
             reconcile_interval: duration("reconcile-interval", ATLEAST_1S, seconds(600))?,
             limits: Limits {
                 max_body: self.parse("max-body", bytes)?.unwrap_or(64 * 1024),
+                max_buffered: self.parse("max-buffered", large_bytes)?.unwrap_or(64 * 1024 * 1024),
                 max_connections: self
                     .parse("max-connections", |text| {
                         number_in(text, 1..=1_000_000, "a number from 1 to 1000000")

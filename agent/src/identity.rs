@@ -29,7 +29,7 @@ const XEN_FAMILIES: [&str; 24] = [
 ];
 
 /// What is known of the instance.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct InstanceIdentity {
     /// The instance id; `None` where neither the settings nor IMDS told it.
     pub(crate) id: Option<String>,
@@ -57,7 +57,7 @@ struct IdentityDocument {
 }
 
 /// Identity and tags, as they are published to the rest of the agent.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Instance {
     /// Who it is.
     pub(crate) identity: InstanceIdentity,
@@ -189,6 +189,8 @@ pub(crate) struct Identifier {
     ec2: Option<aws_sdk_ec2::Client>,
     /// What IMDS said last; `None` while the instance publishes no tags there.
     imds_tags: Option<BTreeMap<String, String>>,
+    /// What is known is from the program before this one, and IMDS was not asked for tags since.
+    resumed: bool,
     ask_ec2_at: Instant,
     ec2_backoff: Backoff,
     said: Said,
@@ -202,23 +204,31 @@ struct Said {
 }
 
 impl Identifier {
-    /// `instance_id` is the setting, which wins over IMDS.
+    /// `instance_id` is the setting, which wins over IMDS; `known` what the program before this one
+    /// had found out.
     pub(crate) fn new(
         imds: Option<Arc<Imds>>,
         http_client: SharedHttpClient,
         instance_id: Option<String>,
+        known: Option<Instance>,
     ) -> Self {
-        let identity = InstanceIdentity { id: instance_id.clone(), ..InstanceIdentity::default() };
+        let resumed = known.is_some();
+        let known = known.unwrap_or_else(|| Instance {
+            identity: InstanceIdentity { id: instance_id.clone(), ..InstanceIdentity::default() },
+            tags: BTreeMap::new(),
+        });
         Self {
             imds,
             http_client,
             instance_id,
-            known: Instance { identity, tags: BTreeMap::new() },
             ec2: None,
             imds_tags: None,
+            resumed,
             ask_ec2_at: Instant::now(),
             ec2_backoff: Backoff::new(Duration::from_secs(5), Duration::from_secs(300)),
-            said: Said::default(),
+            // The program before this one has said it.
+            said: Said { no_imds: resumed && !known.identity.from_imds, no_ec2_tags: false },
+            known,
         }
     }
 
@@ -282,9 +292,10 @@ impl Identifier {
     }
 
     /// Tags in IMDS count when they are news: where they are those of the launch, an unchanged
-    /// answer must not undo what EC2 said since.
+    /// answer must not undo what EC2 said since, be it to the program before this one.
     fn take_imds_tags(&mut self, tags: Option<BTreeMap<String, String>>) {
-        if let Some(news) = tags.as_ref().filter(|_| tags != self.imds_tags) {
+        let old = std::mem::take(&mut self.resumed) && self.may_be_stale();
+        if let Some(news) = tags.as_ref().filter(|_| !old && tags != self.imds_tags) {
             self.known.tags = news.clone();
         }
         self.imds_tags = tags;

@@ -1,5 +1,5 @@
 //! The parts of `instance-agent`. A library only so that the manual pages and completions can be
-//! made from the real command line ([`command`]); nothing else is meant to use it.
+//! made from the real command line ([`command`]) and its settings ([`SETTINGS`]); nothing else is meant to use it.
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -7,6 +7,7 @@ use std::io::Write as _;
 use clap::CommandFactory as _;
 use cli::Command;
 use commands::CommandError;
+pub use config::{SETTINGS, Setting};
 use serve::ServeError;
 
 mod admin;
@@ -28,6 +29,8 @@ mod serving;
 mod status;
 mod target_group;
 mod telemetry;
+mod unit;
+mod upgrade;
 
 /// Usage and settings that cannot be used, as clap has it.
 const USAGE: u8 = 2;
@@ -41,14 +44,20 @@ pub fn command() -> clap::Command {
 /// usage and settings, else 1. Usage errors that clap finds print themselves and exit.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), (u8, anyhow::Error)> {
     match cli::parse(args) {
-        Command::Serve(args) => serve::run(args).map_err(|error| {
-            let code = if matches!(error, ServeError::Config(_)) { USAGE } else { 1 };
-            (code, anyhow::Error::new(error))
-        }),
+        Command::Serve(args) if args.check => {
+            serve::check(args).map(|said| println!("{said}")).map_err(serving)
+        }
+        Command::Serve(args) => serve::run(args).map_err(serving),
+        Command::Reload { agent } => ask(commands::reload(agent)),
         Command::Status { output, agent } => ask(commands::status(output, agent)),
         Command::Drain { wait, agent } => ask(commands::drain(wait, agent)),
         Command::Resume { agent } => ask(commands::resume(agent)),
     }
+}
+
+fn serving(error: ServeError) -> (u8, anyhow::Error) {
+    let code = if matches!(error, ServeError::Config(_)) { USAGE } else { 1 };
+    (code, anyhow::Error::new(error))
 }
 
 /// Runs a command that talks to the running agent, and prints what it says.

@@ -16,7 +16,7 @@ const INTERVAL: Duration = Duration::from_secs(5);
 const FIRST_TRY: Duration = Duration::from_secs(3);
 
 /// The notices in force.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Notices {
     /// Whether IMDS has been asked with success since the agent started. Until then there may be a
     /// notice that is not known.
@@ -42,9 +42,13 @@ struct Rebalance {
 }
 
 /// Publishes the notices: first as soon as they are known (or IMDS has failed once), then at each
-/// change. What IMDS does not answer stays as it was known last.
-pub(crate) async fn watch(imds: Option<Arc<Imds>>, publish: watch::Sender<Option<Notices>>) {
-    let mut notices = Notices::default();
+/// change. What IMDS does not answer stays as it was known last, which at first is `known`.
+pub(crate) async fn watch(
+    imds: Option<Arc<Imds>>,
+    known: Option<Notices>,
+    publish: watch::Sender<Option<Notices>>,
+) {
+    let mut notices = known.unwrap_or_default();
     let Some(imds) = imds else {
         publish.send_replace(Some(notices));
         // Kept open: a closed channel would say that the notices are over.

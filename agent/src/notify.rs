@@ -2,11 +2,13 @@
 //!
 //! Outside systemd (`NOTIFY_SOCKET` unset) nothing is sent and nothing is missing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tokio::sync::watch;
 
+use crate::serving::Traffic;
 use crate::status::Registration;
 
 /// How far ahead a drain pushes systemd's stop timeout, again and again.
@@ -48,13 +50,13 @@ pub(crate) async fn follow(mut registration: watch::Receiver<Registration>, list
 }
 
 /// Feeds systemd's watchdog, where there is one, as long as every server thread is alive: each of
-/// them has to have moved its figure in `beats` since the last feeding.
-pub(crate) async fn feed_watchdog(beats: impl Fn() -> Vec<u64>) {
+/// them has to have moved its beat since the last feeding.
+pub(crate) async fn feed_watchdog(traffic: Arc<Traffic>) {
     let Some(limit) = sd_notify::watchdog_enabled() else { return };
-    let mut seen = beats();
+    let mut seen = traffic.beats();
     loop {
         tokio::time::sleep(limit / 3).await;
-        let latest = beats();
+        let latest = traffic.beats();
         if latest.iter().zip(&seen).all(|(latest, seen)| latest != seen) {
             send(&[NotifyState::Watchdog]);
             seen = latest;

@@ -4,22 +4,27 @@
 //! answering.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 
 use crate::admin::{self, Admin, AdminSocket, BindError};
 use crate::cli::SettingArgs;
-use crate::config::{ConfigError, Layers, Settings};
-use crate::identity::{Identifier, Imds};
-use crate::registrar::{Inputs, Outputs, Registrar};
+use crate::config::{ConfigError, Layers, Role, Settings};
+use crate::identity::{Identifier, Imds, Instance};
+use crate::notices::Notices;
+use crate::registrar::{Inputs, Outputs, Registrar, Resumed};
 use crate::seed::{OpenError, SeedStore};
-use crate::serving::{Answers, Traffic};
-use crate::status::{AgentStatus, Registration};
-use crate::{aws, notices, notify, server, telemetry};
+use crate::server::{Handed, Server};
+use crate::serving::{Answers, InstanceAnswer, Limits, Traffic};
+use crate::status::{AgentStatus, Phase, Registration};
+use crate::unit::Unit;
+use crate::upgrade::{Host, Inherited, Legacy, Program, Reloader, Reloads};
+use crate::{aws, notices, notify, server, telemetry, upgrade};
 
 /// How long requests that began after the drain had ended may take to finish. They seldom exist,
 /// and the stop goes on as soon as they are answered.
@@ -39,6 +44,15 @@ pub(crate) enum ServeError {
         /// Why not.
         error: io::Error,
     },
+    /// systemd passed a socket that cannot be served on.
+    #[error("cannot use the socket that systemd passed: {0}; correct the .socket unit")]
+    Activation(io::Error),
+    /// The program before this one in the process left something that cannot be read.
+    #[error("cannot go on with what the program before this one left: {0}; restart the service")]
+    Inherited(io::Error),
+    /// The running agent cannot be followed by this one.
+    #[error("cannot take over: {0}")]
+    CannotTakeOver(String),
     /// Another agent runs with the same folders.
     #[error(transparent)]
     Admin(#[from] BindError),
@@ -61,109 +75,220 @@ fn listen_cure(error: &io::Error) -> &'static str {
     }
 }
 
+/// Says whether the settings can be used and, where it is asked, whether this program can take over
+/// from a running one.
+pub(crate) fn check(args: SettingArgs) -> Result<String, ServeError> {
+    let handover = args.handover;
+    let settings = Layers::read(args.flags, std::env::vars_os(), args.config.as_deref())?.settings()?;
+    match handover {
+        None => Ok("the settings can be used".to_owned()),
+        Some(version) => upgrade::check::answer(version, &settings).map_err(ServeError::CannotTakeOver),
+    }
+}
+
 /// Serves until a signal asks to stop and the instance is drained.
 pub(crate) fn run(args: SettingArgs) -> Result<(), ServeError> {
-    let settings = Layers::read(args.flags, std::env::vars_os(), args.config.as_deref())?.settings()?;
+    // Until there are handlers, and while a program replaces another, signals wait.
+    upgrade::block_signals();
+    let inherited = upgrade::inherit().map_err(ServeError::Inherited)?;
+    let layers = Layers::read(args.flags, std::env::vars_os(), args.config.as_deref())?;
+    let mut settings = layers.settings()?;
+    let program = Program::running(layers.file().to_owned(), upgrade::check::pinned(&settings))?;
     telemetry::start(settings.log_level);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        // Signals are for the main thread.
+        .on_thread_start(upgrade::block_signals)
+        .build()?;
     let signals = {
         let _inside = runtime.enter();
-        // Before anything is answered: until there are handlers, a signal ends the process at once.
         Signals::new()?
     };
-    let mut settings = settings;
     limit_connections(&mut settings);
-    let listener = server::bind(settings.listen)
-        .map_err(|error| ServeError::Listen { address: settings.listen, error })?;
-    let listening = listener.local_addr()?;
-    let admin_socket = match admin::bind(&settings.runtime_dir) {
-        Ok(socket) => Some(socket),
+    let (handed, inherited_admin, legacy) = match inherited {
+        Some(Inherited { handed, admin, legacy }) => (handed, admin, Some(legacy)),
+        None => (Handed { listener: listen(settings.listen)?, connections: Vec::new(), lost: 0 }, None, None),
+    };
+    let listening = handed.listener.local_addr()?;
+    let admin_socket = match inherited_admin {
+        Some(socket) => admin::adopt(&settings.runtime_dir, socket),
+        None => admin::bind(&settings.runtime_dir),
+    };
+    let admin_socket = match admin_socket {
+        Ok(socket) => Some(Arc::new(socket)),
         Err(error @ BindError::Live(_)) => return Err(error.into()),
         // Being a web server does not depend on being administered.
         Err(error) => {
-            tracing::warn!(%error, "no admin socket: status, drain and resume will not work");
+            tracing::warn!(%error, "no admin socket: status, drain, resume and reload will not work");
             None
         }
     };
     let seed = SeedStore::open(&settings.state_dir)?;
-    let (answers, answers_seen) = watch::channel(Arc::new(Answers {
-        root: settings.root.unwrap_or_default(),
-        instance: None,
-        draining: None,
-    }));
-    let traffic = Arc::new(Traffic::new(settings.threads));
-    let server = server::start(
-        listener,
-        settings.threads,
-        settings.limits,
-        answers_seen,
-        traffic.clone(),
-        seed.clone(),
-    )?;
-    tracing::info!(listen = %listening, version = env!("CARGO_PKG_VERSION"), "serving");
+    let (answers, answers_seen) = watch::channel(Arc::new(first_answers(&settings, legacy.as_ref())));
+    let counted = legacy.as_ref().map(|legacy| legacy.traffic).unwrap_or_default();
+    let traffic = Arc::new(Traffic::new(settings.threads, counted));
+    let parts = ServerParts {
+        threads: settings.threads,
+        limits: settings.limits,
+        answers: answers_seen,
+        traffic: traffic.clone(),
+        seed: seed.clone(),
+    };
+    let connections = handed.connections.len();
+    let server = Arc::new(Mutex::new(Some(parts.serve(handed)?)));
+    upgrade::unblock_signals();
+    say_serving(listening, connections, legacy.as_ref());
     notify::ready();
     runtime.block_on(async {
-        tokio::spawn(notify::feed_watchdog(server.beats()));
-        let control = Control { settings, listening, admin_socket, seed, answers, traffic };
-        control.run(signals).await;
+        tokio::spawn(notify::feed_watchdog(traffic.clone()));
+        let control =
+            Control { settings, program, listening, admin_socket, seed, answers, traffic, parts, legacy };
+        control.run(signals, server.clone()).await;
         tracing::info!("stopping: finishing what has begun, then closing the port");
         notify::extend_stop(2 * LAST_REQUESTS);
-        let cut_off = server.shutdown(Instant::now() + LAST_REQUESTS).await;
-        if cut_off > 0 {
-            tracing::warn!(requests = cut_off, "requests cut off: they did not end in time");
+        // Waits for a reload that is about to be called off.
+        if let Some(server) = server.lock().await.take() {
+            let cut_off = server.shutdown(Instant::now() + LAST_REQUESTS).await;
+            if cut_off > 0 {
+                tracing::warn!(requests = cut_off, "requests cut off: they did not end in time");
+            }
         }
-        Ok::<_, ServeError>(())
-    })?;
+    });
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The listening socket: systemd's, where it activates the agent through one, else one of our own.
+fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    let mut passed = sd_notify::listen_fds().map_err(ServeError::Activation)?;
+    let Some(first) = passed.next() else {
+        return server::bind(address).map_err(|error| ServeError::Listen { address, error });
+    };
+    if passed.next().is_some() {
+        return Err(ServeError::Activation(io::Error::other("more than one socket; keep one ListenStream=")));
+    }
+    server::adopt_listener(upgrade::take_descriptor(first).map_err(ServeError::Activation)?)
+        .map_err(ServeError::Activation)
+}
+
+/// What the routes answer until the registrar publishes: what the program before this one answered.
+fn first_answers(settings: &Settings, legacy: Option<&Legacy>) -> Answers {
+    let role = legacy.map(Legacy::role);
+    let instance = legacy.and_then(|legacy| legacy.instance.as_ref()).map(|instance| InstanceAnswer {
+        id: instance.identity.id.clone().unwrap_or_else(|| "unknown".to_owned()),
+        cluster: role.as_ref().and_then(|role| role.cluster.clone()),
+    });
+    Answers {
+        root: role.filter(|_| instance.is_some()).map_or(settings.root.unwrap_or_default(), |role| role.root),
+        instance,
+        draining: legacy.filter(|legacy| legacy.drained).map(|_| "drained".to_owned()),
+    }
+}
+
+fn say_serving(listening: SocketAddr, connections: usize, legacy: Option<&Legacy>) {
+    let version = env!("CARGO_PKG_VERSION");
+    match legacy {
+        None => tracing::info!(listen = %listening, version, "serving"),
+        Some(legacy) => tracing::info!(
+            from = legacy.from,
+            version,
+            connections,
+            refused_bodies = legacy.refused_bodies,
+            pause_ms = upgrade::monotonic_now().saturating_sub(legacy.paused_at) / 1_000_000,
+            "reloaded"
+        ),
+    }
+}
+
+/// What a server is made of, kept so that it can be made again after a reload that failed.
+#[derive(Clone)]
+struct ServerParts {
+    threads: usize,
+    limits: Limits,
+    answers: watch::Receiver<Arc<Answers>>,
+    traffic: Arc<Traffic>,
+    seed: SeedStore,
+}
+
+impl ServerParts {
+    fn serve(&self, handed: Handed) -> io::Result<Server> {
+        let Self { threads, limits, answers, traffic, seed } = self.clone();
+        server::start(handed.listener, handed.connections, threads, limits, answers, traffic, seed)
+    }
 }
 
 /// Everything but the web server: identity, notices, registration, administration.
 struct Control {
     settings: Settings,
+    program: Program,
     listening: SocketAddr,
-    admin_socket: Option<AdminSocket>,
+    admin_socket: Option<Arc<AdminSocket>>,
     seed: SeedStore,
     answers: watch::Sender<Arc<Answers>>,
     traffic: Arc<Traffic>,
+    parts: ServerParts,
+    legacy: Option<Legacy>,
 }
 
 impl Control {
     /// Ends when the instance is drained for good, or when a second signal asks to hurry.
-    async fn run(self, mut signals: Signals) {
+    async fn run(self, mut signals: Signals, server: Arc<Mutex<Option<Server>>>) {
         let http_client = aws::http_client();
         let imds = Imds::new(&http_client).map(Arc::new);
-        let (publish_instance, instance) = watch::channel(None);
-        let identifier =
-            Identifier::new(imds.clone(), http_client.clone(), self.settings.instance_id.clone());
+        let known = self.legacy.clone().unwrap_or_default();
+        let (publish_instance, instance) = watch::channel(known.instance.clone());
+        let instance_id = self.settings.instance_id.clone();
+        let identifier = Identifier::new(imds.clone(), http_client.clone(), instance_id, known.instance);
         tokio::spawn(identifier.run(publish_instance));
-        let (publish_notices, notices) = watch::channel(None);
-        tokio::spawn(notices::watch(imds, publish_notices));
+        let (publish_notices, notices) = watch::channel(known.notices.clone());
+        tokio::spawn(notices::watch(imds, known.notices, publish_notices));
         let (publish_registration, registration) = watch::channel(Registration::default());
         tokio::spawn(notify::follow(registration.clone(), self.listening.to_string()));
+        let (publish_role, role) = watch::channel(Role::default());
+        let (ask_to_stop, stop) = watch::channel(None);
+        let reloads = Reloads::after(known.attempt);
+        let unit = Unit::of_this_process(known.unit);
         let (requests, requested) = mpsc::channel(4);
-        if let Some(socket) = self.admin_socket {
+        if let Some(socket) = self.admin_socket.clone() {
             let (traffic, seed, listening) = (self.traffic.clone(), self.seed, self.listening);
+            let (registration, reloads, unit) = (registration.clone(), reloads.clone(), unit.clone());
+            let asked = reloads.clone();
             let status = Box::new(move || AgentStatus {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 pid: std::process::id(),
                 listen: listening.to_string(),
+                reload: reloads.status(),
+                restart_needed: unit.restart_needed(),
                 registration: registration.borrow().clone(),
                 traffic: traffic.snapshot(),
                 seed_problem: seed.read().err().map(|problem| problem.to_string()),
             });
-            let admin = Admin { status, requests: requests.clone() };
+            let admin = Admin { status, requests: requests.clone(), reloads: asked };
             tokio::spawn(async move {
                 if let Err(error) = admin::serve(&socket, admin).await {
                     tracing::warn!(%error, "the admin socket does not work");
                 }
             });
         }
-        let (ask_to_stop, stop) = watch::channel(None);
+        let host = Running {
+            registration,
+            role,
+            instance: instance.clone(),
+            notices: notices.clone(),
+            stop: stop.clone(),
+            unit,
+            admin_socket: self.admin_socket,
+            parts: self.parts,
+        };
+        let reloader =
+            Reloader { program: self.program, wait: self.settings.reload_wait, reloads, server, host };
+        tokio::spawn(reloader.run());
         let inputs =
             Inputs { instance, notices, requests: requested, stop, traffic: self.traffic, http_client };
-        let outputs = Outputs { answers: self.answers, registration: publish_registration };
-        let registrar = Registrar::new(self.settings, self.listening, inputs, outputs);
+        let outputs =
+            Outputs { answers: self.answers, registration: publish_registration, role: publish_role };
+        let resumed = self.legacy.map(|legacy| Resumed { role: legacy.role(), drained: legacy.drained });
+        let registrar = Registrar::new(self.settings, self.listening, inputs, outputs, resumed);
         let hurry = async {
             ask_to_stop.send_replace(Some(signals.next().await));
             let signal = signals.next().await;
@@ -175,6 +300,54 @@ impl Control {
         }
         // Kept until here, so that the registrar never sees its requests end.
         drop(requests);
+    }
+}
+
+/// The running agent, as a reload sees it.
+struct Running {
+    registration: watch::Receiver<Registration>,
+    role: watch::Receiver<Role>,
+    instance: watch::Receiver<Option<Instance>>,
+    notices: watch::Receiver<Option<Notices>>,
+    stop: watch::Receiver<Option<&'static str>>,
+    unit: Unit,
+    admin_socket: Option<Arc<AdminSocket>>,
+    parts: ServerParts,
+}
+
+impl Host for Running {
+    fn veto(&self) -> Option<String> {
+        if let Some(signal) = *self.stop.borrow() {
+            return Some(format!("the agent is stopping ({signal})"));
+        }
+        let registration = self.registration.borrow();
+        // The next program would have to begin the drain anew.
+        (registration.phase == Phase::Draining).then(|| {
+            let reason = registration.reason.as_deref().unwrap_or("no reason given");
+            format!("the instance is draining ({reason}); reload again once it is drained")
+        })
+    }
+
+    fn legacy(&self) -> Legacy {
+        let mut legacy = Legacy {
+            from: env!("CARGO_PKG_VERSION").to_owned(),
+            unit: self.unit.at_start(),
+            traffic: self.parts.traffic.snapshot(),
+            instance: self.instance.borrow().clone(),
+            notices: self.notices.borrow().clone(),
+            drained: self.registration.borrow().phase == Phase::Drained,
+            ..Legacy::default()
+        };
+        legacy.set_role(&self.role.borrow());
+        legacy
+    }
+
+    fn admin(&self) -> Option<BorrowedFd<'_>> {
+        self.admin_socket.as_ref().map(|socket| socket.listener())
+    }
+
+    fn serve(&self, handed: Handed) -> io::Result<Server> {
+        self.parts.serve(handed)
     }
 }
 

@@ -115,12 +115,16 @@ pub(crate) struct InvalidValue {
 #[derive(Debug)]
 pub(crate) struct Traffic {
     threads: Box<[Arc<ThreadTraffic>]>,
+    /// What earlier programs in this process had counted.
+    before: TrafficSnapshot,
 }
 
 impl Traffic {
-    /// Counters for `threads` server threads, all zero.
-    pub(crate) fn new(threads: usize) -> Self {
-        Self { threads: (0..threads).map(|_| Arc::default()).collect() }
+    /// Counters for `threads` server threads that go on from what was counted `before`; what is going
+    /// on at a moment (in flight, connections) starts at zero.
+    pub(crate) fn new(threads: usize, before: TrafficSnapshot) -> Self {
+        let before = TrafficSnapshot { in_flight: 0, connections: 0, ..before };
+        Self { threads: (0..threads).map(|_| Arc::default()).collect(), before }
     }
 
     /// The counters of each server thread, one for every thread to keep.
@@ -128,9 +132,14 @@ impl Traffic {
         &self.threads
     }
 
+    /// A figure for each thread that grows by one a second while the thread is alive.
+    pub(crate) fn beats(&self) -> Vec<u64> {
+        self.threads.iter().map(|thread| thread.beats.load(Relaxed)).collect()
+    }
+
     /// Totals over all threads. Each figure is exact, but they are not read at one instant.
     pub(crate) fn snapshot(&self) -> TrafficSnapshot {
-        let mut total = TrafficSnapshot::default();
+        let mut total = self.before;
         for thread in &self.threads {
             total.root += thread.root.load(Relaxed);
             total.health += thread.health.load(Relaxed);
@@ -172,6 +181,8 @@ pub(crate) struct ThreadTraffic {
     pub(crate) opened: AtomicU64,
     /// Connections closed.
     pub(crate) closed: AtomicU64,
+    /// Grows by one a second while the thread is alive.
+    pub(crate) beats: AtomicU64,
 }
 
 impl ThreadTraffic {
@@ -216,6 +227,9 @@ impl TrafficSnapshot {
 pub(crate) struct Limits {
     /// Largest request body, in bytes; a larger one is answered 413.
     pub(crate) max_body: usize,
+    /// Bytes held for requests that have not all come yet, over all connections and beyond a few KiB
+    /// for each; where that is used up, a request is answered 503.
+    pub(crate) max_buffered: usize,
     /// Connections served at a time, over all threads; further ones wait in the kernel's queue.
     pub(crate) max_connections: usize,
     /// From a request's first byte to the end of its head; then 408.

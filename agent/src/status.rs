@@ -88,6 +88,32 @@ pub(crate) struct GroupStatus {
     pub(crate) cure: Option<String>,
 }
 
+/// The latest reload.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ReloadStatus {
+    /// How many were asked for since the process began, this one included.
+    pub(crate) attempt: u64,
+    /// How it stands.
+    pub(crate) outcome: ReloadOutcome,
+    /// Why it was refused.
+    pub(crate) reason: Option<String>,
+}
+
+/// How a reload stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ReloadOutcome {
+    /// None was asked for.
+    #[default]
+    None,
+    /// Under way.
+    Running,
+    /// It has led to the program that runs.
+    Done,
+    /// The program from before it runs on.
+    Refused,
+}
+
 /// Everything `instance-agent status --output json` prints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct AgentStatus {
@@ -97,6 +123,12 @@ pub(crate) struct AgentStatus {
     pub(crate) pid: u32,
     /// Where it serves.
     pub(crate) listen: String,
+    /// The latest reload.
+    #[serde(default)]
+    pub(crate) reload: ReloadStatus,
+    /// What only a restart applies: the unit has changed since the process began.
+    #[serde(default)]
+    pub(crate) restart_needed: Option<String>,
     /// What the registrar knows.
     #[serde(flatten)]
     pub(crate) registration: Registration,
@@ -170,6 +202,16 @@ impl AgentStatus {
         );
         row("now", format!("{} in flight, {} connections", traffic.in_flight, traffic.connections));
         row("agent", format!("{} (pid {})", self.version, self.pid));
+        let reload = &self.reload;
+        match (reload.outcome, &reload.reason) {
+            (ReloadOutcome::None, _) => {}
+            (ReloadOutcome::Running, _) => row("reload", "under way".to_owned()),
+            (ReloadOutcome::Done, _) => row("reload", format!("done ({} asked for so far)", reload.attempt)),
+            (ReloadOutcome::Refused, why) => row("reload", format!("refused: {}", known(why))),
+        }
+        if let Some(why) = &self.restart_needed {
+            row("restart", why.clone());
+        }
         text.push_str(&self.target_group_table());
         text
     }
@@ -269,6 +311,8 @@ mod tests {
             version: "1".into(),
             pid: 1,
             listen: "0.0.0.0:80".into(),
+            reload: ReloadStatus::default(),
+            restart_needed: None,
             registration: registration(),
             traffic: TrafficSnapshot { root: 3, probes: 4, ..TrafficSnapshot::default() },
             seed_problem: None,

@@ -23,10 +23,13 @@ use bootstrap::local::{
 };
 use serde_json::Value;
 
+pub mod debian;
 pub mod launch;
 pub mod load;
 pub mod netns;
+pub mod nspawn;
 pub mod outside;
+pub mod service;
 pub mod solo;
 pub mod strace;
 pub mod vm;

@@ -40,6 +40,14 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
 }
 
 pub(super) fn bytes(text: &str) -> Result<usize, InvalidValue> {
+    bytes_up_to(text, 16 << 20, "a number of bytes such as 4096, 64KiB or 1MiB, at most 16MiB")
+}
+
+pub(super) fn large_bytes(text: &str) -> Result<usize, InvalidValue> {
+    bytes_up_to(text, 4 << 30, "a number of bytes such as 4096, 64KiB or 64MiB, at most 4096MiB")
+}
+
+fn bytes_up_to(text: &str, most: usize, expected: &'static str) -> Result<usize, InvalidValue> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let unit = match &text[digits..] {
         "" | "B" => Some(1),
@@ -50,11 +58,8 @@ pub(super) fn bytes(text: &str) -> Result<usize, InvalidValue> {
     let count = text[..digits].parse::<usize>().ok();
     unit.zip(count)
         .and_then(|(unit, count)| count.checked_mul(unit))
-        .filter(|bytes| (1..=16 * 1024 * 1024).contains(bytes))
-        .ok_or_else(|| InvalidValue {
-            found: text.to_owned(),
-            expected: "a number of bytes such as 4096, 64KiB or 1MiB, at most 16MiB",
-        })
+        .filter(|bytes| (1..=most).contains(bytes))
+        .ok_or_else(|| InvalidValue { found: text.to_owned(), expected })
 }
 
 pub(super) fn number_in(

@@ -71,6 +71,17 @@ pub(crate) struct Outputs {
     pub(crate) answers: watch::Sender<Arc<Answers>>,
     /// What `status` and systemd are shown.
     pub(crate) registration: watch::Sender<Registration>,
+    /// What the instance is to be.
+    pub(crate) role: watch::Sender<Role>,
+}
+
+/// Where the program before this one had left off.
+#[derive(Debug)]
+pub(crate) struct Resumed {
+    /// What the instance was to be.
+    pub(crate) role: Role,
+    /// It had left its target groups, and traffic had stopped.
+    pub(crate) drained: bool,
 }
 
 /// Where the instance as a whole stands.
@@ -96,6 +107,7 @@ pub(crate) struct Registrar {
     since: SystemTime,
     reasons: Reasons,
     role: Role,
+    resumed: Option<Resumed>,
     ignored_tags: Vec<String>,
     members: Vec<MemberHandle>,
     /// Members whose group is no longer named: they leave, and are then forgotten.
@@ -110,7 +122,13 @@ pub(crate) struct Registrar {
 
 impl Registrar {
     /// A registrar for a server that listens at `listening`.
-    pub(crate) fn new(settings: Settings, listening: SocketAddr, inputs: Inputs, outputs: Outputs) -> Self {
+    pub(crate) fn new(
+        settings: Settings,
+        listening: SocketAddr,
+        inputs: Inputs,
+        outputs: Outputs,
+        resumed: Option<Resumed>,
+    ) -> Self {
         Self {
             api: Arc::new(Api::new(&settings, listening, &inputs)),
             remembered: RememberedDrain::in_folder(&settings.state_dir),
@@ -120,7 +138,8 @@ impl Registrar {
             state: State::Starting,
             since: SystemTime::now(),
             reasons: Reasons::default(),
-            role: Role::default(),
+            role: resumed.as_ref().map(|resumed| resumed.role.clone()).unwrap_or_default(),
+            resumed,
             ignored_tags: Vec::new(),
             members: Vec::new(),
             parting: Vec::new(),
@@ -218,17 +237,16 @@ impl Registrar {
             let returning = self.parting.iter().position(|member| member.is_for(group));
             let member = match returning {
                 Some(index) => self.parting.swap_remove(index),
-                None => MemberHandle::start(
-                    group.clone(),
-                    self.api.clone(),
-                    self.inputs.traffic.clone(),
-                    wish,
-                    self.member_changed.clone(),
-                ),
+                None => self.start_member(group.clone(), wish),
             };
             member.wish(wish);
             self.members.push(member);
         }
+    }
+
+    fn start_member(&self, group: TargetGroupRef, wish: Wish) -> MemberHandle {
+        let (api, traffic) = (self.api.clone(), self.inputs.traffic.clone());
+        MemberHandle::start(group, api, traffic, wish, self.member_changed.clone())
     }
 
     fn wish(&self) -> Wish {
@@ -246,11 +264,22 @@ impl Registrar {
         if self.inputs.instance.borrow().is_none() || self.inputs.notices.borrow().is_none() {
             return Tick::Wait(None);
         }
+        let resumed = self.resumed.take();
         match self.reasons.to_stay_out(self.settings.on_rebalance) {
+            Some(reason) if resumed.as_ref().is_some_and(|resumed| resumed.drained) => {
+                self.enter(State::Drained { reason, quiet: self.quiet() });
+            }
             Some(reason) => self.begin_draining(reason),
             None => self.enter(State::Serving),
         }
         self.follow_role();
+        // Groups that are no longer named since the reload have to be left too.
+        for group in resumed.into_iter().flat_map(|resumed| resumed.role.target_groups) {
+            if !self.members.iter().any(|member| member.is_for(&group)) {
+                let member = self.start_member(group, Wish::Out);
+                self.parting.push(member);
+            }
+        }
         Tick::Again
     }
 
@@ -334,9 +363,12 @@ impl Registrar {
 
     /// Probes see 503 before the first deregistration is sent.
     fn begin_draining(&mut self, reason: String) {
-        let traffic = self.inputs.traffic.snapshot();
-        let quiet = Quiet::new(self.settings.drain_quiet, &traffic, Instant::now().into_std());
-        self.drain_with(reason, quiet);
+        self.drain_with(reason, self.quiet());
+    }
+
+    /// Silence that begins now.
+    fn quiet(&self) -> Quiet {
+        Quiet::new(self.settings.drain_quiet, &self.inputs.traffic.snapshot(), Instant::now().into_std())
     }
 
     fn drain_with(&mut self, reason: String, quiet: Quiet) {
@@ -437,6 +469,13 @@ impl Registrar {
             let changed = **current != answers;
             if changed {
                 *current = Arc::new(answers);
+            }
+            changed
+        });
+        self.outputs.role.send_if_modified(|current| {
+            let changed = *current != self.role;
+            if changed {
+                current.clone_from(&self.role);
             }
             changed
         });

@@ -46,11 +46,11 @@ impl ProbeWatch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::serving::ThreadTraffic;
+    use crate::serving::{ThreadTraffic, TrafficSnapshot};
 
     #[tokio::test(start_paused = true)]
     async fn silence_and_its_end_are_told_once_each() {
-        let traffic = Traffic::new(1);
+        let traffic = Traffic::new(1, TrafficSnapshot::default());
         let probe = || ThreadTraffic::count(&traffic.threads()[0].probes);
         let second = Duration::from_secs(1);
         let mut watch = ProbeWatch { interval: Some(10 * second), ..ProbeWatch::default() };
@@ -72,7 +72,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn without_checks_nothing_is_overdue() {
-        let traffic = Traffic::new(1);
+        let traffic = Traffic::new(1, TrafficSnapshot::default());
         let mut watch = ProbeWatch::default();
         watch.restart(&traffic);
         tokio::time::advance(Duration::from_secs(100_000)).await;

@@ -5,41 +5,72 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::spawn_local;
 
-use super::{Worker, connection};
+use super::connection::Arrival;
+use super::orders::{Numbered, Order};
+use super::{HandedConnection, Stage, Worker, connection};
 
 /// The first and the longest pause after a failed accept.
 const PAUSES: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(1);
 
+/// How long connections may take to come to rest after every request has been answered.
+const GIVING_BACK: Duration = Duration::from_millis(500);
+
 /// At most this often it is said that the limit is reached or that accepting fails.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 
-/// Accepts connections until told to stop, then those that wait in the kernel; closes the port and
-/// returns the deadline for the rest.
-pub(super) async fn until_stopped(
+/// Accepts connections until told to end; closes this thread's copy of the port and returns the
+/// deadline for the connections. Before a stop, those that wait in the kernel are taken.
+pub(super) async fn until_told_to_end(
     worker: &Rc<Worker>,
     listener: TcpListener,
     places: &Arc<Semaphore>,
-    mut stopped: watch::Receiver<Option<Instant>>,
+    mut orders: watch::Receiver<Numbered>,
+    rest: &watch::Sender<u64>,
 ) -> Instant {
-    let deadline = {
-        let mut stopped = std::pin::pin!(stopped.wait_for(Option::is_some));
-        let (mut limit, mut failures) = (Notice::default(), Failures::default());
-        loop {
-            tokio::select! {
-                biased;
+    let (mut limit, mut failures) = (Notice::default(), Failures::default());
+    loop {
+        let frozen = worker.order.get().is_frozen();
+        tokio::select! {
+            biased;
+            changed = orders.changed() => {
                 // The server was dropped without a word: nothing is waited for.
-                deadline = &mut stopped => break deadline.ok().and_then(|found| *found).unwrap_or_else(Instant::now),
-                (socket, place) = next(&listener, places, &mut limit, &mut failures) => spawn(worker, socket, Some(place)),
+                let (number, order) = match changed {
+                    Ok(()) => *orders.borrow_and_update(),
+                    Err(_) => (u64::MAX, Order::Stop(Instant::now())),
+                };
+                worker.obey((number, order));
+                match order {
+                    Order::Serve | Order::Freeze { .. } => {}
+                    Order::HandOver => return Instant::now() + GIVING_BACK,
+                    Order::Stop(deadline) => {
+                        drain_backlog(worker, listener);
+                        return deadline;
+                    }
+                }
+            }
+            () = worker.comes_to_rest(), if frozen && *rest.borrow() != worker.order_number.get() => {
+                rest.send_replace(worker.order_number.get());
+            }
+            (socket, place) = next(&listener, places, &mut limit, &mut failures), if !frozen => {
+                spawn(worker, socket, Some(place));
             }
         }
-    };
-    worker.begin_stopping();
-    drain_backlog(worker, listener);
-    deadline
+    }
+}
+
+/// Goes on with a connection that an earlier server gave back.
+pub(super) fn adopt(worker: &Rc<Worker>, connection: HandedConnection, places: &Arc<Semaphore>) {
+    let HandedConnection { socket, read, unwritten, stage } = connection;
+    let Ok(socket) = TcpStream::from_std(socket) else { return };
+    // Where the limit is lower now, it is kept again once enough of them have closed.
+    let open = connection::Open::new(worker, Arc::clone(places).try_acquire_owned().ok());
+    let arrival = Arrival { socket, read, unwritten, stage };
+    spawn_local(connection::serve(arrival, open));
 }
 
 /// The next connection that there is room for.
@@ -102,8 +133,13 @@ fn drain_backlog(worker: &Rc<Worker>, listener: TcpListener) {
 
 fn spawn(worker: &Rc<Worker>, socket: TcpStream, place: Option<OwnedSemaphorePermit>) {
     let open = connection::Open::new(worker, place);
+    // Without it a small answer can wait for the acknowledgement of the one before.
+    if socket.set_nodelay(true).is_err() {
+        return;
+    }
+    let arrival = Arrival { socket, read: Bytes::new(), unwritten: Bytes::new(), stage: Stage::New };
     // A panic ends this task and with it this connection alone.
-    spawn_local(connection::serve(socket, open));
+    spawn_local(connection::serve(arrival, open));
 }
 
 /// Failed accepts: said now and then, and slower each time in a row.

@@ -1,11 +1,12 @@
 //! One connection's life: hyper polled by hand, with timers of our own around it.
 //!
 //! By hand, because hyper's single header timeout also runs while a connection is idle, and because
-//! a connection can so be stopped, or one day handed to another process, at a known point.
+//! a connection can so be stopped, or handed to another process, at a known point.
 
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -17,9 +18,11 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 
 use super::endpoints::Service;
-use super::io::Io;
-use super::track::{Phase, Track};
-use super::{BEAT, Worker, linger};
+use super::farewell::Farewell;
+use super::io::{Io, Rest};
+use super::orders::Order;
+use super::track::{Late, Phase, Track};
+use super::{BEAT, HandedConnection, Stage, Worker};
 use crate::serving::ThreadTraffic;
 
 /// Largest request head: what the load balancer may send (a request line of 16 KiB and 64 KiB of
@@ -31,6 +34,9 @@ const MAX_HEADERS: usize = 1_024;
 
 /// How long a connection that has not sent anything yet may still do so while the server stops.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
+/// What is answered to a request that there is no room for.
+pub(super) const CROWDED: &str = "too many large requests are arriving at once: try again later";
 
 /// How hyper serves, configured once for a thread.
 pub(super) struct Builders {
@@ -87,49 +93,102 @@ enum End {
     HeadLate,
     /// A head could not be read; the status that says why.
     Rejected(StatusCode),
+    /// There is no room for the rest of a head.
+    Crowded,
+    /// It is to be given back, and no request is being answered on it.
+    GivenBack,
 }
 
-/// Serves a connection to its end.
-pub(super) async fn serve(socket: TcpStream, open: Open) {
+/// A connection as it comes to a thread.
+pub(super) struct Arrival {
+    pub(super) socket: TcpStream,
+    /// What was read from it before.
+    pub(super) read: Bytes,
+    /// What is to be written to it first.
+    pub(super) unwritten: Bytes,
+    pub(super) stage: Stage,
+}
+
+/// Serves a connection to its end, or until it is to be given back.
+pub(super) async fn serve(arrival: Arrival, open: Open) {
     let worker = &open.worker;
-    // Without it a small answer can wait for the acknowledgement of the one before.
-    if socket.set_nodelay(true).is_err() {
-        return;
+    let left = match arrival.stage {
+        Stage::New | Stage::Used => converse(arrival, worker).await,
+        Stage::Ending | Stage::Lingering => Left::Farewell(Farewell {
+            socket: arrival.socket,
+            unwritten: arrival.unwritten,
+            lingers: arrival.stage == Stage::Lingering,
+        }),
+    };
+    let arrival = match left {
+        Left::GivenBack(arrival) => arrival,
+        Left::Farewell(farewell) => {
+            let Some(Farewell { socket, unwritten, lingers }) = farewell.say(worker).await else { return };
+            let stage = if lingers { Stage::Lingering } else { Stage::Ending };
+            Arrival { socket, read: Bytes::new(), unwritten, stage }
+        }
+    };
+    let Arrival { socket, read, unwritten, stage } = arrival;
+    // Takes it from this thread's runtime; that it fails is not to be expected.
+    if let Ok(socket) = socket.into_std() {
+        worker.handed.borrow_mut().push(HandedConnection { socket, read, unwritten, stage });
     }
+}
+
+/// What is left of a connection when hyper is done with it.
+enum Left {
+    Farewell(Farewell),
+    GivenBack(Arrival),
+}
+
+/// Answers requests for as long as they come.
+async fn converse(arrival: Arrival, worker: &Rc<Worker>) -> Left {
     let track = Track::new(Rc::clone(worker));
-    let mut io = Io::new(socket, Bytes::new(), Rc::clone(&track));
+    if arrival.stage == Stage::Used {
+        track.was_used_before();
+    }
+    let Arrival { socket, read, unwritten, .. } = arrival;
+    let mut rest = Rest { socket, read, unwritten };
     let mut builder = &worker.http.usual;
     let end = loop {
+        let io = Io::new(rest, Rc::clone(&track));
         let mut connection = builder.serve_connection(io, Service::new(Rc::clone(&track)));
         let end = drive(&mut connection, &track).await;
         let parts = connection.into_parts();
+        rest = parts.io.into_rest(parts.read_buf);
         let usual = std::ptr::eq(builder, &worker.http.usual);
         if usual && matches!(end, End::Rejected(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)) {
             // Perhaps only more fields than hyper parses on its stack: once more, with room.
             track.rejected.set(None);
             builder = &worker.http.roomy;
-            io = Io::new(parts.io.into_socket(), parts.read_buf, Rc::clone(&track));
             continue;
         }
-        io = parts.io;
         break end;
     };
-    let socket = io.into_socket();
+    let Rest { socket, read, unwritten } = rest;
     let limits = &worker.limits;
-    match end {
-        End::Done if track.may_still_send() => linger::linger(socket).await,
-        End::Done | End::Stuck => {}
+    Left::Farewell(match end {
+        End::GivenBack => {
+            let stage = if track.was_used() { Stage::Used } else { Stage::New };
+            return Left::GivenBack(Arrival { socket, read, unwritten, stage });
+        }
+        End::Done => Farewell { socket, unwritten, lingers: track.may_still_send() },
+        End::Stuck => Farewell { socket, unwritten: Bytes::new(), lingers: false },
         End::HeadLate => {
             ThreadTraffic::count(&worker.traffic.refused);
             let text =
                 format!("the request's head took longer than {:?}: send it faster", limits.header_timeout);
-            linger::refuse(socket, StatusCode::REQUEST_TIMEOUT, &text).await;
+            Farewell::refusal(socket, StatusCode::REQUEST_TIMEOUT, &text)
+        }
+        End::Crowded => {
+            ThreadTraffic::count(&worker.traffic.refused);
+            Farewell::refusal(socket, StatusCode::SERVICE_UNAVAILABLE, CROWDED)
         }
         End::Rejected(status) => {
             ThreadTraffic::count(&worker.traffic.refused);
-            linger::refuse(socket, status, &rejection(status)).await;
+            Farewell::refusal(socket, status, &rejection(status))
         }
-    }
+    })
 }
 
 /// Says what hyper found wrong with a head.
@@ -148,16 +207,20 @@ async fn drive(connection: &mut Connection, track: &Rc<Track>) -> End {
     let worker = &track.worker;
     let sleep = std::pin::pin!(tokio::time::sleep_until(Timer::idle_until(worker).into()));
     let mut timer = Timer::new(sleep);
-    // Polled once: that registers this task to be woken, and what then happens is decided below.
-    let mut stop = std::pin::pin!(worker.stop.notified());
-    stop.as_mut().enable();
-    let mut listening = false;
+    let mut ordered = std::pin::pin!(worker.ordered.notified());
+    // The last order for which this task was registered to be woken by the next one.
+    let mut obeyed = None;
     poll_fn(|cx| {
-        if !listening {
-            listening = true;
-            let _ = stop.as_mut().poll(cx);
+        if obeyed != Some(worker.order_number.get()) {
+            obeyed = Some(worker.order_number.get());
+            ordered.set(worker.ordered.notified());
+            // Polled once, for the waking alone: what there is to do is decided below.
+            let _ = ordered.as_mut().poll(cx);
         }
         loop {
+            if worker.order.get() == Order::HandOver && track.is_between_requests() {
+                return Poll::Ready(End::GivenBack);
+            }
             if let Poll::Ready(result) = connection.poll_without_shutdown(cx) {
                 return Poll::Ready(match (track.rejected.get(), result) {
                     (Some(status), _) => End::Rejected(status),
@@ -168,12 +231,24 @@ async fn drive(connection: &mut Connection, track: &Rc<Track>) -> End {
                     (None, _) => End::Done,
                 });
             }
-            if worker.stopping.get()
-                && track.phase() == Phase::Idle
-                && track.was_used()
-                && track.end_if_unread_is_empty()
-            {
-                continue;
+            if track.crowded.take() && track.phase() == Phase::Head {
+                return Poll::Ready(End::Crowded);
+            }
+            match worker.order.get() {
+                Order::HandOver if track.is_between_requests() => return Poll::Ready(End::GivenBack),
+                Order::Freeze { refuse_bodies: true }
+                    if track.phase() == Phase::Body && track.body_late.get().is_none() =>
+                {
+                    worker.refused_bodies.fetch_add(1, Ordering::Relaxed);
+                    track.body_late.set(Some(Late::Reload));
+                    continue;
+                }
+                Order::Stop(_)
+                    if track.phase() == Phase::Idle && track.was_used() && track.end_if_unread_is_empty() =>
+                {
+                    continue;
+                }
+                _ => {}
             }
             match timer.poll(track, cx) {
                 Poll::Pending => return Poll::Pending,
@@ -182,7 +257,7 @@ async fn drive(connection: &mut Connection, track: &Rc<Track>) -> End {
                 Poll::Ready(WaitsFor::Request) => return Poll::Pending,
                 Poll::Ready(WaitsFor::Head) => return Poll::Ready(End::HeadLate),
                 // Whoever reads the body answers, when hyper asks it again.
-                Poll::Ready(WaitsFor::Body) => track.body_late.set(true),
+                Poll::Ready(WaitsFor::Body) => track.body_late.set(Some(Late::Timeout)),
                 Poll::Ready(WaitsFor::Peer) => return Poll::Ready(End::Stuck),
             }
         }
@@ -242,11 +317,11 @@ impl<'a> Timer<'a> {
     fn poll(&mut self, track: &Track, cx: &mut Context<'_>) -> Poll<WaitsFor> {
         let Some(waiting) = WaitsFor::of(track) else { return Poll::Pending };
         let worker = &track.worker;
-        let timed = (waiting, track.turn(), worker.stopping.get());
+        let timed = (waiting, track.turn(), worker.order.get().is_stopping());
         if self.timed != Some(timed) {
             self.timed = Some(timed);
             self.deadline = match waiting {
-                WaitsFor::Request if worker.stopping.get() => Instant::now() + FIRST_REQUEST,
+                WaitsFor::Request if worker.order.get().is_stopping() => Instant::now() + FIRST_REQUEST,
                 WaitsFor::Request => Self::idle_until(worker),
                 WaitsFor::Head => Instant::now() + worker.limits.header_timeout,
                 WaitsFor::Body => Instant::now() + worker.limits.body_timeout,

@@ -18,8 +18,9 @@ use hyper::header::{
 };
 use hyper::{Request, Response, StatusCode, Version};
 
+use super::connection::CROWDED;
 use super::routes::{Action, Clusters, Endpoint, Refusal, route};
-use super::track::{InFlight, Sender, Track};
+use super::track::{InFlight, Late, Sender, Track};
 use crate::seed::{Seed, SetError};
 use crate::serving::{Answers, Root, ThreadTraffic};
 
@@ -32,6 +33,9 @@ const MALFORMED_PATH: Bytes =
     Bytes::from_static(b"the path's percent-encoding is malformed: write a percent sign as %25");
 const BROKEN_BODY: Bytes =
     Bytes::from_static(b"the body ended early or its chunks are malformed: send it whole");
+const REPLACED: Bytes = Bytes::from_static(
+    b"the server is being replaced and the request's body has not all come: send the request again",
+);
 const HOST_WANTED: Bytes = Bytes::from_static(b"a request of HTTP/1.1 needs one Host header: send just one");
 const ENCODING_UNKNOWN: Bytes =
     Bytes::from_static(b"no transfer encoding but chunked is understood: send the body as it is");
@@ -143,10 +147,19 @@ async fn store(draft: Draft, body: Incoming) -> Response<Answer> {
     let body = match read_body(&draft.guard, body).await {
         Ok(body) => body,
         Err(BodyError::TooLarge) => return draft.refuse_too_large(),
-        Err(BodyError::Late) => {
+        Err(BodyError::Late(late)) => {
             let limit = draft.guard.track().worker.limits.body_timeout;
-            let text = format!("the request's body took longer than {limit:?}: send it faster");
-            return draft.refuse_and_close(StatusCode::REQUEST_TIMEOUT, text.into());
+            let text = match late {
+                Late::Timeout => {
+                    format!("the request's body took longer than {limit:?}: send it faster").into()
+                }
+                Late::Reload => REPLACED,
+            };
+            return draft.refuse_and_close(StatusCode::REQUEST_TIMEOUT, text);
+        }
+        Err(BodyError::Crowded) => {
+            return draft
+                .refuse_and_close(StatusCode::SERVICE_UNAVAILABLE, Bytes::from_static(CROWDED.as_bytes()));
         }
         Err(BodyError::Broken) => return draft.refuse_and_close(StatusCode::BAD_REQUEST, BROKEN_BODY),
     };
@@ -173,7 +186,9 @@ enum BodyError {
     /// More bytes than are allowed.
     TooLarge,
     /// It took too long.
-    Late,
+    Late(Late),
+    /// Too much is held for requests that have not all come.
+    Crowded,
     /// It ended early, or its chunks are malformed.
     Broken,
 }
@@ -186,8 +201,9 @@ async fn read_body(guard: &InFlight, mut body: Incoming) -> Result<Bytes, BodyEr
     loop {
         let frame = poll_fn(|cx| match Pin::new(&mut body).poll_frame(cx) {
             // The connection's timer sets this and then has hyper ask again.
-            Poll::Pending if track.body_late.get() => Poll::Ready(Err(BodyError::Late)),
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => {
+                track.body_late.get().map_or(Poll::Pending, |late| Poll::Ready(Err(BodyError::Late(late))))
+            }
             Poll::Ready(frame) => Poll::Ready(frame.transpose().map_err(|_| BodyError::Broken)),
         });
         let Some(frame) = frame.await.inspect_err(|_| track.leaves_body_unread())? else { break };
@@ -195,6 +211,10 @@ async fn read_body(guard: &InFlight, mut body: Incoming) -> Result<Bytes, BodyEr
         if first.len().max(all.len()) + data.len() > track.worker.limits.max_body {
             track.leaves_body_unread();
             return Err(BodyError::TooLarge);
+        }
+        if !track.receive(data.len()) {
+            track.leaves_body_unread();
+            return Err(BodyError::Crowded);
         }
         if first.is_empty() {
             first = data;
@@ -280,7 +300,7 @@ impl Draft {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         // Every answer, errors too, may be another one the next moment.
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if self.guard.track().worker.stopping.get() {
+        if self.guard.track().worker.order.get().is_stopping() {
             headers.insert(CONNECTION, CLOSE);
         }
         let mut response = Response::new(Answer { text, _guard: self.guard });

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf as _, Bytes};
+use bytes::{Buf as _, Bytes, BytesMut};
 use hyper::StatusCode;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
@@ -19,12 +19,32 @@ pub(super) struct Io {
     socket: TokioIo<TcpStream>,
     /// Bytes that were read from the socket before hyper got it, read first.
     prefix: Bytes,
+    /// Bytes that hyper has written and the peer has not taken, written first.
+    unwritten: BytesMut,
     track: Rc<Track>,
 }
 
+/// What is left of an [`Io`].
+pub(super) struct Rest {
+    pub(super) socket: TcpStream,
+    pub(super) read: Bytes,
+    pub(super) unwritten: Bytes,
+}
+
 impl Io {
-    pub(super) fn new(socket: TcpStream, prefix: Bytes, track: Rc<Track>) -> Self {
-        Self { socket: TokioIo::new(socket), prefix, track }
+    pub(super) fn new(rest: Rest, track: Rc<Track>) -> Self {
+        let Rest { socket, read, unwritten } = rest;
+        Self { socket: TokioIo::new(socket), prefix: read, unwritten: unwritten.into(), track }
+    }
+
+    /// The socket and what is still to be read and written; hyper had `read` in its hands.
+    pub(super) fn into_rest(self, read: Bytes) -> Rest {
+        let read = match (read.is_empty(), self.prefix.is_empty()) {
+            (true, _) => self.prefix,
+            (false, true) => read,
+            (false, false) => [read, self.prefix].concat().into(),
+        };
+        Rest { socket: self.socket.into_inner(), read, unwritten: self.unwritten.freeze() }
     }
 
     /// Whether the kernel holds bytes that were not read. Asked directly: the runtime may not have
@@ -34,8 +54,32 @@ impl Io {
         rustix::net::recv(self.socket.inner(), &mut [0_u8; 1], flags).is_ok_and(|(_, len)| len > 0)
     }
 
-    pub(super) fn into_socket(self) -> TcpStream {
-        self.socket.into_inner()
+    /// How much of a head that has begun is about to be read. Asked of the kernel, as hyper does not
+    /// tell; few heads come in more than one piece.
+    fn rest_of_head(&self, room: usize) -> usize {
+        if self.track.phase() != Phase::Head {
+            return 0;
+        }
+        let waiting = rustix::io::ioctl_fionread(self.socket.inner()).unwrap_or(0);
+        room.min(usize::try_from(waiting).unwrap_or(usize::MAX))
+    }
+
+    /// Writes what is left from before.
+    fn poll_unwritten(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.unwritten.is_empty() {
+            let written = Pin::new(&mut self.socket).poll_write(cx, &self.unwritten);
+            self.track.wrote(written.is_ready());
+            match ready!(written)? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => self.unwritten.advance(written),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// A peer that reads slowly must not keep the server from coming to rest.
+    fn writes_later(&self) -> bool {
+        self.track.worker.order.get().is_frozen()
     }
 }
 
@@ -45,6 +89,10 @@ impl Read for Io {
         cx: &mut Context<'_>,
         mut buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.track.is_held() {
+            return Poll::Pending;
+        }
+        let more = self.rest_of_head(buf.remaining());
         if self.prefix.has_remaining() {
             let len = self.prefix.len().min(buf.remaining());
             buf.put_slice(&self.prefix.split_to(len));
@@ -54,6 +102,7 @@ impl Read for Io {
             return if end { Poll::Ready(Ok(())) } else { Poll::Pending };
         }
         self.track.read();
+        self.track.receive(more);
         Poll::Ready(Ok(()))
     }
 }
@@ -67,12 +116,22 @@ impl Write for Io {
             self.track.rejected.set(Some(status.unwrap_or(StatusCode::BAD_REQUEST)));
             return Poll::Ready(Ok(buf.len()));
         }
-        let written = Pin::new(&mut self.socket).poll_write(cx, buf);
+        let written = match self.poll_unwritten(cx)? {
+            Poll::Ready(()) => Pin::new(&mut self.socket).poll_write(cx, buf),
+            Poll::Pending => Poll::Pending,
+        };
         self.track.wrote(written.is_ready());
+        if written.is_pending() && self.writes_later() {
+            self.unwritten.extend_from_slice(buf);
+            return Poll::Ready(Ok(buf.len()));
+        }
         written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.poll_unwritten(cx)?.is_pending() && !self.writes_later() {
+            return Poll::Pending;
+        }
         ready!(Pin::new(&mut self.socket).poll_flush(cx))?;
         self.track.flushed();
         Poll::Ready(Ok(()))

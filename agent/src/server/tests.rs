@@ -13,6 +13,7 @@ const HANG: Duration = Duration::from_secs(20);
 
 const LIMITS: Limits = Limits {
     max_body: 64 * 1024,
+    max_buffered: 64 * 1024 * 1024,
     max_connections: 100,
     header_timeout: HANG,
     body_timeout: HANG,
@@ -40,8 +41,9 @@ fn serve_with(limits: Limits, threads: usize, answers: Answers) -> TestServer {
     let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
     let addr = listener.local_addr().unwrap();
     let (publish, answers) = watch::channel(Arc::new(answers));
-    let traffic = Arc::new(Traffic::new(threads));
-    let server = start(listener, threads, limits, answers, Arc::clone(&traffic), seed.clone()).unwrap();
+    let traffic = Arc::new(Traffic::new(threads, TrafficSnapshot::default()));
+    let server =
+        start(listener, Vec::new(), threads, limits, answers, Arc::clone(&traffic), seed.clone()).unwrap();
     TestServer { addr, server, publish, traffic, seed, _state: state }
 }
 
@@ -75,8 +77,8 @@ impl TestServer {
     fn publish(&self, answers: Answers) {
         self.publish.send_replace(Arc::new(answers));
         // Each thread takes them over when it next runs; a connection to each makes sure of it.
-        let beats = self.server.beats()();
-        until(|| self.server.beats()().iter().zip(&beats).all(|(now, before)| now > before));
+        let beats = self.traffic.beats();
+        until(|| self.traffic.beats().iter().zip(&beats).all(|(now, before)| now > before));
     }
 
     /// Waits until so many connections are open and nothing is being answered. A client may read
@@ -584,7 +586,7 @@ fn a_read_on_any_thread_shows_what_was_stored_on_another() {
 #[test]
 fn threads_show_that_they_live() {
     let server = serve(answers());
-    until(|| server.server.beats()().iter().all(|beats| *beats >= 2));
+    until(|| server.traffic.beats().iter().all(|beats| *beats >= 2));
 }
 
 #[test]
@@ -672,7 +674,7 @@ fn accepting_recovers_from_running_out_of_descriptors() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let server = serve_with(LIMITS, 1, answers());
     // All that the server opens at its start is open.
-    until(|| server.server.beats()().iter().all(|beats| *beats > 0));
+    until(|| server.traffic.beats().iter().all(|beats| *beats > 0));
     let maximum = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: Some(64), maximum }).unwrap();
     let mut fillers = Vec::new();
@@ -688,4 +690,108 @@ fn accepting_recovers_from_running_out_of_descriptors() {
     client.socket.set_read_timeout(Some(HANG)).unwrap();
     drop(fillers.pop());
     client.answer().is(200, "Healthy!");
+}
+
+/// Brings the server to rest, takes it apart and starts another one from what is left.
+fn replace(server: TestServer) -> TestServer {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let handed = runtime.block_on(async {
+        server.server.quiesce(Instant::now() + HANG).await.unwrap();
+        server.server.hand_over().await
+    });
+    assert_eq!(handed.lost, 0);
+    let (traffic, seed) = (Arc::clone(&server.traffic), server.seed.clone());
+    let answers = server.publish.subscribe();
+    // As after an exec that failed: with the very same counters.
+    let again = start(handed.listener, handed.connections, 2, LIMITS, answers, traffic, seed).unwrap();
+    TestServer { server: again, ..server }
+}
+
+#[test]
+fn what_is_handed_over_goes_on_where_it_was() {
+    let mut server = serve(answers());
+    let mut new = server.connect();
+    let mut used = server.connect();
+    used.ask("GET / HTTP/1.1\r\nHost: x\r\n\r\n").is(200, "Healthy!");
+    let mut half = server.connect();
+    half.send("GET /seed HTT");
+    server.is_quiet_with(3);
+    for _ in 0..3 {
+        server = replace(server);
+        server.is_quiet_with(3);
+        used.ask("GET / HTTP/1.1\r\nHost: x\r\n\r\n").is(200, "Healthy!");
+    }
+    half.send("P/1.1\r\nHost: x\r\n\r\n");
+    half.answer().is(200, "0");
+    new.ask("GET / HTTP/1.1\r\nHost: x\r\n\r\n").is(200, "Healthy!");
+    assert_eq!(server.stop(HANG), 0);
+}
+
+#[test]
+fn who_connects_while_nobody_accepts_is_served_afterwards() {
+    let server = serve(answers());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(server.server.quiesce(Instant::now() + HANG)).unwrap();
+    let mut waiting: Vec<_> = (0..20).map(|_| server.connect()).collect();
+    for client in &mut waiting {
+        client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    }
+    server.server.thaw();
+    for client in &mut waiting {
+        client.answer().is(200, "Healthy!");
+    }
+    runtime.block_on(server.server.quiesce(Instant::now() + HANG)).unwrap();
+    for client in &mut waiting {
+        client.send("GET /seed HTTP/1.1\r\nHost: x\r\n\r\n");
+    }
+    let _server = replace(server);
+    for client in &mut waiting {
+        client.answer().is(200, "0");
+    }
+}
+
+#[test]
+fn large_requests_that_do_not_end_are_refused_when_they_take_too_much_together() {
+    let server = serve_with(Limits { max_buffered: 100 * 1024, ..LIMITS }, 2, answers());
+    let large = "x".repeat(40 * 1024);
+    let body = format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n{large}");
+    let head = format!("GET / HTTP/1.1\r\nHost: x\r\nX-Large: {large}");
+    let mut held: Vec<_> = [&body, &head, &body, &head, &body, &head]
+        .into_iter()
+        .map(|request| {
+            let mut client = server.connect();
+            client.send(request);
+            client
+        })
+        .collect();
+    // Two or three fit; the others are told, and nobody else is concerned.
+    let refused = |held: &mut Vec<Client>| {
+        held.iter_mut()
+            .filter(|client| {
+                client.socket.set_nonblocking(true).unwrap();
+                let spoken_to = client.socket.peek(&mut [0]).is_ok_and(|len| len > 0);
+                client.socket.set_nonblocking(false).unwrap();
+                spoken_to
+            })
+            .count()
+    };
+    until(|| refused(&mut held) >= 3);
+    server.get("/").is(200, "Healthy!");
+    server.post("/", "{\"num\": 5}").is(200, "5");
+    let mut kept = 0;
+    for mut client in held {
+        client.socket.set_nonblocking(true).unwrap();
+        if client.socket.peek(&mut [0]).is_ok_and(|len| len > 0) {
+            client.socket.set_nonblocking(false).unwrap();
+            client.answer().refuses(503, "too many large requests");
+        } else {
+            kept += 1;
+        }
+    }
+    assert!((1..=3).contains(&kept), "{kept}");
+    // What they held is free again.
+    let mut again = server.connect();
+    until(|| server.traffic.snapshot().in_flight == 0);
+    again.send(format!("GET / HTTP/1.1\r\nHost: x\r\nX-Large: {}\r\n\r\n", "x".repeat(60 * 1024)));
+    again.answer().is(200, "Healthy!");
 }

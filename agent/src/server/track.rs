@@ -7,6 +7,7 @@ use std::rc::Rc;
 use hyper::StatusCode;
 
 use super::Worker;
+use super::budget::Held;
 use crate::serving::ThreadTraffic;
 
 /// Where a connection is in its current request.
@@ -37,14 +38,26 @@ pub(super) struct Track {
     used: Cell<bool>,
     /// The peer takes no bytes at the moment.
     write_blocked: Cell<bool>,
-    /// The body's time is over: whoever reads it answers 408.
-    pub(super) body_late: Cell<bool>,
+    /// Why the body is not waited for any longer: whoever reads it answers 408.
+    pub(super) body_late: Cell<Option<Late>>,
+    /// There is no room for what has come of the request.
+    pub(super) crowded: Cell<bool>,
+    held: Cell<Held>,
     /// The status of an answer that hyper made up itself and that was kept back.
     pub(super) rejected: Cell<Option<StatusCode>>,
     /// Part of a request was left unread: its sender may not be done when the answer is written.
     unread_body: Cell<bool>,
     /// The connection ends now unless a request is already there.
     ending: Cell<bool>,
+}
+
+/// Why a body is not waited for any longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Late {
+    /// It took longer than any body may.
+    Timeout,
+    /// The server has to come to rest.
+    Reload,
 }
 
 /// Who sent a request.
@@ -65,7 +78,9 @@ impl Track {
             request: Cell::new(None),
             used: Cell::new(false),
             write_blocked: Cell::new(false),
-            body_late: Cell::new(false),
+            body_late: Cell::new(None),
+            crowded: Cell::new(false),
+            held: Cell::default(),
             rejected: Cell::new(None),
             unread_body: Cell::new(false),
             ending: Cell::new(false),
@@ -91,7 +106,7 @@ impl Track {
 
     /// The peer may still be sending after its last answer: a plain close could destroy that answer.
     pub(super) fn may_still_send(&self) -> bool {
-        self.unread_body.get() || (self.worker.stopping.get() && !self.ending.get())
+        self.unread_body.get() || (self.worker.order.get().is_stopping() && !self.ending.get())
     }
 
     /// An answer goes out without its request having been read to the end.
@@ -113,9 +128,32 @@ impl Track {
         self.write_blocked.get()
     }
 
+    /// Nothing of a next request is read while the server comes to rest.
+    pub(super) fn is_held(&self) -> bool {
+        self.worker.order.get().is_frozen() && self.is_between_requests()
+    }
+
     fn enter(&self, phase: Phase) {
-        self.phase.set(phase);
+        let before = self.phase.replace(phase);
+        if before == Phase::Body {
+            self.worker.awaited.remove();
+        }
+        if phase == Phase::Body {
+            self.worker.awaited.add();
+        }
         self.turn.set(self.turn.get().wrapping_add(1));
+    }
+
+    /// So much more is held for the request. False when there is no room for it.
+    pub(super) fn receive(&self, bytes: usize) -> bool {
+        if bytes == 0 {
+            return true;
+        }
+        let mut held = self.held.take();
+        let fits = held.receive(bytes, &self.worker.budget);
+        self.held.set(held);
+        self.crowded.set(!fits);
+        fits
     }
 
     /// Bytes came from the peer.
@@ -124,6 +162,11 @@ impl Track {
             self.ending.set(false);
             self.enter(Phase::Head);
         }
+    }
+
+    /// An earlier server had already answered a request on this connection.
+    pub(super) fn was_used_before(&self) {
+        self.used.set(true);
     }
 
     /// Bytes were written, or the peer took none.
@@ -156,9 +199,14 @@ impl Track {
     }
 
     fn finish(&self) {
+        let mut held = self.held.take();
+        held.release(&self.worker.budget);
         if let Some(sender) = self.request.take() {
             let worker = &self.worker;
             worker.in_flight.set(worker.in_flight.get() - 1);
+            if worker.in_flight.get() == 0 && worker.order.get().is_frozen() {
+                worker.at_rest.notify_one();
+            }
             if sender == Sender::Client {
                 ThreadTraffic::count(&worker.traffic.finished);
             }

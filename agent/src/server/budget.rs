@@ -1,0 +1,80 @@
+//! How much memory requests may take that have not all come yet.
+//!
+//! Each connection may hold a little for nothing, so that the usual request costs no accounting. What
+//! is beyond that comes out of one budget for the whole server: many clients that each send most of a
+//! large request must not take the instance's memory.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// What a request may hold without asking: most heads, and every body that holds a number.
+const FREE: usize = 8 * 1024;
+
+/// The bytes that are left, over all threads.
+#[derive(Clone)]
+pub(super) struct Budget(Arc<AtomicUsize>);
+
+impl Budget {
+    pub(super) fn of(bytes: usize) -> Self {
+        Self(Arc::new(AtomicUsize::new(bytes)))
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes)).is_ok()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// What one request has taken.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Held {
+    received: usize,
+    taken: usize,
+}
+
+impl Held {
+    /// More of the request has come. False when there is no room for it.
+    pub(super) fn receive(&mut self, bytes: usize, budget: &Budget) -> bool {
+        self.received = self.received.saturating_add(bytes);
+        let owed = self.received.saturating_sub(FREE);
+        let more = owed.saturating_sub(self.taken);
+        if more == 0 {
+            return true;
+        }
+        let taken = budget.take(more);
+        if taken {
+            self.taken = owed;
+        }
+        taken
+    }
+
+    /// The request is over.
+    pub(super) fn release(&mut self, budget: &Budget) {
+        if self.taken > 0 {
+            budget.give_back(self.taken);
+        }
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_requests_are_free_and_large_ones_give_back_what_they_took() {
+        let budget = Budget::of(10_000);
+        let (mut first, mut second) = (Held::default(), Held::default());
+        assert!(first.receive(FREE, &budget) && second.receive(FREE, &budget));
+        assert!(first.receive(6_000, &budget));
+        assert!(!second.receive(6_000, &budget));
+        first.release(&budget);
+        assert!(second.receive(1, &budget), "there is room again, for all of it");
+        second.release(&budget);
+        assert!(first.receive(FREE + 10_000, &budget));
+        assert!(!second.receive(FREE + 1, &budget));
+    }
+}

@@ -1,0 +1,165 @@
+//! Whether the installed program can take over: it is asked before anything is given up.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+
+use super::record::{HANDOVER_VERSION, without_record};
+use crate::config::Settings;
+
+/// How long the installed program may take to say whether it can take over.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// How much of what it says is read.
+const MOST_SAID: u64 = 16 * 1024;
+
+/// What a program says of itself when it is asked whether it can take over.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Candidate {
+    /// Its version.
+    pub(crate) version: String,
+    /// The settings that it found and that a running process cannot change, as text.
+    pub(crate) pinned: Pinned,
+}
+
+/// The settings that only a restart can change, by key: what they name is in use, or is what the
+/// instance is registered with.
+pub(crate) type Pinned = BTreeMap<String, Option<String>>;
+
+/// The settings of `settings` that only a restart can change.
+pub(crate) fn pinned(settings: &Settings) -> Pinned {
+    let folder = |path: &Path| Some(path.display().to_string());
+    [
+        ("listen", Some(settings.listen.to_string())),
+        ("state-dir", folder(&settings.state_dir)),
+        ("runtime-dir", folder(&settings.runtime_dir)),
+        ("instance-id", settings.instance_id.clone()),
+        ("register-port", settings.register_port.map(|port| port.to_string())),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
+    .into()
+}
+
+/// What a program answers that is asked whether it can take over from one that writes records of
+/// version `handover`; its settings are those given.
+pub(crate) fn answer(handover: u32, settings: &Settings) -> Result<String, String> {
+    if handover != HANDOVER_VERSION {
+        return Err(format!(
+            "version {} reads handover records of version {HANDOVER_VERSION}, and the running agent writes \
+             version {handover}; restart instead",
+            env!("CARGO_PKG_VERSION")
+        ));
+    }
+    let candidate = Candidate { version: env!("CARGO_PKG_VERSION").to_owned(), pinned: pinned(settings) };
+    serde_json::to_string(&candidate).map_err(|error| error.to_string())
+}
+
+/// The files that a reload depends on, as they were when they were looked at; `None` for one that was
+/// not there.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Stamps(Vec<Option<Stamp>>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    changed: (i64, i64),
+    size: u64,
+}
+
+impl Stamps {
+    pub(super) fn of(files: &[&Path]) -> Self {
+        let stamp = |file: Metadata| Stamp {
+            device: file.dev(),
+            inode: file.ino(),
+            changed: (file.ctime(), file.ctime_nsec()),
+            size: file.size(),
+        };
+        Self(files.iter().map(|file| fs::metadata(file).ok().map(stamp)).collect())
+    }
+}
+
+/// Where the program is installed that `argv0` started: its name as it was called, so that what is
+/// put in its place later is found there.
+pub(super) fn installed_path(argv0: Option<OsString>) -> io::Result<PathBuf> {
+    let running = std::env::current_exe()?;
+    let called = argv0.map(PathBuf::from).filter(|called| called.components().count() > 1);
+    let Some(called) = called.and_then(|called| std::path::absolute(called).ok()) else {
+        return Ok(running);
+    };
+    let id = |path: &Path| fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
+    Ok(if id(&called).is_some() && id(&called) == id(Path::new("/proc/self/exe")) { called } else { running })
+}
+
+/// Asks the program at `path` whether it can take over, with the arguments this one was given.
+pub(super) async fn ask(path: &Path, arguments: &[OsString], own: &Pinned) -> Result<Candidate, String> {
+    let refused = |why: String| format!("{}: {why}", path.display());
+    let mut command = tokio::process::Command::new(path);
+    without_record(&mut command);
+    command
+        .args(arguments)
+        .args(["--check".to_owned(), format!("--handover={HANDOVER_VERSION}")])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    let output = match tokio::time::timeout(DEADLINE, run(command)).await {
+        Ok(Ok(output)) => output,
+        Ok(Err(error)) => {
+            return Err(refused(format!("cannot be run: {error}; install it again, then reload")));
+        }
+        Err(_) => return Err(refused(format!("did not say within {DEADLINE:?} whether it can take over"))),
+    };
+    let candidate = read_answer(&output).map_err(refused)?;
+    for (key, value) in own {
+        let wanted = candidate.pinned.get(key).cloned().flatten();
+        if wanted != *value {
+            let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "not set".to_owned());
+            return Err(format!(
+                "{key} cannot change in a reload ({} to {}); restart instead, or take the change back",
+                text(value),
+                text(&wanted)
+            ));
+        }
+    }
+    Ok(candidate)
+}
+
+/// Runs a program to its end and keeps the beginning of what it says: a broken one may say anything.
+async fn run(mut command: tokio::process::Command) -> io::Result<Output> {
+    let mut child = command.spawn()?;
+    let (stdout, stderr) = tokio::join!(beginning(child.stdout.take()), beginning(child.stderr.take()));
+    Ok(Output { status: child.wait().await?, stdout, stderr })
+}
+
+async fn beginning(pipe: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
+    let mut kept = Vec::new();
+    if let Some(pipe) = pipe {
+        // What was read before a failure still tells something.
+        _ = pipe.take(MOST_SAID).read_to_end(&mut kept).await;
+    }
+    kept
+}
+
+fn read_answer(output: &Output) -> Result<Candidate, String> {
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let said = said.trim().lines().last().unwrap_or("").trim_start_matches("instance-agent: ").to_owned();
+        return Err(match (said.as_str(), output.status.code()) {
+            ("", _) => format!("ended with {}", output.status),
+            // Its own words say what is wrong, where, and what to do.
+            (_, Some(_)) => said,
+            (_, None) => format!("{said} ({})", output.status),
+        });
+    }
+    serde_json::from_slice(&output.stdout)
+        .map_err(|_| "is no instance-agent that can take over: it did not answer as one".to_owned())
+}

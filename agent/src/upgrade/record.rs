@@ -1,0 +1,213 @@
+//! What a program leaves to the one that replaces it in the same process.
+//!
+//! It is written as JSON into a memory file whose descriptor, like those of the sockets it names,
+//! stays open over `execve`. A newer agent must go on reading the record of the one before it.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
+
+use rustix::fs::MemfdFlags;
+use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
+
+use super::sys;
+use crate::config::Role;
+use crate::identity::Instance;
+use crate::notices::Notices;
+use crate::server::{Handed, HandedConnection, Stage};
+use crate::serving::TrafficSnapshot;
+
+/// The form of the record. A program that cannot read the running one's form does not replace it.
+pub(crate) const HANDOVER_VERSION: u32 = 1;
+
+/// Names the record's descriptor to the next program.
+const DESCRIPTOR: &str = "HANDOVER_FD";
+
+/// What the next program has to know beside the sockets.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Legacy {
+    /// The version of the program that wrote it.
+    pub(crate) from: String,
+    /// How many reloads were asked for, this one included.
+    pub(crate) attempt: u64,
+    /// When clients began to wait, on the monotonic clock, in nanoseconds.
+    pub(crate) paused_at: u64,
+    /// Requests refused because their body had not come in time.
+    pub(crate) refused_bodies: usize,
+    /// What the unit's files held when the process was started.
+    pub(crate) unit: Option<u32>,
+    /// The use that was counted so far.
+    pub(crate) traffic: TrafficSnapshot,
+    /// Identity and tags, once they were tried.
+    pub(crate) instance: Option<Instance>,
+    /// Notices in force, once they were asked.
+    pub(crate) notices: Option<Notices>,
+    /// What `GET /` meant.
+    pub(crate) root: String,
+    /// The cluster whose path was answered.
+    pub(crate) cluster: Option<String>,
+    /// The target groups it was to be in, as they are named in the settings or the tag.
+    pub(crate) target_groups: Vec<String>,
+    /// It had left them, and traffic had stopped.
+    pub(crate) drained: bool,
+}
+
+impl Legacy {
+    /// What the instance was to be. What this program does not understand is left out: settings and
+    /// tags are about to say it again.
+    pub(crate) fn role(&self) -> Role {
+        Role {
+            root: self.root.parse().unwrap_or_default(),
+            cluster: self.cluster.as_ref().and_then(|cluster| cluster.parse().ok()),
+            target_groups: self.target_groups.iter().filter_map(|group| group.parse().ok()).collect(),
+        }
+    }
+
+    /// Puts down what the instance is to be.
+    pub(crate) fn set_role(&mut self, role: &Role) {
+        self.root = role.root.to_string();
+        self.cluster = role.cluster.as_ref().map(ToString::to_string);
+        self.target_groups = role.target_groups.iter().map(ToString::to_string).collect();
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Record {
+    version: u32,
+    /// The record is for this process alone.
+    pid: u32,
+    listener: RawFd,
+    admin: Option<RawFd>,
+    connections: Vec<Connection>,
+    legacy: Legacy,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Connection {
+    socket: RawFd,
+    stage: Stage,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    read: Vec<u8>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    unwritten: Vec<u8>,
+}
+
+/// A record that was written, with everything it names open for the next program. Dropping it takes
+/// that back.
+pub(super) struct Written<'a> {
+    memory: File,
+    handed: &'a Handed,
+    admin: Option<BorrowedFd<'a>>,
+}
+
+/// Writes the record. What it names stays the caller's, in case there is no next program.
+pub(super) fn write<'a>(
+    handed: &'a Handed,
+    admin: Option<BorrowedFd<'a>>,
+    legacy: Legacy,
+) -> io::Result<Written<'a>> {
+    let connections = handed.connections.iter().map(|connection| Connection {
+        socket: connection.socket.as_raw_fd(),
+        stage: connection.stage,
+        read: connection.read.to_vec(),
+        unwritten: connection.unwritten.to_vec(),
+    });
+    let record = Record {
+        version: HANDOVER_VERSION,
+        pid: std::process::id(),
+        listener: handed.listener.as_raw_fd(),
+        admin: admin.map(|admin| admin.as_raw_fd()),
+        connections: connections.collect(),
+        legacy,
+    };
+    let memory = File::from(rustix::fs::memfd_create("handover", MemfdFlags::CLOEXEC)?);
+    let mut written = Written { memory, handed, admin };
+    written.memory.write_all(&serde_json::to_vec(&record)?)?;
+    written.memory.rewind()?;
+    written.set_flags(FdFlags::empty())?;
+    Ok(written)
+}
+
+impl Written<'_> {
+    /// The environment for the next program: this one's, and where the record is.
+    pub(super) fn environment(&self) -> Vec<(OsString, OsString)> {
+        std::env::vars_os()
+            .filter(|(name, _)| name != DESCRIPTOR)
+            .chain([(DESCRIPTOR.into(), self.memory.as_raw_fd().to_string().into())])
+            .collect()
+    }
+
+    fn set_flags(&self, flags: FdFlags) -> io::Result<()> {
+        fcntl_setfd(&self.memory, flags)?;
+        fcntl_setfd(&self.handed.listener, flags)?;
+        if let Some(admin) = self.admin {
+            fcntl_setfd(admin, flags)?;
+        }
+        for connection in &self.handed.connections {
+            fcntl_setfd(&connection.socket, flags)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Written<'_> {
+    fn drop(&mut self) {
+        // The descriptors are open and ours: it cannot fail.
+        _ = self.set_flags(FdFlags::CLOEXEC);
+    }
+}
+
+/// What was left to this program by the one before it.
+pub(crate) struct Inherited {
+    /// The port and the connections.
+    pub(crate) handed: Handed,
+    /// The listening admin socket.
+    pub(crate) admin: Option<OwnedFd>,
+    /// Everything else.
+    pub(crate) legacy: Legacy,
+}
+
+/// Takes what the program before this one left, where there was one. To be called once, before
+/// anything else opens a descriptor or starts a program.
+pub(crate) fn inherit() -> io::Result<Option<Inherited>> {
+    let Some(number) = std::env::var(DESCRIPTOR).ok().and_then(|number| number.parse().ok()) else {
+        return Ok(None);
+    };
+    let mut text = String::new();
+    File::from(sys::take_descriptor(number)?).read_to_string(&mut text)?;
+    let record: Record = serde_json::from_str(&text)?;
+    if record.version != HANDOVER_VERSION || record.pid != std::process::id() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it was left for another program"));
+    }
+    let take = |number| -> io::Result<OwnedFd> {
+        let socket = sys::take_descriptor(number)?;
+        fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
+        Ok(socket)
+    };
+    let mut handed = Handed { listener: take(record.listener)?.into(), connections: Vec::new(), lost: 0 };
+    for Connection { socket, stage, read, unwritten } in record.connections {
+        handed.connections.push(HandedConnection {
+            socket: take(socket)?.into(),
+            read: read.into(),
+            unwritten: unwritten.into(),
+            stage,
+        });
+    }
+    let admin = record.admin.map(take).transpose()?;
+    Ok(Some(Inherited { handed, admin, legacy: record.legacy }))
+}
+
+/// The environment of a program that is started beside this one.
+pub(super) fn without_record(command: &mut tokio::process::Command) {
+    command.env_remove(DESCRIPTOR);
+}
+
+/// Now, on the clock that goes on over `execve`, in nanoseconds.
+pub(crate) fn monotonic_now() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    u64::try_from(i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec)).unwrap_or(0)
+}

@@ -1,0 +1,83 @@
+//! The few system calls that replace the running program, which no safe interface offers.
+#![expect(
+    unsafe_code,
+    reason = "execve, signal masks and descriptors known by number only have no safe form"
+)]
+
+use std::ffi::{CString, OsString};
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+
+/// The signals that the agent handles.
+const HANDLED: [libc::c_int; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
+
+/// Keeps the handled signals waiting in this thread, in threads started from it and in a program
+/// that replaces this one; [`unblock_signals`] lets them through.
+pub(crate) fn block_signals() {
+    mask_signals(libc::SIG_BLOCK);
+}
+
+/// Lets the handled signals through in this thread.
+pub(crate) fn unblock_signals() {
+    mask_signals(libc::SIG_UNBLOCK);
+}
+
+fn mask_signals(how: libc::c_int) {
+    // SAFETY: the set is initialised by sigemptyset before it is used, and lives on this stack.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        for signal in HANDLED {
+            libc::sigaddset(&raw mut set, signal);
+        }
+        // Cannot fail with a valid `how`.
+        libc::pthread_sigmask(how, &raw const set, std::ptr::null_mut());
+    }
+}
+
+/// Replaces this process's program. Returns only if that fails.
+///
+/// Not `Command::exec`: that one resets the handling of SIGPIPE also when it fails.
+pub(super) fn execve(
+    program: &Path,
+    arguments: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+) -> io::Error {
+    let text = |text: OsString| CString::new(text.into_vec()).map_err(io::Error::from);
+    let pair = |(mut name, value): (OsString, OsString)| {
+        name.push("=");
+        name.push(value);
+        text(name)
+    };
+    let prepared = || {
+        let arguments = arguments.into_iter().map(text).collect::<io::Result<Vec<_>>>()?;
+        let environment = environment.into_iter().map(pair).collect::<io::Result<Vec<_>>>()?;
+        io::Result::Ok((text(program.into())?, arguments, environment))
+    };
+    let (program, arguments, environment) = match prepared() {
+        Ok(prepared) => prepared,
+        Err(error) => return error,
+    };
+    let pointers = |texts: &[CString]| -> Vec<*const libc::c_char> {
+        texts.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect()
+    };
+    let (argv, envp) = (pointers(&arguments), pointers(&environment));
+    // SAFETY: both arrays end with a null pointer, and what they point to outlives the call.
+    unsafe { libc::execve(program.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// Takes a descriptor that this process was handed by number.
+///
+/// The number has to come from whoever handed it over (the program before this one, or systemd), and
+/// may be taken once.
+pub(crate) fn take_descriptor(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: F_GETFD looks at nothing but the number.
+    if number <= libc::STDERR_FILENO || unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+        return Err(io::Error::new(io::ErrorKind::NotFound, format!("descriptor {number} is not open")));
+    }
+    // SAFETY: it is open, and by this function's contract nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}

@@ -1,0 +1,52 @@
+//! The Debian changelog, from CHANGELOG.md.
+
+use anyhow::{Result, bail};
+
+use crate::text::wrap;
+
+/// Who makes the packages; agent/Cargo.toml and bootstrap/Cargo.toml have the same.
+const MAINTAINER: &str = "The instance-agent maintainers <maintainers@instance-agent.invalid>";
+
+/// One entry, for `version`: what CHANGELOG.md says of its newest version, released or not. The
+/// older ones are there under their own dates, which have no time of day; the tree has them all.
+pub(crate) fn debian(changes: &str, package: &str, version: &str, date: &str) -> Result<String> {
+    let mut text = format!("{package} ({version}) unstable; urgency=medium\n\n");
+    let mut items = 0;
+    for item in newest(changes) {
+        text.push_str(&wrap(&item, "  * ", "    "));
+        items += 1;
+    }
+    if items == 0 {
+        bail!("CHANGELOG.md: no list under the newest version");
+    }
+    text.push_str(&format!("\n -- {MAINTAINER}  {date}\n"));
+    Ok(text)
+}
+
+/// The newest version's list items, each in one line.
+fn newest(changes: &str) -> Vec<String> {
+    let mut items: Vec<String> = Vec::new();
+    let mut versions = 0;
+    let mut open = false;
+    for line in changes.lines() {
+        if line.starts_with("## ") {
+            // An empty [Unreleased] above the newest version does not count.
+            if !items.is_empty() {
+                break;
+            }
+            versions += 1;
+            open = false;
+        } else if let Some(item) = line.strip_prefix("- ").filter(|_| versions > 0) {
+            items.push(item.trim().to_owned());
+            open = true;
+        } else if open && line.starts_with("  ") {
+            if let Some(item) = items.last_mut() {
+                item.push(' ');
+                item.push_str(line.trim());
+            }
+        } else {
+            open = false;
+        }
+    }
+    items
+}
