@@ -8,7 +8,7 @@ TRIPLE := x86_64-unknown-linux-musl
 BIN := $(or $(CARGO_TARGET_DIR),target)/$(TRIPLE)/debug
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build deb test lint audit
+.PHONY: help demo build deb test e2e lint audit
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -24,9 +24,13 @@ deb: ## make the Debian packages of both programs in dist/, after installing wha
 	@tests/bin/setup deb
 	@packaging/make-deb
 
-test: ## run every test, after installing what they need; ARGS='-E ...' goes to nextest
+test: ## run every test but those of e2e, after installing what they need; ARGS='-E ...' goes to nextest
 	@tests/bin/setup test
 	@tests/bin/run-tests $(ARGS)
+
+e2e: deb ## run the tests in virtual machines, with the packages of make deb; some minutes
+	@tests/bin/setup e2e
+	@TESTS_DIST=$(or $(TESTS_DIST),$(CURDIR)/dist) tests/bin/run-tests --profile e2e $(ARGS)
 
 lint: ## check format, clippy, dependencies, shell scripts, and the shape of the tree
 	@tests/bin/setup lint

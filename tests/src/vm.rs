@@ -15,8 +15,10 @@
 //! namespace goes with them.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
 use std::process::Output;
 use std::time::Duration;
 
@@ -26,6 +28,7 @@ use bootstrap::local::{
 };
 use tokio::process::{Child, Command};
 
+use crate::debian::script;
 use crate::solo::{program, tool};
 use crate::wire::Wire;
 use crate::{group, netns, text, within};
@@ -70,6 +73,8 @@ pub struct Guest {
     pub files: Files,
     folder: tempfile::TempDir,
     image: PathBuf,
+    /// Without a name: it is gone with the processes that have it open.
+    disk: File,
     mac: String,
     qemu: Option<Child>,
     shell: Option<Child>,
@@ -100,10 +105,10 @@ impl Guest {
         let key = folder.path().join("key");
         let key = key.to_str().expect("a plain path");
         succeeds(tool("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-C", "key", "-f", key]).await);
-        let disk = folder.path().join("disk");
+        let disk = tempfile::tempfile().expect("room for a disk");
         let source = image.join("disk.ext4");
-        let paths = [&source, &disk].map(|path| path.to_str().expect("a plain path"));
-        succeeds(tool("cp", &["--sparse=always", paths[0], paths[1]]).await);
+        let source = source.to_str().expect("a plain path");
+        succeeds(tool("cp", &["--sparse=always", source, &path_of(&disk)]).await);
 
         let endpoint = SocketAddr::from((SERVICES, 8000));
         let cloud = Cloud::start(CloudOptions { endpoint, ..CloudOptions::default() }).await;
@@ -126,7 +131,7 @@ impl Guest {
         let mac = spec.mac();
         let instance = cloud.run_instance(spec).await.expect("the address is free");
         let mut guest =
-            Self { cloud, balancer, instance, files, folder, image, mac, qemu: None, shell: None };
+            Self { cloud, balancer, instance, files, folder, image, disk, mac, qemu: None, shell: None };
         guest.power_on();
         guest
     }
@@ -150,7 +155,7 @@ impl Guest {
             format!("-kernel {0}/vmlinuz -initrd {0}/initrd", self.image.display()),
             // What the guest has not written out dies with QEMU. What it has is in this machine's
             // memory or on its disk, and this machine goes on: how it caches makes no difference.
-            format!("-drive file={},if=none,id=disk,format=raw", self.path("disk").display()),
+            format!("-drive file={},if=none,id=disk,format=raw", path_of(&self.disk)),
             "-device virtio-blk-pci,drive=disk".to_owned(),
             format!(
                 "-netdev user,id=net,net=172.31.16.0/20,dhcpstart={INSTANCE},\
@@ -164,7 +169,7 @@ impl Guest {
         let arguments = machine.split(' ').map(OsString::from);
         let arguments: Vec<OsString> =
             arguments.chain([OsString::from("-append"), OsString::from(kernel)]).collect();
-        let log = std::fs::File::create(self.path("qemu.log")).expect("a log");
+        let log = File::create(self.path("qemu.log")).expect("a log");
         let mut command = program(&dies_with_us(), "qemu-system-x86_64".as_ref(), &arguments, &[]);
         command.stdout(log.try_clone().expect("a copy of it")).stderr(log);
         self.qemu = Some(command.spawn().expect("it starts"));
@@ -230,14 +235,18 @@ fn dies_with_us() -> Vec<OsString> {
     ["setpriv", "--pdeathsig", "KILL", "--"].map(OsString::from).to_vec()
 }
 
+/// A path by which other processes can open an open file.
+fn path_of(file: &File) -> String {
+    format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd())
+}
+
 fn succeeds(output: Output) {
     assert!(output.status.success(), "{output:?}");
 }
 
 /// The image's folder; making it is up to tests/bin/setup.
 async fn image() -> PathBuf {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("bin/vm-image");
-    let output = Command::new(script).output().await.expect("it starts");
+    let output = Command::new(script("vm-image")).output().await.expect("it starts");
     let folder = PathBuf::from(text(&output.stdout).trim());
     assert!(folder.join("disk.ext4").exists(), "no image; run these tests with `make e2e`");
     folder
