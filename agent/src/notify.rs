@@ -2,6 +2,7 @@
 //!
 //! Outside systemd (`NOTIFY_SOCKET` unset) nothing is sent and nothing is missing.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,17 +52,22 @@ pub(crate) async fn follow(mut registration: watch::Receiver<Registration>, list
 
 /// Feeds systemd's watchdog, where there is one, as long as every server thread is alive: each of
 /// them has to have moved its beat since the last feeding.
-pub(crate) async fn feed_watchdog(traffic: Arc<Traffic>) {
-    let Some(limit) = sd_notify::watchdog_enabled() else { return };
-    let mut seen = traffic.beats();
-    loop {
-        tokio::time::sleep(limit / 3).await;
-        let latest = traffic.beats();
-        if latest.iter().zip(&seen).all(|(latest, seen)| latest != seen) {
-            send(&[NotifyState::Watchdog]);
-            seen = latest;
+///
+/// On a thread of its own: whatever holds up the main one, a web server that works is not restarted.
+pub(crate) fn feed_watchdog(traffic: Arc<Traffic>) -> io::Result<()> {
+    let Some(limit) = sd_notify::watchdog_enabled() else { return Ok(()) };
+    let feed = move || {
+        let mut seen = traffic.beats();
+        loop {
+            std::thread::sleep(limit / 4);
+            let latest = traffic.beats();
+            if latest.iter().zip(&seen).all(|(latest, seen)| latest != seen) {
+                send(&[NotifyState::Watchdog]);
+                seen = latest;
+            }
         }
-    }
+    };
+    std::thread::Builder::new().name("watchdog".to_owned()).spawn(feed).map(drop)
 }
 
 fn send(states: &[NotifyState<'_>]) {

@@ -22,6 +22,7 @@ use crate::seed::{OpenError, SeedStore};
 use crate::server::{Handed, Server};
 use crate::serving::{Answers, InstanceAnswer, Limits, Traffic};
 use crate::status::{AgentStatus, Phase, Registration};
+use crate::target_group::TargetGroupRef;
 use crate::unit::Unit;
 use crate::upgrade::{Host, Inherited, Legacy, Program, Reloader, Reloads};
 use crate::{aws, notices, notify, server, telemetry, upgrade};
@@ -136,11 +137,11 @@ pub(crate) fn run(args: SettingArgs) -> Result<(), ServeError> {
     };
     let connections = handed.connections.len();
     let server = Arc::new(Mutex::new(Some(parts.serve(handed)?)));
+    notify::feed_watchdog(traffic.clone())?;
     upgrade::unblock_signals();
     say_serving(listening, connections, legacy.as_ref());
     notify::ready();
     runtime.block_on(async {
-        tokio::spawn(notify::feed_watchdog(traffic.clone()));
         let control =
             Control { settings, program, listening, admin_socket, seed, answers, traffic, parts, legacy };
         control.run(signals, server.clone()).await;
@@ -244,7 +245,7 @@ impl Control {
         tokio::spawn(notices::watch(imds, known.notices, publish_notices));
         let (publish_registration, registration) = watch::channel(Registration::default());
         tokio::spawn(notify::follow(registration.clone(), self.listening.to_string()));
-        let (publish_role, role) = watch::channel(Role::default());
+        let (publish_role, role) = watch::channel((Role::default(), Vec::new()));
         let (ask_to_stop, stop) = watch::channel(None);
         let reloads = Reloads::after(known.attempt);
         let unit = Unit::of_this_process(known.unit);
@@ -287,7 +288,11 @@ impl Control {
             Inputs { instance, notices, requests: requested, stop, traffic: self.traffic, http_client };
         let outputs =
             Outputs { answers: self.answers, registration: publish_registration, role: publish_role };
-        let resumed = self.legacy.map(|legacy| Resumed { role: legacy.role(), drained: legacy.drained });
+        let resumed = self.legacy.map(|legacy| Resumed {
+            role: legacy.role(),
+            parting: legacy.parting(),
+            drained: legacy.drained,
+        });
         let registrar = Registrar::new(self.settings, self.listening, inputs, outputs, resumed);
         let hurry = async {
             ask_to_stop.send_replace(Some(signals.next().await));
@@ -306,7 +311,7 @@ impl Control {
 /// The running agent, as a reload sees it.
 struct Running {
     registration: watch::Receiver<Registration>,
-    role: watch::Receiver<Role>,
+    role: watch::Receiver<(Role, Vec<TargetGroupRef>)>,
     instance: watch::Receiver<Option<Instance>>,
     notices: watch::Receiver<Option<Notices>>,
     stop: watch::Receiver<Option<&'static str>>,
@@ -338,7 +343,8 @@ impl Host for Running {
             drained: self.registration.borrow().phase == Phase::Drained,
             ..Legacy::default()
         };
-        legacy.set_role(&self.role.borrow());
+        let (role, parting) = &*self.role.borrow();
+        legacy.set_role(role, parting);
         legacy
     }
 

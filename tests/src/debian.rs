@@ -36,3 +36,37 @@ pub fn package(name: &str) -> PathBuf {
     assert_eq!(found.len(), 1, "one package {name} in {}: {found:?}", dist().display());
     found.remove(0)
 }
+
+/// Another version of a package of ours: the same with this version number, and whatever else `change`
+/// does to its files, which are below the folder that it is given.
+pub async fn another_version(
+    package: &Path,
+    version: &str,
+    change: impl FnOnce(&Path),
+) -> tempfile::TempPath {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let tree = folder.path().join("tree");
+    let dpkg = async |words: &[&std::ffi::OsStr]| {
+        let output = Command::new("dpkg-deb").args(words).output().await.expect("dpkg-deb is there");
+        assert!(output.status.success(), "{words:?}: {}", crate::text(&output.stderr));
+    };
+    dpkg(&["--raw-extract".as_ref(), package.as_os_str(), tree.as_os_str()]).await;
+    let control = tree.join("DEBIAN/control");
+    let fields = std::fs::read_to_string(&control).expect("a control file");
+    let fields = fields.lines().map(|line| match line.starts_with("Version: ") {
+        true => format!("Version: {version}\n"),
+        false => format!("{line}\n"),
+    });
+    std::fs::write(&control, fields.collect::<String>()).expect("our own folder");
+    // A new file, as every build's is another: what is behind an ELF file's end belongs to nobody.
+    let program = tree.join("usr/bin/instance-agent");
+    let mut bytes = std::fs::read(&program).expect("the program");
+    bytes.extend_from_slice(version.as_bytes());
+    std::fs::write(&program, bytes).expect("our own folder");
+    change(&tree);
+    let made = tempfile::Builder::new().prefix("instance-agent_").suffix("_amd64.deb").tempfile();
+    let made = made.expect("a temporary file").into_temp_path();
+    let quick = ["--root-owner-group".as_ref(), "-Zxz".as_ref(), "-z1".as_ref(), "--build".as_ref()];
+    dpkg(&[&quick[..], &[tree.as_os_str(), made.as_os_str()]].concat()).await;
+    made
+}

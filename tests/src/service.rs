@@ -152,6 +152,12 @@ impl Nspawn {
         self.ok(&line).await
     }
 
+    /// Installs a package over a newer or an older one, and returns what apt said.
+    pub async fn install_any(&self, package: &Path) -> String {
+        self.copy(package, "var/cache/other.deb");
+        self.ok("chmod 644 /var/cache/other.deb && apt-get install -y --allow-downgrades --reinstall /var/cache/other.deb 2>&1").await
+    }
+
     /// A property of the service, as systemd shows it.
     pub async fn property(&self, name: &str) -> String {
         self.ok(&format!("systemctl show -P {name} instance-agent")).await

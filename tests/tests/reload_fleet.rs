@@ -4,7 +4,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use bootstrap::local::{Outage, SpotAction, TargetState};
+use bootstrap::local::{Fault, Outage, SpotAction, TargetState};
 use tests::load::{Ask, Load};
 use tests::{Bed, BedOptions, Machine, group, text};
 
@@ -109,4 +109,19 @@ async fn after_a_reload_a_stop_drains_as_ever() {
     bed.until_target("cluster1", &machine, TargetState::Draining).await;
     assert!(tests::ended(&mut agent, &machine).await.success());
     assert_eq!(changes(&bed, &machine), (1, 1));
+}
+
+#[tokio::test]
+async fn a_group_that_could_not_be_left_yet_is_left_after_the_reload() {
+    let options = BedOptions { groups: vec![group("cluster1"), group("other")], ..BedOptions::default() };
+    let mut bed = Bed::with(options).await;
+    let (machine, _agent) = bed.boot().await;
+    bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+    bed.cloud.set_fault("DeregisterTargets", Some(Fault::Fail(503)));
+    machine.instance.set_tag(instance_tags::TARGET_GROUP, "other");
+    bed.until_target("other", &machine, TargetState::Healthy).await;
+    reloads(&machine).await;
+    machine.until_status("other", |status| status["target_groups"][0]["name"] == "other").await;
+    bed.cloud.set_fault("DeregisterTargets", None);
+    bed.until_target("cluster1", &machine, TargetState::Draining).await;
 }

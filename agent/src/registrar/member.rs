@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::api::Api;
 use super::failures::{Failures, Problem};
+use super::guard::{Broken, guard};
 use super::probes::{ProbeNews, ProbeWatch};
 use crate::aws::{CallError, CallErrorKind};
 use crate::backoff::{Backoff, jitter, spread};
@@ -26,6 +27,8 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 /// The longest wait between two tries to leave, for as long as a drain usually may take.
 const RETRY_DRAINING: Duration = Duration::from_secs(15);
 const DRAIN: Duration = Duration::from_secs(300);
+/// How long one step may take, far above all calls in it with their own deadlines.
+const TICK_LIMIT: Duration = Duration::from_secs(300);
 /// How often a condition on the instance itself is looked at.
 const RECHECK: Duration = Duration::from_secs(2);
 /// How often the health of a target that is not healthy is asked.
@@ -210,9 +213,14 @@ impl Member {
     async fn run(mut self) {
         let mut wished = *self.wishes.borrow_and_update();
         loop {
-            let next = match wished.wish {
-                Wish::In => self.tick_in().await,
-                Wish::Out => self.tick_out().await,
+            let next = match guard(TICK_LIMIT, self.tick(wished.wish)).await {
+                Ok(next) => next,
+                // A mistake in this program. What was known may be wrong: look again.
+                Err(error) => {
+                    self.resolved = None;
+                    self.publish.send_modify(|status| status.membership = Membership::Unresolved);
+                    self.failed_with(broken(&error))
+                }
             };
             match next {
                 Next::Now => {}
@@ -234,6 +242,13 @@ impl Member {
                 wished = latest;
                 self.wish_changed(wished);
             }
+        }
+    }
+
+    async fn tick(&mut self, wish: Wish) -> Next {
+        match wish {
+            Wish::In => self.tick_in().await,
+            Wish::Out => self.tick_out().await,
         }
     }
 
@@ -585,6 +600,13 @@ impl Member {
             self.publish.send_modify(|status| status.problem = None);
             self.changed.notify_one();
         }
+    }
+}
+
+fn broken(error: &Broken) -> Problem {
+    Problem {
+        what: format!("a mistake in the agent: {error}"),
+        cure: "nothing: it looks again; please report it with the log".to_owned(),
     }
 }
 

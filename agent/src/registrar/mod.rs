@@ -6,11 +6,13 @@
 mod api;
 mod drained;
 mod failures;
+mod guard;
 mod member;
 mod probes;
 mod reports;
 
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -18,6 +20,7 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use crate::backoff::Backoff;
 use crate::config::{Role, Settings};
 use crate::identity::Instance;
 use crate::lifecycle::{Quiet, Reasons};
@@ -27,8 +30,13 @@ use crate::status::{Phase, Registration};
 use crate::target_group::TargetGroupRef;
 use api::Api;
 use drained::RememberedDrain;
+use guard::guard;
 use member::{MemberHandle, Wish};
 
+/// The longest time between two turns, whatever happens.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// How long a turn may take. It waits for nothing but [`LONGEST_WAIT`].
+const TURN_LIMIT: Duration = Duration::from_secs(180);
 /// How often a drain looks whether traffic has stopped.
 const DRAIN_TICK: Duration = Duration::from_millis(250);
 /// The deregistration delay that AWS gives a target group by default.
@@ -71,8 +79,8 @@ pub(crate) struct Outputs {
     pub(crate) answers: watch::Sender<Arc<Answers>>,
     /// What `status` and systemd are shown.
     pub(crate) registration: watch::Sender<Registration>,
-    /// What the instance is to be.
-    pub(crate) role: watch::Sender<Role>,
+    /// What the instance is to be, and the groups that it is still leaving.
+    pub(crate) role: watch::Sender<(Role, Vec<TargetGroupRef>)>,
 }
 
 /// Where the program before this one had left off.
@@ -80,6 +88,8 @@ pub(crate) struct Outputs {
 pub(crate) struct Resumed {
     /// What the instance was to be.
     pub(crate) role: Role,
+    /// The groups that it was still leaving.
+    pub(crate) parting: Vec<TargetGroupRef>,
     /// It had left its target groups, and traffic had stopped.
     pub(crate) drained: bool,
 }
@@ -149,21 +159,56 @@ impl Registrar {
         }
     }
 
-    /// Runs until a signal asked the agent to stop and the instance is drained.
+    /// Runs until a signal asked the agent to stop and the instance is drained. A turn that breaks is
+    /// a mistake in this program: what can be lost by it is lost, and the next one begins anew.
     pub(crate) async fn run(mut self) {
+        let mut pause = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
         loop {
-            self.read_inputs();
-            let tick = match self.state {
-                State::Starting => self.tick_starting(),
-                State::Serving => self.tick_serving(),
-                State::Draining { .. } => self.tick_draining(),
-                State::Drained { .. } => self.tick_drained(),
-            };
-            self.publish();
-            match tick {
-                Tick::Again => {}
-                Tick::Wait(longest) => self.wait(longest).await,
-                Tick::Finished => return,
+            match guard(TURN_LIMIT, self.turn()).await {
+                Ok(ControlFlow::Continue(())) => {}
+                Ok(ControlFlow::Break(())) => return,
+                Err(error) => {
+                    tracing::error!(%error, "the registrar failed and begins anew; serving goes on");
+                    self.begin_anew();
+                    tokio::time::sleep(pause.next_delay()).await;
+                }
+            }
+        }
+    }
+
+    async fn turn(&mut self) -> ControlFlow<()> {
+        self.read_inputs();
+        let tick = match self.state {
+            State::Starting => self.tick_starting(),
+            State::Serving => self.tick_serving(),
+            State::Draining { .. } => self.tick_draining(),
+            State::Drained { .. } => self.tick_drained(),
+        };
+        self.publish();
+        match tick {
+            Tick::Again => {}
+            Tick::Wait(longest) => self.wait(longest.unwrap_or(LONGEST_WAIT)).await,
+            Tick::Finished => return ControlFlow::Break(()),
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Starts all members again; they look where they stand before they call.
+    fn begin_anew(&mut self) {
+        self.members.clear();
+        let parting: Vec<_> = self.parting.drain(..).map(|member| member.group.clone()).collect();
+        if !matches!(self.state, State::Starting) {
+            self.follow_role();
+            self.part_from(parting);
+        }
+    }
+
+    /// Leaves groups that are no longer named and have no member yet.
+    fn part_from(&mut self, groups: Vec<TargetGroupRef>) {
+        for group in groups {
+            if !self.members.iter().any(|member| member.is_for(&group)) {
+                let member = self.start_member(group, Wish::Out);
+                self.parting.push(member);
             }
         }
     }
@@ -273,12 +318,8 @@ impl Registrar {
             None => self.enter(State::Serving),
         }
         self.follow_role();
-        // Groups that are no longer named since the reload have to be left too.
-        for group in resumed.into_iter().flat_map(|resumed| resumed.role.target_groups) {
-            if !self.members.iter().any(|member| member.is_for(&group)) {
-                let member = self.start_member(group, Wish::Out);
-                self.parting.push(member);
-            }
+        if let Some(Resumed { role, parting, .. }) = resumed {
+            self.part_from([role.target_groups, parting].concat());
         }
         Tick::Again
     }
@@ -420,17 +461,11 @@ impl Registrar {
     }
 
     /// Waits until something has changed, `longest` at most.
-    async fn wait(&mut self, longest: Option<Duration>) {
-        let tick = async {
-            match longest {
-                Some(longest) => tokio::time::sleep(longest).await,
-                None => std::future::pending().await,
-            }
-        };
+    async fn wait(&mut self, longest: Duration) {
         let starting = matches!(self.state, State::Starting);
         let request = tokio::select! {
             // Also keeps the wait going should everything that could change be gone.
-            () = tick => None,
+            () = tokio::time::sleep(longest) => None,
             () = self.member_changed.notified() => None,
             Ok(()) = self.inputs.instance.changed() => {
                 // Left unseen on purpose: `read_inputs` looks whether it has changed.
@@ -472,10 +507,11 @@ impl Registrar {
             }
             changed
         });
+        let parting: Vec<_> = self.parting.iter().map(|member| member.group.clone()).collect();
         self.outputs.role.send_if_modified(|current| {
-            let changed = *current != self.role;
+            let changed = current.0 != self.role || current.1 != parting;
             if changed {
-                current.clone_from(&self.role);
+                *current = (self.role.clone(), parting);
             }
             changed
         });

@@ -19,6 +19,7 @@ use crate::identity::Instance;
 use crate::notices::Notices;
 use crate::server::{Handed, HandedConnection, Stage};
 use crate::serving::TrafficSnapshot;
+use crate::target_group::TargetGroupRef;
 
 /// The form of the record. A program that cannot read the running one's form does not replace it.
 pub(crate) const HANDOVER_VERSION: u32 = 1;
@@ -52,6 +53,8 @@ pub(crate) struct Legacy {
     pub(crate) cluster: Option<String>,
     /// The target groups it was to be in, as they are named in the settings or the tag.
     pub(crate) target_groups: Vec<String>,
+    /// Groups that it was still leaving.
+    pub(crate) parting: Vec<String>,
     /// It had left them, and traffic had stopped.
     pub(crate) drained: bool,
 }
@@ -63,16 +66,26 @@ impl Legacy {
         Role {
             root: self.root.parse().unwrap_or_default(),
             cluster: self.cluster.as_ref().and_then(|cluster| cluster.parse().ok()),
-            target_groups: self.target_groups.iter().filter_map(|group| group.parse().ok()).collect(),
+            target_groups: groups(&self.target_groups),
         }
     }
 
-    /// Puts down what the instance is to be.
-    pub(crate) fn set_role(&mut self, role: &Role) {
+    /// The groups that it was still leaving.
+    pub(crate) fn parting(&self) -> Vec<TargetGroupRef> {
+        groups(&self.parting)
+    }
+
+    /// Puts down what the instance is to be, and the groups that it is still leaving.
+    pub(crate) fn set_role(&mut self, role: &Role, parting: &[TargetGroupRef]) {
         self.root = role.root.to_string();
         self.cluster = role.cluster.as_ref().map(ToString::to_string);
         self.target_groups = role.target_groups.iter().map(ToString::to_string).collect();
+        self.parting = parting.iter().map(ToString::to_string).collect();
     }
+}
+
+fn groups(names: &[String]) -> Vec<TargetGroupRef> {
+    names.iter().filter_map(|name| name.parse().ok()).collect()
 }
 
 #[derive(Serialize, Deserialize)]
