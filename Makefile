@@ -25,12 +25,13 @@ deb: ## make the Debian packages of both programs in dist/, after installing wha
 	@packaging/make-deb
 
 test: ## run every test but those of e2e, after installing what they need; ARGS='-E ...' goes to nextest
-	@tests/bin/setup test
+	@tests/bin/setup test deb
 	@tests/bin/run-tests $(ARGS)
 
-e2e: deb ## run the tests in virtual machines, with the packages of make deb; some minutes
-	@tests/bin/setup e2e
-	@TESTS_DIST=$(or $(TESTS_DIST),$(CURDIR)/dist) tests/bin/run-tests --profile e2e $(ARGS)
+e2e: ## run the tests in virtual machines, and build the packages twice; ARGS as for test
+	@tests/bin/setup e2e deb
+	@tests/bin/run-tests --profile e2e $(ARGS)
+	@$(if $(TESTS_DIST),,packaging/check-reproducible)
 
 lint: ## check format, clippy, dependencies, shell scripts, and the shape of the tree
 	@tests/bin/setup lint

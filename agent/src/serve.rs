@@ -234,7 +234,11 @@ struct Control {
 impl Control {
     /// Ends when the instance is drained for good, or when a second signal asks to hurry.
     async fn run(self, mut signals: Signals, server: Arc<Mutex<Option<Server>>>) {
-        let http_client = aws::http_client();
+        let trusts = aws::has_certificates();
+        if !trusts {
+            tracing::warn!("{}", aws::NO_CERTIFICATES);
+        }
+        let http_client = aws::http_client(trusts);
         let imds = Imds::new(&http_client).map(Arc::new);
         let known = self.legacy.clone().unwrap_or_default();
         let (publish_instance, instance) = watch::channel(known.instance.clone());
@@ -263,6 +267,7 @@ impl Control {
                 registration: registration.borrow().clone(),
                 traffic: traffic.snapshot(),
                 seed_problem: seed.read().err().map(|problem| problem.to_string()),
+                certificates_problem: (!trusts).then(|| aws::NO_CERTIFICATES.to_owned()),
             });
             let admin = Admin { status, requests: requests.clone(), reloads: asked };
             tokio::spawn(async move {

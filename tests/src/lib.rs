@@ -29,6 +29,7 @@ pub mod load;
 pub mod netns;
 pub mod nspawn;
 pub mod outside;
+pub mod package;
 pub mod service;
 pub mod solo;
 pub mod strace;

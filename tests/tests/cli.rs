@@ -567,3 +567,17 @@ async fn to_the_journal_each_event_goes_with_its_fields() {
     assert_eq!(journal.entries().len(), before);
     assert_eq!(fs::read_to_string(elsewhere).unwrap(), "");
 }
+
+#[tokio::test]
+async fn without_ca_certificates_it_serves_and_says_what_is_missing() {
+    let mut solo = Solo::new();
+    solo.set("SSL_CERT_FILE", "/nonexistent");
+    solo.set("SSL_CERT_DIR", "/nonexistent");
+    let _running = solo.start().await;
+    solo.until_logged("install ca-certificates").await;
+    let status = solo.status().await.unwrap();
+    let said = status["certificates_problem"].as_str().unwrap();
+    assert!(said.contains("install ca-certificates"), "{said}");
+    let table = solo.command(&[], &["status"]).await;
+    assert!(text(&table.stdout).contains("install ca-certificates"), "{table:?}");
+}

@@ -134,6 +134,51 @@ async fn an_ip_group_gets_the_private_address_and_an_unknown_group_is_told_with_
 }
 
 #[tokio::test]
+async fn the_shipped_policy_is_enough_for_the_agent_and_allows_no_more() {
+    let policy = include_str!("../../packaging/iam/agent.json");
+    // moto matches resources against `*` alone, see docs/development.md.
+    let mut policy: Value = serde_json::from_str(policy).unwrap();
+    let mut allowed = Vec::new();
+    for statement in policy["Statement"].as_array_mut().unwrap() {
+        statement["Resource"] = json!("*");
+        allowed.extend(statement["Action"].as_array().unwrap().clone());
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("policy.json");
+    std::fs::write(&file, policy.to_string()).unwrap();
+    let tag = format!("{}=cluster1", instance_tags::TARGET_GROUP);
+    let moto = Moto::start(&[
+        "--enforce-iam",
+        "--policy",
+        file.to_str().unwrap(),
+        "--tag",
+        &tag,
+        "--listen-port",
+        &PORT.to_string(),
+    ])
+    .await;
+    let mut bed = Bed::start().await;
+    let spec = InstanceSpec { publishes_tags: false, ..bed.spec() };
+    let mut machine = machine(&mut bed, &moto, 0, spec).await;
+    for (name, made) in
+        [("AWS_ACCESS_KEY_ID", "access_key_id"), ("AWS_SECRET_ACCESS_KEY", "secret_access_key")]
+    {
+        machine.command.environment.push((name.into(), moto.made[made].as_str().unwrap().into()));
+    }
+    let mut agent = machine.start();
+    until_registered(&machine, 1).await;
+    agent.terminate();
+    assert!(ended(&mut agent, &machine).await.success(), "{}", machine.log());
+    let log = machine.log();
+    assert!(!log.contains("AccessDenied") && !log.contains("UnauthorizedOperation"), "{log}");
+    for action in allowed {
+        let action = action.as_str().unwrap().split(':').next_back().unwrap();
+        assert!(!moto.calls(action).is_empty(), "{action} is allowed and never called");
+    }
+    moto.stop().await;
+}
+
+#[tokio::test]
 async fn awscli_understands_the_local_clouds_load_balancing() {
     let mut bed = Bed::start().await;
     let (machine, _agent) = bed.boot().await;

@@ -153,3 +153,28 @@ async fn a_new_release_runs_under_the_old_unit_and_says_that_a_restart_is_needed
     assert_eq!(bed.machine.status().await["restart_needed"], serde_json::Value::Null);
     bed.until_target(TargetState::Healthy).await;
 }
+
+#[tokio::test]
+async fn an_upgrade_on_bullseye_keeps_the_process() {
+    upgrades_in_place("bullseye").await;
+}
+
+#[tokio::test]
+async fn an_upgrade_on_trixie_keeps_the_process() {
+    upgrades_in_place("trixie").await;
+}
+
+async fn upgrades_in_place(suite: &str) {
+    if !is_root_or_skip(WHY) {
+        return;
+    }
+    let shipped = package("instance-agent");
+    let newer = another_version(&shipped, "99.0.0", |_| ()).await;
+    let bed = ServiceBed::serving(&root(suite).await, &shipped).await;
+    let before = Seen::of(&bed).await;
+    bed.machine.install_any(&newer).await;
+    assert_eq!(Seen::of(&bed).await, before);
+    assert_eq!(bed.machine.status().await["reload"]["outcome"], "done");
+    reload(&bed).await;
+    assert_eq!(Seen::of(&bed).await, before);
+}

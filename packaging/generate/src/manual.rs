@@ -92,7 +92,11 @@ fn write_page(
         write_page(program, command, names, folder, day)?;
     }
     let name = name(command);
-    let man = Man::new(command.clone()).title(&name).date(day).source(source()).manual(program.package);
+    let man = Man::new(command.clone())
+        .title(&name)
+        .date(day)
+        .source(source(program.package))
+        .manual(program.package);
     let mut page = Vec::new();
     man.render_title(&mut page)?;
     man.render_name_section(&mut page)?;
@@ -116,13 +120,15 @@ fn write_page(
     }
     see_also(&mut roff, &others);
     roff.to_writer(&mut page)?;
-    write(&folder.join(man.get_filename()), &String::from_utf8(page)?)
+    // One blank line, in the one way that formatters agree on.
+    let page = String::from_utf8(page)?.replace("\n.br\n\n.br\n", "\n.sp\n");
+    write(&folder.join(man.get_filename()), &page)
 }
 
 /// Writes the page of the settings file.
 pub(crate) fn write_settings(settings: &[Setting], folder: &Path, day: &str) -> Result<()> {
     let mut roff = Roff::new();
-    roff.control("TH", ["instance-agent.toml", "5", day, &source(), "instance-agent"]);
+    roff.control("TH", ["instance-agent.toml", "5", day, &source("instance-agent"), "instance-agent"]);
     roff.control("SH", ["NAME"]);
     roff.text([roman("instance-agent.toml - the settings of instance-agent")]);
     roff.control("SH", ["SYNOPSIS"]);
@@ -166,8 +172,8 @@ pub(crate) fn write_settings(settings: &[Setting], folder: &Path, day: &str) -> 
     write(&folder.join("instance-agent.toml.5"), &roff.to_roff())
 }
 
-fn source() -> String {
-    concat!("instance-agent ", env!("CARGO_PKG_VERSION")).to_owned()
+fn source(package: &str) -> String {
+    format!("{package} {}", env!("CARGO_PKG_VERSION"))
 }
 
 fn add(roff: &mut Roff, (heading, terms): &Section) {
