@@ -138,7 +138,8 @@ async fn the_kernel_holds_the_service_to_its_memory_and_tasks_and_all_else_lives
     flood("6000 body 65000").await;
     guest.until(BOOT, "systemctl is-active instance-agent").await;
 
-    let kernel = guest.ok("journalctl -k -o cat --no-pager | grep -o '^.*out of memory: Killed process [^)]*)'").await;
+    let kernel =
+        guest.ok("journalctl -k -o cat --no-pager | grep -o '^.*out of memory: Killed process [^)]*)'").await;
     println!("{kernel}");
     let of_the_service = |line: &str| {
         line.starts_with("Memory cgroup out of memory: ")
