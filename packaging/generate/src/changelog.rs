@@ -50,3 +50,26 @@ fn newest(changes: &str) -> Vec<String> {
     }
     items
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+
+    const CHANGES: &str = "# Changelog\n\n- no change\n\n## [Unreleased]\n\n## [0.2.0] - 2026-01-31\n\n### Added\n\n\
+        - One thing,\n  in two lines.\n- Another.\n\nText that is no item.\n\n## [0.1.0] - 2026-01-01\n\n- Older.\n";
+
+    #[test]
+    fn the_entry_has_the_newest_versions_items() {
+        let text = debian(CHANGES, "p", "0.2.0", "Sat, 31 Jan 2026 00:00:00 +0000").unwrap();
+        let expected =
+            "p (0.2.0) unstable; urgency=medium\n\n  * One thing, in two lines.\n  * Another.\n\n -- ";
+        assert!(text.starts_with(expected), "{text}");
+        assert!(text.ends_with(">  Sat, 31 Jan 2026 00:00:00 +0000\n"), "{text}");
+    }
+
+    #[test]
+    fn a_changelog_without_items_is_an_error() {
+        assert!(debian("# Changelog\n\n## [Unreleased]\n", "p", "1", "now").is_err());
+    }
+}

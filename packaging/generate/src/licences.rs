@@ -195,3 +195,67 @@ fn head(package: &str, binary: &str) -> String {
     ));
     head
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A program that links `b`, which is built with `c`.
+    fn linked(folder: &Path, licence: &str) -> Linked {
+        let package = |name: &str, source: Value| {
+            json!({
+                "id": name, "name": name, "version": "1.0.0", "license": licence, "source": source,
+                "manifest_path": folder.join(name).join("Cargo.toml"), "targets": [{"kind": ["lib"]}],
+            })
+        };
+        for name in ["b", "c"] {
+            fs::create_dir(folder.join(name)).unwrap();
+        }
+        let node = |id: &str, deps: Value| json!({"id": id, "deps": deps});
+        let metadata = json!({
+            "packages": [
+                package("instance-agent", Value::Null), package("b", json!("registry")), package("c", json!("registry")),
+            ],
+            "resolve": {"nodes": [
+                node("instance-agent", json!([{"pkg": "b", "dep_kinds": [{"kind": null}]}])),
+                node("b", json!([{"pkg": "c", "dep_kinds": [{"kind": "build"}]}])),
+                node("c", json!([])),
+            ]},
+        });
+        Linked { metadata, everywhere: Vec::new(), supplements: BTreeMap::new() }
+    }
+
+    #[test]
+    fn a_crate_without_its_licences_text_is_an_error_until_we_have_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut linked = linked(folder.path(), "MIT");
+        let error = linked.copyright("instance-agent", "instance-agent").unwrap_err().to_string();
+        assert!(error.contains("b 1.0.0 (MIT)") && error.contains("packaging/licences"), "{error}");
+        linked.supplements.insert("b".to_owned(), "Do what you want.".to_owned());
+        let copyright = linked.copyright("instance-agent", "instance-agent").unwrap();
+        assert!(copyright.contains("b 1.0.0:\n\n  Do what you want."), "{copyright}");
+        assert!(!copyright.contains("c 1.0.0"), "what only builds it is not linked in: {copyright}");
+        // Nothing that is no longer needed stays behind.
+        fs::write(folder.path().join("b/LICENSE"), "Do what you want.").unwrap();
+        let error = linked.copyright("instance-agent", "instance-agent").unwrap_err().to_string();
+        assert!(error.contains("can go"), "{error}");
+    }
+
+    #[test]
+    fn apache_is_taken_where_it_is_offered() {
+        for offered in [
+            "Apache-2.0",
+            "MIT OR Apache-2.0",
+            "MIT/Apache-2.0",
+            "Apache-2.0 WITH LLVM-exception OR Apache-2.0 OR MIT",
+        ] {
+            assert!(matches!(choose(offered), Choice::Apache), "{offered}");
+        }
+        for other in ["MIT", "Apache-2.0 AND ISC", "(MIT OR Apache-2.0) AND Unicode-3.0", "ISC OR MIT"] {
+            assert!(matches!(choose(other), Choice::Texts), "{other}");
+        }
+    }
+}

@@ -136,3 +136,44 @@ impl Texts {
 fn is_title(line: &str) -> bool {
     matches!(line.trim(), "MIT License" | "The MIT License (MIT)" | "The MIT License")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_apache_license_is_told_from_what_stands_around_it() {
+        let licence = "  Apache License\n Version 2.0, January 2004\nwords\n END OF TERMS AND CONDITIONS\n\n \
+            APPENDIX: How to\n  Copyright [yyyy] [name of copyright owner]\n limitations under the License.\n";
+        assert!(is_apache_alone(&without_apache(licence)));
+        let more = without_apache(&format!("Before\n{licence}After\n"));
+        assert_eq!(more, format!("Before\n{APACHE}\nAfter"));
+        assert!(!is_apache_alone(&more));
+        assert_eq!(without_apache("MIT"), "MIT");
+    }
+
+    #[test]
+    fn who_holds_the_copyright_is_told_from_talk_of_it() {
+        let text = "Copyright (c) 2020 A\n  copyright 2021-2022 B\n© C\nCopyright © 2023 D\nCopyright notice\n\
+            Copyright {yyyy} {name}\nThe above copyright (c) notice";
+        assert_eq!(
+            holders(text),
+            ["Copyright (c) 2020 A", "copyright 2021-2022 B", "© C", "Copyright © 2023 D"]
+        );
+    }
+
+    #[test]
+    fn texts_that_differ_in_names_alone_are_printed_once() {
+        let mut texts = Texts::default();
+        texts.add("a 1", "MIT", "MIT License\n\nCopyright (c) 2020 A\n\nDo what\nyou want.\n");
+        texts.add("b 2", "MIT", "Copyright (c) 2021 B\n\nDo what you\nwant.\n");
+        texts.add("c 3", "ISC", "Do other things.\n");
+        let printed = texts.print();
+        assert!(
+            printed.contains("a 1, b 2:\n  Copyright (c) 2020 A\n  Copyright (c) 2021 B\n\n"),
+            "{printed}"
+        );
+        assert_eq!(printed.matches("you").count(), 1, "{printed}");
+        assert!(printed.contains("c 3:\n\n  Do other things."), "{printed}");
+    }
+}
