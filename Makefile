@@ -8,7 +8,7 @@ TRIPLE := x86_64-unknown-linux-musl
 BIN := $(or $(CARGO_TARGET_DIR),target)/$(TRIPLE)/debug
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build deb test lint audit
+.PHONY: help demo build deb test e2e lint audit
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -24,9 +24,14 @@ deb: ## make the Debian packages of both programs in dist/, after installing wha
 	@tests/bin/setup deb
 	@packaging/make-deb
 
-test: ## run every test, after installing what they need; ARGS='-E ...' goes to nextest
+test: ## run every test but those of e2e, after installing what they need; ARGS='-E ...' goes to nextest
 	@tests/bin/setup test deb
 	@tests/bin/run-tests $(ARGS)
+
+e2e: ## run the tests in virtual machines, and build the packages twice; ARGS as for test
+	@tests/bin/setup e2e deb
+	@tests/bin/run-tests --profile e2e $(ARGS)
+	@$(if $(TESTS_DIST),,packaging/check-reproducible)
 
 lint: ## check format, clippy, dependencies, shell scripts, and the shape of the tree
 	@tests/bin/setup lint

@@ -177,7 +177,7 @@ pub(crate) async fn serve(socket: &AdminSocket, admin: Admin) -> io::Result<()> 
                 });
             }
             Err(error) => {
-                tracing::debug!(%error, "admin socket");
+                tracing::debug!("accepting on the admin socket fails: {error}");
                 tokio::time::sleep(failures.next_delay()).await;
             }
         }

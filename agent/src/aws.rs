@@ -14,7 +14,8 @@ use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::error::CredentialsError;
-use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
@@ -23,9 +24,25 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
 const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 
-/// The HTTP client that all AWS clients share: rustls with ring, the machine's own trust store.
-pub(crate) fn http_client() -> SharedHttpClient {
-    aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
+/// What is said where [`has_certificates`] finds none.
+pub(crate) const NO_CERTIFICATES: &str = "no CA certificates on this machine, so AWS cannot be called over \
+    HTTPS; install ca-certificates, then reload the agent";
+
+/// Whether the machine trusts any certificate authority.
+pub(crate) fn has_certificates() -> bool {
+    !rustls_native_certs::load_native_certs().certs.is_empty()
+}
+
+/// The HTTP client that all AWS clients share: rustls with ring, the machine's own trust store where
+/// it has one (`trusts`).
+pub(crate) fn http_client(trusts: bool) -> SharedHttpClient {
+    let builder = aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring));
+    // Native roots that are not there are an assertion's failure in the client's debug builds.
+    let nobody = TlsContext::builder().with_trust_store(TrustStore::empty()).build();
+    match (trusts, nobody) {
+        (false, Ok(nobody)) => builder.tls_context(nobody).build_https(),
+        _ => builder.build_https(),
+    }
 }
 
 /// For the IMDS client, which needs no region and no credentials.

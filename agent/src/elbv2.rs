@@ -69,7 +69,7 @@ impl Elbv2 {
             .await
             .map_err(|error| {
                 let error = CallError::new("elasticloadbalancing:DescribeTargetGroupAttributes", error);
-                tracing::debug!(target_group = arn, %error, "deregistration delay unknown; taking 300 s");
+                tracing::debug!("{arn}: deregistration delay unknown, taking 300 s: {error}");
             })
             .ok()?;
         answer

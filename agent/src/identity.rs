@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::aws::{self, CallError};
 use crate::backoff::{Backoff, jitter, spread};
+use crate::telemetry;
 
 /// How long a start waits for identity and tags before the server says `unknown`.
 const FIRST_TRY: Duration = Duration::from_secs(3);
@@ -193,14 +194,14 @@ pub(crate) struct Identifier {
     resumed: bool,
     ask_ec2_at: Instant,
     ec2_backoff: Backoff,
-    said: Said,
+    failed: Failed,
 }
 
-/// What has been said and would only be repeated.
+/// Failures in a row: the first is said, the others are counted.
 #[derive(Default)]
-struct Said {
-    no_imds: bool,
-    no_ec2_tags: bool,
+struct Failed {
+    imds: u64,
+    ec2_tags: u64,
 }
 
 impl Identifier {
@@ -217,6 +218,7 @@ impl Identifier {
             identity: InstanceIdentity { id: instance_id.clone(), ..InstanceIdentity::default() },
             tags: BTreeMap::new(),
         });
+        telemetry::name_instance(known.identity.id.as_deref());
         Self {
             imds,
             http_client,
@@ -227,7 +229,7 @@ impl Identifier {
             ask_ec2_at: Instant::now(),
             ec2_backoff: Backoff::new(Duration::from_secs(5), Duration::from_secs(300)),
             // The program before this one has said it.
-            said: Said { no_imds: resumed && !known.identity.from_imds, no_ec2_tags: false },
+            failed: Failed { imds: u64::from(resumed && !known.identity.from_imds), ec2_tags: 0 },
             known,
         }
     }
@@ -268,9 +270,9 @@ impl Identifier {
 
     async fn refresh(&mut self) {
         match self.ask_imds().await {
-            Ok(()) if self.said.no_imds => {
-                tracing::info!("instance metadata are back");
-                self.said.no_imds = false;
+            Ok(()) if self.failed.imds > 0 => {
+                tracing::info!("instance metadata are back after {} failed tries", self.failed.imds);
+                self.failed.imds = 0;
             }
             Ok(()) => {}
             Err(error) => self.say_no_imds(&error.to_string()),
@@ -305,26 +307,23 @@ impl Identifier {
         if self.instance_id.is_some() {
             identity.id = self.instance_id.clone();
         }
+        telemetry::name_instance(identity.id.as_deref());
         tracing::info!(
-            instance_id = identity.id.as_deref().unwrap_or("unknown"),
-            instance_type = identity.instance_type.as_deref().unwrap_or("unknown"),
-            availability_zone = identity.availability_zone.as_deref().unwrap_or("unknown"),
-            "identified"
+            "this is instance {}, {} in {}",
+            identity.id.as_deref().unwrap_or("unknown"),
+            identity.instance_type.as_deref().unwrap_or("of unknown type"),
+            identity.availability_zone.as_deref().unwrap_or("an unknown zone")
         );
         self.known.identity = identity;
     }
 
     /// Said once, and again only after IMDS had come back.
     fn say_no_imds(&mut self, problem: &str) {
-        if !self.said.no_imds {
-            let instance_id = self.known.identity.id.as_deref().unwrap_or("unknown");
-            tracing::warn!(
-                instance_id,
-                problem,
-                "no instance metadata; serving without it, and trying again"
-            );
-            self.said.no_imds = true;
+        if self.failed.imds == 0 {
+            let again = if self.imds.is_some() { ", and trying again" } else { "" };
+            tracing::warn!(reason = problem, "no instance metadata: {problem}; serving without{again}");
         }
+        self.failed.imds += 1;
     }
 
     fn may_be_stale(&self) -> bool {
@@ -351,16 +350,22 @@ impl Identifier {
         match answer {
             Ok(tags) => {
                 self.known.tags = tags;
-                self.said.no_ec2_tags = false;
+                let failed = std::mem::take(&mut self.failed.ec2_tags);
+                if failed > 0 {
+                    tracing::info!("instance tags are told by EC2 after {failed} failed tries");
+                }
                 self.ec2_backoff.reset();
                 self.ask_ec2_at = Instant::now() + spread(EC2_TAGS_INTERVAL);
             }
             Err(error) => {
                 self.ask_ec2_at = Instant::now() + self.ec2_backoff.next_delay();
                 // Only where there are no other tags does this need somebody's attention.
-                if self.imds_tags.is_none() && !self.said.no_ec2_tags {
-                    tracing::warn!(%error, cure = error.cure(), "instance tags cannot be asked of EC2");
-                    self.said.no_ec2_tags = true;
+                if self.imds_tags.is_none() {
+                    if self.failed.ec2_tags == 0 {
+                        let cure = error.cure();
+                        tracing::warn!("instance tags cannot be asked of EC2: {error}; {cure}");
+                    }
+                    self.failed.ec2_tags += 1;
                 }
             }
         }

@@ -70,7 +70,7 @@ pub(crate) async fn watch(
                 INTERVAL
             }
             Err(error) => {
-                tracing::debug!(%error, "notices unknown");
+                tracing::debug!("notices unknown: {error}");
                 if notices.read { outage.next_delay() } else { first_tries.next_delay() }
             }
         };
@@ -101,7 +101,9 @@ async fn refresh(
             Ok(text) => *notice = text.map(|text| read(&text)).filter(|line| !line.is_empty()),
             Err(error) if error.refused => {
                 if refusals.insert(path) {
-                    tracing::warn!(%error, "this notice cannot be read; the instance will not act on it");
+                    tracing::warn!(
+                        "this notice cannot be read, the instance will not act on it: {path}: {error}"
+                    );
                 }
             }
             Err(error) => return Err(error),

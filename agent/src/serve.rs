@@ -25,7 +25,7 @@ use crate::status::{AgentStatus, Phase, Registration};
 use crate::target_group::TargetGroupRef;
 use crate::unit::Unit;
 use crate::upgrade::{Host, Inherited, Legacy, Program, Reloader, Reloads};
-use crate::{aws, notices, notify, server, telemetry, upgrade};
+use crate::{aws, events, notices, notify, server, telemetry, upgrade};
 
 /// How long requests that began after the drain had ended may take to finish. They seldom exist,
 /// and the stop goes on as soon as they are answered.
@@ -120,7 +120,7 @@ pub(crate) fn run(args: SettingArgs) -> Result<(), ServeError> {
         Err(error @ BindError::Live(_)) => return Err(error.into()),
         // Being a web server does not depend on being administered.
         Err(error) => {
-            tracing::warn!(%error, "no admin socket: status, drain, resume and reload will not work");
+            tracing::warn!("serving without status, drain, resume and reload: no admin socket: {error}");
             None
         }
     };
@@ -151,11 +151,14 @@ pub(crate) fn run(args: SettingArgs) -> Result<(), ServeError> {
         if let Some(server) = server.lock().await.take() {
             let cut_off = server.shutdown(Instant::now() + LAST_REQUESTS).await;
             if cut_off > 0 {
-                tracing::warn!(requests = cut_off, "requests cut off: they did not end in time");
+                let seconds = LAST_REQUESTS.as_secs();
+                tracing::warn!(
+                    "{cut_off} requests were cut off: they had not ended {seconds} s after the drain"
+                );
             }
         }
     });
-    tracing::info!("stopped");
+    tracing::info!(message_id = events::STOPPED, "stopped: the port is closed");
     Ok(())
 }
 
@@ -189,14 +192,19 @@ fn first_answers(settings: &Settings, legacy: Option<&Legacy>) -> Answers {
 fn say_serving(listening: SocketAddr, connections: usize, legacy: Option<&Legacy>) {
     let version = env!("CARGO_PKG_VERSION");
     match legacy {
-        None => tracing::info!(listen = %listening, version, "serving"),
-        Some(legacy) => tracing::info!(
-            from = legacy.from,
+        None => tracing::info!(
+            message_id = events::STARTED,
             version,
-            connections,
-            refused_bodies = legacy.refused_bodies,
-            pause_ms = upgrade::monotonic_now().saturating_sub(legacy.paused_at) / 1_000_000,
-            "reloaded"
+            listen = %listening,
+            "listening on {listening}, version {version}"
+        ),
+        Some(Legacy { from, refused_bodies, paused_at, .. }) => tracing::info!(
+            message_id = events::RELOADED,
+            version,
+            from_version = from,
+            "reloaded: version {version} after {from}, {connections} connections kept, {refused_bodies} \
+             bodies that came too slowly refused (408), a pause of {} ms",
+            upgrade::monotonic_now().saturating_sub(*paused_at) / 1_000_000
         ),
     }
 }
@@ -234,7 +242,11 @@ struct Control {
 impl Control {
     /// Ends when the instance is drained for good, or when a second signal asks to hurry.
     async fn run(self, mut signals: Signals, server: Arc<Mutex<Option<Server>>>) {
-        let http_client = aws::http_client();
+        let trusts = aws::has_certificates();
+        if !trusts {
+            tracing::warn!("{}", aws::NO_CERTIFICATES);
+        }
+        let http_client = aws::http_client(trusts);
         let imds = Imds::new(&http_client).map(Arc::new);
         let known = self.legacy.clone().unwrap_or_default();
         let (publish_instance, instance) = watch::channel(known.instance.clone());
@@ -263,11 +275,14 @@ impl Control {
                 registration: registration.borrow().clone(),
                 traffic: traffic.snapshot(),
                 seed_problem: seed.read().err().map(|problem| problem.to_string()),
+                certificates_problem: (!trusts).then(|| aws::NO_CERTIFICATES.to_owned()),
             });
             let admin = Admin { status, requests: requests.clone(), reloads: asked };
             tokio::spawn(async move {
                 if let Err(error) = admin::serve(&socket, admin).await {
-                    tracing::warn!(%error, "the admin socket does not work");
+                    tracing::warn!(
+                        "no status, drain, resume or reload until a restart: the admin socket: {error}"
+                    );
                 }
             });
         }
@@ -297,7 +312,7 @@ impl Control {
         let hurry = async {
             ask_to_stop.send_replace(Some(signals.next().await));
             let signal = signals.next().await;
-            tracing::warn!(signal, "second signal: not waiting for the drain to end");
+            tracing::warn!("{signal} again: not waiting for the drain to end");
         };
         tokio::select! {
             () = registrar.run() => {}
@@ -380,7 +395,9 @@ impl Signals {
             tokio::select! {
                 _ = self.terminate.recv() => return "SIGTERM",
                 _ = self.interrupt.recv() => return "SIGINT",
-                _ = self.hang_up.recv() => tracing::warn!("SIGHUP is ignored; SIGTERM drains and stops"),
+                _ = self.hang_up.recv() => {
+                    tracing::warn!("SIGHUP is ignored: `instance-agent reload` reloads, SIGTERM drains and stops");
+                }
             }
         }
     }
@@ -396,17 +413,15 @@ fn limit_connections(settings: &mut Settings) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
-        tracing::debug!(%error, "the limit of open files stays as it is");
+        tracing::debug!("the limit of open files stays as it is: {error}");
     }
     let Some(files) = getrlimit(Resource::Nofile).current else { return };
     let room = usize::try_from(files - RESERVED_FILES.min(files / 2)).unwrap_or(usize::MAX).max(1);
     let wanted = &mut settings.limits.max_connections;
     if *wanted > room {
         tracing::warn!(
-            max_connections = *wanted,
-            serving = room,
-            open_files = files,
-            "the limit of open files allows fewer connections than max-connections; raise LimitNOFILE"
+            "the limit of open files allows fewer connections than max-connections: {room} at a time \
+             instead of {wanted}; raise LimitNOFILE, which is {files}"
         );
         *wanted = room;
     }

@@ -136,6 +136,9 @@ pub(crate) struct AgentStatus {
     pub(crate) traffic: TrafficSnapshot,
     /// Why the seed cannot be read; `None` when it can.
     pub(crate) seed_problem: Option<String>,
+    /// Why AWS cannot be called over HTTPS; `None` when it can.
+    #[serde(default)]
+    pub(crate) certificates_problem: Option<String>,
 }
 
 impl Registration {
@@ -185,6 +188,9 @@ impl AgentStatus {
         }
         if let Some(problem) = &self.seed_problem {
             row("seed", problem.clone());
+        }
+        if let Some(problem) = &self.certificates_problem {
+            row("certificates", problem.clone());
         }
         let traffic = &self.traffic;
         row(
@@ -316,6 +322,7 @@ mod tests {
             registration: registration(),
             traffic: TrafficSnapshot { root: 3, probes: 4, ..TrafficSnapshot::default() },
             seed_problem: None,
+            certificates_problem: None,
         };
         let metrics = status.metrics();
         assert!(metrics.contains("instance_agent_requests_total{route=\"root\"} 3\n"), "{metrics}");

@@ -24,14 +24,17 @@ use bootstrap::local::{
 use serde_json::Value;
 
 pub mod debian;
+pub mod journal;
 pub mod launch;
 pub mod load;
+pub mod netns;
 pub mod nspawn;
 pub mod outside;
 pub mod package;
 pub mod service;
 pub mod solo;
 pub mod strace;
+pub mod vm;
 pub mod wire;
 
 /// The port on which the beds' agents serve, each on an address of its own.
@@ -275,7 +278,12 @@ impl Machine {
 }
 
 /// Asks again and again until there is an answer, [`SOON`] at the latest.
-pub async fn eventually<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> Option<T> {
+pub async fn eventually<T>(ask: impl AsyncFnMut() -> Option<T>) -> Option<T> {
+    within(SOON, ask).await
+}
+
+/// Asks again and again until there is an answer, for as long as this at the most.
+pub async fn within<T>(limit: Duration, mut ask: impl AsyncFnMut() -> Option<T>) -> Option<T> {
     let asking = async {
         loop {
             if let Some(answer) = ask().await {
@@ -284,7 +292,7 @@ pub async fn eventually<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> Option<T>
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(SOON, asking).await.ok()
+    tokio::time::timeout(limit, asking).await.ok()
 }
 
 /// Waits for an agent to end by itself.

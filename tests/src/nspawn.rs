@@ -124,6 +124,17 @@ impl Nspawn {
         self.ok("journalctl -b -u instance-agent -o short-precise --no-hostname").await
     }
 
+    /// Runs a line of shell in its disk without booting it, as the build of an image does.
+    pub async fn chroot(&self, line: &str) -> Output {
+        let holder = self.holder.to_string();
+        let disk = self.folder.join("disk").to_string_lossy().into_owned();
+        let words = ["-t", &holder, "-a", "--", "chroot", &disk, "bash", "-c", line];
+        let words: Vec<_> = words.iter().map(Into::into).collect();
+        let mut command = program(&[], "nsenter".as_ref(), &words, &[]);
+        let run = command.env("DEBIAN_FRONTEND", "noninteractive").output();
+        tokio::time::timeout(COMMAND, run).await.expect("it ends").expect("nsenter is there")
+    }
+
     /// Switches it off as its user would, and waits until it is.
     pub async fn power_off(&mut self) {
         self.run("systemctl poweroff").await;

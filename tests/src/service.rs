@@ -11,13 +11,11 @@ use bootstrap::local::{
     BalancerHandle, BalancerSpec, Call, Cloud, CloudOptions, Forward, InstanceHandle, InstanceSpec,
     TargetGroupSpec, TargetState,
 };
-use rustix::thread::UnshareFlags;
 use serde_json::Value;
 
 use crate::nspawn::Nspawn;
-use crate::solo::tool;
 use crate::wire::Wire;
-use crate::{SOON, eventually, group, text};
+use crate::{SOON, eventually, group, netns};
 
 /// The cloud's own address: its API and its balancer are there.
 pub const CLOUD: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
@@ -67,12 +65,12 @@ impl ServiceBed {
     /// Moves the calling thread into the cloud's network namespace, for good: what this test does
     /// with the network from now on, it does there.
     pub async fn boot(root: &Path) -> Self {
-        enter_namespace().await;
+        netns::enter().await;
         let mut machine = Nspawn::make(root).await;
         machine.plug_in("cable", "eth0").await;
-        ip("address add 10.77.0.1/24 dev cable").await;
-        ip("address add 169.254.169.254/32 dev cable").await;
-        ip("link set cable up").await;
+        netns::ip("address add 10.77.0.1/24 dev cable").await;
+        netns::ip("address add 169.254.169.254/32 dev cable").await;
+        netns::ip("link set cable up").await;
         let options = CloudOptions { endpoint: SocketAddr::from((CLOUD, 8000)), ..CloudOptions::default() };
         let cloud = Cloud::start(options).await.expect("the namespace is our own");
         let spec = TargetGroupSpec { port: SERVICE.port(), ..group(GROUP) };
@@ -175,18 +173,4 @@ impl Nspawn {
         let json = self.until("instance-agent status --output json").await;
         serde_json::from_str(&json).expect("JSON")
     }
-}
-
-/// Gives this thread a network namespace of its own, in which only the loopback is up.
-async fn enter_namespace() {
-    #[expect(unsafe_code, reason = "unshare is unsafe where it unshares descriptors; a network has none")]
-    let unshared = unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) };
-    unshared.expect("root may make namespaces");
-    ip("link set lo up").await;
-}
-
-async fn ip(words: &str) {
-    let words: Vec<&str> = words.split(' ').collect();
-    let output = tool("ip", &words).await;
-    assert!(output.status.success(), "ip {words:?}: {}", text(&output.stderr));
 }

@@ -32,7 +32,7 @@ async fn it_registers_itself_from_its_tags_and_becomes_healthy() {
     let table = machine.command(&["status"]).await;
     let table = text(&table.stdout);
     assert!(table.contains("cluster1") && table.contains("healthy"), "{table}");
-    assert!(machine.log().contains("to=\"healthy\""), "{}", machine.log());
+    assert!(machine.log().contains("target group cluster1: healthy (was initial)"), "{}", machine.log());
 }
 
 #[tokio::test]
@@ -372,6 +372,7 @@ async fn without_metadata_it_serves_says_so_once_and_registers_when_they_come() 
     machine.instance.set_imds_outage(Outage::Up);
     bed.until_target("cluster1", &machine, TargetState::Healthy).await;
     assert_eq!(machine.log().matches("no instance metadata").count(), 1, "{}", machine.log());
+    machine.until_logged("instance metadata are back after ").await;
 }
 
 #[tokio::test]
@@ -417,6 +418,23 @@ async fn tags_that_the_metadata_do_not_show_are_asked_of_ec2() {
     let calls = bed.calls(&machine, "DescribeTags");
     assert_eq!(calls.len(), 1, "EC2 is asked once an hour");
     assert!(calls[0].parameters.iter().any(|(_, value)| value == machine.instance.id()));
+}
+
+#[tokio::test]
+async fn tags_that_ec2_refuses_to_tell_are_said_once_and_counted_until_it_does() {
+    let mut bed = Bed::start().await;
+    bed.cloud.set_fault("DescribeTags", Some(Fault::Deny));
+    let mut spec = bed.spec();
+    spec.publishes_tags = false;
+    let machine = bed.machine(spec).await;
+    let _agent = machine.start();
+    machine.until_logged("allow ec2:DescribeTags").await;
+    let tried_again = async || (bed.calls(&machine, "DescribeTags").len() >= 2).then_some(());
+    assert!(eventually(tried_again).await.is_some(), "it does not try again");
+    bed.cloud.set_fault("DescribeTags", None);
+    bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+    assert!(machine.log().contains("instance tags are told by EC2 after "), "{}", machine.log());
+    assert_eq!(machine.log().matches("allow ec2:DescribeTags").count(), 1, "{}", machine.log());
 }
 
 #[tokio::test]
@@ -515,7 +533,7 @@ async fn naming_the_same_group_otherwise_does_not_leave_it() {
     let status = machine.until_status("healthy", |s| s["target_groups"][0]["state"] == "healthy").await;
     let arn = status["target_groups"][0]["arn"].as_str().unwrap();
     machine.instance.set_tag(instance_tags::TARGET_GROUP, &format!("{arn} cluster1"));
-    machine.until_logged(&format!("target_groups=\"{arn}\"")).await;
+    machine.until_logged(&format!("target groups {arn};")).await;
     machine.instance.set_tag(instance_tags::TARGET_GROUP, arn);
     let status = machine.until_phase("serving").await;
     assert_eq!(status["target_groups"].as_array().unwrap().len(), 1);

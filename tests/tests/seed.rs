@@ -322,7 +322,9 @@ async fn a_torn_slot_falls_back_to_the_other_with_a_warning() {
     fs::write(solo.seed_file(), &bytes).unwrap();
     let mut agent = solo.start().await;
     solo.get("/seed").await.is(200, "1");
-    let warned = |line: &str| line.contains("WARN") && line.contains("seed slot is damaged, using the other");
+    let warned = |line: &str| {
+        line.contains("WARN") && line.contains("is damaged; going on with what the other slot says")
+    };
     assert_eq!(solo.log().lines().filter(|line| warned(line)).count(), 1, "{}", solo.log());
     solo.post("3").await.is(200, "3");
     agent.die(&solo).await;
@@ -426,7 +428,7 @@ async fn a_folder_it_may_not_write_to_costs_the_seed_and_nothing_else() {
     set_mode(&solo.state_dir, 0o777);
     solo.post("2").await.is(200, "2");
     solo.get("/seed").await.is(200, "2");
-    solo.until_logged("seed is usable again").await;
+    solo.until_logged("is usable again").await;
     agent.stop(&solo).await;
 }
 

@@ -32,7 +32,8 @@ impl RememberedDrain {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return false,
             Err(error) => {
-                tracing::warn!(path = %self.path().display(), %error, "cannot tell whether it was drained");
+                let path = self.path();
+                tracing::warn!("going on as if not drained: {} cannot be read: {error}", path.display());
                 return false;
             }
         };
@@ -42,12 +43,14 @@ impl RememberedDrain {
             // Asked for when the id was not known: now it is.
             UNKNOWN => {
                 if let Err(error) = self.remember(instance_id) {
-                    tracing::warn!(%error, "a restart would forget the drain");
+                    tracing::warn!(
+                        "a restart would forget the drain: {error}; make the state folder writable and drain again"
+                    );
                 }
                 true
             }
             other => {
-                tracing::info!(drained_instance = other, "the remembered drain is another instance's");
+                tracing::info!("the remembered drain is not this instance's but {other}'s, and is ignored");
                 false
             }
         }

@@ -10,6 +10,7 @@ use super::api::Api;
 use super::failures::{Failures, Problem};
 use super::guard::{Broken, guard};
 use super::probes::{ProbeNews, ProbeWatch};
+use super::sentences;
 use crate::aws::{CallError, CallErrorKind};
 use crate::backoff::{Backoff, jitter, spread};
 use crate::identity::Instance;
@@ -383,7 +384,11 @@ impl Member {
     async fn tick_present(&mut self) -> Next {
         let news = self.probes.news(&self.traffic);
         if news == Some(ProbeNews::Overdue) {
-            tracing::info!(target_group = %self.group, "no health checks for three intervals; asking");
+            let target_group = self.group.name();
+            tracing::info!(
+                target_group,
+                "target group {target_group}: no health checks for three intervals; asking"
+            );
         }
         if news.is_some() {
             // Due until a look succeeds.
@@ -483,7 +488,8 @@ impl Member {
             Ok(after) => after,
             Err(error) => {
                 // A bug. Looking again is right whatever the state is.
-                tracing::error!(target_group = %self.group, %error, "looking again");
+                let target_group = self.group.name();
+                tracing::error!(target_group, "target group {target_group}: {error}; looking again");
                 if self.resolved.is_some() { Membership::Unknown } else { Membership::Unresolved }
             }
         };
@@ -502,7 +508,8 @@ impl Member {
         if after == before {
             return;
         }
-        self.log_transition(&before, &after, &event);
+        let target = self.resolved.as_ref().map(|resolved| &resolved.target);
+        sentences::moved(self.group.name(), target, &before, &after, &event);
         // Counted from when it was seen: that is never too early. A restarted agent that finds
         // itself draining, or whose own deregistration was not answered, was in the group too.
         let draining = matches!(&event, Event::Observed(health) if health.is_draining());
@@ -516,31 +523,6 @@ impl Member {
             status.problem = None;
         });
         self.changed.notify_one();
-    }
-
-    fn log_transition(&self, before: &Membership, after: &Membership, event: &Event) {
-        let (from, to) = (before.name(), after.name());
-        let target_group = self.group.to_string();
-        let health = match (after, event) {
-            (Membership::Present(health), _) | (_, Event::Observed(health)) => Some(health),
-            _ => None,
-        };
-        let reason = match (event, health) {
-            (Event::Resolved, _) => "found".to_owned(),
-            (Event::Lost, _) => "the target group is gone".to_owned(),
-            (Event::Registered, _) => "RegisterTargets accepted".to_owned(),
-            (Event::Deregistered, _) => "DeregisterTargets accepted".to_owned(),
-            (Event::AnswerLost, _) => "no answer to a call that may have taken effect".to_owned(),
-            (Event::Rejoin, _) => "wanted again".to_owned(),
-            (Event::Observed(_), Some(health)) => health.to_string(),
-            (Event::Observed(_), None) => "observed".to_owned(),
-        };
-        match health.and_then(|health| health.cure()) {
-            Some(cure) if after.is_present() => {
-                tracing::warn!(target_group, target_state = to, from, to, reason, cure, "registration");
-            }
-            _ => tracing::info!(target_group, target_state = to, from, to, reason, "registration"),
-        }
     }
 
     /// Takes in a failed call: what it means for the state, what to say, when to try again.
@@ -578,13 +560,8 @@ impl Member {
     }
 
     fn say(&mut self, problem: Problem) {
-        if self.failures.is_news(&problem) {
-            tracing::warn!(
-                target_group = %self.group,
-                reason = problem.what,
-                cure = problem.cure,
-                "registration failing; trying again, and saying so again only when it changes"
-            );
+        if let Some(earlier) = self.failures.news(&problem) {
+            sentences::fails(self.group.name(), &self.membership(), &problem, earlier);
         }
         self.publish.send_modify(|status| {
             status.problem = Some(problem);
@@ -596,7 +573,7 @@ impl Member {
     fn recovered(&mut self) {
         self.retry.reset();
         if let Some(count) = self.failures.end() {
-            tracing::info!(target_group = %self.group, failures = count, "calls succeed again");
+            sentences::works(self.group.name(), &self.membership(), count);
             self.publish.send_modify(|status| status.problem = None);
             self.changed.notify_one();
         }

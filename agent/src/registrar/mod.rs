@@ -10,6 +10,7 @@ mod guard;
 mod member;
 mod probes;
 mod reports;
+mod sentences;
 
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
@@ -22,6 +23,7 @@ use tokio::time::Instant;
 
 use crate::backoff::Backoff;
 use crate::config::{Role, Settings};
+use crate::events;
 use crate::identity::Instance;
 use crate::lifecycle::{Quiet, Reasons};
 use crate::notices::Notices;
@@ -168,7 +170,9 @@ impl Registrar {
                 Ok(ControlFlow::Continue(())) => {}
                 Ok(ControlFlow::Break(())) => return,
                 Err(error) => {
-                    tracing::error!(%error, "the registrar failed and begins anew; serving goes on");
+                    tracing::error!(
+                        "the registrar failed and begins anew, serving goes on; this is a bug: {error}"
+                    );
                     self.begin_anew();
                     tokio::time::sleep(pause.next_delay()).await;
                 }
@@ -220,8 +224,8 @@ impl Registrar {
             if self.reasons.rebalance != notices.rebalance
                 && let Some(time) = &notices.rebalance
             {
-                let action = self.settings.on_rebalance.to_string();
-                tracing::warn!(time, on_rebalance = action, "rebalance recommendation");
+                let action = self.settings.on_rebalance;
+                tracing::warn!(reason = time, "rebalance recommendation of {time}; on-rebalance = {action}");
             }
             self.reasons.spot = notices.spot;
             self.reasons.rebalance = notices.rebalance;
@@ -250,12 +254,9 @@ impl Registrar {
         }
         self.ignored_tags = ignored;
         if role != self.role {
-            tracing::info!(
-                root = %role.root,
-                cluster = role.cluster.as_ref().map_or("none", |cluster| cluster.as_str()),
-                target_groups = join(&role.target_groups),
-                "role"
-            );
+            let cluster = role.cluster.as_ref().map_or("none", |cluster| cluster.as_str());
+            let groups = join(&role.target_groups);
+            tracing::info!("role: target groups {groups}; cluster {cluster}; / answers {}", role.root);
             self.role = role;
         }
         if !matches!(self.state, State::Starting) {
@@ -352,7 +353,7 @@ impl Registrar {
             return Tick::Again;
         };
         let Some(wanted) = wanted else {
-            tracing::info!(reason = *reason, "drain called off");
+            tracing::info!(reason = *reason, "drain called off, its reason is over: {reason}");
             self.enter(State::Serving);
             return Tick::Again;
         };
@@ -361,13 +362,19 @@ impl Registrar {
         let left = left.filter(|at| *at + LATE_REQUESTS > *begun);
         let over = quiet.is_over(&traffic, left.map(Instant::into_std), now.into_std());
         if gone && over {
-            tracing::info!(reason = *reason, seconds = begun.elapsed().as_secs(), "drained");
-        } else if now >= *deadline && tried {
-            tracing::warn!(
+            let seconds = begun.elapsed().as_secs();
+            tracing::info!(
+                message_id = events::DRAINED,
                 reason = *reason,
-                in_flight = traffic.in_flight,
-                deregistered = gone,
-                "drain timeout reached; going on as if drained"
+                "drained: {reason}; no traffic any more after {seconds} s"
+            );
+        } else if now >= *deadline && tried {
+            let left = if gone { "deregistered" } else { "perhaps still registered" };
+            tracing::warn!(
+                message_id = events::DRAIN_TIMED_OUT,
+                reason = *reason,
+                "drain timeout reached with {} requests in flight, {left}; going on as if drained: {reason}",
+                traffic.in_flight
             );
         } else {
             return Tick::Wait(Some(DRAIN_TICK));
@@ -395,7 +402,7 @@ impl Registrar {
                 Tick::Wait(None)
             }
             None => {
-                tracing::info!(reason = *reason, "wanted again");
+                tracing::info!(reason = *reason, "in service again, what kept it out is over: {reason}");
                 self.enter(State::Serving);
                 Tick::Again
             }
@@ -422,7 +429,12 @@ impl Registrar {
                 .unwrap_or(DEFAULT_DEREGISTRATION_DELAY)
                 .max(self.settings.drain_quiet + LEAST_OVER_QUIET)
         });
-        tracing::info!(reason, timeout_seconds = timeout.as_secs(), "draining");
+        tracing::info!(
+            message_id = events::DRAINING,
+            reason,
+            "draining: {reason}; at the latest in {} s",
+            timeout.as_secs()
+        );
         let begun = Instant::now();
         self.enter(State::Draining { reason, quiet, begun, deadline: begun + timeout });
         for member in self.members.iter().chain(&self.parting) {
@@ -534,5 +546,8 @@ enum Tick {
 }
 
 fn join(groups: &[TargetGroupRef]) -> String {
+    if groups.is_empty() {
+        return "none".to_owned();
+    }
     groups.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }

@@ -9,6 +9,7 @@ use super::disk::Disk;
 use super::number::Seed;
 use super::slot::{SLOT_LEN, SLOTS, Slot};
 use super::store::{SetError, is_full, owner};
+use crate::events;
 
 /// The file in its folder, whatever state both are in. One thread owns it.
 pub(super) struct SeedFile<D> {
@@ -17,6 +18,42 @@ pub(super) struct SeedFile<D> {
     /// Held open for as long as the file is ours; the kernel frees it when the process ends.
     lock: Option<File>,
     state: Result<Opened, Trouble>,
+    failures: Failures,
+}
+
+/// Failed commits: each kind is said once, the others are counted.
+#[derive(Default)]
+struct Failures {
+    said: Option<SetError>,
+    count: u64,
+}
+
+impl Failures {
+    fn take_in(&mut self, result: &Result<(), SetError>) {
+        match result {
+            Ok(()) => {
+                let count = std::mem::take(self).count;
+                if count > 0 {
+                    tracing::info!(
+                        message_id = events::SEED_WRITE_WORKS,
+                        "the seed is stored again, after {count} failed writes"
+                    );
+                }
+            }
+            Err(error) => {
+                self.count += 1;
+                if self.said.as_ref() != Some(error) {
+                    tracing::error!(
+                        message_id = events::SEED_WRITE_FAILED,
+                        reason = %error,
+                        "{error} (failure {} in a row; its like are only counted)",
+                        self.count
+                    );
+                    self.said = Some(error.clone());
+                }
+            }
+        }
+    }
 }
 
 /// A file whose current value is durable.
@@ -79,7 +116,7 @@ impl<D: Disk> SeedFile<D> {
     pub(super) fn new(disk: D, dir: &Path) -> Self {
         let state =
             Err(Trouble::Unusable { doing: "opening".to_owned(), reason: "not tried yet".to_owned() });
-        Self { disk, dir: dir.to_owned(), lock: None, state }
+        Self { disk, dir: dir.to_owned(), lock: None, state, failures: Failures::default() }
     }
 
     /// Opens the file, or creates it with the value `0`.
@@ -132,7 +169,7 @@ impl<D: Disk> SeedFile<D> {
             .and_then(|()| file.rewind())
             .and_then(|()| writeln!(file, "{}", std::process::id()));
         if let Err(error) = told {
-            tracing::debug!(path = %path.display(), reason = %error, "process id not noted in the lock file");
+            tracing::debug!("process id not noted in {}: {error}", path.display());
         }
         Ok(file)
     }
@@ -154,7 +191,12 @@ impl<D: Disk> SeedFile<D> {
             [None, None] => return Err(Trouble::Damaged { path: path.display().to_string() }),
         };
         if let Some(damaged) = damaged {
-            tracing::warn!(path = %path.display(), slot = damaged, "seed slot is damaged, using the other");
+            let reason = format!("slot {damaged} of {} is damaged", path.display());
+            tracing::warn!(
+                message_id = events::SEED_DAMAGED,
+                reason,
+                "seed: {reason}; going on with what the other slot says, and the next POST repairs it"
+            );
         }
         // A process that was killed may have left a value that is in memory only; after a failed
         // sync Linux even calls such a page clean. Writing the same bytes again makes the sync mean
@@ -203,12 +245,18 @@ impl<D: Disk> SeedFile<D> {
 
     /// Stores the seed durably, or says why not; then the value before it is still served.
     pub(super) fn commit(&mut self, seed: &Seed) -> Result<(), SetError> {
+        let result = self.commit_or_make_anew(seed);
+        self.failures.take_in(&result);
+        result
+    }
+
+    fn commit_or_make_anew(&mut self, seed: &Seed) -> Result<(), SetError> {
         let result = self.try_commit(seed);
         if result.is_ok() || !self.state.as_ref().is_ok_and(Opened::is_deleted) {
             return result;
         }
         // Somebody removed it while it was open, the lock's file perhaps with it.
-        tracing::warn!(path = %self.path().display(), "seed file was deleted; making a new one");
+        tracing::warn!("{} was deleted while it was in use; making a new one", self.path().display());
         self.lock = None;
         self.state =
             Err(Trouble::Unusable { doing: "writing".to_owned(), reason: "it was deleted".to_owned() });
@@ -218,7 +266,14 @@ impl<D: Disk> SeedFile<D> {
     fn try_commit(&mut self, seed: &Seed) -> Result<(), SetError> {
         if self.state.is_err() {
             match self.load() {
-                Ok(()) => tracing::info!(path = %self.path().display(), "seed is usable again"),
+                Ok(()) => {
+                    let path = self.path();
+                    tracing::info!(
+                        message_id = events::SEED_WRITE_WORKS,
+                        "the seed in {} is usable again",
+                        path.display()
+                    );
+                }
                 Err(Trouble::NoSpace) => return Err(SetError::NoSpace),
                 Err(Trouble::Damaged { .. }) => return self.heal(seed),
                 Err(trouble) => return Err(SetError::Failed { reason: trouble.to_string() }),
@@ -228,7 +283,6 @@ impl<D: Disk> SeedFile<D> {
         let Ok(opened) = &mut self.state else { return Ok(()) };
         let Err(error) = opened.write(&self.disk, seed) else { return Ok(()) };
         opened.unsettled = true;
-        tracing::error!(reason = %error, "seed was not stored");
         // At once, so that a power cut finds the refused value as seldom as can be. If it fails
         // too, the next write begins with it.
         let _ = self.settle();
@@ -251,10 +305,7 @@ impl<D: Disk> SeedFile<D> {
             reason: format!("an earlier write failed and the old value could not be written again: {error}"),
         })?;
         opened.unsettled = false;
-        tracing::info!(
-            sequence = opened.sequence - 1,
-            "seed's old value is written again after a failed write"
-        );
+        tracing::info!("the seed's value from before a failed write is on the disk again");
         Ok(())
     }
 
@@ -270,7 +321,10 @@ impl<D: Disk> SeedFile<D> {
         match healed {
             Ok(opened) => {
                 let kept = kept.unwrap_or_default();
-                tracing::warn!(path = %path.display(), kept = %kept.display(), "damaged seed replaced, the damaged file is kept");
+                let (path, kept) = (path.display(), kept.display());
+                tracing::warn!(
+                    "the damaged {path} is replaced by a new seed; the damaged file is kept as {kept}"
+                );
                 self.state = Ok(opened);
                 Ok(())
             }

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use super::disk::{Disk, RealDisk};
 use super::file::{SeedFile, Trouble};
 use super::number::Seed;
+use crate::events;
 
 /// Writes that may wait for the disk at a time; one more is answered [`SetError::Busy`].
 const QUEUE: usize = 1_024;
@@ -49,7 +50,11 @@ impl SeedStore {
                 return Err(OpenError { path: state_dir.display().to_string(), pid });
             }
             Err(trouble) => {
-                tracing::error!(path = %state_dir.display(), reason = %trouble, "seed is not usable")
+                let message_id = match trouble {
+                    Trouble::Damaged { .. } => events::SEED_DAMAGED,
+                    _ => events::SEED_WRITE_FAILED,
+                };
+                tracing::error!(message_id, reason = %trouble, "the seed cannot be used: {trouble}");
             }
             Ok(()) => {}
         }
@@ -59,9 +64,9 @@ impl SeedStore {
         let writer = std::thread::Builder::new()
             .name("seed-writer".to_owned())
             .spawn(move || write_until_closed(file, &writes, &published))
-            .inspect_err(
-                |error| tracing::error!(reason = %error, "seed cannot be written: no thread for it"),
-            );
+            .inspect_err(|error| {
+                tracing::error!("the seed cannot be written until a restart: no thread for it: {error}")
+            });
         Ok(Self(Arc::new(Store { latest, queue: Some(queue), writer: writer.ok() })))
     }
 
@@ -97,7 +102,7 @@ impl Drop for Store {
         if let Some(writer) = self.writer.take()
             && writer.join().is_err()
         {
-            tracing::error!("seed writer panicked");
+            tracing::error!("the seed's writer panicked: this is a bug");
         }
     }
 }

@@ -86,7 +86,9 @@ async fn next(
             break place;
         }
         if limit.is_due() {
-            tracing::warn!("connection limit reached, new connections wait");
+            tracing::warn!(
+                "connection limit reached: new connections wait until others close; max-connections raises it"
+            );
         }
         match Arc::clone(places).acquire_owned().await {
             Ok(place) => break place,
@@ -121,7 +123,7 @@ fn drain_backlog(worker: &Rc<Worker>, listener: TcpListener) {
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => return,
             Err(error) => {
-                tracing::warn!(reason = %error, "connections that were waiting are lost");
+                tracing::warn!("connections that were waiting are lost: {error}");
                 return;
             }
         };
@@ -155,7 +157,10 @@ impl Failures {
     fn pause_after(&mut self, error: &io::Error) -> Duration {
         self.unsaid += 1;
         if self.notice.is_due() {
-            tracing::warn!(reason = %error, failures = self.unsaid, "accepting connections fails, trying on");
+            let times = self.unsaid;
+            tracing::warn!(
+                "accepting connections fails, {times} times since this was last said, and is tried on: {error}"
+            );
             self.unsaid = 0;
         }
         self.in_a_row = self.in_a_row.saturating_add(1);

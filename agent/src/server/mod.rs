@@ -191,8 +191,10 @@ impl Server {
                     // It has nothing left to do but to free its memory.
                     let _ = thread.handle.join();
                 }
-                Ok(Err(_)) => tracing::error!(thread = number, "server thread panicked"),
-                Err(_) => tracing::error!(thread = number, "server thread does not respond"),
+                Ok(Err(_)) => tracing::error!("server thread {number} panicked: its connections are lost"),
+                Err(_) => {
+                    tracing::error!("server thread {number} does not respond: its connections are lost")
+                }
             }
         }
         total

@@ -20,6 +20,7 @@ use tokio::sync::{Mutex, watch};
 
 pub(crate) use self::record::{Inherited, Legacy, inherit, monotonic_now};
 pub(crate) use self::sys::{block_signals, take_descriptor, unblock_signals};
+use crate::events;
 use crate::server::{Handed, Server};
 use crate::status::{ReloadOutcome, ReloadStatus};
 use check::{Pinned, Stamps};
@@ -117,7 +118,11 @@ impl<H: Host> Reloader<H> {
             let waited = asked.wait_for(|status| status.outcome == ReloadOutcome::Running).await;
             let Ok(attempt) = waited.map(|status| status.attempt) else { return };
             let Err(reason) = self.reload(attempt).await;
-            tracing::warn!(reason, "reload refused; the running version serves on");
+            tracing::warn!(
+                message_id = events::RELOAD_REFUSED,
+                reason,
+                "reload refused: {reason}; the running version serves on"
+            );
             self.reloads.refused(reason);
         }
     }
@@ -128,7 +133,7 @@ impl<H: Host> Reloader<H> {
         let before = self.program.stamps();
         let arguments = self.program.arguments.get(1..).unwrap_or_default();
         let candidate = check::ask(&self.program.path, arguments, &self.program.pinned).await?;
-        tracing::info!(version = candidate.version, "reloading");
+        tracing::info!("reloading: version {} takes over", candidate.version);
         let mut slot = self.server.lock().await;
         let server = slot.as_ref().ok_or("the agent is stopping")?;
         let rest = server.quiesce(Instant::now() + self.wait).await.map_err(|busy| busy.to_string())?;
@@ -149,7 +154,7 @@ impl<H: Host> Reloader<H> {
         let Some(server) = slot.take() else { return Err("the agent is stopping".to_owned()) };
         let handed = server.hand_over().await;
         if handed.lost > 0 {
-            tracing::warn!(connections = handed.lost, "connections lost: they did not come to rest in time");
+            tracing::warn!("{} connections are lost: they did not come to rest in time", handed.lost);
         }
         let paused = u64::try_from(rest.since.elapsed().as_nanos()).unwrap_or(0);
         let legacy = Legacy {
@@ -170,7 +175,7 @@ impl<H: Host> Reloader<H> {
         match served {
             Ok(server) => *slot = Some(server),
             Err(error) => {
-                tracing::error!(%error, "cannot serve any longer; ending, to be started again");
+                tracing::error!("ending, to be started again: cannot serve any longer: {error}");
                 // Not by returning: a drain would wait for a server that is not there.
                 std::process::exit(1);
             }

@@ -40,6 +40,10 @@ pub struct InstanceSpec {
     pub role: Option<String>,
     /// Where its metadata service listens; port 0 picks a free one.
     pub imds: SocketAddr,
+    /// What it is told to do at its first boot.
+    pub user_data: Option<String>,
+    /// Who may log in: the public half of a key pair, as OpenSSH writes it.
+    pub public_key: Option<String>,
 }
 
 impl InstanceSpec {
@@ -56,7 +60,15 @@ impl InstanceSpec {
             publishes_tags: true,
             role: Some("instance-agent".to_owned()),
             imds: SocketAddr::from((address, 0)),
+            user_data: None,
+            public_key: None,
         }
+    }
+
+    /// The hardware address of its one network interface. It follows from the address.
+    pub fn mac(&self) -> String {
+        let [a, b, c, d] = self.address.octets();
+        format!("02:00:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
     }
 
     /// The same with one tag more.

@@ -18,6 +18,12 @@ use super::ids::{random_hex, timestamp};
 const TTL_HEADER: &str = "x-aws-ec2-metadata-token-ttl-seconds";
 const TOKEN_HEADER: &str = "x-aws-ec2-metadata-token";
 
+/// What a path may begin with. Tokens are given by `latest` alone.
+const VERSIONS: [&str; 2] = ["/latest/", "/2021-03-23/"];
+
+/// Where the public key is.
+const PUBLIC_KEY: &str = "meta-data/public-keys/0/openssh-key";
+
 /// Session tokens that are kept; a client that fetches more loses its oldest.
 const MAX_TOKENS: usize = 1024;
 
@@ -112,11 +118,11 @@ impl Service {
     fn refusal(&self, path: &str) -> Option<StatusCode> {
         let state = self.shared.lock();
         let refused = &state.instances.get(&self.instance)?.refused_metadata;
-        StatusCode::from_u16(*refused.get(path.strip_prefix("/latest/")?)?).ok()
+        StatusCode::from_u16(*refused.get(below_version(path)?)?).ok()
     }
 
     fn look_up(&self, path: &str) -> Option<String> {
-        let path = percent_encoding::percent_decode_str(path.strip_prefix("/latest/")?);
+        let path = percent_encoding::percent_decode_str(below_version(path)?);
         let path = path.decode_utf8().ok()?;
         let mut state = self.shared.lock();
         let lifetime = state.options.credentials_lifetime;
@@ -142,6 +148,10 @@ impl Service {
     }
 }
 
+fn below_version(path: &str) -> Option<&str> {
+    VERSIONS.iter().find_map(|version| path.strip_prefix(version))
+}
+
 fn set_ttl(response: &mut Response<Body>, ttl: u64) {
     response.headers_mut().insert(TTL_HEADER, HeaderValue::from(ttl));
 }
@@ -150,6 +160,10 @@ fn set_ttl(response: &mut Response<Body>, ttl: u64) {
 fn find(leaves: &BTreeMap<String, String>, path: &str) -> Option<String> {
     if let Some(value) = leaves.get(path) {
         return Some(value.clone());
+    }
+    // The one folder whose listing also names what its entries stand for.
+    if path.trim_end_matches('/') == "meta-data/public-keys" {
+        return leaves.contains_key(PUBLIC_KEY).then(|| "0=key".to_owned());
     }
     let folder = match path.trim_end_matches('/') {
         "" => String::new(),
@@ -175,11 +189,25 @@ fn leaves(
     let spec = &instance.spec;
     let address = spec.address.to_string();
     let mut leaves = BTreeMap::new();
+    if let Some(user_data) = &spec.user_data {
+        leaves.insert("user-data".to_owned(), user_data.clone());
+    }
+    if let Some(key) = &spec.public_key {
+        leaves.insert(PUBLIC_KEY.to_owned(), key.clone());
+    }
     let mut put = |path: &str, value: &str| {
         leaves.insert(format!("meta-data/{path}"), value.to_owned());
     };
+    let (host, mac) = (format!("ip-{}.ec2.internal", address.replace('.', "-")), spec.mac());
     put("ami-id", &spec.image);
-    put("hostname", &format!("ip-{}.ec2.internal", address.replace('.', "-")));
+    put("hostname", &host);
+    put("local-hostname", &host);
+    put("mac", &mac);
+    for (name, value) in
+        [("device-number", "0"), ("local-ipv4s", &address), ("mac", &mac), ("vpc-id", &instance.vpc)]
+    {
+        put(&format!("network/interfaces/macs/{mac}/{name}"), value);
+    }
     put("instance-id", &instance.id);
     put("instance-life-cycle", if instance.spot.is_some() { "spot" } else { "on-demand" });
     put("instance-type", &spec.instance_type);

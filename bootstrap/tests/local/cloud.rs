@@ -47,6 +47,57 @@ async fn metadata_insists_on_a_session_token() {
     assert_eq!(metadata(&other, id, &others).await.0, 200, "another instance's are its own");
 }
 
+/// As cloud-init does: every folder is listed, every entry asked for. It tries an entry that is listed
+/// and then answers 404 for five minutes.
+#[tokio::test]
+async fn metadata_answers_whatever_it_lists_under_each_version() {
+    let (cloud, ..) = cloud().await;
+    let spec = InstanceSpec {
+        user_data: Some("#!/bin/sh\n".to_owned()),
+        public_key: Some("ssh-ed25519 AAAA".to_owned()),
+        ..InstanceSpec::new(Ipv4Addr::LOCALHOST).tag("instance-agent:cluster", "cluster1")
+    };
+    let instance = cloud.run_instance(spec).await.unwrap();
+    let token = token(&instance, "60").await;
+    for version in ["latest", "2021-03-23"] {
+        let ask = async |path: &str| {
+            let url = format!("{}/{version}/{path}", instance.imds_url());
+            let request = reqwest::Client::new().get(url).header("X-aws-ec2-metadata-token", &token);
+            let response = request.send().await.unwrap();
+            (response.status().as_u16(), response.text().await.unwrap())
+        };
+        let (mut folders, mut found) = (vec![String::new()], Vec::new());
+        while let Some(folder) = folders.pop() {
+            let (status, listing) = ask(&folder).await;
+            assert_eq!(status, 200, "{folder}");
+            for entry in listing.lines() {
+                match (entry.split_once('='), entry.ends_with('/')) {
+                    (Some((number, _)), _) => folders.push(format!("{folder}{number}/")),
+                    (None, true) => folders.push(format!("{folder}{entry}")),
+                    (None, false) => {
+                        let path = format!("{folder}{entry}");
+                        let (status, value) = ask(&path).await;
+                        assert_eq!(status, 200, "{path}");
+                        found.push((path, value));
+                    }
+                }
+            }
+        }
+        let of = |path: &str| found.iter().find(|(found, _)| found == path).map(|(_, value)| value.as_str());
+        assert_eq!(of("user-data"), Some("#!/bin/sh\n"));
+        assert_eq!(of("meta-data/public-keys/0/openssh-key"), Some("ssh-ed25519 AAAA"));
+        assert_eq!(of("meta-data/mac"), Some("02:00:7f:00:00:01"));
+        assert_eq!(of("meta-data/network/interfaces/macs/02:00:7f:00:00:01/device-number"), Some("0"));
+        assert_eq!(of("meta-data/tags/instance/instance-agent:cluster"), Some("cluster1"));
+        assert_eq!(ask("meta-data/public-keys").await, (200, "0=key".to_owned()));
+    }
+    let plain = cloud.run_instance(InstanceSpec::new(Ipv4Addr::LOCALHOST)).await.unwrap();
+    let token = support::token(&plain, "60").await;
+    for absent in ["user-data", "meta-data/public-keys/", "meta-data/public-keys/0/openssh-key"] {
+        assert_eq!(metadata(&plain, absent, &token).await.0, 404, "{absent}");
+    }
+}
+
 #[tokio::test]
 async fn metadata_shows_what_is_and_404_for_what_is_not() {
     let (cloud, ..) = cloud().await;

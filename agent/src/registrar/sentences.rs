@@ -1,0 +1,178 @@
+//! What is said of a target group, and how.
+
+use super::failures::Problem;
+use crate::events;
+use crate::lifecycle::{Event, Membership};
+use crate::target_group::{Target, TargetState};
+
+/// Says that the instance's membership of a target group has changed.
+pub(super) fn moved(
+    target_group: &str,
+    target: Option<&Target>,
+    before: &Membership,
+    after: &Membership,
+    event: &Event,
+) {
+    let Said { message_id, message, reason, cure } = describe(target, before, after, event);
+    let target_state = after.name();
+    match cure {
+        Some(cure) => tracing::warn!(
+            message_id,
+            target_group,
+            target_state,
+            reason,
+            cure,
+            "target group {target_group}: {message}; {cure}"
+        ),
+        None => tracing::info!(
+            message_id,
+            target_group,
+            target_state,
+            reason,
+            "target group {target_group}: {message}"
+        ),
+    }
+}
+
+/// Says that something keeps the instance from joining or leaving, after `earlier` other failures.
+pub(super) fn fails(target_group: &str, membership: &Membership, problem: &Problem, earlier: u64) {
+    let Problem { what, cure } = problem;
+    let earlier = if earlier > 0 { format!(" (after {earlier} other failures)") } else { String::new() };
+    tracing::warn!(
+        message_id = events::REGISTRATION_FAILING,
+        target_group,
+        target_state = membership.name(),
+        reason = what,
+        cure,
+        "target group {target_group}: {what}{earlier}; {cure}; it is tried again, and said again when it changes"
+    );
+}
+
+/// Says that this is over.
+pub(super) fn works(target_group: &str, membership: &Membership, failures: u64) {
+    tracing::info!(
+        message_id = events::REGISTRATION_WORKS,
+        target_group,
+        target_state = membership.name(),
+        "target group {target_group}: calls succeed again, after {failures} failures"
+    );
+}
+
+/// A change of membership in words.
+#[derive(Debug, PartialEq, Eq)]
+struct Said {
+    message_id: Option<&'static str>,
+    message: String,
+    /// The balancer's reason code where it gives one, else a sentence.
+    reason: String,
+    cure: Option<&'static str>,
+}
+
+fn describe(target: Option<&Target>, before: &Membership, after: &Membership, event: &Event) -> Said {
+    let (from, to) = (before.name(), after.name());
+    let state = if from == to { format!("still {to}") } else { format!("{to} (was {from})") };
+    let plain = |reason: &str| Said {
+        message_id: None,
+        message: format!("{state}: {reason}"),
+        reason: reason.to_owned(),
+        cure: None,
+    };
+    match event {
+        Event::Resolved => plain("the target group was found"),
+        Event::Lost => plain("the target group does not exist any more"),
+        Event::Deregistered => plain("DeregisterTargets accepted"),
+        Event::AnswerLost => plain("no answer to a call that may have taken effect"),
+        Event::Rejoin => plain("wanted again"),
+        Event::Registered => {
+            let target = target.map_or_else(String::new, |target| format!(" {}:{}", target.id, target.port));
+            Said {
+                message_id: Some(events::REGISTERED),
+                message: format!("registered{target}, {state}: the load balancer checks it now"),
+                reason: "RegisterTargets accepted".to_owned(),
+                cure: None,
+            }
+        }
+        Event::Observed(health) => {
+            let cure = health.cure().filter(|_| after.is_present());
+            let message_id = match health.state {
+                _ if !after.is_present() => None,
+                TargetState::Healthy => Some(events::HEALTHY),
+                TargetState::Unhealthy => Some(events::UNHEALTHY),
+                TargetState::Unused => Some(events::UNUSED),
+                TargetState::Initial | TargetState::Draining | TargetState::Unavailable => None,
+            };
+            let (code, description) = (health.reason.as_deref(), health.description.as_deref());
+            let why = [code, description].into_iter().flatten();
+            let parts: Vec<&str> = [state.as_str()].into_iter().chain(why).collect();
+            let reason = code.or(description).unwrap_or(match health.state {
+                TargetState::Healthy => "the load balancer's health checks pass",
+                _ => "the load balancer says so",
+            });
+            Said { message_id, message: parts.join(": "), reason: reason.to_owned(), cure }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target_group::TargetHealth;
+
+    fn health(state: TargetState, reason: &str, description: &str) -> TargetHealth {
+        TargetHealth { state, reason: Some(reason.to_owned()), description: Some(description.to_owned()) }
+    }
+
+    fn observed(before: &Membership, health: TargetHealth) -> Said {
+        let event = Event::Observed(health);
+        let after = before.after(event.clone());
+        assert!(after.is_ok(), "{after:?}");
+        describe(None, before, &after.unwrap_or(Membership::Unknown), &event)
+    }
+
+    #[test]
+    fn a_change_of_health_is_told_with_its_reason_and_cure() {
+        let initial = Membership::Present(TargetHealth::bare(TargetState::Initial));
+        let healthy = TargetHealth::bare(TargetState::Healthy);
+        let said = observed(&initial, healthy.clone());
+        assert_eq!(
+            (said.message.as_str(), said.message_id),
+            ("healthy (was initial)", Some(events::HEALTHY))
+        );
+        assert_eq!(said.cure, None);
+
+        let failing = health(TargetState::Unhealthy, "Target.Timeout", "Request timed out");
+        let said = observed(&Membership::Present(healthy), failing.clone());
+        assert_eq!(said.message, "unhealthy (was healthy): Target.Timeout: Request timed out");
+        assert_eq!((said.reason.as_str(), said.message_id), ("Target.Timeout", Some(events::UNHEALTHY)));
+        assert!(said.cure.is_some_and(|cure| cure.contains("security group")), "{said:?}");
+
+        let otherwise = health(TargetState::Unhealthy, "Target.FailedHealthChecks", "Health checks failed");
+        let said = observed(&Membership::Present(failing), otherwise);
+        assert_eq!(said.message, "still unhealthy: Target.FailedHealthChecks: Health checks failed");
+
+        let unused = health(TargetState::Unused, "Target.NotInUse", "Not in use");
+        let said = observed(&initial, unused);
+        assert_eq!(said.message_id, Some(events::UNUSED));
+        assert!(said.cure.is_some(), "{said:?}");
+    }
+
+    #[test]
+    fn being_out_of_a_group_is_neither_health_nor_a_problem() {
+        let unknown = Membership::Unknown;
+        let said = observed(&unknown, health(TargetState::Unused, "Target.NotRegistered", "Not registered"));
+        assert_eq!(said.message, "unregistered (was unknown): Target.NotRegistered: Not registered");
+        assert_eq!((said.message_id, said.cure), (None, None));
+    }
+
+    #[test]
+    fn a_registration_names_what_is_registered() {
+        let target = Target { id: "i-1".to_owned(), port: 80 };
+        let after = Membership::Present(TargetHealth::bare(TargetState::Initial));
+        let said = describe(Some(&target), &Membership::Absent, &after, &Event::Registered);
+        assert_eq!(
+            said.message,
+            "registered i-1:80, initial (was unregistered): the load balancer checks it now"
+        );
+        assert_eq!(said.message_id, Some(events::REGISTERED));
+    }
+}

@@ -1,0 +1,34 @@
+//! A network of the test's own, closed off from every other.
+
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+use tokio::runtime::{Handle, RuntimeFlavor};
+
+use crate::solo::tool;
+use crate::text;
+
+/// Moves this thread into a new network namespace that has nothing but loopback, and what it starts
+/// from now on with it. Nothing can leave it, and every address and port in it is free. It has no
+/// name: it is gone with the last process in it. Needs root.
+pub async fn enter() {
+    // Other threads stay outside: a socket that one of them made would be in the wrong network.
+    assert_eq!(Handle::current().runtime_flavor(), RuntimeFlavor::CurrentThread);
+    unshare();
+    ip("link set lo up").await;
+}
+
+/// Runs `ip` in this thread's network.
+pub async fn ip(arguments: &str) {
+    let words: Vec<&str> = arguments.split(' ').collect();
+    let output = tool("ip", &words).await;
+    assert!(output.status.success(), "ip {arguments}: {}", text(&output.stderr));
+}
+
+#[expect(
+    unsafe_code,
+    reason = "Some flags take a thread's file descriptors or memory from under it. This one only \
+              chooses the network of sockets that are made later."
+)]
+fn unshare() {
+    // SAFETY: no descriptor and no memory changes hands, see above.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.expect("root may");
+}
