@@ -17,24 +17,9 @@ pub async fn root(name: &str) -> PathBuf {
     crate::text(&output.stdout).trim().into()
 }
 
-/// The folder of our packages, as `make deb` fills it.
-fn dist() -> PathBuf {
-    std::env::var_os("TESTS_DIST")
-        .expect("TESTS_DIST names the folder of the packages; run `make test`")
-        .into()
-}
-
-/// Our package of this name for this machine, as built from this tree.
-pub fn package(name: &str) -> PathBuf {
-    let found = std::fs::read_dir(dist()).expect("the folder of the packages");
-    let is_wanted = |path: &PathBuf| {
-        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        file.starts_with(&format!("{name}_")) && file.ends_with("_amd64.deb")
-    };
-    let mut found: Vec<PathBuf> =
-        found.map(|entry| entry.expect("an entry").path()).filter(is_wanted).collect();
-    assert_eq!(found.len(), 1, "one package {name} in {}: {found:?}", dist().display());
-    found.remove(0)
+/// Our package of this name for this machine.
+pub fn package(name: &'static str) -> PathBuf {
+    crate::package::package(name, "amd64").path
 }
 
 /// Another version of a package of ours: the same with this version number, and whatever else `change`
