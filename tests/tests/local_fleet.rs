@@ -344,9 +344,15 @@ async fn not_healthy_in_time_is_exit_3_with_each_instances_reason_and_log() {
     let (status, said) = ends(&arguments.concat()).await;
     assert_eq!(status, 3, "{said}");
     assert!(said.contains("not healthy within 10 s"), "{said}");
-    let reasons = said.lines().filter(|line| line.contains("unhealthy (Target.FailedHealthChecks")).count();
+    let reasons = said
+        .lines()
+        .filter(|line| line.contains("unhealthy (was initial): Target.FailedHealthChecks: "))
+        .count();
     assert_eq!(reasons, 2, "{said}");
-    assert!(said.lines().any(|line| line.starts_with("    ") && line.contains("target_group")), "{said}");
+    assert!(
+        said.lines().any(|line| line.starts_with("    ") && line.contains(" WARN target group clusters-")),
+        "{said}"
+    );
 }
 
 #[tokio::test]

@@ -181,7 +181,7 @@ async fn the_agents_package_is_small() {
         assert!(size <= 2_500_000, "{architecture}: {size} bytes");
         let unpacked = package.unpack().await;
         let size = std::fs::metadata(unpacked.path("/usr/bin/instance-agent")).unwrap().len();
-        assert!(size <= 6_500_000, "{architecture}: {size} bytes");
+        assert!(size <= 6_600_000, "{architecture}: {size} bytes");
     }
 }
 
@@ -502,9 +502,7 @@ async fn the_packaged_agents_serve_on_both_kinds_of_processor() {
         }
         let _running = solo.start().await;
         solo.get("/").await.is(200, "Healthy!");
-        solo.post("{\"num\": 123456789012345678901234567890}")
-            .await
-            .is(200, "123456789012345678901234567890");
+        solo.post("123456789012345678901234567890").await.is(200, "123456789012345678901234567890");
         let said = solo.command(&solo.wrapper, &["status"]).await;
         assert!(said.status.success(), "{architecture}: {}", text(&said.stderr));
         let version = solo.wrapper.iter().cloned().chain([solo.binary.clone().into(), "--version".into()]);
