@@ -44,7 +44,7 @@ ExecStart=/bin/ip address replace 10.77.0.10/24 dev eth0
 ExecStart=/bin/ip route replace default via 10.77.0.1
 ExecStop=/bin/ip link set eth0 down
 [Install]
-WantedBy=network-online.target multi-user.target
+WantedBy=multi-user.target
 ";
 
 /// A cloud, and a machine in it.
@@ -84,10 +84,11 @@ impl ServiceBed {
         let instance = cloud.run_instance(spec).await.expect("the namespace is our own");
 
         machine.write("etc/systemd/system/bed-network.service", NETWORK_UNIT);
-        let wants = machine.path("etc/systemd/system/network-online.target.wants");
+        // At every boot, whether or not the agent asks for it.
+        let wants = machine.path("etc/systemd/system/multi-user.target.wants");
         std::fs::create_dir_all(&wants).expect("the folder");
-        std::os::unix::fs::symlink("../bed-network.service", wants.join("bed-network.service"))
-            .expect("a link");
+        let link = wants.join("bed-network.service");
+        std::os::unix::fs::symlink("../bed-network.service", link).expect("a link");
         let bed = format!(
             "[Service]\n\
              Environment=AWS_ENDPOINT_URL_ELASTIC_LOAD_BALANCING_V2={endpoint}\n\
