@@ -39,6 +39,9 @@ pub(crate) enum CommandError {
 /// How long a reload is waited for.
 const RELOAD_PATIENCE: Duration = Duration::from_secs(30);
 
+/// How many questions in a row may be lost while one program replaces another.
+const UNANSWERED: u32 = 10;
+
 /// A folder that is named needs no settings: draining must be possible also while they are broken.
 fn runtime_dir(args: AgentArgs) -> Result<PathBuf, ConfigError> {
     match args.runtime_dir {
@@ -99,9 +102,20 @@ async fn finish_reload(runtime_dir: &Path) -> Result<String, CommandError> {
     })?;
     let attempt: u64 = asked.trim().parse().unwrap_or_default();
     let mut pause = Backoff::new(Duration::from_millis(20), Duration::from_millis(500));
+    let mut failures = 0;
     loop {
+        let json = match admin::request(runtime_dir, Method::GET, "status").await {
+            Ok(json) => json,
+            // The program that was about to answer has just been replaced.
+            Err(_) if failures < UNANSWERED => {
+                failures += 1;
+                tokio::time::sleep(pause.next_delay()).await;
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        failures = 0;
         // Whichever program answers: its form may be of another version but for these.
-        let json = admin::request(runtime_dir, Method::GET, "status").await?;
         let AfterReload { version, reload } = serde_json::from_str(&json)?;
         match reload.outcome {
             ReloadOutcome::Refused if reload.attempt >= attempt => {
