@@ -5,12 +5,12 @@
 
 use std::time::{Duration, SystemTime};
 
-use bootstrap::local::{Fault, Outage, TargetState};
+use bootstrap::local::{Cloud, Fault, Outage, TargetState};
 use tests::debian::{package, root};
-use tests::eventually;
 use tests::service::{SERVICE, ServiceBed};
 use tests::solo::is_root_or_skip;
 use tests::wire::Wire;
+use tests::{SOON, eventually};
 use tokio::net::TcpStream;
 
 const WHY: &str = "only root can boot a machine";
@@ -47,6 +47,9 @@ async fn leaves_well(bed: &mut ServiceBed, stop: &str) {
     let mut slow = half_a_post(bed).await;
     let stopped = bed.machine.run(stop);
     let client = async {
+        let tried = |cloud: &Cloud| cloud.calls().iter().any(|call| call.action == "DeregisterTargets");
+        assert!(bed.cloud.wait_until(SOON, tried).await, "{}", bed.machine.console());
+        bed.cloud.set_fault("DeregisterTargets", None);
         bed.until_target(TargetState::Draining).await;
         // The balancer may go on sending for some seconds.
         bed.connect().await.get("/").await.unwrap().is(200, "Healthy!");
@@ -78,6 +81,8 @@ async fn at_poweroff_it_leaves_just_as_well_and_after_a_boot_is_back_with_its_se
         return;
     }
     let mut bed = serving().await;
+    // A network that goes too soon might still let the first call through; not the second.
+    bed.cloud.set_fault("DeregisterTargets", Some(Fault::Fail(503)));
     leaves_well(&mut bed, "systemctl poweroff").await;
     assert_eq!(bed.machine.ended().await, 0);
     bed.machine.boot().await;
