@@ -56,6 +56,8 @@ pub(crate) async fn follow(mut registration: watch::Receiver<Registration>, list
 /// On a thread of its own: whatever holds up the main one, a web server that works is not restarted.
 pub(crate) fn feed_watchdog(traffic: Arc<Traffic>) -> io::Result<()> {
     let Some(limit) = sd_notify::watchdog_enabled() else { return Ok(()) };
+    // The server has just started. After a reload the time since the last feeding counts on.
+    send(&[NotifyState::Watchdog]);
     let feed = move || {
         let mut seen = traffic.beats();
         loop {

@@ -31,6 +31,9 @@ use crate::{aws, events, notices, notify, server, telemetry, upgrade};
 /// and the stop goes on as soon as they are answered.
 const LAST_REQUESTS: Duration = Duration::from_secs(30);
 
+/// How long another agent that is one too many may hold the locks before it ends.
+const LOCKS_FREE: Duration = Duration::from_secs(1);
+
 /// Why the agent could not start serving.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ServeError {
@@ -94,7 +97,9 @@ pub(crate) fn run(args: SettingArgs) -> Result<(), ServeError> {
     let inherited = upgrade::inherit().map_err(ServeError::Inherited)?;
     let layers = Layers::read(args.flags, std::env::vars_os(), args.config.as_deref())?;
     let mut settings = layers.settings()?;
-    let program = Program::running(layers.file().to_owned(), upgrade::check::pinned(&settings))?;
+    let known_path = inherited.as_ref().and_then(|inherited| inherited.legacy.program.as_deref());
+    let pinned = upgrade::check::pinned(&settings);
+    let program = Program::running(known_path, layers.file().to_owned(), pinned)?;
     telemetry::start(settings.log_level);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -112,7 +117,17 @@ pub(crate) fn run(args: SettingArgs) -> Result<(), ServeError> {
     };
     let listening = handed.listener.local_addr()?;
     let admin_socket = match inherited_admin {
-        Some(socket) => admin::adopt(&settings.runtime_dir, socket),
+        Some(socket) => {
+            // The locks were free while the program was replaced: another agent that was started just
+            // then may hold them until it sees that it is one too many.
+            let adopt = || {
+                socket
+                    .try_clone()
+                    .map_err(ServeError::System)
+                    .map(|socket| admin::adopt(&settings.runtime_dir, socket))
+            };
+            retry_while(adopt, |adopted| matches!(adopted, Ok(Err(BindError::Live(_)))))?
+        }
         None => admin::bind(&settings.runtime_dir),
     };
     let admin_socket = match admin_socket {
@@ -124,7 +139,10 @@ pub(crate) fn run(args: SettingArgs) -> Result<(), ServeError> {
             None
         }
     };
-    let seed = SeedStore::open(&settings.state_dir)?;
+    let seed = match legacy {
+        Some(_) => retry_while(|| SeedStore::open(&settings.state_dir), Result::is_err)?,
+        None => SeedStore::open(&settings.state_dir)?,
+    };
     let (answers, answers_seen) = watch::channel(Arc::new(first_answers(&settings, legacy.as_ref())));
     let counted = legacy.as_ref().map(|legacy| legacy.traffic).unwrap_or_default();
     let traffic = Arc::new(Traffic::new(settings.threads, counted));
@@ -160,6 +178,19 @@ pub(crate) fn run(args: SettingArgs) -> Result<(), ServeError> {
     });
     tracing::info!(message_id = events::STOPPED, "stopped: the port is closed");
     Ok(())
+}
+
+/// Tries again for a moment while the outcome is one that will soon be another.
+fn retry_while<T>(mut attempt: impl FnMut() -> T, again: impl Fn(&T) -> bool) -> T {
+    let deadline = Instant::now() + LOCKS_FREE;
+    loop {
+        let outcome = attempt();
+        if !again(&outcome) || Instant::now() >= deadline {
+            return outcome;
+        }
+        // Clients wait meanwhile: short, and seldom needed at all.
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// The listening socket: systemd's, where it activates the agent through one, else one of our own.
@@ -404,8 +435,9 @@ impl Signals {
 }
 
 /// Descriptors that clients cannot take, half of all at most: for AWS, the seed, the admin socket
-/// and logging.
+/// and logging, and for each server thread.
 const RESERVED_FILES: u64 = 64;
+const RESERVED_FOR_THREAD: u64 = 6;
 
 /// Raises the limit of open files, whose soft value is often 1024, as far as it goes. Where that is
 /// not enough for every connection that the settings allow, fewer are served at a time.
@@ -416,7 +448,9 @@ fn limit_connections(settings: &mut Settings) {
         tracing::debug!("the limit of open files stays as it is: {error}");
     }
     let Some(files) = getrlimit(Resource::Nofile).current else { return };
-    let room = usize::try_from(files - RESERVED_FILES.min(files / 2)).unwrap_or(usize::MAX).max(1);
+    let threads = u64::try_from(settings.threads).unwrap_or(u64::MAX);
+    let reserved = threads.saturating_mul(RESERVED_FOR_THREAD).saturating_add(RESERVED_FILES);
+    let room = usize::try_from(files - reserved.min(files / 2)).unwrap_or(usize::MAX).max(1);
     let wanted = &mut settings.limits.max_connections;
     if *wanted > room {
         tracing::warn!(

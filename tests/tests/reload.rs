@@ -4,6 +4,8 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -11,6 +13,7 @@ use tests::load::{Ask, Load};
 use tests::solo::{Running, Solo, refuses};
 use tests::wire::Wire;
 use tests::{SOON, binary, eventually, text};
+use tokio::task::JoinSet;
 
 /// An agent that was started from a path at which another program can be put.
 fn installed() -> Solo {
@@ -238,6 +241,70 @@ async fn a_body_that_does_not_come_within_reload_wait_is_refused_and_counted() {
     slow.send("55}").await.unwrap();
     slow.closed().await.unwrap();
     idle.get("/seed").await.unwrap().is(200, "0");
+}
+
+#[tokio::test]
+async fn where_a_body_is_always_on_its_way_those_that_come_soon_are_not_refused() {
+    let solo = installed().with(&["--reload-wait", "300ms"]);
+    let _running = solo.start().await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut clients = JoinSet::new();
+    for number in 0..10 {
+        let (stop, listen) = (Arc::clone(&stop), solo.listen);
+        clients.spawn(async move {
+            let mut wire = Wire::connect(listen).await.unwrap();
+            let mut answered = 0;
+            while !stop.load(Ordering::Relaxed) {
+                let body = format!("{{\"num\": {number}}}");
+                let length = body.len();
+                let head = format!("POST /seed HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
+                wire.send(head).await.unwrap();
+                // This client's pace.
+                tokio::time::sleep(Duration::from_millis(100 + number)).await;
+                wire.send(body).await.unwrap();
+                wire.answer().await.unwrap().is(200, &number.to_string());
+                answered += 1;
+            }
+            answered
+        });
+    }
+    for _ in 0..3 {
+        reloads(&solo).await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    let answered = clients.join_all().await;
+    assert!(answered.iter().all(|count| *count > 3), "{answered:?}");
+}
+
+#[tokio::test]
+async fn bursts_of_pipelined_requests_are_answered_once_each_and_in_order() {
+    let solo = installed().with(&["--threads", "1"]);
+    let _running = solo.start().await;
+    solo.post("7").await.is(200, "7");
+    const BURST: usize = 200;
+    let pair = "GET /seed HTTP/1.1\r\nHost: x\r\n\r\nGET /nothing HTTP/1.1\r\nHost: x\r\n\r\n";
+    let burst = pair.repeat(BURST / 2);
+    let mut wires = Vec::new();
+    for _ in 0..4 {
+        wires.push(solo.connect().await);
+    }
+    for _ in 0..5 {
+        let reloading = reload(&solo);
+        let asking = async {
+            for wire in &mut wires {
+                wire.send(&burst).await.unwrap();
+            }
+            for wire in &mut wires {
+                for _ in 0..BURST / 2 {
+                    wire.answer().await.unwrap().is(200, "7");
+                    assert_eq!(wire.answer().await.unwrap().status, 404);
+                }
+                assert!(wire.is_silent());
+            }
+        };
+        let (output, ()) = tokio::join!(reloading, asking);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
 }
 
 #[tokio::test]

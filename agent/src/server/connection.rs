@@ -218,8 +218,12 @@ async fn drive(connection: &mut Connection, track: &Rc<Track>) -> End {
             let _ = ordered.as_mut().poll(cx);
         }
         loop {
-            if worker.order.get() == Order::HandOver && track.is_between_requests() {
-                return Poll::Ready(End::GivenBack);
+            // hyper is not even asked: it would go on with requests that it has read already. The
+            // next order wakes this task.
+            match worker.order.get() {
+                Order::HandOver if track.is_held() => return Poll::Ready(End::GivenBack),
+                Order::Freeze { .. } if track.is_held() => return Poll::Pending,
+                _ => {}
             }
             if let Poll::Ready(result) = connection.poll_without_shutdown(cx) {
                 return Poll::Ready(match (track.rejected.get(), result) {
@@ -235,10 +239,8 @@ async fn drive(connection: &mut Connection, track: &Rc<Track>) -> End {
                 return Poll::Ready(End::Crowded);
             }
             match worker.order.get() {
-                Order::HandOver if track.is_between_requests() => return Poll::Ready(End::GivenBack),
-                Order::Freeze { refuse_bodies: true }
-                    if track.phase() == Phase::Body && track.body_late.get().is_none() =>
-                {
+                Order::HandOver if track.is_held() => return Poll::Ready(End::GivenBack),
+                Order::Freeze { bodies } if track.refuses_body(bodies) => {
                     worker.refused_bodies.fetch_add(1, Ordering::Relaxed);
                     track.body_late.set(Some(Late::Reload));
                     continue;

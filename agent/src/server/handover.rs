@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::time::timeout_at;
 
-use super::orders::Order;
+use super::orders::{Bodies, Order};
 use super::{Ending, Server, UNRESPONSIVE};
 
 /// How long everyone is kept waiting for those requests that had begun, at a time.
@@ -15,6 +15,9 @@ const GRACE: Duration = Duration::from_millis(60);
 
 /// Between two looks whether a body is still being waited for. Nobody is kept waiting meanwhile.
 const LOOK: Duration = Duration::from_millis(10);
+
+/// How much longer, once everyone waits, the bodies have that began since.
+const LAST_BODIES: Duration = Duration::from_millis(500);
 
 /// How long requests whose body is refused may take to be answered.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
@@ -72,11 +75,12 @@ pub(crate) struct Busy;
 
 impl Server {
     /// Brings every thread to a point at which no request is being answered. Requests whose body has
-    /// not come by `deadline` are refused (408).
+    /// not come by `deadline` are refused (408), at once those that had begun before this call.
     ///
     /// Until then clients are served as always, but for moments of [`GRACE`] in which no request
     /// begins. Afterwards none begins until [`Self::thaw`] or [`Self::hand_over`].
     pub(crate) async fn quiesce(&self, deadline: Instant) -> Result<Rest, Busy> {
+        let begun = Instant::now();
         let refused_before = self.refused_bodies();
         let rest = |since| Rest { since, refused_bodies: self.refused_bodies() - refused_before };
         loop {
@@ -85,19 +89,24 @@ impl Server {
                 tokio::time::sleep(LOOK.min(deadline.saturating_duration_since(Instant::now()))).await;
             }
             let since = Instant::now();
-            let last = since >= deadline;
-            if self.freeze(Order::Freeze { refuse_bodies: false }, GRACE).await {
-                return Ok(rest(since));
-            }
-            if last {
-                if self.freeze(Order::Freeze { refuse_bodies: true }, LAST_ANSWERS).await {
+            if since < deadline {
+                if self.freeze(Bodies::Wait, GRACE).await {
                     return Ok(rest(since));
                 }
                 self.thaw();
-                return Err(Busy);
+                tokio::time::sleep(LOOK).await;
+                continue;
+            }
+            // Where there is always somebody's body on its way, the late ones are not all slow ones.
+            for (bodies, patience) in
+                [(Bodies::RefuseFrom(begun), LAST_BODIES), (Bodies::Refuse, LAST_ANSWERS)]
+            {
+                if self.freeze(bodies, patience).await {
+                    return Ok(rest(since));
+                }
             }
             self.thaw();
-            tokio::time::sleep(LOOK).await;
+            return Err(Busy);
         }
     }
 
@@ -107,8 +116,8 @@ impl Server {
     }
 
     /// Whether every thread has come to rest within `patience`.
-    async fn freeze(&self, order: Order, patience: Duration) -> bool {
-        let number = self.orders.give(order);
+    async fn freeze(&self, bodies: Bodies, patience: Duration) -> bool {
+        let number = self.orders.give(Order::Freeze { bodies });
         let until = tokio::time::Instant::now() + patience;
         for thread in &self.threads {
             let mut rests = thread.rests.clone();

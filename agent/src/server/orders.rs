@@ -13,13 +13,24 @@ pub(super) enum Order {
     Serve,
     /// Begin no further request; what clients send stays in the kernel.
     Freeze {
-        /// Answer 408 to whoever has not sent all of a request's body.
-        refuse_bodies: bool,
+        /// What becomes of requests whose body has not all come.
+        bodies: Bodies,
     },
     /// Give every connection back, as it is between two requests, and end.
     HandOver,
     /// Accept no more, let what was begun finish until the deadline, and end.
     Stop(Instant),
+}
+
+/// What becomes of requests whose body has not all come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bodies {
+    /// They are waited for.
+    Wait,
+    /// Those that began before this moment are answered 408.
+    RefuseFrom(Instant),
+    /// All are answered 408.
+    Refuse,
 }
 
 impl Order {

@@ -3,11 +3,13 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::time::Instant;
 
 use hyper::StatusCode;
 
 use super::Worker;
 use super::budget::Held;
+use super::orders::Bodies;
 use crate::serving::ThreadTraffic;
 
 /// Where a connection is in its current request.
@@ -43,6 +45,8 @@ pub(super) struct Track {
     /// There is no room for what has come of the request.
     pub(super) crowded: Cell<bool>,
     held: Cell<Held>,
+    /// When the body that is being waited for began to be.
+    body_since: Cell<Option<Instant>>,
     /// The status of an answer that hyper made up itself and that was kept back.
     pub(super) rejected: Cell<Option<StatusCode>>,
     /// Part of a request was left unread: its sender may not be done when the answer is written.
@@ -79,6 +83,7 @@ impl Track {
             used: Cell::new(false),
             write_blocked: Cell::new(false),
             body_late: Cell::new(None),
+            body_since: Cell::new(None),
             crowded: Cell::new(false),
             held: Cell::default(),
             rejected: Cell::new(None),
@@ -128,9 +133,20 @@ impl Track {
         self.write_blocked.get()
     }
 
-    /// Nothing of a next request is read while the server comes to rest.
+    /// Nothing of a next request is read or begun while the server comes to rest. One that is to be
+    /// closed, as its last request was not read to its end, is not kept from that.
     pub(super) fn is_held(&self) -> bool {
-        self.worker.order.get().is_frozen() && self.is_between_requests()
+        self.worker.order.get().is_frozen() && self.is_between_requests() && !self.unread_body.get()
+    }
+
+    /// Whether a body that is being waited for is to be refused now.
+    pub(super) fn refuses_body(&self, bodies: Bodies) -> bool {
+        let refused = match bodies {
+            Bodies::Wait => false,
+            Bodies::RefuseFrom(before) => self.body_since.get().is_some_and(|since| since < before),
+            Bodies::Refuse => true,
+        };
+        refused && self.phase() == Phase::Body && self.body_late.get().is_none()
     }
 
     fn enter(&self, phase: Phase) {
@@ -140,6 +156,7 @@ impl Track {
         }
         if phase == Phase::Body {
             self.worker.awaited.add();
+            self.body_since.set(Some(Instant::now()));
         }
         self.turn.set(self.turn.get().wrapping_add(1));
     }
@@ -193,6 +210,7 @@ impl Track {
             ThreadTraffic::count(&worker.traffic.started);
         }
         self.request.set(Some(sender));
+        self.body_late.set(None);
         self.used.set(true);
         self.enter(Phase::Handling);
         InFlight(Rc::clone(self))

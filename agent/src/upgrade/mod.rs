@@ -36,10 +36,13 @@ pub(crate) struct Program {
 
 impl Program {
     /// The program of this process. To be asked for early: later, another one may have been put in
-    /// its place.
-    pub(crate) fn running(settings_file: PathBuf, pinned: Pinned) -> io::Result<Self> {
+    /// its place. `known` is where the program before this one was told to look.
+    pub(crate) fn running(known: Option<&str>, settings_file: PathBuf, pinned: Pinned) -> io::Result<Self> {
         let arguments: Vec<OsString> = std::env::args_os().collect();
-        let path = check::installed_path(arguments.first().cloned())?;
+        let path = match known {
+            Some(known) => known.into(),
+            None => check::installed_path(arguments.first().cloned())?,
+        };
         Ok(Self { path, arguments, settings_file, pinned })
     }
 
@@ -159,6 +162,7 @@ impl<H: Host> Reloader<H> {
         let paused = u64::try_from(rest.since.elapsed().as_nanos()).unwrap_or(0);
         let legacy = Legacy {
             attempt,
+            program: self.program.path.to_str().map(str::to_owned),
             paused_at: monotonic_now().saturating_sub(paused),
             refused_bodies: rest.refused_bodies,
             ..self.host.legacy()

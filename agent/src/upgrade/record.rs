@@ -1,11 +1,13 @@
 //! What a program leaves to the one that replaces it in the same process.
 //!
-//! It is written as JSON into a memory file whose descriptor, like those of the sockets it names,
-//! stays open over `execve`. A newer agent must go on reading the record of the one before it.
+//! It is written into a memory file whose descriptor, like those of the sockets it names, stays open
+//! over `execve`: a line of JSON, then the bytes that were read from and are to be written to each
+//! connection, one after the other, in the lengths that the JSON says. A newer agent must go on
+//! reading the record of the one before it.
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Read as _, Seek as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Seek as _, Write as _};
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::fs::MemfdFlags;
@@ -35,6 +37,8 @@ pub(crate) struct Legacy {
     pub(crate) from: String,
     /// How many reloads were asked for, this one included.
     pub(crate) attempt: u64,
+    /// Where the program is installed, if that is text.
+    pub(crate) program: Option<String>,
     /// When clients began to wait, on the monotonic clock, in nanoseconds.
     pub(crate) paused_at: u64,
     /// Requests refused because their body had not come in time.
@@ -103,10 +107,10 @@ struct Record {
 struct Connection {
     socket: RawFd,
     stage: Stage,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    read: Vec<u8>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    unwritten: Vec<u8>,
+    /// How many bytes were read from it.
+    read: usize,
+    /// How many bytes are to be written to it.
+    unwritten: usize,
 }
 
 /// A record that was written, with everything it names open for the next program. Dropping it takes
@@ -126,8 +130,8 @@ pub(super) fn write<'a>(
     let connections = handed.connections.iter().map(|connection| Connection {
         socket: connection.socket.as_raw_fd(),
         stage: connection.stage,
-        read: connection.read.to_vec(),
-        unwritten: connection.unwritten.to_vec(),
+        read: connection.read.len(),
+        unwritten: connection.unwritten.len(),
     });
     let record = Record {
         version: HANDOVER_VERSION,
@@ -137,9 +141,21 @@ pub(super) fn write<'a>(
         connections: connections.collect(),
         legacy,
     };
-    let memory = File::from(rustix::fs::memfd_create("handover", MemfdFlags::CLOEXEC)?);
+    // Kernels that insist on the first flag (vm.memfd_noexec) refuse a file without; older ones do
+    // not know it.
+    let memory = rustix::fs::memfd_create("handover", MemfdFlags::CLOEXEC | MemfdFlags::NOEXEC_SEAL)
+        .or_else(|_| rustix::fs::memfd_create("handover", MemfdFlags::CLOEXEC))?;
+    let memory = File::from(memory);
     let mut written = Written { memory, handed, admin };
-    written.memory.write_all(&serde_json::to_vec(&record)?)?;
+    let mut file = BufWriter::new(&written.memory);
+    serde_json::to_writer(&mut file, &record)?;
+    file.write_all(b"\n")?;
+    for connection in &handed.connections {
+        file.write_all(&connection.read)?;
+        file.write_all(&connection.unwritten)?;
+    }
+    file.flush()?;
+    drop(file);
     written.memory.rewind()?;
     written.set_flags(FdFlags::empty())?;
     Ok(written)
@@ -190,9 +206,10 @@ pub(crate) fn inherit() -> io::Result<Option<Inherited>> {
     let Some(number) = std::env::var(DESCRIPTOR).ok().and_then(|number| number.parse().ok()) else {
         return Ok(None);
     };
-    let mut text = String::new();
-    File::from(sys::take_descriptor(number)?).read_to_string(&mut text)?;
-    let record: Record = serde_json::from_str(&text)?;
+    let mut file = BufReader::new(File::from(sys::take_descriptor(number)?));
+    let mut line = Vec::new();
+    file.read_until(b'\n', &mut line)?;
+    let record: Record = serde_json::from_slice(&line)?;
     if record.version != HANDOVER_VERSION || record.pid != std::process::id() {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "it was left for another program"));
     }
@@ -203,10 +220,14 @@ pub(crate) fn inherit() -> io::Result<Option<Inherited>> {
     };
     let mut handed = Handed { listener: take(record.listener)?.into(), connections: Vec::new(), lost: 0 };
     for Connection { socket, stage, read, unwritten } in record.connections {
+        let mut bytes = |length| {
+            let mut bytes = vec![0; length];
+            file.read_exact(&mut bytes).map(|()| bytes.into())
+        };
         handed.connections.push(HandedConnection {
+            read: bytes(read)?,
+            unwritten: bytes(unwritten)?,
             socket: take(socket)?.into(),
-            read: read.into(),
-            unwritten: unwritten.into(),
             stage,
         });
     }
