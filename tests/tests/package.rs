@@ -181,6 +181,7 @@ async fn the_agents_package_is_small() {
         assert!(size <= 2_500_000, "{architecture}: {size} bytes");
         let unpacked = package.unpack().await;
         let size = std::fs::metadata(unpacked.path("/usr/bin/instance-agent")).unwrap().len();
+        // 6.5 MB is what is aimed at; on amd64 it is a little over (6,563,896).
         assert!(size <= 6_600_000, "{architecture}: {size} bytes");
     }
 }
