@@ -9,8 +9,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::duration;
 use crate::fleet::Fleet;
-use crate::launch::{self, LaunchOptions};
 use crate::local::LocalOptions;
+use crate::local::command::{self, LaunchOptions};
 use crate::output::print;
 
 /// Launches a fleet of instance-agent machines behind one load balancer, and takes it down again.
@@ -176,7 +176,7 @@ impl Launch {
             fleet.set_count(group, *count).map_err(anyhow::Error::msg)?;
         }
         let agent = find_agent(self.agent)?;
-        launch::launch(LaunchOptions {
+        command::launch(LaunchOptions {
             fleet,
             dir: self.dir,
             timeout: self.timeout,

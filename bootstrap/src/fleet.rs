@@ -1,11 +1,13 @@
 //! The fleet: what a fleet file says, validated. An error names the line, the key and, where a
 //! key is unknown, the nearest one that is known.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::{Range, RangeInclusive};
+use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -16,13 +18,15 @@ const BUILT_IN: [(&str, &str); 2] =
     [("clusters", include_str!("../fleets/clusters.toml")), ("seed", include_str!("../fleets/seed.toml"))];
 
 /// A fleet as wanted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fleet {
-    /// Its name, the value of its instances' fleet tag.
+    /// Its name, the value of its resources' fleet tag.
     pub name: String,
-    /// The AWS region.
-    pub region: String,
-    /// The machine image.
+    /// The AWS region; `None` leaves it to the SDK's own sources. Not part of the definition that is
+    /// stored, as that is where it is.
+    #[serde(skip)]
+    pub region: Option<String>,
+    /// The machine image: an id, or a name such as `ubuntu-22.04`.
     pub image: String,
     /// The availability zones, at least two; instances take turns in them.
     pub zones: Vec<String>,
@@ -34,10 +38,73 @@ pub struct Fleet {
     pub health_check: HealthCheck,
     /// Its groups of instances, at least one.
     pub groups: Vec<Group>,
+    /// The key pair for SSH.
+    #[serde(default)]
+    pub key_pair: Option<String>,
+    /// An instance profile that exists, where roles cannot be created.
+    #[serde(default)]
+    pub instance_profile: Option<String>,
+    /// Who may connect to what.
+    #[serde(default)]
+    pub security: Security,
+    /// How the agent gets onto the instances; `None` where the file does not say.
+    #[serde(default)]
+    pub package: Option<Package>,
+    /// Tags for every resource, beside the fleet's own.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
+}
+
+/// Who may connect to what, all TCP over IPv4.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Security {
+    /// The instances' ports that are open to `allow`.
+    pub ports: Vec<u16>,
+    /// From where the instances' ports can be reached, in CIDR notation.
+    pub allow: Vec<String>,
+    /// From where the balancer can be reached, in CIDR notation.
+    pub balancer_allow: Vec<String>,
+}
+
+impl Default for Security {
+    fn default() -> Self {
+        let anywhere = vec!["0.0.0.0/0".to_owned()];
+        Self { ports: vec![22, 80, 443], allow: anywhere.clone(), balancer_allow: anywhere }
+    }
+}
+
+/// How the agent gets onto the instances.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Package {
+    /// The image has it.
+    InImage,
+    /// A Debian package on this machine, handed over through a private bucket.
+    Deb {
+        /// Where it is on this machine; `None` where only the stored definition is known.
+        #[serde(skip)]
+        file: Option<PathBuf>,
+        /// SHA-256 of the file in lower-case hex; empty until the file was read.
+        sha256: String,
+    },
+    /// A Debian package at an address that the instances can reach.
+    Url {
+        /// `http` or `https`.
+        url: String,
+        /// SHA-256 in lower-case hex.
+        sha256: String,
+    },
+    /// An apt repository.
+    Apt {
+        /// The line for `sources.list.d`, one-line style.
+        line: String,
+        /// The repository's public key, ASCII-armoured.
+        key: String,
+    },
 }
 
 /// How targets are probed; see AWS's own limits in [`Fleet::parse`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthCheck {
     /// The path that must answer 200.
     pub path: String,
@@ -52,7 +119,7 @@ pub struct HealthCheck {
 }
 
 /// Instances of one kind in one target group.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
     /// Its name; with `paths` also the cluster's.
     pub name: String,
@@ -69,7 +136,8 @@ pub struct Group {
 }
 
 /// What `GET /` means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Root {
     /// `Healthy!`
     Health,
@@ -190,7 +258,7 @@ impl Source<'_> {
         let delay = top.duration("deregistration-delay", delay)?;
         let groups = top.groups(&name)?;
         Ok(Fleet {
-            region: top.required("region", Section::text)?.value,
+            region: top.text("region")?.map(|found| found.value),
             image: top.required("image", Section::text)?.value,
             zones: zones.value,
             port: u16::try_from(port).unwrap_or(80),
@@ -198,6 +266,11 @@ impl Source<'_> {
             health_check: top.health_check()?,
             groups,
             name,
+            key_pair: None,
+            instance_profile: None,
+            security: Security::default(),
+            package: None,
+            tags: BTreeMap::new(),
         })
     }
 }

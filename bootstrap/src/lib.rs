@@ -3,8 +3,10 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "in a test a panic is the report"))]
 
 pub mod cli;
+mod cloud;
 pub mod duration;
 pub mod fleet;
-pub mod launch;
 pub mod local;
 mod output;
+mod pace;
+mod policy;

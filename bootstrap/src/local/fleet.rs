@@ -125,7 +125,10 @@ impl LocalFleet {
         if fleet.instances() > MAX_INSTANCES {
             return Err(LocalError::TooMany(fleet.instances()));
         }
-        let cloud = CloudOptions { region: fleet.region.clone(), ..options.cloud.clone() };
+        let mut cloud = options.cloud.clone();
+        if let Some(region) = &fleet.region {
+            cloud.region.clone_from(region);
+        }
         let cloud = Cloud::start(cloud).await.map_err(LocalError::io("cannot open the cloud's endpoint"))?;
         let balancer = balancer(&cloud, fleet, options).await?;
         let mut members = Vec::new();

@@ -17,6 +17,7 @@
 //! it does not check (the bytes of a signature, above all).
 
 mod api;
+pub mod command;
 mod balancer;
 mod cloud;
 mod ec2;

@@ -1,0 +1,169 @@
+//! Why a call did not succeed: what was tried, AWS's code and message, what to do.
+
+use std::error::Error as _;
+use std::fmt;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+
+/// A call that did not succeed.
+#[derive(Clone, Debug)]
+pub(crate) struct CallError {
+    /// Completes "cannot …": `create the security group clusters-balancer`.
+    tried: String,
+    /// AWS's code; `None` where no answer came.
+    code: Option<String>,
+    /// AWS's message, or the causes.
+    message: String,
+    /// Whether credentials could not be had.
+    no_credentials: bool,
+}
+
+/// Makes one call; `tried` completes "cannot …".
+///
+/// # Errors
+/// What AWS answered, or that it did not.
+pub(crate) async fn call<T, E, R>(
+    tried: impl Into<String>,
+    sent: impl Future<Output = Result<T, SdkError<E, R>>>,
+) -> Result<T, CallError>
+where
+    E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
+    R: fmt::Debug + Send + Sync + 'static,
+{
+    sent.await.map_err(|error| CallError::new(tried.into(), &error))
+}
+
+impl std::error::Error for CallError {}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot {}: ", self.tried)?;
+        if let Some(code) = &self.code {
+            write!(f, "{code}: ")?;
+        }
+        write!(f, "{}", self.message.trim_end_matches('.'))?;
+        match self.cure() {
+            Some(cure) => write!(f, "; {cure}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl CallError {
+    fn new<E, R>(tried: String, error: &SdkError<E, R>) -> Self
+    where
+        E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
+        R: fmt::Debug + Send + Sync + 'static,
+    {
+        if let Some(code) = error.code() {
+            let message = error.message().unwrap_or("no message").to_owned();
+            return Self { tried, code: Some(code.to_owned()), message, no_credentials: false };
+        }
+        let mut no_credentials = false;
+        let mut causes = vec![error.to_string()];
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            no_credentials |= error.is::<CredentialsError>();
+            let text = error.to_string();
+            // Causes often repeat what wraps them.
+            if !causes.iter().any(|known| known.contains(&text)) {
+                causes.push(text);
+            }
+            cause = error.source();
+        }
+        Self { tried, code: None, message: causes.join(": "), no_credentials }
+    }
+
+    /// AWS's code, such as `DependencyViolation`; empty where no answer came.
+    pub(crate) fn code(&self) -> &str {
+        self.code.as_deref().unwrap_or_default()
+    }
+
+    /// AWS's message.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Whether the resource asked for is not there.
+    pub(crate) fn is_not_found(&self) -> bool {
+        let code = self.code();
+        code.ends_with("NotFound")
+            || code.ends_with(".NotFound")
+            || code.ends_with("NotFoundException")
+            || matches!(code, "NoSuchEntity" | "NoSuchBucket" | "NoSuchKey" | "NoSuchResource")
+    }
+
+    /// Whether a resource of that name is there already.
+    pub(crate) fn is_duplicate(&self) -> bool {
+        let code = self.code();
+        code.ends_with(".Duplicate")
+            || code.starts_with("Duplicate")
+            || matches!(code, "EntityAlreadyExists" | "BucketAlreadyOwnedByYou" | "PriorityInUse")
+    }
+
+    /// Whether AWS refuses because something that was just made is not visible everywhere yet. By
+    /// code and message: the same codes also mean mistakes that no waiting cures.
+    pub(crate) fn is_not_visible_yet(&self) -> bool {
+        match self.code() {
+            "InvalidParameterValue" => {
+                self.message.contains("IAM Instance Profile") || self.message.contains("iamInstanceProfile")
+            }
+            "InvalidGroup.NotFound" | "InvalidSecurityGroup" | "InvalidGroupId.Malformed" => true,
+            "InvalidInstanceID.NotFound" => true,
+            "NoSuchEntity" | "NoSuchBucket" => true,
+            "LoadBalancerNotFound" | "TargetGroupNotFound" | "ListenerNotFound" => true,
+            // IAM: the role or profile is still being changed elsewhere.
+            "ConcurrentModification" => true,
+            // S3: the bucket is still being made or taken down.
+            "OperationAborted" => true,
+            _ => false,
+        }
+    }
+
+    /// Whether something still uses what is to be deleted.
+    pub(crate) fn is_in_use(&self) -> bool {
+        matches!(self.code(), "DependencyViolation" | "ResourceInUse" | "DeleteConflict" | "InvalidGroup.InUse")
+            || self.code() == "BucketNotEmpty"
+    }
+
+    /// Whether these credentials may not do it.
+    pub(crate) fn is_denied(&self) -> bool {
+        self.code().starts_with("AccessDenied") || self.code() == "UnauthorizedOperation"
+    }
+
+    /// What a person can do about it, where that is known.
+    fn cure(&self) -> Option<&'static str> {
+        if self.no_credentials {
+            return Some(
+                "log in, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: no usable \
+                 credentials were found",
+            );
+        }
+        Some(match self.code() {
+            "" => "check the network, the region's name and the endpoint",
+            "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" => {
+                "`bootstrap policy operator` prints the permissions this program needs"
+            }
+            "ExpiredToken" | "ExpiredTokenException" | "RequestExpired" => {
+                "log in again: the credentials have expired"
+            }
+            "AuthFailure" | "InvalidClientTokenId" | "UnrecognizedClientException" | "SignatureDoesNotMatch"
+            | "InvalidAccessKeyId" | "IncompleteSignature" => {
+                "check the credentials, that this region is enabled in the account, and this machine's clock"
+            }
+            "OptInRequired" => "enable this region, or this service, in the account",
+            "VcpuLimitExceeded" | "InstanceLimitExceeded" => {
+                "ask for more in the Service Quotas console, or lower the groups' counts"
+            }
+            "InsufficientInstanceCapacity" => "try other zones, another type, or later",
+            "TooManyLoadBalancers" | "TooManyTargetGroups" | "SecurityGroupLimitExceeded"
+            | "LimitExceeded" | "TooManyBuckets" => "delete what is not needed, or ask for more in the Service Quotas console",
+            "Throttling" | "ThrottlingException" | "RequestLimitExceeded" | "TooManyRequestsException"
+            | "SlowDown" => "run the command again later: the account makes too many calls",
+            "DependencyViolation" | "ResourceInUse" => "run the command again when nothing uses it any more",
+            _ => return None,
+        })
+    }
+}

@@ -1,0 +1,131 @@
+//! AWS: one client for each service, made once, and what all calls share.
+//!
+//! Endpoints and credentials come from the SDK's own standard variables and files. The SDK retries
+//! what AWS throttles and answers that were lost; what a new resource's invisibility needs is in
+//! [`error`].
+
+use std::time::Duration;
+
+use aws_config::environment::region::EnvironmentVariableRegionProvider;
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::profile::region::ProfileFileRegionProvider;
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region};
+use aws_smithy_http_client::tls::Provider;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::interceptors::Intercept;
+use aws_smithy_runtime_api::client::interceptors::context::BeforeSerializationInterceptorContextRef;
+use aws_smithy_runtime_api::client::orchestrator::Metadata;
+use aws_smithy_types::config_bag::ConfigBag;
+
+pub(crate) use error::{CallError, call};
+
+use crate::policy;
+
+mod error;
+
+/// An account and region, as the credentials at hand may use them.
+pub(crate) struct Cloud {
+    /// Instances, images, security groups, subnets.
+    pub(crate) ec2: aws_sdk_ec2::Client,
+    /// The balancer and its target groups.
+    pub(crate) elbv2: aws_sdk_elasticloadbalancingv2::Client,
+    /// The instances' role.
+    pub(crate) iam: aws_sdk_iam::Client,
+    /// How much the account may use.
+    pub(crate) quotas: aws_sdk_servicequotas::Client,
+    /// The package on its way to the instances.
+    pub(crate) s3: aws_sdk_s3::Client,
+    /// The names of public images.
+    pub(crate) ssm: aws_sdk_ssm::Client,
+    /// Whose credentials these are.
+    pub(crate) sts: aws_sdk_sts::Client,
+    /// The region.
+    pub(crate) region: String,
+}
+
+/// The longest one try of a call may take; an upload is a call too.
+const ATTEMPT_DEADLINE: Duration = Duration::from_secs(60);
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// With the delays below, a throttled call is tried for about half a minute.
+const ATTEMPTS: u32 = 8;
+const FIRST_BACKOFF: Duration = Duration::from_millis(500);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
+
+impl Cloud {
+    /// Clients for `region`, else for the one the SDK's own sources name. Calls nothing yet.
+    ///
+    /// # Errors
+    /// No region is known.
+    pub(crate) async fn connect(region: Option<String>) -> Result<Self, NoRegion> {
+        let region = RegionProviderChain::first_try(region.map(Region::new))
+            .or_else(EnvironmentVariableRegionProvider::new())
+            .or_else(ProfileFileRegionProvider::new())
+            .region()
+            .await
+            .ok_or(NoRegion)?;
+        let http = aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring));
+        let retries = RetryConfig::standard()
+            .with_max_attempts(ATTEMPTS)
+            .with_initial_backoff(FIRST_BACKOFF)
+            .with_max_backoff(LONGEST_BACKOFF);
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(CONNECT_DEADLINE)
+            .operation_attempt_timeout(ATTEMPT_DEADLINE)
+            .build();
+        let config = aws_config::defaults(BehaviorVersion::latest())
+            .http_client(http.build_https())
+            .region(region.clone())
+            .retry_config(retries)
+            .timeout_config(timeouts)
+            .load()
+            .await;
+        macro_rules! client {
+            ($service:ident) => {
+                $service::Client::from_conf(
+                    $service::config::Builder::from(&config).interceptor(OnlyWhatThePolicyAllows).build(),
+                )
+            };
+        }
+        Ok(Self {
+            ec2: client!(aws_sdk_ec2),
+            elbv2: client!(aws_sdk_elasticloadbalancingv2),
+            iam: client!(aws_sdk_iam),
+            quotas: client!(aws_sdk_servicequotas),
+            s3: client!(aws_sdk_s3),
+            ssm: client!(aws_sdk_ssm),
+            sts: client!(aws_sdk_sts),
+            region: region.to_string(),
+        })
+    }
+}
+
+/// No region is known.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("no region is known; give --region, set AWS_REGION, or set region in the fleet file")]
+pub(crate) struct NoRegion;
+
+/// Refuses what the printed operator policy does not list, before it is sent: so the policy names
+/// every call that this program can make.
+#[derive(Debug)]
+struct OnlyWhatThePolicyAllows;
+
+impl Intercept for OnlyWhatThePolicyAllows {
+    fn name(&self) -> &'static str {
+        "OnlyWhatThePolicyAllows"
+    }
+
+    fn read_before_execution(
+        &self,
+        _: &BeforeSerializationInterceptorContextRef<'_>,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        match config.load::<Metadata>() {
+            Some(call) if policy::lists(call.service(), call.name()) => Ok(()),
+            Some(call) => Err(format!("{} {} is not in policy.rs", call.service(), call.name()).into()),
+            None => Err("a call without a name".into()),
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! How this program waits for AWS: short at first, longer later, jittered, never without an end.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::cloud::CallError;
+
+const FIRST: Duration = Duration::from_millis(500);
+const LONGEST: Duration = Duration::from_secs(10);
+
+/// Delays that grow by half from half a second to ten, each drawn from the upper half of its step,
+/// until a deadline.
+pub(crate) struct Pace {
+    step: Duration,
+    deadline: Instant,
+}
+
+impl Pace {
+    /// For a wait of at most `patience`.
+    pub(crate) fn new(patience: Duration) -> Self {
+        Self { step: FIRST, deadline: Instant::now() + patience }
+    }
+
+    /// Waits for the next step. `false`, at once, when the time is over.
+    pub(crate) async fn next(&mut self) -> bool {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return false;
+        }
+        let delay = self.step.mul_f64(0.5 + 0.5 * fastrand::f64());
+        self.step = self.step.mul_f64(1.5).min(LONGEST);
+        tokio::time::sleep(delay.min(left)).await;
+        true
+    }
+}
+
+/// Repeats a call as long as its failure is one that time cures (`again`), telling `waiting` why.
+///
+/// # Errors
+/// The last failure.
+pub(crate) async fn patiently<T>(
+    patience: Duration,
+    waiting: &dyn Fn(&str),
+    again: impl Fn(&CallError) -> bool,
+    mut attempt: impl AsyncFnMut() -> Result<T, CallError>,
+) -> Result<T, CallError> {
+    let mut pace = Pace::new(patience);
+    loop {
+        match attempt().await {
+            Err(error) if again(&error) => {
+                waiting(&format!("{}: {}", error.code(), error.message()));
+                if !pace.next().await {
+                    return Err(error);
+                }
+            }
+            result => return result,
+        }
+    }
+}
