@@ -135,6 +135,16 @@ pub struct Group {
     pub paths: bool,
 }
 
+impl Group {
+    /// The path patterns that lead to it; none without `paths`.
+    pub fn rule_paths(&self) -> Vec<String> {
+        match self.paths {
+            true => vec![format!("/{}", self.name), format!("/{}/*", self.name)],
+            false => Vec::new(),
+        }
+    }
+}
+
 /// What `GET /` means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -211,6 +221,11 @@ impl Fleet {
             }
             None => Err(format!("fleet {} has no group {group}, only {}", self.name, names.join(", "))),
         }
+    }
+
+    /// The definition that is stored with the fleet: compact JSON, always the same for the same fleet.
+    pub fn definition(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
     }
 
     /// The name of a group's target group.
