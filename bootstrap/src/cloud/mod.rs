@@ -25,6 +25,7 @@ pub(crate) use error::{CallError, call};
 use crate::policy;
 
 mod error;
+mod image;
 
 /// An account and region, as the credentials at hand may use them.
 pub(crate) struct Cloud {
