@@ -15,3 +15,4 @@ mod plan;
 mod policy;
 mod surroundings;
 mod tagging;
+pub mod user_data;

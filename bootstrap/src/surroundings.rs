@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::cloud::image::Image;
+use crate::cloud::image::{Architecture, Image};
 use crate::fleet::Fleet;
 
 /// The account and region, as far as a launch needs to know them.
@@ -17,8 +17,8 @@ pub(crate) struct Surroundings {
     pub(crate) types: BTreeMap<String, InstanceType>,
     /// Instance type and zone, where the type is offered there.
     pub(crate) offered: BTreeSet<(String, String)>,
-    /// The image, by architecture.
-    pub(crate) images: BTreeMap<String, Image>,
+    /// The image, by the processors it is for.
+    pub(crate) images: BTreeMap<Architecture, Image>,
     /// Processors in use and allowed.
     pub(crate) vcpus: Vcpus,
     /// What is wrong that was seen while looking, each with its cure.
@@ -36,8 +36,8 @@ pub(crate) struct Subnet {
 #[derive(Clone, Debug)]
 pub(crate) struct InstanceType {
     pub(crate) vcpus: u32,
-    /// In EC2's words, the first is the one to use.
-    pub(crate) architectures: Vec<String>,
+    /// `None` if the agent is not built for it.
+    pub(crate) architecture: Option<Architecture>,
 }
 
 /// The account's processors of on-demand standard instances.
@@ -64,8 +64,7 @@ impl Surroundings {
 
     /// The image for an instance type.
     pub(crate) fn image(&self, instance_type: &str) -> Option<&Image> {
-        let architectures = &self.types.get(instance_type)?.architectures;
-        architectures.iter().find_map(|architecture| self.images.get(architecture))
+        self.images.get(&self.types.get(instance_type)?.architecture?)
     }
 
     /// Processors of `count` instances of a type that count towards the quota.
@@ -107,15 +106,19 @@ impl Surroundings {
                     problems.push(format!("{wanted} (group {}) is not offered in {zone}; choose other zones", group.name));
                 }
             }
-            if !self.images.is_empty() && self.image(wanted).is_none() {
-                let of: Vec<_> = self.images.keys().map(String::as_str).collect();
+            let Some(architecture) = known.architecture else {
                 problems.push(format!(
-                    "image {} is for {}, {wanted} (group {}) is {}; choose another image or type",
-                    fleet.image,
-                    of.join(" and "),
-                    group.name,
-                    known.architectures.join(" or "),
+                    "the agent is not built for the processors of {wanted} (group {}); choose another type",
+                    group.name
                 ));
+                continue;
+            };
+            // No image at all is a problem that is told of already.
+            if !self.images.contains_key(&architecture)
+                && let Some(other) = self.images.values().next()
+                && let Err(error) = other.fits(wanted, architecture)
+            {
+                problems.push(error.to_string());
             }
         }
         let needed: u32 = launched.iter().map(|(name, count)| self.standard_vcpus(name, *count)).sum();

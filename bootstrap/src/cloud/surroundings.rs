@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_ec2::types as ec2;
 
-use super::image::Image;
+use super::image::{Architecture, Image, ImageError};
 use super::survey::filter;
 use super::{CallError, Cloud, call};
 use crate::fleet::Fleet;
@@ -62,19 +62,19 @@ impl Cloud {
     }
 
     async fn types_and_images(&self, fleet: &Fleet) -> Result<Typed, CallError> {
-        let by_id = fleet.image.starts_with("ami-");
-        if by_id {
-            let (types, image) = tokio::join!(self.types(fleet), self.image(&fleet.image, ""));
-            let mut typed = Typed { found: (types?, BTreeMap::new()), problems: Vec::new() };
-            typed.add(image);
+        let mut typed = Typed::default();
+        // An image that is given by its id is looked at together with the types.
+        if fleet.image.starts_with("ami-") {
+            let (types, image) = tokio::join!(self.types(fleet), self.image(&fleet.image));
+            typed.found.0 = types?;
+            typed.add(image)?;
             return Ok(typed);
         }
-        let types = self.types(fleet).await?;
-        let architectures: BTreeSet<String> =
-            types.values().filter_map(|found| found.architectures.first().cloned()).collect();
-        let mut typed = Typed { found: (types, BTreeMap::new()), problems: Vec::new() };
-        for architecture in architectures {
-            typed.add(self.image(&fleet.image, &architecture).await);
+        typed.found.0 = self.types(fleet).await?;
+        let wanted = typed.found.0.values().filter_map(|found| found.architecture);
+        for architecture in wanted.collect::<BTreeSet<_>>() {
+            let image = async { self.image(&self.image_id(&fleet.image, architecture).await?).await };
+            typed.add(image.await)?;
         }
         Ok(typed)
     }
@@ -85,13 +85,10 @@ impl Cloud {
         let found = call("look the instance types up", asked.into_paginator().items().send().try_collect()).await?;
         let facts = |found: ec2::InstanceTypeInfo| {
             let vcpus = found.v_cpu_info.and_then(|info| info.default_v_cpus).unwrap_or_default();
-            let architectures = found.processor_info.and_then(|info| info.supported_architectures);
-            let architectures = architectures.unwrap_or_default().into_iter();
-            // Older types also name i386; nothing here runs on that.
-            let architectures = architectures.map(|name| name.as_str().to_owned()).filter(|name| name != "i386");
+            let named = found.processor_info.and_then(|info| info.supported_architectures).unwrap_or_default();
             let facts = InstanceType {
                 vcpus: u32::try_from(vcpus).unwrap_or_default(),
-                architectures: architectures.collect(),
+                architecture: named.iter().find_map(|name| Architecture::from_ec2(name.as_str())),
             };
             Some((found.instance_type?.as_str().to_owned(), facts))
         };
@@ -155,19 +152,22 @@ impl Cloud {
 }
 
 /// Types and images that were found, and what was not.
+#[derive(Default)]
 struct Typed {
-    found: (BTreeMap<String, InstanceType>, BTreeMap<String, Image>),
+    found: (BTreeMap<String, InstanceType>, BTreeMap<Architecture, Image>),
     problems: Vec<String>,
 }
 
 impl Typed {
-    fn add(&mut self, image: Result<Image, impl std::fmt::Display>) {
+    fn add(&mut self, image: Result<Image, ImageError>) -> Result<(), CallError> {
         match image {
             Ok(image) => {
-                self.found.1.insert(image.architecture.clone(), image);
+                self.found.1.insert(image.architecture, image);
             }
+            Err(ImageError::Call(error)) => return Err(error),
             Err(error) => self.problems.push(error.to_string()),
         }
+        Ok(())
     }
 }
 
