@@ -4,6 +4,7 @@
 
 pub mod cli;
 mod cloud;
+mod deb;
 pub mod duration;
 pub mod fleet;
 pub mod local;
