@@ -25,10 +25,10 @@ pub(crate) use error::{CallError, call};
 
 use crate::policy;
 
-mod ec2;
-mod elbv2;
+pub(crate) mod ec2;
+pub(crate) mod elbv2;
 mod error;
-mod iam;
+pub(crate) mod iam;
 pub(crate) mod image;
 pub(crate) mod package;
 pub(crate) mod reachable;
