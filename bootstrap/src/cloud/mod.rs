@@ -19,6 +19,7 @@ use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::Intercept;
 use aws_smithy_runtime_api::client::interceptors::context::BeforeSerializationInterceptorContextRef;
 use aws_smithy_runtime_api::client::orchestrator::Metadata;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::ConfigBag;
 
 pub(crate) use error::{CallError, call};
@@ -129,9 +130,11 @@ impl Intercept for OnlyWhatThePolicyAllows {
         "OnlyWhatThePolicyAllows"
     }
 
-    fn read_before_execution(
+    // Not sooner: a client's interceptors run once before the operation has said its name.
+    fn read_before_serialization(
         &self,
         _: &BeforeSerializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
         config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         match config.load::<Metadata>() {

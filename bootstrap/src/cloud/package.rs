@@ -133,7 +133,8 @@ impl Cloud {
                 None => Err(foreign(format!("it has tags, and not {FLEET}"))),
             },
             Err(error) if error.code() == "NoSuchBucket" => Ok(Bucket::Absent),
-            Err(error) if error.code() == "NoSuchTagSet" => match self.versions(bucket, account).await?[..] {
+            Err(error) if error.code() == "NoSuchTagSet" => match self.versions(bucket, account).await?.0[..]
+            {
                 [] => Ok(Bucket::Begun),
                 _ => Err(foreign(format!("it has no tag {FLEET}, and there is something in it"))),
             },
@@ -301,8 +302,13 @@ impl Cloud {
         }
     }
 
-    /// The first page of what is in a bucket, versions that were deleted included.
-    async fn versions(&self, bucket: &str, account: &str) -> Result<Vec<ObjectIdentifier>, PackageError> {
+    /// The first page of what is in a bucket, versions that were deleted included, and whether there is
+    /// more.
+    async fn versions(
+        &self,
+        bucket: &str,
+        account: &str,
+    ) -> Result<(Vec<ObjectIdentifier>, bool), PackageError> {
         let asked = self.s3.list_object_versions().bucket(bucket).expected_bucket_owner(account);
         let page = call(format!("list the bucket {bucket}"), asked.send()).await?;
         let objects = page.versions().iter().map(|version| (version.key(), version.version_id()));
@@ -311,13 +317,15 @@ impl Cloud {
             let identifier = ObjectIdentifier::builder().set_key(key.map(str::to_owned));
             identifier.set_version_id(version.map(str::to_owned)).build()
         });
-        identified.collect::<Result<_, _>>().map_err(|error| local("empty the bucket")(&error))
+        let identified: Result<_, _> = identified.collect();
+        let identified = identified.map_err(|error| local("empty the bucket")(&error))?;
+        Ok((identified, page.is_truncated() == Some(true)))
     }
 
     async fn empty_bucket(&self, bucket: &str, account: &str) -> Result<(), PackageError> {
         loop {
             // What was on this page is gone in the next.
-            let versions = self.versions(bucket, account).await?;
+            let (versions, more) = self.versions(bucket, account).await?;
             if versions.is_empty() {
                 return Ok(());
             }
@@ -335,6 +343,9 @@ impl Cloud {
                         error.message().unwrap_or_default()
                     ),
                 });
+            }
+            if !more {
+                return Ok(());
             }
         }
     }
