@@ -155,6 +155,16 @@ pub struct Group {
     pub paths: bool,
 }
 
+impl Group {
+    /// The path patterns that lead to it; none without `paths`.
+    pub fn rule_paths(&self) -> Vec<String> {
+        match self.paths {
+            true => vec![format!("/{}", self.name), format!("/{}/*", self.name)],
+            false => Vec::new(),
+        }
+    }
+}
+
 /// What `GET /` means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

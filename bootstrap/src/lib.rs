@@ -10,3 +10,4 @@ pub mod local;
 mod output;
 mod pace;
 mod policy;
+pub mod verify;
