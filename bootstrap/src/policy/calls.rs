@@ -70,8 +70,13 @@ pub(super) const CALLS: &[Call] = &[
     ),
     call(Ec2, "RevokeSecurityGroupIngress", &[("ec2:RevokeSecurityGroupIngress", Grant::OwnSecurityGroups)]),
     call(Ec2, "DeleteSecurityGroup", &[("ec2:DeleteSecurityGroup", Grant::OwnSecurityGroups)]),
-    // The definition and whether it was launched are kept in a security group's tags.
-    call(Ec2, "CreateTags", &[("ec2:CreateTags", Grant::OwnSecurityGroups)]),
+    // The definition and whether it was launched are kept in a security group's tags; the user's own
+    // tags may change on everything.
+    call(
+        Ec2,
+        "CreateTags",
+        &[("ec2:CreateTags", Grant::OwnSecurityGroups), ("ec2:CreateTags", Grant::OwnInstances)],
+    ),
     call(Ec2, "DeleteTags", &[("ec2:DeleteTags", Grant::OwnSecurityGroups)]),
     call(
         Ec2,
@@ -151,6 +156,7 @@ pub(super) const CALLS: &[Call] = &[
     call(Balancing, "SetSecurityGroups", &[("elasticloadbalancing:SetSecurityGroups", Grant::OwnBalancing)]),
     call(Balancing, "ModifyListener", &[("elasticloadbalancing:ModifyListener", Grant::OwnBalancing)]),
     call(Balancing, "ModifyRule", &[("elasticloadbalancing:ModifyRule", Grant::OwnBalancing)]),
+    call(Balancing, "AddTags", &[("elasticloadbalancing:AddTags", Grant::OwnBalancing)]),
     call(Balancing, "DeleteRule", &[("elasticloadbalancing:DeleteRule", Grant::OwnBalancing)]),
     call(Balancing, "DeleteListener", &[("elasticloadbalancing:DeleteListener", Grant::OwnBalancing)]),
     call(
@@ -183,7 +189,6 @@ pub(super) const CALLS: &[Call] = &[
     // Always allowed; listed, as everything is that is called.
     call(Sts, "GetCallerIdentity", &[("sts:GetCallerIdentity", Grant::Look)]),
     call(S3, "ListBuckets", &[("s3:ListAllMyBuckets", Grant::Look)]),
-    call(S3, "HeadBucket", &[("s3:ListBucket", Grant::Bucket)]),
     call(S3, "GetBucketTagging", &[("s3:GetBucketTagging", Grant::Bucket)]),
     call(S3, "CreateBucket", &[("s3:CreateBucket", Grant::Bucket)]),
     call(S3, "PutPublicAccessBlock", &[("s3:PutBucketPublicAccessBlock", Grant::Bucket)]),
