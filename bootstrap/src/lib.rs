@@ -4,10 +4,17 @@
 
 pub mod cli;
 mod cloud;
+mod deb;
 pub mod duration;
 pub mod fleet;
+mod inventory;
 pub mod local;
+mod names;
 mod output;
 mod pace;
+mod plan;
 mod policy;
+mod surroundings;
+mod tagging;
+pub mod user_data;
 pub mod verify;

@@ -12,6 +12,7 @@ use aws_config::profile::region::ProfileFileRegionProvider;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_runtime_api::box_error::BoxError;
@@ -24,7 +25,15 @@ pub(crate) use error::{CallError, call};
 
 use crate::policy;
 
+mod ec2;
+mod elbv2;
 mod error;
+mod iam;
+pub(crate) mod image;
+pub(crate) mod package;
+pub(crate) mod reachable;
+mod surroundings;
+pub(crate) mod survey;
 
 /// An account and region, as the credentials at hand may use them.
 pub(crate) struct Cloud {
@@ -44,6 +53,8 @@ pub(crate) struct Cloud {
     pub(crate) sts: aws_sdk_sts::Client,
     /// The region.
     pub(crate) region: String,
+    /// Where the credentials come from; to know how long they live.
+    credentials: Option<SharedCredentialsProvider>,
 }
 
 /// The longest one try of a call may take; an upload is a call too.
@@ -98,6 +109,7 @@ impl Cloud {
             ssm: client!(aws_sdk_ssm),
             sts: client!(aws_sdk_sts),
             region: region.to_string(),
+            credentials: config.credentials_provider(),
         })
     }
 }
