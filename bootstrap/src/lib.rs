@@ -22,3 +22,4 @@ mod policy;
 mod surroundings;
 mod tagging;
 pub mod user_data;
+pub mod verify;
