@@ -124,8 +124,10 @@ impl CallError {
 
     /// Whether something still uses what is to be deleted.
     pub(crate) fn is_in_use(&self) -> bool {
-        matches!(self.code(), "DependencyViolation" | "ResourceInUse" | "DeleteConflict" | "InvalidGroup.InUse")
-            || self.code() == "BucketNotEmpty"
+        matches!(
+            self.code(),
+            "DependencyViolation" | "ResourceInUse" | "DeleteConflict" | "InvalidGroup.InUse"
+        ) || self.code() == "BucketNotEmpty"
     }
 
     /// Whether these credentials may not do it.
@@ -149,8 +151,12 @@ impl CallError {
             "ExpiredToken" | "ExpiredTokenException" | "RequestExpired" => {
                 "log in again: the credentials have expired"
             }
-            "AuthFailure" | "InvalidClientTokenId" | "UnrecognizedClientException" | "SignatureDoesNotMatch"
-            | "InvalidAccessKeyId" | "IncompleteSignature" => {
+            "AuthFailure"
+            | "InvalidClientTokenId"
+            | "UnrecognizedClientException"
+            | "SignatureDoesNotMatch"
+            | "InvalidAccessKeyId"
+            | "IncompleteSignature" => {
                 "check the credentials, that this region is enabled in the account, and this machine's clock"
             }
             "OptInRequired" => "enable this region, or this service, in the account",
@@ -158,9 +164,15 @@ impl CallError {
                 "ask for more in the Service Quotas console, or lower the groups' counts"
             }
             "InsufficientInstanceCapacity" => "try other zones, another type, or later",
-            "TooManyLoadBalancers" | "TooManyTargetGroups" | "SecurityGroupLimitExceeded"
-            | "LimitExceeded" | "TooManyBuckets" => "delete what is not needed, or ask for more in the Service Quotas console",
-            "Throttling" | "ThrottlingException" | "RequestLimitExceeded" | "TooManyRequestsException"
+            "TooManyLoadBalancers"
+            | "TooManyTargetGroups"
+            | "SecurityGroupLimitExceeded"
+            | "LimitExceeded"
+            | "TooManyBuckets" => "delete what is not needed, or ask for more in the Service Quotas console",
+            "Throttling"
+            | "ThrottlingException"
+            | "RequestLimitExceeded"
+            | "TooManyRequestsException"
             | "SlowDown" => "run the command again later: the account makes too many calls",
             "DependencyViolation" | "ResourceInUse" => "run the command again when nothing uses it any more",
             _ => return None,

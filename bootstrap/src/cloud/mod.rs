@@ -24,7 +24,13 @@ pub(crate) use error::{CallError, call};
 
 use crate::policy;
 
+mod ec2;
+mod elbv2;
 mod error;
+mod iam;
+pub(crate) mod image;
+mod surroundings;
+pub(crate) mod survey;
 
 /// An account and region, as the credentials at hand may use them.
 pub(crate) struct Cloud {

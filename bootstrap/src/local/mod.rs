@@ -17,9 +17,9 @@
 //! it does not check (the bytes of a signature, above all).
 
 mod api;
-pub mod command;
 mod balancer;
 mod cloud;
+pub mod command;
 mod ec2;
 mod elbv2;
 mod fleet;

@@ -1,0 +1,302 @@
+//! What an instance is told to do at its first boot: install the agent, and say on the console how
+//! that went.
+
+use std::fmt;
+
+use serde_json::json;
+
+/// The user data, but for where the package comes from.
+const FORM: &str = include_str!("../../packaging/cloud-init.yaml");
+const BLANK: &str = "@PACKAGE@";
+/// EC2's limit, before base64.
+const LONGEST: usize = 16 * 1024;
+/// Where the user data puts the repository's key.
+const KEYRING: &str = "/etc/apt/keyrings/instance-agent.asc";
+/// What begins each line that the user data writes to the console.
+const MARKER: &str = "instance-agent-bootstrap: ";
+/// What begins the rest of that line when the agent could not be installed.
+const FAILED: &str = "FAILED: ";
+
+/// Where an instance gets the agent from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PackageForInstance {
+    /// Its image has it.
+    InImage,
+    /// A Debian package.
+    Download {
+        /// `http` or `https`; it may hold a signature, which no message shows.
+        url: String,
+        /// SHA-256 in lower-case hex.
+        sha256: String,
+    },
+    /// An apt repository.
+    Apt {
+        /// The line for `sources.list.d`, one-line style.
+        line: String,
+        /// The repository's public key, ASCII-armoured.
+        key: String,
+    },
+}
+
+/// Why there can be no user data for a package.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UserDataError {
+    /// No address that an instance could download from.
+    #[error(
+        "the package's address {0:?} is not one that instances can download from: http:// or https:// and ASCII without spaces"
+    )]
+    Url(String),
+    /// No checksum.
+    #[error("{0:?} is not a SHA-256: 64 hexadecimal digits, as `sha256sum` prints them")]
+    Sha256(String),
+    /// No source.
+    #[error(
+        "the apt source {0:?} is not one line such as `deb https://packages.example.com stable main`: {1}"
+    )]
+    Line(String, &'static str),
+    /// No key.
+    #[error(
+        "the apt repository's key is not an ASCII-armoured public key; `gpg --armor --export KEY` makes one"
+    )]
+    Key,
+    /// More than EC2 takes.
+    #[error(
+        "the user data is {0} bytes, EC2 takes {LONGEST}; `gpg --armor --export-options export-minimal --export KEY` makes a smaller key, a plain https:// address is shorter"
+    )]
+    TooLong(usize),
+}
+
+/// The user data, before base64; `None` where there is nothing to do at boot.
+///
+/// # Errors
+/// The package's place is not one that an instance could be told.
+pub fn user_data(package: &PackageForInstance) -> Result<Option<String>, UserDataError> {
+    let package = match package {
+        PackageForInstance::InImage => return Ok(None),
+        PackageForInstance::Download { url, sha256 } => {
+            let known = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+            if known.is_none_or(str::is_empty) || !url.bytes().all(|byte| byte.is_ascii_graphic()) {
+                return Err(UserDataError::Url(url.clone()));
+            }
+            let sha256 = sha256.to_ascii_lowercase();
+            if sha256.len() != 64 || !sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                return Err(UserDataError::Sha256(sha256));
+            }
+            json!({ "url": url, "sha256": sha256 })
+        }
+        PackageForInstance::Apt { line, key } => {
+            let key = key.trim().replace("\r\n", "\n");
+            let armour = key.starts_with("-----BEGIN PGP PUBLIC KEY BLOCK-----")
+                && key.ends_with("-----END PGP PUBLIC KEY BLOCK-----");
+            if !armour || !key.bytes().all(|byte| is_printable(byte) || byte == b'\n') {
+                return Err(UserDataError::Key);
+            }
+            json!({ "line": signed_by_its_key(line)?, "key": format!("{key}\n") })
+        }
+    };
+    // JSON's strings, of which all is ASCII, are Python's too, and their line breaks are escaped: what
+    // is in them can end neither the string nor YAML's block.
+    let text = FORM.replacen(BLANK, &package.to_string(), 1);
+    match text.len() {
+        length if length > LONGEST => Err(UserDataError::TooLong(length)),
+        _ => Ok(Some(text)),
+    }
+}
+
+fn is_printable(byte: u8) -> bool {
+    byte.is_ascii_graphic() || byte == b' '
+}
+
+/// The line, limited to the key that comes with it unless it names one itself.
+fn signed_by_its_key(line: &str) -> Result<String, UserDataError> {
+    let line = line.trim();
+    let wrong = |why| UserDataError::Line(line.to_owned(), why);
+    if !line.bytes().all(is_printable) {
+        return Err(wrong("it is more than one line, or not ASCII"));
+    }
+    let rest = line.strip_prefix("deb ").ok_or_else(|| wrong("it does not begin with `deb`"))?.trim_start();
+    let (options, place) = match rest.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').ok_or_else(|| wrong("its [options] do not end"))?,
+        None => ("", rest),
+    };
+    let options: Vec<&str> = options.split_whitespace().collect();
+    let words: Vec<&str> = place.split_whitespace().collect();
+    if words.len() < 2 || !words[0].contains(':') {
+        return Err(wrong("it has no address and suite"));
+    }
+    let own = format!("signed-by={KEYRING}");
+    let names_a_key = options.iter().any(|option| option.to_ascii_lowercase().starts_with("signed-by="));
+    let own = (!names_a_key).then_some(own.as_str());
+    let options: Vec<&str> = options.into_iter().chain(own).collect();
+    Ok(format!("deb [{}] {}", options.join(" "), words.join(" ")))
+}
+
+/// How the first boot went, as an instance's console tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FirstBoot {
+    /// The agent is installed and runs.
+    Installed {
+        /// Its version.
+        version: String,
+    },
+    /// It could not be installed.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+}
+
+impl fmt::Display for FirstBoot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Installed { version } => write!(f, "instance-agent {version} was installed"),
+            Self::Failed { reason } => write!(f, "instance-agent could not be installed: {reason}"),
+        }
+    }
+}
+
+/// What the user data said last on a console; `None` where it has said nothing yet.
+pub fn first_boot_in_console(output: &str) -> Option<FirstBoot> {
+    let (_, said) = output.lines().filter_map(|line| line.split_once(MARKER)).next_back()?;
+    let said = said.trim_end();
+    match said.strip_prefix(FAILED) {
+        Some(reason) => Some(FirstBoot::Failed { reason: reason.to_owned() }),
+        None => said
+            .strip_prefix("installed ")
+            .map(|version| FirstBoot::Installed { version: version.to_owned() }),
+    }
+}
+
+/// Why the agent could not be installed, if that is what a console says last.
+pub fn failure_in_console(output: &str) -> Option<String> {
+    match first_boot_in_console(output)? {
+        FirstBoot::Failed { reason } => Some(reason),
+        FirstBoot::Installed { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHA256: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    const KEY: &str =
+        "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nmDMEZ\n=abcd\n-----END PGP PUBLIC KEY BLOCK-----\n";
+
+    fn download(url: &str) -> PackageForInstance {
+        PackageForInstance::Download { url: url.to_owned(), sha256: SHA256.to_owned() }
+    }
+
+    fn apt(line: &str, key: &str) -> PackageForInstance {
+        PackageForInstance::Apt { line: line.to_owned(), key: key.to_owned() }
+    }
+
+    /// The one line in which the user data differs from the form.
+    fn filled_in(package: &PackageForInstance) -> String {
+        let text = user_data(package).unwrap().unwrap();
+        assert_eq!(text.lines().count(), FORM.lines().count());
+        let mut differing = text.lines().zip(FORM.lines()).filter(|(ours, form)| ours != form);
+        let (ours, form) = differing.next().unwrap();
+        assert_eq!(differing.next(), None);
+        let (before, _) = form.split_once(BLANK).unwrap();
+        ours.strip_prefix(before).unwrap().to_owned()
+    }
+
+    #[test]
+    fn an_image_that_has_the_agent_needs_no_user_data() {
+        assert_eq!(user_data(&PackageForInstance::InImage), Ok(None));
+    }
+
+    #[test]
+    fn the_form_has_one_blank_and_room_for_a_long_address() {
+        assert_eq!(FORM.matches(BLANK).count(), 1);
+        assert!(FORM.starts_with("#cloud-config\n"));
+        let address = format!("https://bucket.s3.amazonaws.com/x.deb?{}", "a=%2F&".repeat(500));
+        assert!(user_data(&download(&address)).is_ok());
+    }
+
+    #[test]
+    fn hostile_values_stay_inside_their_string() {
+        let hostile =
+            r#"https://h/';touch${IFS}/x;"\"+__import__('os').system('x')#{%raw%}&a=$(x)`x`:-@PACKAGE@"#;
+        let literal = filled_in(&download(hostile));
+        let value: serde_json::Value = serde_json::from_str(&literal).unwrap();
+        assert_eq!(value, json!({ "url": hostile, "sha256": SHA256 }));
+
+        let line = r#"deb [arch=amd64 trusted=no] https://h/'$(x)"\ stable main"#;
+        let literal = filled_in(&apt(line, KEY));
+        let value: serde_json::Value = serde_json::from_str(&literal).unwrap();
+        let signed =
+            format!(r#"deb [arch=amd64 trusted=no signed-by={KEYRING}] https://h/'$(x)"\ stable main"#);
+        assert_eq!(value, json!({ "line": signed, "key": KEY }));
+    }
+
+    #[test]
+    fn an_address_is_http_and_plain_ascii() {
+        for url in [
+            "",
+            "https://",
+            "file:///etc/passwd",
+            "ftp://h/x",
+            "/x.deb",
+            "https://h/a b",
+            "https://h/a\nruncmd:",
+            "https://h/a\u{2028}b",
+            "https://h/\u{7f}",
+        ] {
+            assert_eq!(user_data(&download(url)), Err(UserDataError::Url(url.to_owned())));
+        }
+    }
+
+    #[test]
+    fn a_checksum_has_64_hexadecimal_digits() {
+        for sha256 in ["", "0", &SHA256[1..], &SHA256.replace('f', "g")] {
+            let package =
+                PackageForInstance::Download { url: "https://h/x".to_owned(), sha256: sha256.to_owned() };
+            assert_eq!(user_data(&package), Err(UserDataError::Sha256(sha256.to_owned())));
+        }
+    }
+
+    #[test]
+    fn an_apt_source_is_limited_to_its_key_unless_it_names_one() {
+        for (line, expected) in [
+            ("deb https://h stable main", "deb [signed-by=KEYRING] https://h stable main"),
+            ("deb  [ arch=amd64 ]  https://h ./ ", "deb [arch=amd64 signed-by=KEYRING] https://h ./"),
+            ("deb [Signed-By=/usr/k.gpg] https://h s", "deb [Signed-By=/usr/k.gpg] https://h s"),
+        ] {
+            assert_eq!(signed_by_its_key(line).unwrap(), expected.replace("KEYRING", KEYRING));
+        }
+        for line in
+            ["", "deb", "deb-src https://h s", "deb [arch=a https://h s", "deb s main", "deb h: s\ndeb"]
+        {
+            assert!(matches!(user_data(&apt(line, KEY)), Err(UserDataError::Line(..))), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_armoured_and_what_does_not_fit_says_how_to_make_it_fit() {
+        let line = "deb https://h stable main";
+        for key in ["", "mDMEZ", &KEY.replace("mDMEZ", "mDMEZ\u{e9}"), &KEY.replace("PUBLIC", "PRIVATE")] {
+            assert_eq!(user_data(&apt(line, key)), Err(UserDataError::Key));
+        }
+        let large = KEY.replace("mDMEZ", &"mDMEZ\n".repeat(2000));
+        let error = user_data(&apt(line, &large)).unwrap_err();
+        assert!(error.to_string().contains("export-minimal"), "{error}");
+    }
+
+    #[test]
+    fn a_console_tells_how_the_first_boot_went_last() {
+        let noise = "[   12.3] cloud-init[612]: Cloud-init v. 22.4.2 running\r\n";
+        assert_eq!(first_boot_in_console(noise), None);
+        let failed = format!(
+            "{noise}[   40.1] cloud-init[612]: {MARKER}FAILED: cannot download x: HTTP 404 Not Found\r\n"
+        );
+        assert_eq!(failure_in_console(&failed).as_deref(), Some("cannot download x: HTTP 404 Not Found"));
+        let mended = format!("{failed}\n{MARKER}installed 1.2.3\r\nubuntu login: ");
+        assert_eq!(
+            first_boot_in_console(&mended),
+            Some(FirstBoot::Installed { version: "1.2.3".to_owned() })
+        );
+        assert_eq!(failure_in_console(&mended), None);
+    }
+}
