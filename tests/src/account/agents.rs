@@ -2,7 +2,7 @@
 //! target groups that the instance's tag names, as soon as it runs and its role lets it.
 
 use super::answer::AwsError;
-use super::options::Agents as Option_;
+use super::options::Agents as Fate;
 use super::policy::{Context, Document};
 use super::request::Request;
 use super::state::State;
@@ -51,7 +51,7 @@ impl State {
 
     /// Every agent that is due tries to register.
     pub(super) async fn agents_try(&mut self) {
-        if self.options.agents == Option_::Never {
+        if self.options.agents == Fate::Never {
             return;
         }
         let mut still = Vec::new();

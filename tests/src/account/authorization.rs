@@ -4,16 +4,20 @@
 
 use super::ACCOUNT;
 use super::answer::AwsError;
-use super::policy::Context;
+use super::policy::{Context, Document};
 use super::request::Request;
 use super::state::State;
 use super::xml::Element;
 
-/// Something that has to be allowed.
-struct Need {
-    permission: String,
-    resource: String,
-    context: Context,
+/// Something that has to be allowed for a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// `ec2:RunInstances`, `iam:PassRole`, ...
+    pub permission: String,
+    /// The ARN of what it is about, or `*`.
+    pub resource: String,
+    /// Tags that are asked for or that are there, and more of that kind.
+    pub context: Context,
 }
 
 type Tags = Vec<(String, String)>;
@@ -22,8 +26,8 @@ const ELB: &str = "elasticloadbalancing";
 
 impl State {
     /// Refuses what the caller's policy does not allow.
-    pub(super) async fn authorize(&self, request: &Request) -> Result<(), AwsError> {
-        let Some(policy) = self.options.policy.as_ref().filter(|_| request.service != "sts") else {
+    pub(super) async fn authorize(&mut self, request: &Request) -> Result<(), AwsError> {
+        let Some(policy) = self.options.policy.clone().filter(|_| request.service != "sts") else {
             return Ok(());
         };
         let needs = match request.service.as_str() {
@@ -46,8 +50,13 @@ impl State {
             if request.service == "ec2" {
                 need.context.insert("ec2:Region".to_owned(), vec![request.region.clone()]);
             }
-            if !policy.allows(&need.permission, &need.resource, &need.context) {
-                return Err(AwsError::denied(&request.service, &need.permission, &need.resource));
+            let allowed = need.is_met_by(&policy);
+            let denied = AwsError::denied(&request.service, &need.permission, &need.resource);
+            if !self.needs.contains(&need) {
+                self.needs.push(need);
+            }
+            if !allowed {
+                return Err(denied);
             }
         }
         Ok(())
@@ -320,6 +329,11 @@ fn pass_role(role: &str) -> Need {
 }
 
 impl Need {
+    /// Whether a policy allows it.
+    pub fn is_met_by(&self, policy: &Document) -> bool {
+        policy.allows(&self.permission, &self.resource, &self.context)
+    }
+
     fn new(permission: &str, resource: &str) -> Self {
         Self { permission: permission.to_owned(), resource: resource.to_owned(), context: Context::new() }
     }

@@ -14,6 +14,7 @@ use state::State;
 use upstream::Upstream;
 
 pub use answer::{Answer, AwsError};
+pub use authorization::Need;
 pub use calls::{Call, chain, depth};
 pub use faults::{Fault, Trouble};
 pub use options::{Agents, Options};
@@ -136,6 +137,11 @@ impl Account {
         self.front.calls.lock().expect("not poisoned").clone()
     }
 
+    /// What the calls needed of the caller's policy since there is one, each once.
+    pub async fn needs(&self) -> Vec<Need> {
+        self.front.state.lock().await.needs.clone()
+    }
+
     /// Waits until a call is held.
     pub async fn held(&self) {
         let mut held = self.front.faults.lock().expect("not poisoned").held.subscribe();
@@ -192,6 +198,19 @@ impl Account {
         let key = key.find("AccessKey").expect("a key");
         self.set(|options| options.transparent = true);
         (key.say("AccessKeyId").to_owned(), key.say("SecretAccessKey").to_owned())
+    }
+
+    /// The smallest file that is a Debian package of the agent, for launches that no instance installs.
+    pub fn package(&self) -> String {
+        let mut archive = b"!<arch>\n".to_vec();
+        for (name, content) in [("debian-binary", "2.0\n"), ("control.tar", "x"), ("data.tar", "y")] {
+            let size = content.len();
+            archive.extend(format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{size:<10}`\n", 0, 0, 0, 100_644).bytes());
+            archive.extend(content.bytes());
+            // Members begin at even places.
+            archive.extend("\n".repeat(size % 2).bytes());
+        }
+        self.file("instance-agent_0.1.0_amd64.deb", archive)
     }
 
     /// A file of the test's own, gone with the account.

@@ -100,6 +100,11 @@ impl Bootstrap {
 }
 
 impl Running {
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         kill_process(self.pid, signal).expect("it runs");

@@ -10,7 +10,8 @@ use super::xml::Element;
 use super::{Account, REGION};
 
 /// What is another at each creation, or moves by itself.
-const FLEETING: [&str; 12] = [
+const FLEETING: [&str; 13] = [
+    "availableIpAddressCount",
     "CreatedTime",
     "CreateDate",
     "LastModified",
@@ -179,7 +180,7 @@ impl Account {
 }
 
 /// What AWS or moto chooses anew for each thing, or counts.
-const CHOSEN: [&str; 11] = [
+const CHOSEN: [&str; 10] = [
     "dnsName",
     "privateDnsName",
     "publicDnsName",
@@ -189,7 +190,6 @@ const CHOSEN: [&str; 11] = [
     "macAddress",
     "InstanceProfileId",
     "RoleId",
-    "availableIpAddressCount",
     "clientToken",
 ];
 

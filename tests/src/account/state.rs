@@ -2,6 +2,7 @@
 
 use super::agents::Agents;
 use super::answer::{Answer, AwsError};
+use super::authorization::Need;
 use super::balancing::Balancing;
 use super::groups::Groups;
 use super::instances::Instances;
@@ -21,6 +22,8 @@ pub(super) struct State {
     pub(super) roles: Roles,
     pub(super) balancing: Balancing,
     pub(super) agents: Agents,
+    /// What was needed of the caller's policy, each once.
+    pub(super) needs: Vec<Need>,
 }
 
 /// Most tags of one resource.
@@ -36,6 +39,7 @@ impl State {
             roles: Roles::default(),
             balancing: Balancing::default(),
             agents: Agents::default(),
+            needs: Vec::new(),
         }
     }
 
