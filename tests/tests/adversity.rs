@@ -1,6 +1,8 @@
 //! What AWS and other people put in the way: each is waited for, gone around, or refused with a line
 //! that says what to do; and what is someone else's is never touched.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed unwrap is a failed test")]
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

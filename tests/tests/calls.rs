@@ -1,6 +1,8 @@
 //! How many calls a launch makes, and how many of them one after another: with a tenth of a second
 //! added to each, what comes after what is what has to.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed unwrap is a failed test")]
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

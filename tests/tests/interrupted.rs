@@ -5,6 +5,8 @@
 //! The three commands are swept together: round N breaks the N-th call of each. So each round begins and
 //! ends with an empty account, and no time goes into launching what only a later command is tried on.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed unwrap is a failed test")]
+
 use std::collections::BTreeMap;
 
 use rustix::process::Signal;

@@ -1,6 +1,8 @@
 //! `bootstrap launch` and `destroy` in an AWS account: what is there afterwards is what the two
 //! set-ups are made of, tag by tag, as someone else's client sees it; and then nothing is.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed unwrap is a failed test")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};

@@ -1,6 +1,8 @@
 //! The policies that `bootstrap policy` prints are enough, and no more: as moto enforces them, which
 //! looks at actions alone, and as AWS would decide about every call and what depends on it.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed unwrap is a failed test")]
+
 use serde_json::{Value, json};
 use tests::account::{Account, Context, Document, Need, Options};
 
