@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::cloud::package::Bucket;
 use crate::fleet::{Fleet, Group};
 use crate::tagging::{self, Tags};
 
@@ -24,8 +25,8 @@ pub(crate) struct Inventory {
     pub(crate) instances: Vec<Instance>,
     /// The instances' role, profile, policy; `None` while nobody asked.
     pub(crate) role: Option<Role>,
-    /// Whether the bucket for the package is there; `None` while nobody asked.
-    pub(crate) bucket: Option<bool>,
+    /// The bucket for the package; `None` while nobody asked.
+    pub(crate) bucket: Option<Bucket>,
 }
 
 /// A security group.

@@ -2,14 +2,20 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "in a test a panic is the report"))]
 
+mod apply;
+mod board;
 pub mod cli;
 mod cloud;
+mod deb;
 pub mod duration;
+mod execute;
 pub mod fleet;
+mod health;
+mod interrupt;
+mod inventory;
 pub mod local;
 mod names;
 mod output;
-mod inventory;
 mod pace;
 mod plan;
 mod policy;

@@ -1,5 +1,6 @@
 //! What the resources of a fleet are called.
 
+use crate::cloud::package::bucket_name;
 use crate::fleet::Fleet;
 
 /// The names that follow from a fleet's name and region.
@@ -45,5 +46,10 @@ impl Names {
     /// The instances' role and instance profile. IAM knows no regions, so the name has it.
     pub(crate) fn role(&self) -> String {
         format!("instance-agent-{}-{}", self.fleet, self.region)
+    }
+
+    /// The bucket that holds the package.
+    pub(crate) fn bucket(&self, account: &str) -> String {
+        bucket_name(&self.fleet, account, &self.region)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::cloud::image::{Architecture, Image};
+use crate::cloud::image::Image;
 use crate::fleet::Fleet;
 
 /// The account and region, as far as a launch needs to know them.
@@ -18,7 +18,7 @@ pub(crate) struct Surroundings {
     /// Instance type and zone, where the type is offered there.
     pub(crate) offered: BTreeSet<(String, String)>,
     /// The image, by the processors it is for.
-    pub(crate) images: BTreeMap<Architecture, Image>,
+    pub(crate) images: BTreeMap<String, Image>,
     /// Processors in use and allowed.
     pub(crate) vcpus: Vcpus,
     /// What is wrong that was seen while looking, each with its cure.
@@ -36,8 +36,8 @@ pub(crate) struct Subnet {
 #[derive(Clone, Debug)]
 pub(crate) struct InstanceType {
     pub(crate) vcpus: u32,
-    /// `None` if the agent is not built for it.
-    pub(crate) architecture: Option<Architecture>,
+    /// `x86_64` or `arm64`; `None` if it is neither, so that the agent is not built for it.
+    pub(crate) architecture: Option<String>,
 }
 
 /// The account's processors of on-demand standard instances.
@@ -64,7 +64,7 @@ impl Surroundings {
 
     /// The image for an instance type.
     pub(crate) fn image(&self, instance_type: &str) -> Option<&Image> {
-        self.images.get(&self.types.get(instance_type)?.architecture?)
+        self.images.get(self.types.get(instance_type)?.architecture.as_ref()?)
     }
 
     /// Processors of `count` instances of a type that count towards the quota.
@@ -106,7 +106,7 @@ impl Surroundings {
                     problems.push(format!("{wanted} (group {}) is not offered in {zone}; choose other zones", group.name));
                 }
             }
-            let Some(architecture) = known.architecture else {
+            let Some(architecture) = &known.architecture else {
                 problems.push(format!(
                     "the agent is not built for the processors of {wanted} (group {}); choose another type",
                     group.name
@@ -114,11 +114,13 @@ impl Surroundings {
                 continue;
             };
             // No image at all is a problem that is told of already.
-            if !self.images.contains_key(&architecture)
+            if !self.images.contains_key(architecture)
                 && let Some(other) = self.images.values().next()
-                && let Err(error) = other.fits(wanted, architecture)
             {
-                problems.push(error.to_string());
+                problems.push(format!(
+                    "image {} is for {}, {wanted} (group {}) is {architecture}; choose another image or type",
+                    fleet.image, other.architecture, group.name
+                ));
             }
         }
         let needed: u32 = launched.iter().map(|(name, count)| self.standard_vcpus(name, *count)).sum();

@@ -141,9 +141,10 @@ impl Cloud {
     ///
     /// # Errors
     /// The call failed.
-    pub(crate) async fn tag(&self, resource: &str, tags: &Tags) -> Result<(), CallError> {
-        let asked = self.ec2.create_tags().resources(resource).set_tags(Some(ec2_tags(tags)));
-        call(format!("tag {resource}"), asked.send()).await.map(|_| ())
+    pub(crate) async fn tag(&self, resources: &[String], tags: &Tags) -> Result<(), CallError> {
+        let asked = self.ec2.create_tags().set_resources(Some(resources.to_vec()));
+        let asked = asked.set_tags(Some(ec2_tags(tags)));
+        call(format!("tag {}", resources.join(", ")), asked.send()).await.map(|_| ())
     }
 
     /// Removes tags, whatever their values.

@@ -98,6 +98,19 @@ impl Cloud {
         Ok(())
     }
 
+    /// Sets tags on the balancer and target groups.
+    ///
+    /// # Errors
+    /// The call failed.
+    pub(crate) async fn tag_load_balancing(&self, arns: &[String], set: &Tags) -> Result<(), CallError> {
+        // AWS's limit for one call.
+        for arns in arns.chunks(20) {
+            let asked = self.elbv2.add_tags().set_resource_arns(Some(arns.to_vec()));
+            call("tag load balancing resources", asked.set_tags(Some(tags(set))).send()).await?;
+        }
+        Ok(())
+    }
+
     /// Sets how a target group's targets are probed.
     ///
     /// # Errors

@@ -55,6 +55,18 @@ impl Cloud {
         Ok(Some(found))
     }
 
+    /// Whether there is an instance profile of this name, whoever's it is.
+    ///
+    /// # Errors
+    /// The call failed.
+    pub(crate) async fn has_profile(&self, name: &str) -> Result<bool, CallError> {
+        let asked = self.iam.get_instance_profile().instance_profile_name(name);
+        match call(format!("look for the instance profile {name}"), asked.send()).await {
+            Err(error) if error.is_not_found() => Ok(false),
+            result => result.map(|_| true),
+        }
+    }
+
     /// Creates the role that EC2 may give to instances.
     ///
     /// # Errors

@@ -12,23 +12,27 @@ use aws_config::profile::region::ProfileFileRegionProvider;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::Intercept;
 use aws_smithy_runtime_api::client::interceptors::context::BeforeSerializationInterceptorContextRef;
 use aws_smithy_runtime_api::client::orchestrator::Metadata;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::ConfigBag;
 
 pub(crate) use error::{CallError, call};
 
 use crate::policy;
 
-mod ec2;
-mod elbv2;
+pub(crate) mod ec2;
+pub(crate) mod elbv2;
 mod error;
-mod iam;
+pub(crate) mod iam;
 pub(crate) mod image;
+pub(crate) mod package;
+pub(crate) mod reachable;
 mod surroundings;
 pub(crate) mod survey;
 
@@ -50,6 +54,8 @@ pub(crate) struct Cloud {
     pub(crate) sts: aws_sdk_sts::Client,
     /// The region.
     pub(crate) region: String,
+    /// Where the credentials come from; to know how long they live.
+    credentials: Option<SharedCredentialsProvider>,
 }
 
 /// The longest one try of a call may take; an upload is a call too.
@@ -104,6 +110,7 @@ impl Cloud {
             ssm: client!(aws_sdk_ssm),
             sts: client!(aws_sdk_sts),
             region: region.to_string(),
+            credentials: config.credentials_provider(),
         })
     }
 }
@@ -123,9 +130,11 @@ impl Intercept for OnlyWhatThePolicyAllows {
         "OnlyWhatThePolicyAllows"
     }
 
-    fn read_before_execution(
+    // Not sooner: a client's interceptors run once before the operation has said its name.
+    fn read_before_serialization(
         &self,
         _: &BeforeSerializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
         config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         match config.load::<Metadata>() {

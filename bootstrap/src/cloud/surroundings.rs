@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_ec2::types as ec2;
 
-use super::image::{Architecture, Image, ImageError};
+use super::image::{Image, ImageError};
 use super::survey::filter;
 use super::{CallError, Cloud, call};
 use crate::fleet::Fleet;
@@ -65,16 +65,15 @@ impl Cloud {
         let mut typed = Typed::default();
         // An image that is given by its id is looked at together with the types.
         if fleet.image.starts_with("ami-") {
-            let (types, image) = tokio::join!(self.types(fleet), self.image(&fleet.image));
+            let (types, image) = tokio::join!(self.types(fleet), self.image(&fleet.image, ""));
             typed.found.0 = types?;
             typed.add(image)?;
             return Ok(typed);
         }
         typed.found.0 = self.types(fleet).await?;
-        let wanted = typed.found.0.values().filter_map(|found| found.architecture);
+        let wanted = typed.found.0.values().filter_map(|found| found.architecture.clone());
         for architecture in wanted.collect::<BTreeSet<_>>() {
-            let image = async { self.image(&self.image_id(&fleet.image, architecture).await?).await };
-            typed.add(image.await)?;
+            typed.add(self.image(&fleet.image, &architecture).await)?;
         }
         Ok(typed)
     }
@@ -88,7 +87,10 @@ impl Cloud {
             let named = found.processor_info.and_then(|info| info.supported_architectures).unwrap_or_default();
             let facts = InstanceType {
                 vcpus: u32::try_from(vcpus).unwrap_or_default(),
-                architecture: named.iter().find_map(|name| Architecture::from_ec2(name.as_str())),
+                architecture: named
+                    .iter()
+                    .map(|name| name.as_str().to_owned())
+                    .find(|name| matches!(name.as_str(), "x86_64" | "arm64")),
             };
             Some((found.instance_type?.as_str().to_owned(), facts))
         };
@@ -154,7 +156,7 @@ impl Cloud {
 /// Types and images that were found, and what was not.
 #[derive(Default)]
 struct Typed {
-    found: (BTreeMap<String, InstanceType>, BTreeMap<Architecture, Image>),
+    found: (BTreeMap<String, InstanceType>, BTreeMap<String, Image>),
     problems: Vec<String>,
 }
 
@@ -162,7 +164,7 @@ impl Typed {
     fn add(&mut self, image: Result<Image, ImageError>) -> Result<(), CallError> {
         match image {
             Ok(image) => {
-                self.found.1.insert(image.architecture, image);
+                self.found.1.insert(image.architecture.clone(), image);
             }
             Err(ImageError::Call(error)) => return Err(error),
             Err(error) => self.problems.push(error.to_string()),

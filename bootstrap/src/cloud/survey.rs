@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use aws_sdk_ec2::types as ec2;
 use aws_sdk_elasticloadbalancingv2::types as elbv2;
+use instance_tags::FLEET;
 
 use super::{CallError, Cloud, call};
 use crate::fleet::HealthCheck;
@@ -21,19 +22,24 @@ use crate::tagging::Tags;
 /// What a look found.
 #[derive(Debug, Default)]
 pub(crate) struct Survey {
-    /// What is the fleet's, as far as is known.
+    /// What has the fleet's names. Balancer and target groups may be someone else's, see
+    /// [`Self::is_proved`] and [`Cloud::prove`].
     pub(crate) inventory: Inventory,
     /// What has one of the fleet's names and is someone else's, for people.
     pub(crate) foreign: Vec<String>,
 }
 
-/// How it is made sure that a balancer or target group is the fleet's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Proof {
-    /// By what it uses; what cannot be proved so is left out.
-    Structure,
-    /// By its tags.
-    Tags,
+impl Survey {
+    /// Whether all that was found is the fleet's by what it uses: the balancer uses the fleet's own
+    /// security group, the target groups are behind that balancer.
+    pub(crate) fn is_proved(&self) -> bool {
+        let Inventory { balancer_group, balancer, target_groups, .. } = &self.inventory;
+        let own = balancer_group.as_ref().map(|group| &group.id);
+        let is_own = |found: &Balancer| own.is_some_and(|id| found.security_groups.contains(id));
+        let arn = balancer.as_ref().map(|found| &found.arn);
+        let is_behind = |group: &TargetGroup| arn.is_some_and(|arn| group.balancers.contains(arn));
+        self.foreign.is_empty() && balancer.as_ref().is_none_or(is_own) && target_groups.iter().all(is_behind)
+    }
 }
 
 impl Cloud {
@@ -41,8 +47,8 @@ impl Cloud {
     ///
     /// # Errors
     /// A call failed.
-    pub(crate) async fn survey(&self, names: &Names, proof: Proof) -> Result<Survey, CallError> {
-        let (groups, instances, balancer, mut target_groups) = tokio::try_join!(
+    pub(crate) async fn survey(&self, names: &Names) -> Result<Survey, CallError> {
+        let (groups, instances, balancer, target_groups) = tokio::try_join!(
             self.security_groups(names),
             self.instances(names),
             self.balancer(names),
@@ -50,7 +56,7 @@ impl Cloud {
         )?;
         let mut survey = Survey::default();
         for (name, group) in groups {
-            if group.tags.get(instance_tags::FLEET).is_none_or(|fleet| *fleet != names.fleet) {
+            if group.tags.get(FLEET).is_none_or(|fleet| *fleet != names.fleet) {
                 let text = format!("the security group {name} ({}) in {}", group.id, group.vpc);
                 survey.foreign.push(text);
             } else if name == names.balancer_group() {
@@ -59,59 +65,45 @@ impl Cloud {
                 survey.inventory.instances_group = Some(group);
             }
         }
-        survey.inventory.instances = instances;
-        let balancer = match proof {
-            Proof::Tags => {
-                self.prove_by_tags(names, balancer, &mut target_groups, &mut survey.foreign).await?
-            }
-            Proof::Structure => {
-                let own = survey.inventory.balancer_group.as_ref().map(|group| &group.id);
-                balancer.filter(|found| own.is_some_and(|id| found.security_groups.contains(id)))
-            }
-        };
-        if proof == Proof::Structure {
-            let arn = balancer.as_ref().map(|found| &found.arn);
-            target_groups.retain(|group| arn.is_some_and(|arn| group.balancers.contains(arn)));
-        }
-        survey.inventory.target_groups = target_groups;
         if let Some(balancer) = &balancer
             && let Some(listener) = self.listener(&balancer.arn).await?
         {
             survey.inventory.rules = self.rules(&listener.arn).await?;
             survey.inventory.listener = Some(listener);
         }
+        survey.inventory.instances = instances;
         survey.inventory.balancer = balancer;
+        survey.inventory.target_groups = target_groups;
         Ok(survey)
     }
 
-    /// Leaves only what the fleet's tag is on; the rest is told of.
-    async fn prove_by_tags(
-        &self,
-        names: &Names,
-        balancer: Option<Balancer>,
-        target_groups: &mut Vec<TargetGroup>,
-        foreign: &mut Vec<String>,
-    ) -> Result<Option<Balancer>, CallError> {
-        let arns = balancer.iter().map(|found| &found.arn);
-        let arns: Vec<_> = arns.chain(target_groups.iter().map(|group| &group.arn)).cloned().collect();
+    /// Leaves only the balancer and target groups that carry the fleet's tag; the rest is told of.
+    ///
+    /// # Errors
+    /// A call failed.
+    pub(crate) async fn prove(&self, names: &Names, survey: &mut Survey) -> Result<(), CallError> {
+        let Survey { inventory, foreign } = survey;
+        let arns = inventory.balancer.iter().map(|found| &found.arn);
+        let arns: Vec<_> =
+            arns.chain(inventory.target_groups.iter().map(|group| &group.arn)).cloned().collect();
         let tags = self.load_balancing_tags(&arns).await?;
-        let is_ours = |arn: &str| {
-            tags.get(arn).and_then(|tags| tags.get(instance_tags::FLEET)).is_some_and(|f| *f == names.fleet)
+        let is_ours = |arn: &String| {
+            tags.get(arn).and_then(|tags| tags.get(FLEET)).is_some_and(|fleet| *fleet == names.fleet)
         };
-        target_groups.retain(|group| {
+        inventory.target_groups.retain(|group| {
             let ours = is_ours(&group.arn);
             if !ours {
                 foreign.push(format!("the target group {}", group.name));
             }
             ours
         });
-        Ok(balancer.filter(|found| {
-            let ours = is_ours(&found.arn);
-            if !ours {
-                foreign.push(format!("the load balancer {}", names.balancer()));
-            }
-            ours
-        }))
+        if inventory.balancer.as_ref().is_some_and(|found| !is_ours(&found.arn)) {
+            foreign.push(format!("the load balancer {}", names.balancer()));
+            inventory.balancer = None;
+            inventory.listener = None;
+            inventory.rules.clear();
+        }
+        Ok(())
     }
 
     /// The tags of balancers and target groups, by ARN. One that has gone meanwhile has none.
@@ -151,7 +143,7 @@ impl Cloud {
 
     /// The instances with the fleet's tag, whatever their state.
     pub(crate) async fn instances(&self, names: &Names) -> Result<Vec<Instance>, CallError> {
-        self.instances_where(filter(&format!("tag:{}", instance_tags::FLEET), [names.fleet.clone()])).await
+        self.instances_where(filter(&format!("tag:{}", FLEET), [names.fleet.clone()])).await
     }
 
     /// The instances that a filter finds.

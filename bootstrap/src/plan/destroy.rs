@@ -1,6 +1,7 @@
 //! From what is there to nothing, in the order that AWS needs.
 
 use super::{Action, Plan, listed};
+use crate::cloud::package::Bucket;
 use crate::inventory::Inventory;
 use crate::names::Names;
 
@@ -29,7 +30,7 @@ pub(crate) fn destroy(have: &Inventory, names: &Names) -> Plan {
         let title = format!("delete instance profile and role {}", names.role());
         plan.add(Action::DeleteRole, title, ended);
     }
-    if have.bucket == Some(true) {
+    if matches!(have.bucket, Some(Bucket::Begun | Bucket::Ours)) {
         plan.add(Action::DeleteBucket, "empty and delete the package's bucket", ended);
     }
     // The balancer's last: a rule of the instances' group refers to it. And the instances' after all

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::{Action, Plan, Side, listed};
+use crate::cloud::package::Bucket;
 use crate::fleet::{Fleet, Group, Package};
 use crate::inventory::{Instance, Inventory, Opening, Source};
 use crate::names::Names;
@@ -27,7 +28,7 @@ pub(crate) struct Members<'a> {
 }
 
 /// Compares a group's instances with what is wanted.
-pub(crate) fn surplus_and_missing<'a>(fleet: &Fleet, group: &Group, have: &'a Inventory) -> Members<'a> {
+pub(crate) fn members<'a>(fleet: &Fleet, group: &Group, have: &'a Inventory) -> Members<'a> {
     let name = fleet.target_group(group);
     let revision = tagging::revision(fleet, group);
     // The oldest first, so that of two in one slot it is always the same one that stays.
@@ -215,8 +216,10 @@ impl Planner<'_> {
             return None;
         };
         let bucket = match self.have.bucket {
-            Some(false) => Some(self.add(Action::CreateBucket, "create the private bucket for the package", [])),
-            Some(true) => None,
+            Some(Bucket::Absent | Bucket::Begun) => {
+                Some(self.add(Action::CreateBucket, "create the private bucket for the package", []))
+            }
+            Some(Bucket::Ours) => None,
             None => return None,
         };
         // Where the file is not at hand it was uploaded by an earlier launch.
@@ -332,7 +335,7 @@ impl Planner<'_> {
     fn instances(&mut self, before: &[usize], target_groups: &BTreeMap<String, Option<usize>>) {
         let wanted = self.wanted;
         for group in &wanted.groups {
-            let missing = surplus_and_missing(wanted, group, self.have).missing;
+            let missing = members(wanted, group, self.have).missing;
             let created = target_groups.get(&group.name).copied().flatten();
             for (index, zone) in wanted.zones.iter().enumerate() {
                 let of_zone = |slot: &u16| usize::from(*slot) % wanted.zones.len() == index;
@@ -353,9 +356,9 @@ impl Planner<'_> {
         let (wanted, have) = (self.wanted, self.have);
         let (mut surplus, mut replaced) = (Vec::new(), Vec::new());
         for group in &wanted.groups {
-            let members = surplus_and_missing(wanted, group, have);
-            surplus.extend(members.surplus);
-            replaced.extend(members.replaced);
+            let compared = members(wanted, group, have);
+            surplus.extend(compared.surplus);
+            replaced.extend(compared.replaced);
         }
         if !surplus.is_empty() {
             self.terminate(&surplus, "surplus", []);

@@ -1,0 +1,202 @@
+//! Debian packages, as far as a launch has to know one before it hands it to instances.
+//!
+//! A package is an `ar` archive of three members. What is in the second, compressed in one of four
+//! ways, is left to dpkg on the instances: the file's name says what the package is.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+const MAGIC: &[u8] = b"!<arch>\n";
+const HEADER: usize = 60;
+/// The package that instances install.
+const NAME: &str = "instance-agent";
+
+/// A Debian package of the agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Deb {
+    /// Its contents.
+    pub(crate) bytes: Bytes,
+    /// Their SHA-256 in lower-case hex.
+    pub(crate) sha256: String,
+    /// The processors it is for, in EC2's words, if the file's name says so.
+    pub(crate) architecture: Option<&'static str>,
+}
+
+/// Why a file is no package that instances could install.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DebError {
+    /// It cannot be read.
+    #[error(
+        "cannot read the package {file}: {error}; `make deb` makes packages in dist/",
+        file = .file.display()
+    )]
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// Why not.
+        error: std::io::Error,
+    },
+    /// It is something else.
+    #[error("{file} is no whole Debian package: {why}; `make deb` makes packages in dist/", file = .file.display())]
+    Other {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// It is another package.
+    #[error(
+        "{file} is the package {name}, and instances need {NAME}; `make deb` makes both in dist/",
+        file = .file.display()
+    )]
+    OtherPackage {
+        /// The file.
+        file: PathBuf,
+        /// What it is.
+        name: String,
+    },
+    /// It runs nowhere on EC2.
+    #[error(
+        "{file} is for {architecture}, and instances are amd64 or arm64; `make deb` makes both in dist/",
+        file = .file.display()
+    )]
+    OtherArchitecture {
+        /// The file.
+        file: PathBuf,
+        /// What it is for.
+        architecture: String,
+    },
+}
+
+impl Deb {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// It is not there, not a package, or not of the agent.
+    pub(crate) async fn read(file: &Path) -> Result<Self, DebError> {
+        let unreadable = |error| DebError::Unreadable { file: file.to_owned(), error };
+        let bytes = tokio::fs::read(file).await.map_err(unreadable)?;
+        check(&bytes).map_err(|why| DebError::Other { file: file.to_owned(), why })?;
+        let architecture = match words(file) {
+            None => None,
+            Some((NAME, "amd64")) => Some("x86_64"),
+            Some((NAME, "arm64")) => Some("arm64"),
+            Some((NAME, other)) => {
+                let architecture = other.to_owned();
+                return Err(DebError::OtherArchitecture { file: file.to_owned(), architecture });
+            }
+            Some((name, _)) => {
+                return Err(DebError::OtherPackage { file: file.to_owned(), name: name.to_owned() });
+            }
+        };
+        let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Self { bytes: bytes.into(), sha256, architecture })
+    }
+}
+
+/// The name and the architecture of a file that is called as packages are: `NAME_VERSION_ARCH.deb`.
+fn words(file: &Path) -> Option<(&str, &str)> {
+    let words: Vec<&str> = file.file_name()?.to_str()?.strip_suffix(".deb")?.split('_').collect();
+    match words[..] {
+        [name, _version, architecture] => Some((name, architecture)),
+        _ => None,
+    }
+}
+
+fn check(bytes: &[u8]) -> Result<(), &'static str> {
+    let mut rest = bytes.strip_prefix(MAGIC).ok_or("it is no ar archive")?;
+    for wanted in ["debian-binary", "control.tar", "data.tar"] {
+        let (name, content, after) = member(rest).ok_or("it ends in the middle")?;
+        if !name.starts_with(wanted) {
+            return Err("its members are not those of a package");
+        }
+        if wanted == "debian-binary" && !content.starts_with(b"2.") {
+            return Err("it is of a format that is not known");
+        }
+        rest = after;
+    }
+    Ok(())
+}
+
+/// The first member's name and content, and what comes after it.
+fn member(archive: &[u8]) -> Option<(&str, &[u8], &[u8])> {
+    let (header, rest) = archive.split_at_checked(HEADER)?;
+    let field = |from, to| std::str::from_utf8(&header[from..to]).ok().map(str::trim_end);
+    let size: usize = field(48, 58)?.parse().ok()?;
+    let (content, rest) = rest.split_at_checked(size)?;
+    // Members begin at even places.
+    let rest = if size % 2 == 1 { rest.get(1..).unwrap_or_default() } else { rest };
+    Some((field(0, 16)?, content, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn archive(members: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut bytes = MAGIC.to_vec();
+        for (name, content) in members {
+            let header = format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 100644, content.len());
+            bytes.extend_from_slice(header.as_bytes());
+            bytes.extend_from_slice(content);
+            if content.len() % 2 == 1 {
+                bytes.push(b'\n');
+            }
+        }
+        bytes
+    }
+
+    fn package() -> Vec<u8> {
+        archive(&[("debian-binary", b"2.0\n"), ("control.tar.xz", b"odd"), ("data.tar.xz", b"data!")])
+    }
+
+    async fn read(name: &str, bytes: &[u8]) -> Result<Deb, DebError> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(name);
+        std::fs::write(&file, bytes).unwrap();
+        Deb::read(&file).await
+    }
+
+    #[tokio::test]
+    async fn a_package_is_known_by_its_name_and_its_sum() {
+        let deb = read("instance-agent_0.1.0_arm64.deb", &package()).await.unwrap();
+        assert_eq!(deb.architecture, Some("arm64"));
+        assert_eq!(deb.bytes, package());
+        assert_eq!(deb.sha256.len(), 64);
+        assert!(deb.sha256.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        let renamed = read("agent.deb", &package()).await.unwrap();
+        assert_eq!((renamed.architecture, &renamed.sha256), (None, &deb.sha256));
+    }
+
+    #[tokio::test]
+    async fn another_package_or_processor_is_refused_by_name() {
+        let error = read("instance-bootstrap_0.1.0_amd64.deb", &package()).await.unwrap_err().to_string();
+        assert!(
+            error.contains("is the package instance-bootstrap, and instances need instance-agent"),
+            "{error}"
+        );
+        let error = read("instance-agent_0.1.0_riscv64.deb", &package()).await.unwrap_err().to_string();
+        assert!(error.contains("is for riscv64"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_whole_package_is_refused_before_it_is_uploaded() {
+        let whole = package();
+        let cases: [(&[u8], &str); 6] = [
+            (b"", "no ar archive"),
+            (b"<html>not found</html>", "no ar archive"),
+            (&whole[..whole.len() - 2], "ends in the middle"),
+            (&whole[..MAGIC.len() + 30], "ends in the middle"),
+            (&archive(&[("hello.txt", b"hi")]), "not those of a package"),
+            (&archive(&[("debian-binary", b"3.0\n")]), "format that is not known"),
+        ];
+        for (bytes, why) in cases {
+            let error = read("instance-agent_1_amd64.deb", bytes).await.unwrap_err().to_string();
+            assert!(error.contains(why) && error.contains("make deb"), "{error}");
+        }
+        let error = Deb::read(Path::new("/nonexistent/a.deb")).await.unwrap_err().to_string();
+        assert!(error.contains("/nonexistent/a.deb: No such file"), "{error}");
+    }
+}
