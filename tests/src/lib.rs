@@ -23,6 +23,7 @@ use bootstrap::local::{
 };
 use serde_json::Value;
 
+pub mod account;
 pub mod debian;
 pub mod journal;
 pub mod launch;
