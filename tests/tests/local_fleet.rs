@@ -235,7 +235,7 @@ async fn a_kept_folder_holds_the_seeds_for_the_next_launch() {
     assert_eq!(ids[0], ids[1]);
 }
 
-/// A fleet file of one's own: one group with a path, one with seeds and without.
+/// A fleet file of one's own: one group with a path, one with seeds and without, and what only AWS heeds.
 const OWN: &str = r#"
 name = "mine"
 region = "eu-central-1"
@@ -256,6 +256,15 @@ name = "store"
 type = "t3.micro"
 root = "seed"
 paths = false
+
+[security]
+allow = ["203.0.113.0/24"]
+
+[package]
+in-image = true
+
+[tags]
+Project = "mine"
 "#;
 
 fn fleet_file(folder: &tempfile::TempDir, text: &str) -> String {
