@@ -98,12 +98,16 @@ impl Surroundings {
         for group in &fleet.groups {
             let wanted = &group.instance_type;
             let Some(known) = self.types.get(wanted) else {
-                problems.push(format!("instance type {wanted} (group {}) is not known in {region}", group.name));
+                problems
+                    .push(format!("instance type {wanted} (group {}) is not known in {region}", group.name));
                 continue;
             };
             for zone in &fleet.zones {
                 if !self.offered.contains(&(wanted.clone(), zone.clone())) {
-                    problems.push(format!("{wanted} (group {}) is not offered in {zone}; choose other zones", group.name));
+                    problems.push(format!(
+                        "{wanted} (group {}) is not offered in {zone}; choose other zones",
+                        group.name
+                    ));
                 }
             }
             let Some(architecture) = &known.architecture else {

@@ -181,7 +181,11 @@ impl Cloud {
                 break;
             }
             let dead: Vec<_> = dead.into_iter().map(|instance| instance.id).collect();
-            let dead = if dead.is_empty() { "are gone".to_owned() } else { format!("{} have ended", dead.join(", ")) };
+            let dead = if dead.is_empty() {
+                "are gone".to_owned()
+            } else {
+                format!("{} have ended", dead.join(", "))
+            };
             waiting(&format!("the instances of an earlier launch {dead}; launching others"));
         }
         Ok(launched)
@@ -311,7 +315,8 @@ impl Cloud {
     /// The call failed.
     pub(crate) async fn console(&self, instance: &str) -> Result<Option<String>, CallError> {
         let ask = async |latest: bool| {
-            let asked = self.ec2.get_console_output().instance_id(instance).set_latest(latest.then_some(true));
+            let asked =
+                self.ec2.get_console_output().instance_id(instance).set_latest(latest.then_some(true));
             call(format!("read the console of {instance}"), asked.send()).await
         };
         let answer = match ask(true).await {

@@ -240,7 +240,11 @@ impl Cloud {
     ///
     /// # Errors
     /// The call failed.
-    pub(crate) async fn set_default(&self, listener: &str, weights: &[(String, u16)]) -> Result<(), CallError> {
+    pub(crate) async fn set_default(
+        &self,
+        listener: &str,
+        weights: &[(String, u16)],
+    ) -> Result<(), CallError> {
         let asked = self.elbv2.modify_listener().listener_arn(listener).default_actions(forward(weights));
         call("set the listener's default action", asked.send()).await.map(|_| ())
     }

@@ -33,7 +33,9 @@ impl Cloud {
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error),
         }
-        let role = match call(format!("look for the role {name}"), self.iam.get_role().role_name(name).send()).await {
+        let role = match call(format!("look for the role {name}"), self.iam.get_role().role_name(name).send())
+            .await
+        {
             Ok(answer) => answer.role,
             Err(error) if error.is_not_found() => None,
             Err(error) => return Err(error),
@@ -45,7 +47,8 @@ impl Cloud {
             let asked = self.iam.get_role_policy().role_name(name).policy_name(POLICY);
             found.policy = match call(format!("read the policy of the role {name}"), asked.send()).await {
                 Ok(answer) => {
-                    let text = percent_encoding::percent_decode_str(&answer.policy_document).decode_utf8_lossy();
+                    let text =
+                        percent_encoding::percent_decode_str(&answer.policy_document).decode_utf8_lossy();
                     Some(serde_json::from_str(&text).unwrap_or(Value::Null))
                 }
                 Err(error) if error.is_not_found() => Some(Value::Null),
@@ -151,7 +154,8 @@ impl Cloud {
         waiting: &dyn Fn(&str),
     ) -> Result<(), CallError> {
         if found.in_profile {
-            let asked = self.iam.remove_role_from_instance_profile().instance_profile_name(name).role_name(name);
+            let asked =
+                self.iam.remove_role_from_instance_profile().instance_profile_name(name).role_name(name);
             gone_is_fine(call(format!("take the role {name} out of its profile"), asked.send()).await)?;
         }
         if found.profile {

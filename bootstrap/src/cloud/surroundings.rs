@@ -42,7 +42,8 @@ impl Cloud {
 
     /// The account, and the partition the region is in.
     pub(crate) async fn identity(&self) -> Result<(String, String), CallError> {
-        let answer = call("find out whose credentials these are", self.sts.get_caller_identity().send()).await?;
+        let answer =
+            call("find out whose credentials these are", self.sts.get_caller_identity().send()).await?;
         let partition = answer.arn.as_deref().and_then(|arn| arn.split(':').nth(1)).unwrap_or("aws");
         Ok((answer.account.unwrap_or_default(), partition.to_owned()))
     }
@@ -52,7 +53,8 @@ impl Cloud {
             filter("default-for-az", ["true".to_owned()]),
             filter("availability-zone", fleet.zones.iter().cloned()),
         ];
-        let asked = self.ec2.describe_subnets().set_filters(Some(filters.into())).into_paginator().items().send();
+        let asked =
+            self.ec2.describe_subnets().set_filters(Some(filters.into())).into_paginator().items().send();
         let found = call("look for the default VPC's subnets", asked.try_collect()).await?;
         let subnet = |subnet: ec2::Subnet| {
             let zone = subnet.availability_zone?;
@@ -81,10 +83,12 @@ impl Cloud {
     async fn types(&self, fleet: &Fleet) -> Result<BTreeMap<String, InstanceType>, CallError> {
         // As a filter: a type that is not known would make a call by name fail as a whole.
         let asked = self.ec2.describe_instance_types().filters(filter("instance-type", types(fleet)));
-        let found = call("look the instance types up", asked.into_paginator().items().send().try_collect()).await?;
+        let found =
+            call("look the instance types up", asked.into_paginator().items().send().try_collect()).await?;
         let facts = |found: ec2::InstanceTypeInfo| {
             let vcpus = found.v_cpu_info.and_then(|info| info.default_v_cpus).unwrap_or_default();
-            let named = found.processor_info.and_then(|info| info.supported_architectures).unwrap_or_default();
+            let named =
+                found.processor_info.and_then(|info| info.supported_architectures).unwrap_or_default();
             let facts = InstanceType {
                 vcpus: u32::try_from(vcpus).unwrap_or_default(),
                 architecture: named
@@ -98,7 +102,8 @@ impl Cloud {
     }
 
     async fn offered(&self, fleet: &Fleet) -> Result<BTreeSet<(String, String)>, CallError> {
-        let filters = [filter("instance-type", types(fleet)), filter("location", fleet.zones.iter().cloned())];
+        let filters =
+            [filter("instance-type", types(fleet)), filter("location", fleet.zones.iter().cloned())];
         let asked = self
             .ec2
             .describe_instance_type_offerings()
@@ -148,7 +153,11 @@ impl Cloud {
         let asked = self.quotas.get_service_quota().service_code("ec2").quota_code(QUOTA);
         let answer = call("ask for the vCPU quota", asked.send()).await.ok()?;
         let value = answer.quota?.value?;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a quota is a small whole number")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a quota is a small whole number"
+        )]
         Some(value as u32)
     }
 }

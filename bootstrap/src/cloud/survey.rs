@@ -137,7 +137,9 @@ impl Cloud {
         let balancer = balancer.and_then(|group| group.group_id.clone());
         Ok(groups
             .into_iter()
-            .map(|group| (group.group_name.clone().unwrap_or_default(), security_group(group, balancer.as_deref())))
+            .map(|group| {
+                (group.group_name.clone().unwrap_or_default(), security_group(group, balancer.as_deref()))
+            })
             .collect())
     }
 
@@ -150,7 +152,11 @@ impl Cloud {
     pub(crate) async fn instances_where(&self, filter: ec2::Filter) -> Result<Vec<Instance>, CallError> {
         let asked = self.ec2.describe_instances().filters(filter).into_paginator().items().send();
         let found = call("list the instances", asked.try_collect()).await?;
-        Ok(found.into_iter().flat_map(|reservation| reservation.instances.unwrap_or_default()).map(instance).collect())
+        Ok(found
+            .into_iter()
+            .flat_map(|reservation| reservation.instances.unwrap_or_default())
+            .map(instance)
+            .collect())
     }
 
     /// The balancer of the fleet's name, whoever's it is.
@@ -172,7 +178,8 @@ impl Cloud {
     }
 
     async fn listener(&self, balancer: &str) -> Result<Option<Listener>, CallError> {
-        let asked = self.elbv2.describe_listeners().load_balancer_arn(balancer).into_paginator().items().send();
+        let asked =
+            self.elbv2.describe_listeners().load_balancer_arn(balancer).into_paginator().items().send();
         let found = match call("list the listeners", asked.try_collect()).await {
             Ok(found) => found,
             Err(error) if error.is_not_found() => return Ok(None),
@@ -305,12 +312,12 @@ pub(crate) fn target_group(group: elbv2::TargetGroup) -> TargetGroup {
     let seconds = |number: Option<i32>| {
         Duration::from_secs(number.and_then(|number| u64::try_from(number).ok()).unwrap_or_default())
     };
-    let count = |number: Option<i32>| number.and_then(|number| u32::try_from(number).ok()).unwrap_or_default();
+    let count =
+        |number: Option<i32>| number.and_then(|number| u32::try_from(number).ok()).unwrap_or_default();
     TargetGroup {
         arn: group.target_group_arn.unwrap_or_default(),
         name: group.target_group_name.unwrap_or_default(),
         port: group.port.and_then(|port| u16::try_from(port).ok()).unwrap_or_default(),
-        vpc: group.vpc_id.unwrap_or_default(),
         health: HealthCheck {
             path: group.health_check_path.unwrap_or_default(),
             interval: seconds(group.health_check_interval_seconds),

@@ -31,6 +31,17 @@ const SECURITY_KEYS: [&str; 3] = ["ports", "allow", "balancer-allow"];
 const PACKAGE_KEYS: [&str; 6] = ["in-image", "deb", "url", "sha256", "apt", "key"];
 const GROUP_KEYS: [&str; 6] = ["name", "type", "count", "weight", "root", "paths"];
 
+/// All keys, by what is put before them.
+#[cfg(test)]
+pub(super) const KEYS: &[(&str, &[&str])] = &[
+    ("", &FLEET_KEYS),
+    ("health-check.", &HEALTH_KEYS),
+    ("security.", &SECURITY_KEYS),
+    ("package.", &PACKAGE_KEYS),
+    ("tags.", &[]),
+    ("group.", &GROUP_KEYS),
+];
+
 /// Rules that one security group takes, unless the account was given more.
 const RULES: usize = 60;
 /// A resource takes fifty tags; the rest is for the fleet's own.

@@ -435,3 +435,24 @@ fn another_package_is_a_difference_and_none_is_not() {
         assert_eq!(of(wanted.clone()).differences(&of(wanted)), []);
     }
 }
+
+#[test]
+fn the_documentation_has_every_key_and_its_examples_are_right() {
+    let text = include_str!("../../../docs/fleet-files.md");
+    for (table, keys) in read::KEYS {
+        for key in *keys {
+            let whole = format!("{table}{key}");
+            let listed = text.contains(&format!("`{whole}`")) || text.contains(&format!("`.{key}`"));
+            let shown = text.contains(&format!("\n{key} = "));
+            let inner = read::KEYS.iter().any(|(inner, _)| *inner == format!("{whole}."));
+            assert!(listed || shown || inner, "{whole} is missing");
+        }
+    }
+    let examples: Vec<_> =
+        text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert_eq!(examples.len(), 5);
+    for example in examples {
+        let file = clusters().replacen("[health-check]", &format!("{example}\n[health-check]"), 1);
+        Fleet::parse_with("f", &file, &|_| Ok(KEY.to_owned())).unwrap();
+    }
+}

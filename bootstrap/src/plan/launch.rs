@@ -145,10 +145,8 @@ impl Planner<'_> {
                 self.add(Action::CreateSecurityGroup(side), format!("create security group {name}"), [])
             })
         };
-        let instances =
-            create(Side::Instances, names.instances_group(), have.instances_group.is_some());
-        let balancer =
-            create(Side::Balancer, names.balancer_group(), have.balancer_group.is_some());
+        let instances = create(Side::Instances, names.instances_group(), have.instances_group.is_some());
+        let balancer = create(Side::Balancer, names.balancer_group(), have.balancer_group.is_some());
         let security = &wanted.security;
         let anywhere = |cidrs: &[String], first, last| -> Vec<Opening> {
             cidrs.iter().map(|cidr| Opening { first, last, from: Source::Cidr(cidr.clone()) }).collect()
@@ -363,17 +361,19 @@ impl Planner<'_> {
         if !surplus.is_empty() {
             self.terminate(&surplus, "surplus", []);
         }
-        let wait = (!self.changed.is_empty() || !replaced.is_empty() || !have.is_settled(wanted)).then(|| {
-            let after = self.changed.clone();
-            let title = format!("wait until all {} instances are healthy", wanted.instances());
-            self.add(Action::WaitHealthy, title, after.into_iter().map(Some))
-        });
+        let wait =
+            (!self.changed.is_empty() || !replaced.is_empty() || !have.is_settled(wanted)).then(|| {
+                let after = self.changed.clone();
+                let title = format!("wait until all {} instances are healthy", wanted.instances());
+                self.add(Action::WaitHealthy, title, after.into_iter().map(Some))
+            });
         if !replaced.is_empty() {
             self.terminate(&replaced, "replaced", [wait]);
         }
-        let removed = have.target_groups.iter().filter(|found| {
-            wanted.groups.iter().all(|group| wanted.target_group(group) != found.name)
-        });
+        let removed = have
+            .target_groups
+            .iter()
+            .filter(|found| wanted.groups.iter().all(|group| wanted.target_group(group) != found.name));
         for group in removed {
             let members: Vec<_> = have.members(&group.name).collect();
             let after: Vec<_> = freed.iter().copied().map(Some).collect();

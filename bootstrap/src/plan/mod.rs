@@ -235,7 +235,12 @@ impl Action {
 
 impl Plan {
     /// Adds a step after others and answers its number.
-    fn add(&mut self, action: Action, title: impl Into<String>, after: impl IntoIterator<Item = usize>) -> usize {
+    fn add(
+        &mut self,
+        action: Action,
+        title: impl Into<String>,
+        after: impl IntoIterator<Item = usize>,
+    ) -> usize {
         let mut after: Vec<_> = after.into_iter().collect();
         after.sort_unstable();
         after.dedup();

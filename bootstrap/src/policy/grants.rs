@@ -15,14 +15,12 @@ pub(super) enum Grant {
     Quota,
     /// Security groups that are created with the fleet's tag.
     NewSecurityGroups,
-    /// Security groups with the fleet's tag.
-    OwnSecurityGroups,
     /// Instances, volumes and interfaces that are created with the fleet's tag.
     NewInstances,
     /// What instances are launched from and into, and the networks of security groups.
     Surroundings,
-    /// Instances with the fleet's tag.
-    OwnInstances,
+    /// Security groups and instances with the fleet's tag.
+    OwnResources,
     /// The tags that a creating call of EC2 gives.
     TagsAtCreation,
     /// A balancer and target groups of the fleet's names that are created with its tag.
@@ -44,15 +42,14 @@ pub(super) enum Grant {
 }
 
 /// All of them, in the order of the policy.
-pub(super) const GRANTS: [Grant; 17] = [
+pub(super) const GRANTS: [Grant; 16] = [
     Grant::Look,
     Grant::PublicImages,
     Grant::Quota,
     Grant::NewSecurityGroups,
-    Grant::OwnSecurityGroups,
     Grant::NewInstances,
     Grant::Surroundings,
-    Grant::OwnInstances,
+    Grant::OwnResources,
     Grant::TagsAtCreation,
     Grant::NewBalancing,
     Grant::NewListeners,
@@ -76,10 +73,9 @@ impl Grant {
             Self::PublicImages => "FindImages",
             Self::Quota => "ReadQuota",
             Self::NewSecurityGroups => "CreateGroups",
-            Self::OwnSecurityGroups => "UseOwnGroups",
             Self::NewInstances => "Launch",
             Self::Surroundings => "LaunchFrom",
-            Self::OwnInstances => "UseOwnInstances",
+            Self::OwnResources => "UseOwn",
             Self::TagsAtCreation => "TagWhatIsLaunched",
             Self::NewBalancing => "CreateBalancing",
             Self::NewListeners => "CreateListeners",
@@ -116,9 +112,9 @@ impl Grant {
                 ec2("vpc"),
             ]),
             Self::Quota => json!(scope.arn("servicequotas", &format!("ec2/{QUOTA}"))),
-            Self::NewSecurityGroups | Self::OwnSecurityGroups => json!(ec2("security-group")),
+            Self::NewSecurityGroups => json!(ec2("security-group")),
             Self::NewInstances => json!(["instance", "volume", "network-interface"].map(ec2)),
-            Self::OwnInstances => json!(ec2("instance")),
+            Self::OwnResources => json!(["instance", "security-group"].map(ec2)),
             Self::TagsAtCreation => json!(ec2("*")),
             Self::NewBalancing => json!([
                 scope.arn(BALANCING, &format!("targetgroup/{fleet}-*/*")),
@@ -148,7 +144,7 @@ impl Grant {
         let has = format!("aws:ResourceTag/{}", instance_tags::FLEET);
         let equals = match self {
             Self::NewSecurityGroups | Self::NewInstances | Self::NewBalancing => json!({ asked: fleet }),
-            Self::OwnSecurityGroups | Self::OwnInstances | Self::OwnBalancing => json!({ has: fleet }),
+            Self::OwnResources | Self::OwnBalancing => json!({ has: fleet }),
             Self::NewListeners => json!({ asked: fleet, has: fleet }),
             Self::TagsAtCreation => {
                 json!({ asked: fleet, "ec2:CreateAction": ["CreateSecurityGroup", "RunInstances"] })

@@ -135,17 +135,19 @@ fn two_fleets_policies_differ_in_the_name_alone() {
 #[test]
 fn a_policy_fits_into_what_iam_takes() {
     let fleet = "a-name-of-20-letters";
-    let scope = Scope { region: Some("ap-southeast-2".to_owned()), ..scope(fleet) };
-    // White space does not count for a managed policy's 6,144 characters.
-    let length = operator(&scope).to_string().len();
-    assert!(length <= 6144, "{length}");
+    for region in ["ap-southeast-2", "us-gov-west-1"] {
+        let scope = Scope { region: Some(region.to_owned()), ..scope(fleet) };
+        // White space does not count for a managed policy's 6,144 characters.
+        let length = operator(&scope).to_string().len();
+        assert!(length <= 6144, "{length} in {region}");
+    }
 }
 
 #[test]
 fn without_region_and_account_it_is_any() {
     let document = operator(&Scope { region: None, account: None, ..scope("web") });
     let resource = |sid| statement(&document, sid).unwrap()["Resource"].clone();
-    assert_eq!(resource("UseOwnInstances"), "arn:aws:ec2:*:*:instance/*");
+    assert_eq!(resource("UseOwn")[0], "arn:aws:ec2:*:*:instance/*");
     assert_eq!(resource("PassRole"), "arn:aws:iam::*:role/instance-agent-web-*");
     assert_eq!(resource("UseOwnBucket")[1], "arn:aws:s3:::instance-agent-web-*-*/*");
 }
@@ -190,5 +192,22 @@ fn only_listed_calls_can_be_made_and_each_is_listed_once() {
     }
     for grant in GRANTS {
         assert!(CALLS.iter().flat_map(|call| call.needs).any(|(_, of)| *of == grant), "{grant:?}");
+    }
+}
+
+#[test]
+fn the_documentation_has_every_call_and_every_permission() {
+    let text = include_str!("../../../docs/policies.md");
+    for call in CALLS {
+        let line = text.lines().find(|line| line.contains(&format!(" | `{}` | ", call.operation)));
+        let line = line.unwrap_or_else(|| panic!("{} is missing", call.operation));
+        for (action, _) in call.needs {
+            assert!(line.contains(&format!("`{action}`")), "{action} is missing in: {line}");
+        }
+    }
+    let rows = text.split("## Each call").nth(1).unwrap().lines().filter(|line| line.starts_with("| "));
+    assert_eq!(rows.count() - 2, CALLS.len(), "beside the head: calls that are made no more");
+    for grant in GRANTS {
+        assert!(text.contains(&format!("\n| `{}` | ", grant.sid())), "{} is missing", grant.sid());
     }
 }
