@@ -69,7 +69,7 @@ fn write_text(prepared: &Prepared, text: &mut String) -> std::fmt::Result {
             Some(quota) => writeln!(text, "\nvCPU: {needed} needed; {used} of {quota} in use")?,
             None => writeln!(
                 text,
-                "\nvCPU: {needed} needed; {used} in use, the quota is unknown (servicequotas:GetServiceQuota did not answer)"
+                "\nvCPU: {needed} needed; {used} in use, the quota is unknown, as it may not be asked for (servicequotas:GetServiceQuota)"
             )?,
         }
     }
