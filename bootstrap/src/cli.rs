@@ -12,6 +12,7 @@ use crate::fleet::Fleet;
 use crate::local::LocalOptions;
 use crate::local::command::{self, LaunchOptions};
 use crate::output::print;
+use crate::policy::command::Policy;
 
 /// Launches a fleet of instance-agent machines behind one load balancer, and takes it down again.
 #[derive(Debug, Parser)]
@@ -28,6 +29,8 @@ pub enum Command {
     /// Launch a fleet
     #[command(after_help = "Exit status: 0 done, 1 failed, 2 wrong usage, 3 not healthy in time.")]
     Launch(Box<Launch>),
+    /// Print the least IAM policy that a fleet's operator or its agents need
+    Policy(Policy),
     /// Show the built-in fleets
     Fleets {
         /// What to show.
@@ -137,6 +140,10 @@ impl Cli {
     pub async fn run(self) -> Result<Outcome> {
         match self.command {
             Command::Launch(launch) => launch.run().await,
+            Command::Policy(policy) => {
+                policy.run(read_fleet(&policy.fleet)?)?;
+                Ok(Outcome::Done)
+            }
             Command::Fleets { command } => {
                 match command {
                     Fleets::List => {

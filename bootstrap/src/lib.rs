@@ -2,13 +2,24 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "in a test a panic is the report"))]
 
+mod apply;
+mod board;
 pub mod cli;
 mod cloud;
 mod deb;
 pub mod duration;
+mod execute;
 pub mod fleet;
+mod health;
+mod interrupt;
+mod inventory;
 pub mod local;
+mod names;
 mod output;
 mod pace;
+mod plan;
 mod policy;
+mod surroundings;
+mod tagging;
 pub mod user_data;
+pub mod verify;

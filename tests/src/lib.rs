@@ -23,6 +23,7 @@ use bootstrap::local::{
 };
 use serde_json::Value;
 
+pub mod account;
 pub mod apt_repository;
 pub mod debian;
 pub mod files;
@@ -85,6 +86,8 @@ pub struct Bed {
     pub cloud: Cloud,
     /// The balancer in front of all groups.
     pub balancer: BalancerHandle,
+    /// The target groups' names and ARNs.
+    groups: Vec<(String, String)>,
     folder: tempfile::TempDir,
     network: (u8, u8),
     instances: u8,
@@ -153,11 +156,18 @@ impl Bed {
         Self {
             cloud,
             balancer,
+            groups: arns,
             folder: tempfile::tempdir().expect("a temporary folder"),
             network: network(),
             instances: 0,
             client: reqwest::Client::builder().no_proxy().build().expect("a client"),
         }
+    }
+
+    /// The ARN of a target group.
+    pub fn arn(&self, group: &str) -> &str {
+        let found = self.groups.iter().find(|(name, _)| name == group);
+        found.map(|(_, arn)| arn.as_str()).expect("a group of this bed")
     }
 
     /// A client of this bed.

@@ -96,6 +96,11 @@ pub struct Moto {
 impl Moto {
     /// Starts it; `arguments` are the fixture's.
     pub async fn start(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, &[]).await
+    }
+
+    /// Starts it with these switches of moto.
+    pub async fn start_with(arguments: &[&str], switches: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let log = folder.path().join("moto.log");
         let mut child = Command::new(self::folder().join("moto-fixture"))
@@ -103,6 +108,7 @@ impl Moto {
             .arg("--log")
             .arg(&log)
             .env("TESTS_VENV", venv().await)
+            .envs(switches.iter().copied())
             .env("MOTO_ENABLE_RECORDING", "true")
             .env("MOTO_RECORDER_FILEPATH", folder.path().join("requests"))
             // Ends with this pipe, however the test ends.

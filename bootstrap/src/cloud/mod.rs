@@ -26,10 +26,15 @@ pub(crate) use error::{CallError, call};
 
 use crate::policy;
 
+pub(crate) mod ec2;
+pub(crate) mod elbv2;
 mod error;
+pub(crate) mod iam;
 pub(crate) mod image;
 pub(crate) mod package;
 pub(crate) mod reachable;
+mod surroundings;
+pub(crate) mod survey;
 
 /// An account and region, as the credentials at hand may use them.
 pub(crate) struct Cloud {

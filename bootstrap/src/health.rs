@@ -1,0 +1,238 @@
+//! Waiting until instances are healthy, or until they cannot become so; and what a target's state
+//! means for who runs the fleet.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use tokio::time::Instant;
+
+use crate::cloud::elbv2::TargetHealth;
+use crate::cloud::{CallError, Cloud};
+use crate::fleet::Fleet;
+use crate::inventory::{Balancer, Instance};
+use crate::names::Names;
+use crate::pace::Pace;
+use crate::user_data::failure_in_console;
+
+/// The instances of a group that have to be healthy.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    /// The group.
+    pub(crate) group: String,
+    /// Its target group's ARN.
+    pub(crate) target_group: String,
+    /// Their ids.
+    pub(crate) ids: BTreeSet<String>,
+}
+
+/// Why a fleet is not healthy.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unhealthy {
+    /// A call failed.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// It cannot become so by itself.
+    #[error("{0}")]
+    Hopeless(String),
+    /// It did not become so in time.
+    #[error("not healthy within {} s: {reason}", .patience.as_secs())]
+    Late {
+        /// How long it was waited for.
+        patience: Duration,
+        /// What it was last waiting for.
+        reason: String,
+    },
+}
+
+/// How often a console is read; EC2 renews it about as often.
+const CONSOLE_EVERY: Duration = Duration::from_secs(30);
+/// How many consoles are read each time.
+const CONSOLES: usize = 3;
+/// Lines of a console that are shown.
+const EXCERPT: usize = 8;
+
+/// What a wait knows of the fleet.
+pub(crate) struct Watch<'a> {
+    pub(crate) cloud: &'a Cloud,
+    pub(crate) fleet: &'a Fleet,
+    pub(crate) names: &'a Names,
+    pub(crate) wanted: &'a [Wanted],
+    pub(crate) patience: Duration,
+}
+
+impl Watch<'_> {
+    /// Waits until all are healthy and the balancer, last seen as `balancer`, is active.
+    ///
+    /// # Errors
+    /// They are not, with the reason and the cure.
+    pub(crate) async fn until_healthy(
+        &self,
+        balancer: Option<&Balancer>,
+        waiting: &dyn Fn(&str),
+    ) -> Result<(), Unhealthy> {
+        let mut pace = Pace::new(self.patience);
+        let mut active = balancer.is_some_and(|found| found.state == "active");
+        let mut pending: Vec<&Wanted> = self.wanted.iter().collect();
+        let mut unhealthy_since: BTreeMap<String, Instant> = BTreeMap::new();
+        let mut consoles_read = Instant::now();
+        loop {
+            let asked = pending.iter().map(|wanted| self.cloud.target_health(&wanted.target_group));
+            let (healths, seen) = tokio::try_join!(try_join_all(asked), async {
+                match active {
+                    true => Ok(None),
+                    false => self.cloud.balancer(self.names).await,
+                }
+            })?;
+            active |= seen.as_ref().is_some_and(|found| found.state == "active");
+            let mut problems = Vec::new();
+            if let Some(found) = seen.filter(|_| !active) {
+                if found.state == "failed" {
+                    let reason = found.reason.unwrap_or_else(|| "no reason given".to_owned());
+                    let text =
+                        format!("the load balancer failed: {reason}; destroy the fleet and launch it again");
+                    return Err(Unhealthy::Hopeless(text));
+                }
+                problems.push(format!("the load balancer is {}", found.state));
+            }
+            let mut absent = Vec::new();
+            let mut left = Vec::new();
+            for (wanted, healths) in pending.iter().zip(healths) {
+                let not_healthy = not_healthy(wanted, &healths);
+                for (id, health) in &not_healthy {
+                    problems.push(describe(id, health.as_ref()));
+                    if health.is_none() {
+                        absent.push(id.clone());
+                    }
+                    self.has_hope(id, health.as_ref(), &mut unhealthy_since)?;
+                }
+                if !not_healthy.is_empty() {
+                    left.push(*wanted);
+                }
+            }
+            pending = left;
+            if pending.is_empty() && active {
+                return Ok(());
+            }
+            let reason = self.summary(&problems);
+            waiting(&reason);
+            self.all_run(&pending).await?;
+            if consoles_read.elapsed() >= CONSOLE_EVERY {
+                consoles_read = Instant::now();
+                self.consoles(&absent).await?;
+            }
+            if !pace.next().await {
+                // Whoever has waited this long wants to know what the instance says.
+                self.consoles(&absent).await?;
+                return Err(Unhealthy::Late { patience: self.patience, reason });
+            }
+        }
+    }
+
+    fn summary(&self, problems: &[String]) -> String {
+        let shown: Vec<_> = problems.iter().take(3).map(String::as_str).collect();
+        let more = problems.len().saturating_sub(shown.len());
+        let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+        format!("{}{more}", shown.join("; "))
+    }
+
+    /// # Errors
+    /// A target has failed its checks for so long that it will not pass them by itself.
+    fn has_hope(
+        &self,
+        id: &str,
+        health: Option<&TargetHealth>,
+        unhealthy_since: &mut BTreeMap<String, Instant>,
+    ) -> Result<(), Unhealthy> {
+        let Some(health) = health.filter(|health| health.state == "unhealthy") else {
+            unhealthy_since.remove(id);
+            return Ok(());
+        };
+        let since = unhealthy_since.entry(id.to_owned()).or_insert_with(Instant::now);
+        let check = &self.fleet.health_check;
+        // Twice what a target that works again needs to be called healthy, and a minute for the agent.
+        let enough = check.interval * check.healthy * 2 + Duration::from_secs(60);
+        match since.elapsed() > enough {
+            true => Err(Unhealthy::Hopeless(describe(id, Some(health)))),
+            false => Ok(()),
+        }
+    }
+
+    /// # Errors
+    /// An instance that should become healthy does not run.
+    async fn all_run(&self, pending: &[&Wanted]) -> Result<(), Unhealthy> {
+        let wanted: BTreeSet<_> = pending.iter().flat_map(|wanted| &wanted.ids).collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let instances = self.cloud.instances(self.names).await?;
+        let stuck = |instance: &&Instance| {
+            wanted.contains(&instance.id) && !matches!(instance.state.as_str(), "pending" | "running")
+        };
+        let Some(stuck) = instances.iter().find(stuck) else {
+            return Ok(());
+        };
+        let reason = stuck.reason.as_deref().unwrap_or("EC2 gives no reason");
+        let cure = match stuck.is_dead() {
+            true => "launch again for another in its place",
+            false => "start it, or terminate it and launch again",
+        };
+        Err(Unhealthy::Hopeless(format!("{} is {}: {reason}; {cure}", stuck.id, stuck.state)))
+    }
+
+    /// # Errors
+    /// The first boot of one of these instances has failed, as its console says.
+    async fn consoles(&self, ids: &[String]) -> Result<(), Unhealthy> {
+        let asked = ids.iter().take(CONSOLES).map(async |id| (id, self.cloud.console(id).await));
+        for (id, console) in futures_util::future::join_all(asked).await {
+            // Not being allowed to read a console is no reason to give up.
+            let Ok(Some(console)) = console else {
+                continue;
+            };
+            if let Some(failure) = failure_in_console(&console) {
+                let lines: Vec<_> = console.lines().filter(|line| !line.trim().is_empty()).collect();
+                let excerpt = lines[lines.len().saturating_sub(EXCERPT)..].join("\n  ");
+                return Err(Unhealthy::Hopeless(format!(
+                    "{id} could not install the agent: {failure}; correct the package's source, terminate the \
+                     instance and launch again. The end of its console:\n  {excerpt}"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The instances that are not healthy, and how they are; `None` if not registered.
+fn not_healthy(wanted: &Wanted, healths: &[TargetHealth]) -> Vec<(String, Option<TargetHealth>)> {
+    let of = |id: &String| healths.iter().find(|health| health.id == *id).cloned();
+    let all = wanted.ids.iter().map(|id| (id.clone(), of(id)));
+    all.filter(|(_, health)| health.as_ref().is_none_or(|health| health.state != "healthy")).collect()
+}
+
+/// An instance's target health in one sentence, with the cure where there is one.
+fn describe(id: &str, health: Option<&TargetHealth>) -> String {
+    let Some(health) = health else {
+        return format!("{id} has not registered itself yet");
+    };
+    let reason = health.reason.as_deref().map_or_else(String::new, |reason| format!(" ({reason})"));
+    let cure = cure(health).map_or_else(String::new, |cure| format!(": {cure}"));
+    format!("{id} is {}{reason}{cure}", health.state)
+}
+
+/// What to do about a target's state.
+pub(crate) fn cure(health: &TargetHealth) -> Option<&'static str> {
+    Some(match health.reason.as_deref()? {
+        "Target.ResponseCodeMismatch" => "see what the health check's path answers on the instance",
+        "Target.Timeout" | "Target.FailedHealthChecks" => {
+            "see that the agent runs (`systemctl status instance-agent`) and that the security group lets the \
+             balancer in"
+        }
+        "Target.NotInUse" => {
+            "run launch again: no listener uses the group, or the balancer is not in this zone"
+        }
+        "Target.InvalidState" => "start the instance, or terminate it and launch again",
+        "Target.DeregistrationInProgress" => "it drains; nothing to do",
+        "Target.HealthCheckDisabled" => "enable health checks on the target group",
+        _ => return None,
+    })
+}

@@ -1,0 +1,195 @@
+//! What exists of a fleet, as one look at the account found it. No I/O.
+
+use std::collections::BTreeSet;
+
+use crate::cloud::package::Bucket;
+use crate::fleet::{Fleet, Group};
+use crate::tagging::{self, Tags};
+
+/// The fleet's resources. What is not there is `None` or not in the list.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Inventory {
+    /// The balancer's security group.
+    pub(crate) balancer_group: Option<SecurityGroup>,
+    /// The instances' security group, which holds the definition.
+    pub(crate) instances_group: Option<SecurityGroup>,
+    /// The balancer.
+    pub(crate) balancer: Option<Balancer>,
+    /// Its listener.
+    pub(crate) listener: Option<Listener>,
+    /// The listener's rules, without the default one.
+    pub(crate) rules: Vec<Rule>,
+    /// Target groups named after the fleet.
+    pub(crate) target_groups: Vec<TargetGroup>,
+    /// Instances with the fleet's tag, whatever their state.
+    pub(crate) instances: Vec<Instance>,
+    /// The instances' role, profile, policy; `None` while nobody asked.
+    pub(crate) role: Option<Role>,
+    /// The bucket for the package; `None` while nobody asked.
+    pub(crate) bucket: Option<Bucket>,
+}
+
+/// A security group.
+#[derive(Clone, Debug)]
+pub(crate) struct SecurityGroup {
+    pub(crate) id: String,
+    pub(crate) vpc: String,
+    pub(crate) tags: Tags,
+    pub(crate) openings: BTreeSet<Opening>,
+}
+
+/// What a security group lets in: TCP ports, from somewhere.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Opening {
+    pub(crate) first: u16,
+    pub(crate) last: u16,
+    pub(crate) from: Source,
+}
+
+/// Where connections may come from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Source {
+    /// In CIDR notation.
+    Cidr(String),
+    /// The fleet's balancer.
+    Balancer,
+    /// Something that bootstrap never writes, as a text for people.
+    Other(String),
+}
+
+/// The balancer.
+#[derive(Clone, Debug)]
+pub(crate) struct Balancer {
+    pub(crate) arn: String,
+    pub(crate) dns_name: String,
+    /// `provisioning`, `active`, `active_impaired`, `failed`.
+    pub(crate) state: String,
+    pub(crate) reason: Option<String>,
+    pub(crate) zones: BTreeSet<String>,
+    pub(crate) security_groups: Vec<String>,
+}
+
+/// The listener.
+#[derive(Clone, Debug)]
+pub(crate) struct Listener {
+    pub(crate) arn: String,
+    pub(crate) port: u16,
+    /// Target group ARN and weight of the default action, sorted.
+    pub(crate) default: Vec<(String, u16)>,
+}
+
+/// A rule of the listener.
+#[derive(Clone, Debug)]
+pub(crate) struct Rule {
+    pub(crate) arn: String,
+    pub(crate) priority: u32,
+    /// Its path patterns; empty if it has other conditions.
+    pub(crate) paths: BTreeSet<String>,
+    /// The target group it forwards to, if to just one.
+    pub(crate) target_group: Option<String>,
+}
+
+/// A target group.
+#[derive(Clone, Debug)]
+pub(crate) struct TargetGroup {
+    pub(crate) arn: String,
+    pub(crate) name: String,
+    pub(crate) port: u16,
+    pub(crate) vpc: String,
+    pub(crate) health: crate::fleet::HealthCheck,
+    /// In seconds; `None` while nobody asked.
+    pub(crate) delay: Option<u64>,
+    /// Its balancers' ARNs.
+    pub(crate) balancers: Vec<String>,
+}
+
+/// An instance.
+#[derive(Clone, Debug)]
+pub(crate) struct Instance {
+    pub(crate) id: String,
+    /// In EC2's words.
+    pub(crate) state: String,
+    /// Why it is in that state, where EC2 says so.
+    pub(crate) reason: Option<String>,
+    pub(crate) zone: String,
+    pub(crate) public_address: Option<String>,
+    pub(crate) private_address: Option<String>,
+    /// Seconds since 1970.
+    pub(crate) launched: i64,
+    /// Its number in its batch.
+    pub(crate) index: usize,
+    pub(crate) tags: Tags,
+}
+
+/// The instances' role and profile.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Role {
+    /// Whether the profile is there.
+    pub(crate) profile: bool,
+    /// Whether the role is in the profile.
+    pub(crate) in_profile: bool,
+    /// The role's inline policy, if the role is there.
+    pub(crate) policy: Option<serde_json::Value>,
+}
+
+impl Inventory {
+    /// The definition that was stored, as text.
+    pub(crate) fn definition(&self) -> Option<String> {
+        self.instances_group.as_ref().and_then(|group| tagging::read_definition(&group.tags))
+    }
+
+    /// Whether a launch of this fleet was completed, and no other begun since.
+    pub(crate) fn is_settled(&self, fleet: &Fleet) -> bool {
+        let settled = self.instances_group.as_ref().and_then(|group| group.tags.get(tagging::SETTLED));
+        settled == Some(&tagging::digest(&fleet.definition()))
+    }
+
+    /// Whether anything of the fleet is there, but for instances that are as good as gone.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.balancer_group.is_none()
+            && self.instances_group.is_none()
+            && self.balancer.is_none()
+            && self.target_groups.is_empty()
+            && self.instances.iter().all(|instance| instance.is_gone())
+    }
+
+    /// A group's target group.
+    pub(crate) fn target_group(&self, fleet: &Fleet, group: &Group) -> Option<&TargetGroup> {
+        let name = fleet.target_group(group);
+        self.target_groups.iter().find(|found| found.name == name)
+    }
+
+    /// The instances that bootstrap launched for this target group and that count.
+    pub(crate) fn members<'a>(&'a self, target_group: &'a str) -> impl Iterator<Item = &'a Instance> {
+        self.instances.iter().filter(move |instance| {
+            !instance.is_dead() && instance.slot().is_some() && instance.target_group() == Some(target_group)
+        })
+    }
+}
+
+impl Instance {
+    /// Whether it will never serve again.
+    pub(crate) fn is_dead(&self) -> bool {
+        matches!(self.state.as_str(), "shutting-down" | "terminated")
+    }
+
+    /// Whether nothing of it is left that another resource could depend on.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.state == "terminated"
+    }
+
+    /// The slot it fills in its group; `None` if bootstrap did not launch it.
+    pub(crate) fn slot(&self) -> Option<u16> {
+        self.tags.get(tagging::SLOTS)?.split(' ').nth(self.index)?.parse().ok()
+    }
+
+    /// The name in its target group tag.
+    pub(crate) fn target_group(&self) -> Option<&str> {
+        self.tags.get(instance_tags::TARGET_GROUP).map(String::as_str)
+    }
+
+    /// What it was launched as.
+    pub(crate) fn revision(&self) -> Option<&str> {
+        self.tags.get(tagging::REVISION).map(String::as_str)
+    }
+}

@@ -1,0 +1,186 @@
+//! `plan`, `launch`, `scale` and `destroy` on AWS: show what is to be done, ask, do it, say how it ended.
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use crate::apply::{ActError, Work};
+use crate::board::Board;
+use crate::cli::{Outcome, Output};
+use crate::cloud::Cloud;
+use crate::deb::Deb;
+use crate::execute::{Halt, execute};
+use crate::health::Unhealthy;
+use crate::interrupt::Interrupt;
+use crate::output::{print, remark};
+use crate::plan_text;
+use crate::prepare::{Prepared, Request, prepare, prepare_destroy};
+use crate::search::search;
+use crate::status;
+
+/// How a command on AWS is to behave.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Manner {
+    /// Do not ask.
+    pub(crate) yes: bool,
+    /// How long the fleet may take to become healthy, or to go.
+    pub(crate) patience: Duration,
+    /// How results are written.
+    pub(crate) output: Output,
+}
+
+/// Shows what a launch would do. Nothing is changed.
+///
+/// # Errors
+/// A call failed, or the launch would.
+pub(crate) async fn plan(cloud: &Cloud, name: &str, request: Request, deb: Option<&Deb>, output: Output) -> Result<Outcome> {
+    let prepared = prepare(cloud, name, request, deb).await?;
+    plan_text::show(&prepared, output);
+    Ok(Outcome::Done)
+}
+
+/// Shows what a destroy would do. Nothing is changed.
+///
+/// # Errors
+/// A call failed.
+pub(crate) async fn plan_destroy(cloud: &Cloud, name: &str, output: Output) -> Result<Outcome> {
+    let prepared = prepare_destroy(cloud, name).await?;
+    plan_text::show(&prepared, output);
+    Ok(Outcome::Done)
+}
+
+/// Brings the fleet to what is asked for and waits until it is healthy.
+///
+/// # Errors
+/// What failed. What is there by then is finished by the next launch and removed by a destroy.
+pub(crate) async fn launch(
+    cloud: &Cloud,
+    name: &str,
+    request: Request,
+    deb: Option<&Deb>,
+    manner: Manner,
+) -> Result<Outcome> {
+    let mut interrupt = Interrupt::new().context("cannot listen to signals")?;
+    let preparing = prepare(cloud, name, request, deb);
+    let prepared = tokio::select! {
+        prepared = preparing => prepared?,
+        () = interrupt.asked() => bail!("interrupted; nothing was changed"),
+    };
+    let Prepared { fleet, names, have, around, plan, .. } = &prepared;
+    if plan.is_empty() {
+        let work = Work::new(cloud, fleet, names, around, deb, have, manner.patience);
+        // Nothing to do is only half the answer: the fleet is there, but is it well?
+        let ended = tokio::select! {
+            ended = work.act(&crate::plan::Action::WaitHealthy, &|reason| remark(&format!("waits  {reason}"))) => ended,
+            () = interrupt.asked() => bail!("interrupted; nothing was changed"),
+        };
+        if let Err(error) = ended {
+            return unhealthy(error);
+        }
+        remark(&format!("fleet {} is as defined: nothing to do", names.fleet));
+        status::show_launched(fleet, have, work.balancer().as_ref(), manner.output);
+        return Ok(Outcome::Done);
+    }
+    if !manner.yes || prepared.needs_consent() {
+        remark(plan_text::text(&prepared).trim_end());
+    }
+    if prepared.needs_consent() && !consent(manner.yes, &format!("Change fleet {}?", names.fleet))? {
+        bail!("not confirmed; nothing was changed");
+    }
+    let board = Board::new();
+    let work = Work::new(cloud, fleet, names, around, deb, have, manner.patience);
+    let ended = execute(plan, &board, &mut interrupt, async |action, waiting| work.act(action, waiting).await);
+    match ended.await {
+        Ok(()) => {}
+        Err(Halt::Interrupted) => bail!(
+            "interrupted; `bootstrap launch` finishes what was begun, `bootstrap destroy {}` removes it",
+            names.fleet
+        ),
+        Err(Halt::Failed(error @ ActError::Unhealthy(_))) => return unhealthy(error),
+        Err(Halt::Failed(error)) => {
+            return Err(anyhow!(
+                "{error}\nwhat was made stays: `bootstrap launch` finishes it, `bootstrap destroy {}` removes it",
+                names.fleet
+            ));
+        }
+    }
+    // The addresses of new instances are known only now.
+    let now = cloud.survey(names).await?.inventory;
+    status::show_launched(fleet, &now, work.balancer().as_ref(), manner.output);
+    Ok(Outcome::Done)
+}
+
+/// Exit status 3 where the fleet is not healthy, 1 where that could not be found out.
+fn unhealthy(error: ActError) -> Result<Outcome> {
+    match error {
+        ActError::Unhealthy(Unhealthy::Call(error)) => Err(error.into()),
+        ActError::Unhealthy(error) => {
+            remark(&format!("bootstrap: {error}"));
+            Ok(Outcome::NotHealthy)
+        }
+        error => Err(error.into()),
+    }
+}
+
+/// Takes the fleet down and looks whether anything is left.
+///
+/// # Errors
+/// What failed, or what is left. Running it again goes on.
+pub(crate) async fn destroy(cloud: &Cloud, name: &str, manner: Manner) -> Result<Outcome> {
+    let mut interrupt = Interrupt::new().context("cannot listen to signals")?;
+    let prepared = tokio::select! {
+        prepared = prepare_destroy(cloud, name) => prepared?,
+        () = interrupt.asked() => bail!("interrupted; nothing was changed"),
+    };
+    let Prepared { fleet, names, have, around, plan, .. } = &prepared;
+    if !plan.is_empty() {
+        if !manner.yes {
+            remark(plan_text::text(&prepared).trim_end());
+        }
+        if !consent(manner.yes, &format!("Destroy fleet {} in {}?", names.fleet, names.region))? {
+            bail!("not confirmed; nothing was changed");
+        }
+        let board = Board::new();
+        let work = Work::new(cloud, fleet, names, around, None, have, manner.patience);
+        let ended = execute(plan, &board, &mut interrupt, async |action, waiting| work.act(action, waiting).await);
+        match ended.await {
+            Ok(()) => {}
+            Err(Halt::Interrupted) => bail!("interrupted; run `bootstrap destroy {name}` again to finish"),
+            Err(Halt::Failed(error)) => bail!("{error}\nrun `bootstrap destroy {name}` again to finish"),
+        }
+    }
+    let left = search(cloud, Some(name)).await?;
+    let left: Vec<_> = left.iter().filter(|found| found.counts()).collect();
+    let text = match (plan.is_empty(), left.is_empty()) {
+        (_, false) => {
+            let lines: Vec<_> = left.iter().map(|found| format!("\n  {found}")).collect();
+            bail!("still there with the tag of fleet {name} in {}:{}", names.region, lines.concat());
+        }
+        (true, true) => format!("nothing of fleet {name} is in {}: nothing to do", names.region),
+        (false, true) => format!("fleet {name} is gone from {}: nothing with its tag is left", names.region),
+    };
+    match manner.output {
+        Output::Text => print(&format!("{text}\n")),
+        Output::Json => print(&format!("{}\n", serde_json::json!({ "fleet": name, "region": names.region, "left": [] }))),
+    }
+    Ok(Outcome::Done)
+}
+
+/// Asks on the terminal.
+///
+/// # Errors
+/// There is nobody to ask.
+fn consent(yes: bool, question: &str) -> Result<bool> {
+    if yes {
+        return Ok(true);
+    }
+    if !std::io::stdin().is_terminal() {
+        bail!("this needs to be confirmed, and there is no terminal to ask on: give --yes; nothing was changed");
+    }
+    let mut error = std::io::stderr().lock();
+    let _ = write!(error, "{question} [y/N] ").and_then(|()| error.flush());
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).context("cannot read the answer")?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}

@@ -1,0 +1,48 @@
+//! From what is there to nothing, in the order that AWS needs.
+
+use super::{Action, Plan, listed};
+use crate::cloud::package::Bucket;
+use crate::inventory::Inventory;
+use crate::names::Names;
+
+/// What takes the fleet down. Empty if nothing is there.
+pub(crate) fn destroy(have: &Inventory, names: &Names) -> Plan {
+    let mut plan = Plan::default();
+    let alive: Vec<_> = have.instances.iter().filter(|i| !i.is_dead()).map(|i| i.id.clone()).collect();
+    let lingering: Vec<_> = have.instances.iter().filter(|i| !i.is_gone()).map(|i| i.id.clone()).collect();
+    let balancer = have.balancer.as_ref().map(|found| {
+        let title = format!("delete load balancer {} with its listener and rules", names.balancer());
+        plan.add(Action::DeleteBalancer { arn: found.arn.clone() }, title, [])
+    });
+    let terminated = (!alive.is_empty()).then(|| {
+        let title = format!("terminate {} instances: {}", alive.len(), listed(&alive));
+        plan.add(Action::TerminateInstances { ids: alive }, title, [])
+    });
+    for group in &have.target_groups {
+        let action = Action::DeleteTargetGroup { arn: group.arn.clone(), name: group.name.clone() };
+        plan.add(action, format!("delete target group {}", group.name), balancer);
+    }
+    let ended = (!lingering.is_empty()).then(|| {
+        let title = format!("wait until {} instances are terminated", lingering.len());
+        plan.add(Action::WaitTerminated { ids: lingering }, title, terminated)
+    });
+    if have.role.as_ref().is_some_and(|role| role.profile || role.policy.is_some()) {
+        let title = format!("delete instance profile and role {}", names.role());
+        plan.add(Action::DeleteRole, title, ended);
+    }
+    if matches!(have.bucket, Some(Bucket::Begun | Bucket::Ours)) {
+        plan.add(Action::DeleteBucket, "empty and delete the package's bucket", ended);
+    }
+    // The balancer's last: a rule of the instances' group refers to it. And the instances' after all
+    // else, as it holds the definition.
+    let mut before: Vec<_> = ended.into_iter().chain(balancer).collect();
+    if let Some(group) = &have.instances_group {
+        let title = format!("delete security group {}", names.instances_group());
+        before.push(plan.add(Action::DeleteSecurityGroup { id: group.id.clone() }, title, before.clone()));
+    }
+    if let Some(group) = &have.balancer_group {
+        let title = format!("delete security group {}", names.balancer_group());
+        plan.add(Action::DeleteSecurityGroup { id: group.id.clone() }, title, before);
+    }
+    plan
+}

@@ -1,0 +1,402 @@
+//! From what is there to what is wanted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::{Action, Plan, Side, listed};
+use crate::cloud::package::Bucket;
+use crate::fleet::{Fleet, Group, Package};
+use crate::inventory::{Instance, Inventory, Opening, Source};
+use crate::names::Names;
+use crate::tagging::{self, Tags};
+
+/// AWS's own deregistration delay, which a new target group has.
+const DEFAULT_DELAY: u64 = 300;
+
+/// What a fleet's instances are, against what is wanted.
+#[derive(Debug, Default)]
+pub(crate) struct Members<'a> {
+    /// The instances that stay, by slot.
+    pub(crate) kept: BTreeMap<u16, &'a Instance>,
+    /// The slots that nobody fills.
+    pub(crate) missing: Vec<u16>,
+    /// Instances in the way of nothing, to be terminated at once.
+    pub(crate) surplus: Vec<&'a Instance>,
+    /// Instances that do their work until others have taken it over.
+    pub(crate) replaced: Vec<&'a Instance>,
+}
+
+/// Compares a group's instances with what is wanted.
+pub(crate) fn members<'a>(fleet: &Fleet, group: &Group, have: &'a Inventory) -> Members<'a> {
+    let name = fleet.target_group(group);
+    let revision = tagging::revision(fleet, group);
+    // The oldest first, so that of two in one slot it is always the same one that stays.
+    let mut instances: Vec<_> = have.instances.iter().collect();
+    instances.retain(|i| !i.is_dead() && i.target_group() == Some(&name) && i.slot().is_some());
+    instances.sort_by_key(|instance| (instance.launched, &instance.id));
+    let mut members = Members::default();
+    for instance in instances {
+        let slot = instance.slot().unwrap_or_default();
+        let fits = instance.revision() == Some(&revision) && fleet.zones.contains(&instance.zone);
+        if slot >= group.count || members.kept.contains_key(&slot) && fits {
+            members.surplus.push(instance);
+        } else if fits {
+            members.kept.insert(slot, instance);
+        } else {
+            members.replaced.push(instance);
+        }
+    }
+    members.missing = (0..group.count).filter(|slot| !members.kept.contains_key(slot)).collect();
+    members
+}
+
+/// What leads from `have` to `wanted`; empty if that is the same. Of what was not looked at (`None`
+/// in the inventory) nothing is done.
+///
+/// # Errors
+/// What cannot be changed while the fleet is there.
+pub(crate) fn launch(
+    wanted: &Fleet,
+    have: &Inventory,
+    names: &Names,
+    agent_policy: &Value,
+) -> Result<Plan, String> {
+    for group in &wanted.groups {
+        if let Some(found) = have.target_group(wanted, group)
+            && found.port != wanted.port
+        {
+            return Err(format!(
+                "the target group {} has port {}, and AWS cannot change that to {}; destroy the fleet first, or \
+                 launch another with --name",
+                found.name, found.port, wanted.port
+            ));
+        }
+    }
+    let plan = Plan::default();
+    let mut planner = Planner { wanted, have, names, agent_policy, plan, stored: None, changed: Vec::new() };
+    planner.stored = planner.definition();
+    planner.tags();
+    let (balancer_group, instances_group) = planner.security_groups();
+    let mut before = planner.role();
+    before.extend(instances_group);
+    before.extend(planner.package());
+    let target_groups = planner.target_groups();
+    let listener = planner.balancer(balancer_group, &target_groups);
+    let freed = planner.rules(listener, &target_groups);
+    planner.instances(&before, &target_groups);
+    planner.finish(&freed);
+    Ok(planner.plan)
+}
+
+struct Planner<'a> {
+    wanted: &'a Fleet,
+    have: &'a Inventory,
+    names: &'a Names,
+    agent_policy: &'a Value,
+    plan: Plan,
+    /// The step that stores the definition, which all changes wait for: so an interrupted change of
+    /// the fleet is one that the next launch knows of.
+    stored: Option<usize>,
+    /// The steps that the fleet's health depends on.
+    changed: Vec<usize>,
+}
+
+impl Planner<'_> {
+    fn add(
+        &mut self,
+        action: Action,
+        title: impl Into<String>,
+        after: impl IntoIterator<Item = Option<usize>>,
+    ) -> usize {
+        let after = after.into_iter().chain([self.stored]).flatten();
+        let step = self.plan.add(action, title, after);
+        self.changed.push(step);
+        step
+    }
+
+    fn definition(&mut self) -> Option<usize> {
+        let stored = self.have.definition();
+        let same = stored == Some(self.wanted.definition());
+        (self.have.instances_group.is_some() && !same)
+            .then(|| self.add(Action::StoreDefinition, "store the fleet's new definition", []))
+    }
+
+    /// The wanted tags on what is there. One that was taken out of the fleet file stays.
+    fn tags(&mut self) {
+        let (have, wanted) = (self.have, tagging::common(self.wanted));
+        let lacks = |tags: &Tags| wanted.iter().any(|(key, value)| tags.get(key) != Some(value));
+        let groups = have.balancer_group.iter().chain(&have.instances_group);
+        let groups = groups.map(|group| (&group.id, &group.tags));
+        let instances = have.instances.iter().filter(|instance| !instance.is_dead());
+        let all = groups.chain(instances.map(|instance| (&instance.id, &instance.tags)));
+        let resources: Vec<_> = all.filter(|(_, tags)| lacks(tags)).map(|(id, _)| id.clone()).collect();
+        if !resources.is_empty() {
+            let balancers = have.balancer.iter().map(|found| found.arn.clone());
+            let arns = balancers.chain(have.target_groups.iter().map(|found| found.arn.clone())).collect();
+            self.add(Action::Tag { resources, arns }, "set the fleet's tags on what is there", []);
+        }
+    }
+
+    fn security_groups(&mut self) -> (Option<usize>, Option<usize>) {
+        let (have, wanted, names) = (self.have, self.wanted, self.names);
+        let mut create = |side, name: String, there: bool| {
+            (!there).then(|| {
+                self.add(Action::CreateSecurityGroup(side), format!("create security group {name}"), [])
+            })
+        };
+        let instances = create(Side::Instances, names.instances_group(), have.instances_group.is_some());
+        let balancer = create(Side::Balancer, names.balancer_group(), have.balancer_group.is_some());
+        let security = &wanted.security;
+        let anywhere = |cidrs: &[String], first, last| -> Vec<Opening> {
+            cidrs.iter().map(|cidr| Opening { first, last, from: Source::Cidr(cidr.clone()) }).collect()
+        };
+        let mut openings: BTreeSet<_> =
+            security.ports.iter().flat_map(|port| anywhere(&security.allow, *port, *port)).collect();
+        openings.insert(Opening { first: wanted.port, last: wanted.port, from: Source::Balancer });
+        let there = have.instances_group.as_ref().map(|group| &group.openings);
+        self.openings(Side::Instances, openings, there, [instances, balancer]);
+        let openings = anywhere(&security.balancer_allow, 0, u16::MAX).into_iter().collect();
+        let there = have.balancer_group.as_ref().map(|group| &group.openings);
+        self.openings(Side::Balancer, openings, there, [balancer, None]);
+        (balancer, instances)
+    }
+
+    fn openings(
+        &mut self,
+        side: Side,
+        wanted: BTreeSet<Opening>,
+        there: Option<&BTreeSet<Opening>>,
+        after: [Option<usize>; 2],
+    ) {
+        let name = match side {
+            Side::Balancer => self.names.balancer_group(),
+            Side::Instances => self.names.instances_group(),
+        };
+        let none = BTreeSet::new();
+        let there = there.unwrap_or(&none);
+        let missing: BTreeSet<_> = wanted.difference(there).cloned().collect();
+        let opened = (!missing.is_empty()).then(|| {
+            let title = format!("open {name} for {}", listed(&missing));
+            self.add(Action::Open(side, missing), title, after)
+        });
+        // What bootstrap cannot have written is left alone: someone meant it.
+        let ours = there.iter().filter(|opening| !matches!(opening.from, Source::Other(_)));
+        let extra: BTreeSet<_> = ours.filter(|opening| !wanted.contains(opening)).cloned().collect();
+        if !extra.is_empty() {
+            let title = format!("close {name} for {}", listed(&extra));
+            self.add(Action::Close(side, extra), title, [opened]);
+        }
+    }
+
+    /// The steps after which instances can be launched with the profile.
+    fn role(&mut self) -> Vec<usize> {
+        let Some(found) = self.have.role.as_ref().filter(|_| self.wanted.instance_profile.is_none()) else {
+            return Vec::new();
+        };
+        let name = self.names.role();
+        let role = found.policy.is_none();
+        let role = role.then(|| self.add(Action::CreateRole, format!("create role {name}"), []));
+        let profile = (!found.profile)
+            .then(|| self.add(Action::CreateProfile, format!("create instance profile {name}"), []));
+        let allowed = (found.policy.as_ref() != Some(self.agent_policy)).then(|| {
+            let title = format!("allow role {name} to register targets with this fleet's target groups");
+            self.add(Action::PutRolePolicy, title, [role])
+        });
+        let added = (!found.in_profile).then(|| {
+            self.add(Action::AddRole, format!("put role {name} into its instance profile"), [role, profile])
+        });
+        allowed.into_iter().chain(added).collect()
+    }
+
+    fn package(&mut self) -> Option<usize> {
+        let Some(Package::Deb { file, sha256 }) = &self.wanted.package else {
+            return None;
+        };
+        let bucket = match self.have.bucket {
+            Some(Bucket::Absent | Bucket::Begun) => {
+                Some(self.add(Action::CreateBucket, "create the private bucket for the package", []))
+            }
+            Some(Bucket::Ours) => None,
+            None => return None,
+        };
+        // Where the file is not at hand it was uploaded by an earlier launch.
+        file.as_ref()?;
+        let title = format!("upload the package (SHA-256 {}…)", &sha256.get(..12).unwrap_or_default());
+        Some(self.add(Action::Upload, title, [bucket]))
+    }
+
+    /// The steps that create target groups, by group.
+    fn target_groups(&mut self) -> BTreeMap<String, Option<usize>> {
+        let mut steps = BTreeMap::new();
+        for group in &self.wanted.groups {
+            let name = self.wanted.target_group(group);
+            let found = self.have.target_group(self.wanted, group);
+            let created = found.is_none().then(|| {
+                let title = format!("create target group {name}: HTTP, port {}", self.wanted.port);
+                self.add(Action::CreateTargetGroup(group.name.clone()), title, [])
+            });
+            if found.is_some_and(|found| found.health != self.wanted.health_check) {
+                let title = format!("set the health check of {name}");
+                self.add(Action::SetHealthCheck(group.name.clone()), title, []);
+            }
+            let delay = self.wanted.deregistration_delay.as_secs();
+            let there = match found {
+                None => Some(DEFAULT_DELAY),
+                Some(found) => found.delay,
+            };
+            if there.is_some_and(|there| there != delay) {
+                let title = format!("set the deregistration delay of {name} to {delay} s");
+                self.add(Action::SetDelay(group.name.clone()), title, [created]);
+            }
+            steps.insert(group.name.clone(), created);
+        }
+        steps
+    }
+
+    /// The step after which the listener forwards to the wanted groups.
+    fn balancer(
+        &mut self,
+        security_group: Option<usize>,
+        target_groups: &BTreeMap<String, Option<usize>>,
+    ) -> Option<usize> {
+        let wanted = self.wanted;
+        let zones: BTreeSet<_> = wanted.zones.iter().cloned().collect();
+        let balancer = match &self.have.balancer {
+            None => {
+                let title = format!("create load balancer {} in {}", self.names.balancer(), listed(&zones));
+                Some(self.add(Action::CreateBalancer, title, [security_group]))
+            }
+            Some(found) if found.zones != zones => {
+                Some(self.add(Action::SetZones, format!("put the load balancer into {}", listed(&zones)), []))
+            }
+            Some(_) => None,
+        };
+        let groups = wanted.groups.iter();
+        let shares: Vec<_> = groups.map(|group| format!("{} × {}", group.name, group.weight)).collect();
+        let after: Vec<_> = target_groups.values().copied().chain([balancer]).collect();
+        let Some(listener) = &self.have.listener else {
+            let title = format!("create HTTP listener on port {}: {}", wanted.port, shares.join(", "));
+            return Some(self.add(Action::CreateListener, title, after));
+        };
+        let mut weights: Vec<_> = wanted
+            .groups
+            .iter()
+            .map(|group| (self.have.target_group(wanted, group).map(|found| found.arn.clone()), group.weight))
+            .collect();
+        weights.sort();
+        let there = listener.default.iter().map(|(arn, weight)| (Some(arn.clone()), *weight));
+        let same = there.eq(weights);
+        (!same).then(|| self.add(Action::SetDefault, format!("share requests: {}", shares.join(", ")), after))
+    }
+
+    /// Adds the rules that are missing, deletes those nobody wants, and answers the steps after
+    /// which nothing leads to groups that are no more.
+    fn rules(
+        &mut self,
+        listener: Option<usize>,
+        target_groups: &BTreeMap<String, Option<usize>>,
+    ) -> Vec<usize> {
+        let (wanted, have) = (self.wanted, self.have);
+        let mut unwanted: Vec<_> = have.rules.iter().collect();
+        let mut missing = Vec::new();
+        for group in wanted.groups.iter().filter(|group| group.paths) {
+            let paths: BTreeSet<_> = group.rule_paths().into_iter().collect();
+            let arn = have.target_group(wanted, group).map(|found| found.arn.as_str());
+            let right = |rule: &&crate::inventory::Rule| {
+                rule.paths == paths && rule.target_group.as_deref() == arn && arn.is_some()
+            };
+            match unwanted.iter().position(right) {
+                Some(index) => {
+                    unwanted.remove(index);
+                }
+                None => missing.push(group),
+            }
+        }
+        let taken: BTreeSet<_> = have.rules.iter().map(|rule| rule.priority).collect();
+        let mut free = (1..).filter(|priority| !taken.contains(priority));
+        for group in missing {
+            let priority = free.next().unwrap_or_default();
+            let title = format!("create rule {priority}: {} to {}", listed(group.rule_paths()), group.name);
+            let created = target_groups.get(&group.name).copied().flatten();
+            self.add(Action::CreateRule { group: group.name.clone(), priority }, title, [listener, created]);
+        }
+        let mut freed: Vec<_> = listener.into_iter().collect();
+        for rule in unwanted {
+            let title = format!("delete rule {}: {}", rule.priority, listed(&rule.paths));
+            freed.push(self.add(Action::DeleteRule { arn: rule.arn.clone() }, title, []));
+        }
+        freed
+    }
+
+    /// Adds what launches instances.
+    fn instances(&mut self, before: &[usize], target_groups: &BTreeMap<String, Option<usize>>) {
+        let wanted = self.wanted;
+        for group in &wanted.groups {
+            let missing = members(wanted, group, self.have).missing;
+            let created = target_groups.get(&group.name).copied().flatten();
+            for (index, zone) in wanted.zones.iter().enumerate() {
+                let of_zone = |slot: &u16| usize::from(*slot) % wanted.zones.len() == index;
+                let slots: Vec<_> = missing.iter().copied().filter(of_zone).collect();
+                if slots.is_empty() {
+                    continue;
+                }
+                let Group { name, instance_type, .. } = group;
+                let title = format!("launch {} × {instance_type} of {name} in {zone}", slots.len());
+                let action = Action::RunInstances { group: name.clone(), zone: zone.clone(), slots };
+                self.add(action, title, before.iter().copied().map(Some).chain([created]));
+            }
+        }
+    }
+
+    /// What comes when all that is new is there.
+    fn finish(&mut self, freed: &[usize]) {
+        let (wanted, have) = (self.wanted, self.have);
+        let (mut surplus, mut replaced) = (Vec::new(), Vec::new());
+        for group in &wanted.groups {
+            let compared = members(wanted, group, have);
+            surplus.extend(compared.surplus);
+            replaced.extend(compared.replaced);
+        }
+        if !surplus.is_empty() {
+            self.terminate(&surplus, "surplus", []);
+        }
+        let wait =
+            (!self.changed.is_empty() || !replaced.is_empty() || !have.is_settled(wanted)).then(|| {
+                let after = self.changed.clone();
+                let title = format!("wait until all {} instances are healthy", wanted.instances());
+                self.add(Action::WaitHealthy, title, after.into_iter().map(Some))
+            });
+        if !replaced.is_empty() {
+            self.terminate(&replaced, "replaced", [wait]);
+        }
+        let removed = have
+            .target_groups
+            .iter()
+            .filter(|found| wanted.groups.iter().all(|group| wanted.target_group(group) != found.name));
+        for group in removed {
+            let members: Vec<_> = have.members(&group.name).collect();
+            let after: Vec<_> = freed.iter().copied().map(Some).collect();
+            if !members.is_empty() {
+                self.terminate(&members, &format!("of {}", group.name), after.clone());
+            }
+            let action = Action::DeleteTargetGroup { arn: group.arn.clone(), name: group.name.clone() };
+            self.add(action, format!("delete target group {}", group.name), after);
+        }
+        if wait.is_some() || !self.changed.is_empty() {
+            let after = self.changed.clone();
+            self.add(Action::Settle, "note that the fleet is as defined", after.into_iter().map(Some));
+        }
+    }
+
+    fn terminate(
+        &mut self,
+        instances: &[&Instance],
+        why: &str,
+        after: impl IntoIterator<Item = Option<usize>>,
+    ) {
+        let ids: Vec<_> = instances.iter().map(|instance| instance.id.clone()).collect();
+        let title = format!("terminate {} instances ({why}): {}", ids.len(), listed(&ids));
+        self.add(Action::TerminateInstances { ids }, title, after);
+    }
+}

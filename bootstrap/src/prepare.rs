@@ -1,0 +1,274 @@
+//! From what is asked for to a plan: looking, comparing, and finding what would fail before anything
+//! is created.
+
+use anyhow::{Result, anyhow, bail};
+use futures_util::future::try_join_all;
+
+use crate::apply::agent_policy;
+use crate::cloud::package::Bucket;
+use crate::cloud::reachable::{Unreachable, reachable};
+use crate::cloud::survey::Survey;
+use crate::cloud::{CallError, Cloud};
+use crate::deb::Deb;
+use crate::fleet::{Difference, Fleet, Package};
+use crate::inventory::{Inventory, Role};
+use crate::names::Names;
+use crate::output::remark;
+use crate::plan::{self, Action, Effect, Plan};
+use crate::surroundings::Surroundings;
+
+/// What is asked for.
+pub(crate) enum Request {
+    /// This fleet; without a package, with the one it has.
+    Fleet(Box<Fleet>),
+    /// The fleet that is there, with other counts.
+    Counts(Vec<(String, u16)>),
+}
+
+/// Everything that is known before the first change.
+pub(crate) struct Prepared {
+    /// The fleet as wanted, package included.
+    pub(crate) fleet: Fleet,
+    pub(crate) names: Names,
+    pub(crate) have: Inventory,
+    pub(crate) around: Surroundings,
+    pub(crate) plan: Plan,
+    /// What is wanted otherwise than it is; empty for a new fleet.
+    pub(crate) differences: Vec<Difference>,
+}
+
+/// Looks at the account and plans. Nothing is changed.
+///
+/// # Errors
+/// A call failed, or something would make the launch fail; all that was found is in the message.
+pub(crate) async fn prepare(
+    cloud: &Cloud,
+    name: &str,
+    request: Request,
+    deb: Option<&Deb>,
+) -> Result<Prepared> {
+    let names = Names::new(name, &cloud.region);
+    let mut survey = cloud.survey(&names).await?;
+    let stored = stored(&survey.inventory)?;
+    let mut fleet = wanted(name, request, stored.as_ref())?;
+    let differences = stored.as_ref().map(|stored| fleet.differences(stored)).unwrap_or_default();
+    if fleet.package.is_none() {
+        fleet.package = stored.and_then(|stored| stored.package);
+    }
+    if survey.is_proved() && survey.inventory.is_settled(&fleet) {
+        let have = survey.inventory.clone();
+        let plan = plan::launch(&fleet, &have, &names, &serde_json::Value::Null).map_err(|e| anyhow!(e))?;
+        if plan.is_empty() {
+            return Ok(Prepared { fleet, names, have, around: Surroundings::default(), plan, differences });
+        }
+    }
+    if fleet.package.is_none() {
+        bail!(
+            "the fleet does not say how instance-agent gets onto its instances: give --deb FILE, --package-url URL \
+             with --package-sha256 HEX, --apt LINE with --apt-key FILE, or --in-image if the image has it (or \
+             [package] in the fleet file)"
+        );
+    }
+    let mut problems = Vec::new();
+    let around = details(cloud, &names, &fleet, &mut survey, &mut problems).await?;
+    let have = survey.inventory;
+    problems.extend(foreign(&survey.foreign, name));
+    let policy = agent_policy(&fleet, &names, &around);
+    let plan = plan::launch(&fleet, &have, &names, &policy).map_err(|e| anyhow!(e))?;
+    let launched = fleet.groups.iter().map(|g| (g.instance_type.clone(), plan.launched(&g.name)));
+    let launched: Vec<_> = launched.filter(|(_, count)| *count > 0).collect();
+    // A plan that only takes away needs nothing of what could be missing.
+    if plan.steps.iter().any(|step| step.action.effect() == Effect::Create) {
+        problems.extend(around.problems(&fleet, &cloud.region, &launched));
+    }
+    if !launched.is_empty() {
+        problems.extend(package_problem(&fleet, &have, &around, deb).await);
+    }
+    refuse(&names, &problems)?;
+    Ok(Prepared { fleet, names, have, around, plan, differences })
+}
+
+/// # Errors
+/// The problems, one a line, if there are any.
+pub(crate) fn refuse(names: &Names, problems: &[String]) -> Result<()> {
+    match problems {
+        [] => Ok(()),
+        [one] => bail!("nothing was changed: {one}"),
+        many => bail!(
+            "nothing was changed; {} things would make fleet {} fail:\n  {}",
+            many.len(),
+            names.fleet,
+            many.join("\n  ")
+        ),
+    }
+}
+
+/// What has the fleet's names and is not the fleet's.
+pub(crate) fn foreign<'a>(found: &'a [String], fleet: &'a str) -> impl Iterator<Item = String> + 'a {
+    found.iter().map(move |what| {
+        format!(
+            "{what} has a name that this fleet needs, but not the tag {}={fleet}: it is someone else's and stays as it \
+             is; choose another --name",
+            instance_tags::FLEET
+        )
+    })
+}
+
+/// The definition that a launch stored.
+///
+/// # Errors
+/// It cannot be read, or another version wrote it.
+pub(crate) fn stored(have: &Inventory) -> Result<Option<Fleet>> {
+    let Some(text) = have.definition() else {
+        return Ok(None);
+    };
+    Ok(Some(Fleet::from_definition(&text)?))
+}
+
+fn wanted(name: &str, request: Request, stored: Option<&Fleet>) -> Result<Fleet> {
+    match request {
+        Request::Fleet(fleet) => Ok(*fleet),
+        Request::Counts(counts) => {
+            let mut fleet = stored
+                .cloned()
+                .ok_or_else(|| anyhow!("there is no fleet {name} here to scale; launch it, or give its --region"))?;
+            for (group, count) in counts {
+                fleet.set_count(&group, count).map_err(|e| anyhow!(e))?;
+            }
+            Ok(fleet)
+        }
+    }
+}
+
+/// Looks at what only changes need to know.
+async fn details(
+    cloud: &Cloud,
+    names: &Names,
+    fleet: &Fleet,
+    survey: &mut Survey,
+    problems: &mut Vec<String>,
+) -> Result<Surroundings> {
+    let groups = survey.inventory.target_groups.clone();
+    let delays = async { try_join_all(groups.iter().map(|group| cloud.deregistration_delay(group))).await };
+    let role = async {
+        match fleet.instance_profile {
+            Some(_) => Ok(Some(Role::default())),
+            None => cloud.role(&names.role(), &names.fleet).await,
+        }
+    };
+    let profile = cloud.profile_problem(fleet);
+    let (around, delays, role, profile, ()) =
+        tokio::try_join!(cloud.surroundings(fleet), delays, role, profile, cloud.prove(names, survey))?;
+    for (group, delay) in groups.iter().zip(delays) {
+        if let Some(found) = survey.inventory.target_groups.iter_mut().find(|found| found.arn == group.arn) {
+            found.delay = delay;
+        }
+    }
+    match role {
+        Some(found) => survey.inventory.role = Some(found),
+        None => survey.foreign.push(format!("the role or instance profile {}", names.role())),
+    }
+    problems.extend(profile);
+    if matches!(fleet.package, Some(Package::Deb { .. })) {
+        let found = cloud.find_bucket(&names.bucket(&around.account), &names.fleet, &around.account).await;
+        match found {
+            Ok(bucket) => survey.inventory.bucket = Some(bucket),
+            Err(error) => problems.push(error.to_string()),
+        }
+    }
+    Ok(around)
+}
+
+/// Why instances could not get the package.
+async fn package_problem(
+    fleet: &Fleet,
+    have: &Inventory,
+    around: &Surroundings,
+    deb: Option<&Deb>,
+) -> Option<String> {
+    let package = fleet.package.as_ref()?;
+    if let Package::Deb { .. } = package {
+        let Some(deb) = deb else {
+            let there = have.bucket == Some(Bucket::Ours);
+            return (!there)
+                .then(|| "the bucket with the package is gone; give the file again with --deb FILE".to_owned());
+        };
+        let wanted = deb.architecture?;
+        let other = fleet.groups.iter().find(|group| {
+            let known = around.types.get(&group.instance_type);
+            known.and_then(|known| known.architecture.as_deref()).is_some_and(|found| found != wanted)
+        });
+        return other.map(|group| {
+            format!("the package is for {wanted}, {} (group {}) is not; give the other package", group.instance_type, group.name)
+        });
+    }
+    match reachable(package).await {
+        Ok(()) => None,
+        // It may be an address that only the VPC reaches.
+        Err(error @ Unreachable::NoAnswer { .. }) => {
+            remark(&format!("warning: {error}"));
+            None
+        }
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+/// Looks at what is there of a fleet that is to go, and plans that.
+///
+/// # Errors
+/// A call failed.
+pub(crate) async fn prepare_destroy(cloud: &Cloud, name: &str) -> Result<Prepared> {
+    let names = Names::new(name, &cloud.region);
+    let (survey, identity) = tokio::join!(cloud.survey(&names), cloud.identity());
+    let (mut survey, (account, partition)) = (survey?, identity?);
+    let bucket = names.bucket(&account);
+    let (role, bucket, proved) = tokio::join!(
+        cloud.role(&names.role(), name),
+        cloud.find_bucket(&bucket, name, &account),
+        cloud.prove(&names, &mut survey)
+    );
+    proved?;
+    match role? {
+        Some(found) => survey.inventory.role = Some(found),
+        None => survey.foreign.push(format!("the role or instance profile {}", names.role())),
+    }
+    match bucket {
+        Ok(found) => survey.inventory.bucket = Some(found),
+        Err(crate::cloud::package::PackageError::Call(error)) => return Err(error.into()),
+        // Someone else's, and no business of a destroy.
+        Err(error) => survey.foreign.push(error.to_string()),
+    }
+    for what in &survey.foreign {
+        remark(&format!("left alone, as it is not this fleet's: {what}"));
+    }
+    let have = survey.inventory;
+    let plan = plan::destroy(&have, &names);
+    // Only its name counts here; what it was is not needed to take it down.
+    let fleet = match stored(&have) {
+        Ok(Some(fleet)) => fleet,
+        _ => Fleet::unknown(name),
+    };
+    let around = Surroundings { account, partition, ..Surroundings::default() };
+    Ok(Prepared { fleet, names, have, around, plan, differences: Vec::new() })
+}
+
+impl Prepared {
+    /// Whether it takes away or changes what somebody may rely on.
+    pub(crate) fn needs_consent(&self) -> bool {
+        !self.differences.is_empty()
+            || self.plan.steps_that(Effect::Delete).next().is_some()
+            || self.plan.steps.iter().any(|step| matches!(step.action, Action::Close(..)))
+    }
+}
+
+impl Cloud {
+    async fn profile_problem(&self, fleet: &Fleet) -> Result<Option<String>, CallError> {
+        let Some(name) = &fleet.instance_profile else {
+            return Ok(None);
+        };
+        let found = self.has_profile(name).await?;
+        Ok((!found).then(|| {
+            format!("there is no instance profile {name}; correct instance-profile, or leave it out to have one made")
+        }))
+    }
+}

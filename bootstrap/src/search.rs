@@ -1,0 +1,170 @@
+//! Searching the region by tag: what fleets there are, and what is left of one.
+
+use std::fmt;
+
+use instance_tags::FLEET;
+use serde::Serialize;
+
+use crate::cloud::survey::filter;
+use crate::cloud::{CallError, Cloud, call};
+
+/// Something that carries a fleet's tag.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(crate) struct Found {
+    /// The tag's value.
+    pub(crate) fleet: String,
+    /// What it is.
+    pub(crate) kind: Kind,
+    /// Its id, name or ARN.
+    pub(crate) id: String,
+    /// Its state, where it has one.
+    pub(crate) state: Option<String>,
+}
+
+/// A kind of resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Kind {
+    LoadBalancer,
+    Instance,
+    Volume,
+    TargetGroup,
+    SecurityGroup,
+    Bucket,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::LoadBalancer => "load balancer",
+            Self::Instance => "instance",
+            Self::Volume => "volume",
+            Self::TargetGroup => "target group",
+            Self::SecurityGroup => "security group",
+            Self::Bucket => "bucket",
+        })
+    }
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.id)?;
+        match &self.state {
+            Some(state) => write!(f, " ({state})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Found {
+    /// Whether it is still there: EC2 goes on showing terminated instances for an hour.
+    pub(crate) fn counts(&self) -> bool {
+        !matches!((self.kind, self.state.as_deref()), (Kind::Instance, Some("terminated")) | (Kind::Volume, Some("deleting")))
+    }
+}
+
+/// Everything in the region that carries the tag of this fleet, or of any, sorted.
+///
+/// # Errors
+/// A call failed.
+pub(crate) async fn search(cloud: &Cloud, fleet: Option<&str>) -> Result<Vec<Found>, CallError> {
+    let (instances, volumes, groups, load_balancing, buckets) = tokio::try_join!(
+        instances(cloud, fleet),
+        volumes(cloud, fleet),
+        security_groups(cloud, fleet),
+        load_balancing(cloud, fleet),
+        buckets(cloud, fleet),
+    )?;
+    let mut found = [instances, volumes, groups, load_balancing, buckets].concat();
+    found.sort();
+    Ok(found)
+}
+
+fn tagged(fleet: Option<&str>) -> aws_sdk_ec2::types::Filter {
+    match fleet {
+        Some(fleet) => filter(&format!("tag:{FLEET}"), [fleet.to_owned()]),
+        None => filter("tag-key", [FLEET.to_owned()]),
+    }
+}
+
+fn fleet_of(tags: &[aws_sdk_ec2::types::Tag]) -> String {
+    let tag = tags.iter().find(|tag| tag.key() == Some(FLEET));
+    tag.and_then(|tag| tag.value()).unwrap_or_default().to_owned()
+}
+
+async fn instances(cloud: &Cloud, fleet: Option<&str>) -> Result<Vec<Found>, CallError> {
+    let found = cloud.instances_where(tagged(fleet)).await?;
+    let found = found.into_iter().map(|instance| Found {
+        fleet: instance.tags.get(FLEET).cloned().unwrap_or_default(),
+        kind: Kind::Instance,
+        id: instance.id,
+        state: Some(instance.state),
+    });
+    Ok(found.collect())
+}
+
+async fn volumes(cloud: &Cloud, fleet: Option<&str>) -> Result<Vec<Found>, CallError> {
+    let asked = cloud.ec2.describe_volumes().filters(tagged(fleet)).into_paginator().items().send();
+    let found = call("list the volumes", asked.try_collect()).await?;
+    let found = found.into_iter().map(|volume| Found {
+        fleet: fleet_of(volume.tags()),
+        kind: Kind::Volume,
+        id: volume.volume_id.unwrap_or_default(),
+        state: volume.state.map(|state| state.as_str().to_owned()),
+    });
+    Ok(found.collect())
+}
+
+async fn security_groups(cloud: &Cloud, fleet: Option<&str>) -> Result<Vec<Found>, CallError> {
+    let asked = cloud.ec2.describe_security_groups().filters(tagged(fleet)).into_paginator().items().send();
+    let found = call("list the security groups", asked.try_collect()).await?;
+    let found = found.into_iter().map(|group| Found {
+        fleet: fleet_of(group.tags()),
+        kind: Kind::SecurityGroup,
+        id: group.group_id.unwrap_or_default(),
+        state: None,
+    });
+    Ok(found.collect())
+}
+
+async fn load_balancing(cloud: &Cloud, fleet: Option<&str>) -> Result<Vec<Found>, CallError> {
+    let balancers = cloud.elbv2.describe_load_balancers().into_paginator().items().send();
+    let groups = cloud.elbv2.describe_target_groups().into_paginator().items().send();
+    let (balancers, groups) = tokio::try_join!(
+        call("list the load balancers", balancers.try_collect()),
+        call("list the target groups", groups.try_collect()),
+    )?;
+    let balancers = balancers.into_iter().map(|found| {
+        let state = found.state.and_then(|state| state.code).map(|code| code.as_str().to_owned());
+        (Kind::LoadBalancer, found.load_balancer_arn.unwrap_or_default(), found.load_balancer_name, state)
+    });
+    let groups = groups.into_iter().map(|found| {
+        (Kind::TargetGroup, found.target_group_arn.unwrap_or_default(), found.target_group_name, None)
+    });
+    let all: Vec<_> = balancers.chain(groups).collect();
+    let arns: Vec<_> = all.iter().map(|(_, arn, _, _)| arn.clone()).collect();
+    let tags = cloud.load_balancing_tags(&arns).await?;
+    let found = all.into_iter().filter_map(|(kind, arn, name, state)| {
+        let of = tags.get(&arn)?.get(FLEET)?;
+        let wanted = fleet.is_none_or(|fleet| fleet == of);
+        wanted.then(|| Found { fleet: of.clone(), kind, id: name.unwrap_or(arn), state })
+    });
+    Ok(found.collect())
+}
+
+/// By name, which says the fleet; this region's only.
+async fn buckets(cloud: &Cloud, fleet: Option<&str>) -> Result<Vec<Found>, CallError> {
+    let prefix = format!("instance-agent-{}", fleet.map(|fleet| format!("{fleet}-")).unwrap_or_default());
+    let asked = cloud.s3.list_buckets().prefix(&prefix).into_paginator().items().send();
+    let found = call("list the buckets", asked.try_collect()).await?;
+    let ending = format!("-{}", cloud.region);
+    let found = found.into_iter().filter_map(|bucket| {
+        let id = bucket.name?;
+        let middle = id.strip_prefix("instance-agent-")?.strip_suffix(&ending)?;
+        let (of, account) = middle.rsplit_once('-')?;
+        let ours = account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit());
+        let wanted = ours && fleet.is_none_or(|fleet| fleet == of);
+        wanted.then(|| Found { fleet: of.to_owned(), kind: Kind::Bucket, id: id.clone(), state: None })
+    });
+    Ok(found.collect())
+}

@@ -1,0 +1,142 @@
+//! What a launch finds around it in the account, and what of that would make it fail. No I/O.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::cloud::image::Image;
+use crate::fleet::Fleet;
+
+/// The account and region, as far as a launch needs to know them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Surroundings {
+    pub(crate) account: String,
+    /// `aws`, `aws-cn`, …
+    pub(crate) partition: String,
+    /// The default VPC's subnets, by zone.
+    pub(crate) subnets: BTreeMap<String, Subnet>,
+    /// The instance types that the fleet names and AWS knows.
+    pub(crate) types: BTreeMap<String, InstanceType>,
+    /// Instance type and zone, where the type is offered there.
+    pub(crate) offered: BTreeSet<(String, String)>,
+    /// The image, by the processors it is for.
+    pub(crate) images: BTreeMap<String, Image>,
+    /// Processors in use and allowed.
+    pub(crate) vcpus: Vcpus,
+    /// What is wrong that was seen while looking, each with its cure.
+    pub(crate) problems: Vec<String>,
+}
+
+/// A subnet.
+#[derive(Clone, Debug)]
+pub(crate) struct Subnet {
+    pub(crate) id: String,
+    pub(crate) vpc: String,
+}
+
+/// An instance type.
+#[derive(Clone, Debug)]
+pub(crate) struct InstanceType {
+    pub(crate) vcpus: u32,
+    /// `x86_64` or `arm64`; `None` if it is neither, so that the agent is not built for it.
+    pub(crate) architecture: Option<String>,
+}
+
+/// The account's processors of on-demand standard instances.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Vcpus {
+    pub(crate) used: u32,
+    /// `None` where these credentials may not ask.
+    pub(crate) quota: Option<u32>,
+}
+
+/// Whether a type counts towards the quota "Running On-Demand Standard (A, C, D, H, I, M, R, T, Z)
+/// instances".
+pub(crate) fn is_standard(instance_type: &str) -> bool {
+    let family: String = instance_type.chars().take_while(char::is_ascii_alphabetic).collect();
+    // Longer ones (inf, trn, mac, hpc, dl, vt) have quotas of their own.
+    matches!(family.as_str(), "a" | "c" | "d" | "h" | "i" | "im" | "is" | "m" | "r" | "t" | "z")
+}
+
+impl Surroundings {
+    /// The VPC that the fleet is put into.
+    pub(crate) fn vpc(&self) -> Option<&str> {
+        self.subnets.values().next().map(|subnet| subnet.vpc.as_str())
+    }
+
+    /// The image for an instance type.
+    pub(crate) fn image(&self, instance_type: &str) -> Option<&Image> {
+        self.images.get(self.types.get(instance_type)?.architecture.as_ref()?)
+    }
+
+    /// Processors of `count` instances of a type that count towards the quota.
+    pub(crate) fn standard_vcpus(&self, instance_type: &str, count: usize) -> u32 {
+        let vcpus = self.types.get(instance_type).map_or(0, |found| found.vcpus);
+        match is_standard(instance_type) {
+            true => vcpus * u32::try_from(count).unwrap_or(u32::MAX),
+            false => 0,
+        }
+    }
+
+    /// What would make a launch fail, each with its cure. `launched` are the types and numbers of
+    /// the instances that it would start.
+    pub(crate) fn problems(&self, fleet: &Fleet, region: &str, launched: &[(String, usize)]) -> Vec<String> {
+        let mut problems = self.problems.clone();
+        if self.subnets.is_empty() {
+            problems.push(format!(
+                "no default VPC with subnets in {} in {region}; create one (`aws ec2 create-default-vpc`), or \
+                 correct zones",
+                fleet.zones.join(", ")
+            ));
+        } else {
+            let missing = fleet.zones.iter().filter(|zone| !self.subnets.contains_key(*zone));
+            for zone in missing {
+                problems.push(format!(
+                    "the default VPC has no subnet in {zone}; a balancer needs two zones: correct zones, or `aws \
+                     ec2 create-default-subnet --availability-zone {zone}`"
+                ));
+            }
+        }
+        for group in &fleet.groups {
+            let wanted = &group.instance_type;
+            let Some(known) = self.types.get(wanted) else {
+                problems
+                    .push(format!("instance type {wanted} (group {}) is not known in {region}", group.name));
+                continue;
+            };
+            for zone in &fleet.zones {
+                if !self.offered.contains(&(wanted.clone(), zone.clone())) {
+                    problems.push(format!(
+                        "{wanted} (group {}) is not offered in {zone}; choose other zones",
+                        group.name
+                    ));
+                }
+            }
+            let Some(architecture) = &known.architecture else {
+                problems.push(format!(
+                    "the agent is not built for the processors of {wanted} (group {}); choose another type",
+                    group.name
+                ));
+                continue;
+            };
+            // No image at all is a problem that is told of already.
+            if !self.images.contains_key(architecture)
+                && let Some(other) = self.images.values().next()
+            {
+                problems.push(format!(
+                    "image {} is for {}, {wanted} (group {}) is {architecture}; choose another image or type",
+                    fleet.image, other.architecture, group.name
+                ));
+            }
+        }
+        let needed: u32 = launched.iter().map(|(name, count)| self.standard_vcpus(name, *count)).sum();
+        if let Some(quota) = self.vcpus.quota
+            && self.vcpus.used + needed > quota
+        {
+            problems.push(format!(
+                "{needed} vCPU are needed, {} of {quota} are in use in {region}; ask for more (Service Quotas, EC2, \
+                 L-1216C47A: Running On-Demand Standard instances), or lower the counts",
+                self.vcpus.used
+            ));
+        }
+        problems
+    }
+}

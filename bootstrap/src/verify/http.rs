@@ -1,0 +1,183 @@
+//! Requests, each on a connection of its own: one connection may lead to one target for ever.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use super::Failure;
+
+/// How long one request may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long all the requests of one check may take.
+const DEADLINE: Duration = Duration::from_secs(120);
+/// Requests on their way at a time.
+const WIDTH: usize = 8;
+/// Bytes of an answer that are read; the longest right one is a number of 4,301.
+const LONGEST: usize = 16 * 1024;
+
+/// Asks a load balancer.
+#[derive(Clone)]
+pub(super) struct Asker {
+    client: reqwest::Client,
+    url: String,
+}
+
+/// What came back.
+#[derive(Clone, Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) body: String,
+}
+
+impl Answer {
+    /// For people: the status and the beginning of the body.
+    pub(super) fn shown(&self) -> String {
+        let mut body: String = self.body.chars().take(80).collect();
+        if body.len() < self.body.len() {
+            body.push('…');
+        }
+        format!("{} {body:?}", self.status)
+    }
+
+    /// What to do about an answer that is not as expected.
+    pub(super) fn cure(&self) -> String {
+        let cure = match self.status {
+            502 | 504 => "an instance does not answer: `bootstrap status` says which",
+            503 => "no target takes requests: `bootstrap status` says why",
+            404 => {
+                "the request came to a group it is not for: `bootstrap launch` puts rules right, and the instances' \
+                 tags say which cluster they are of"
+            }
+            _ => "`bootstrap status` shows the fleet; something else may answer at this address",
+        };
+        cure.to_owned()
+    }
+}
+
+impl Asker {
+    pub(super) fn new(url: &str) -> Result<Self, Failure> {
+        let client = reqwest::Client::builder()
+            // What answers has to be the fleet: no proxy, no redirection.
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .pool_max_idle_per_host(0)
+            .connect_timeout(CONNECT)
+            .timeout(PATIENCE)
+            .build();
+        match client {
+            Ok(client) => Ok(Self { client, url: url.trim_end_matches('/').to_owned() }),
+            Err(error) => Err(Failure {
+                expected: "an HTTP client".to_owned(),
+                seen: causes(&error),
+                cure: "this machine cannot make one".to_owned(),
+            }),
+        }
+    }
+
+    /// The balancer's URL of a path.
+    pub(super) fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.url)
+    }
+
+    /// Whether anything answers at all, so that it is said once.
+    pub(super) async fn reaches(&self) -> Result<String, Failure> {
+        match self.get(&self.url("/")).await {
+            Ok(_) => Ok(format!("{} answers", self.url)),
+            Err(error) => Err(Failure {
+                expected: format!("an answer from {}", self.url),
+                seen: error,
+                cure: "a new balancer's name takes some minutes to be known everywhere; security.balancer-allow has \
+                       to let this machine in"
+                    .to_owned(),
+            }),
+        }
+    }
+
+    /// One GET.
+    ///
+    /// # Errors
+    /// Why nothing came back.
+    pub(super) async fn get(&self, url: &str) -> Result<Answer, String> {
+        read(self.client.get(url)).await
+    }
+
+    /// Stores a number.
+    ///
+    /// # Errors
+    /// Why nothing came back.
+    pub(super) async fn post(&self, url: &str, number: &str) -> Result<Answer, String> {
+        read(self.client.post(url).body(format!("{{\"num\": {number}}}"))).await
+    }
+
+    /// Gets a path until `look` has seen enough (`true`), `most` times at the most; returns how many
+    /// answers it saw.
+    ///
+    /// # Errors
+    /// What `look` found wrong, or that no answer came.
+    pub(super) async fn ask(
+        &self,
+        path: &str,
+        most: usize,
+        mut look: impl FnMut(Answer) -> Result<bool, Failure>,
+    ) -> Result<usize, Failure> {
+        let url = self.url(path);
+        let asking = async {
+            let mut asked = JoinSet::new();
+            let (mut sent, mut seen) = (0, 0);
+            while seen < most {
+                while sent < most && asked.len() < WIDTH {
+                    let (asker, url) = (self.clone(), url.clone());
+                    asked.spawn(async move { asker.get(&url).await });
+                    sent += 1;
+                }
+                let Some(Ok(answer)) = asked.join_next().await else {
+                    break;
+                };
+                let answer = answer.map_err(|seen| Failure {
+                    expected: "an answer to every request".to_owned(),
+                    seen,
+                    cure: "`bootstrap status` shows the fleet; run verify again if the network was to blame"
+                        .to_owned(),
+                })?;
+                seen += 1;
+                if look(answer)? {
+                    break;
+                }
+            }
+            Ok(seen)
+        };
+        tokio::time::timeout(DEADLINE, asking).await.unwrap_or_else(|_| {
+            Err(Failure {
+                expected: format!("answers within {} s", DEADLINE.as_secs()),
+                seen: "they took longer".to_owned(),
+                cure: "`bootstrap status` shows the fleet".to_owned(),
+            })
+        })
+    }
+}
+
+async fn read(request: reqwest::RequestBuilder) -> Result<Answer, String> {
+    let mut response = request.send().await.map_err(|error| causes(&error))?;
+    let status = response.status().as_u16();
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| causes(&error))? {
+        body.extend_from_slice(&chunk);
+        if body.len() > LONGEST {
+            break;
+        }
+    }
+    Ok(Answer { status, body: String::from_utf8_lossy(&body).into_owned() })
+}
+
+/// An error with what led to it, in one line.
+fn causes(error: &reqwest::Error) -> String {
+    let mut texts = vec![error.to_string()];
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        texts.push(error.to_string());
+        cause = error.source();
+    }
+    texts.join(": ")
+}

@@ -1,0 +1,161 @@
+//! Numbers stored at each instance, and read through the balancer: what a seed fleet's grader does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+
+use super::http::Asker;
+use super::paths::{is_number, requests, share, wanted};
+use super::{Failure, Instance, VerifyTarget};
+use crate::fleet::Root;
+
+/// A number that was replaced.
+struct Former {
+    id: String,
+    url: String,
+    number: String,
+}
+
+/// Stores a number of its own at each instance, reads all of them through the balancer, and puts back
+/// what was stored before.
+pub(super) async fn through_the_balancer(asker: &Asker, target: &VerifyTarget) -> Result<String, Failure> {
+    let formers = Mutex::new(Vec::new());
+    let outcome = tokio::select! {
+        outcome = store_and_read(asker, target, &formers) => outcome,
+        _ = tokio::signal::ctrl_c() => Err(Failure {
+            expected: "to come to an end".to_owned(),
+            seen: "interrupted".to_owned(),
+            cure: "run verify again".to_owned(),
+        }),
+    };
+    let formers = formers.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let restored = restore(asker, formers).await;
+    // That a number is lost is worse than that it could not be read.
+    restored.and(outcome)
+}
+
+async fn store_and_read(
+    asker: &Asker,
+    target: &VerifyTarget,
+    formers: &Mutex<Vec<Former>>,
+) -> Result<String, Failure> {
+    let is_seed =
+        |name: &str| target.groups.iter().any(|group| group.name == name && group.root == Root::Seed);
+    let mut numbers: BTreeMap<String, &Instance> = BTreeMap::new();
+    for instance in target.instances.iter().filter(|instance| is_seed(&instance.group)) {
+        // Different ones, so that each says where it was read.
+        let number = loop {
+            let number = fastrand::u64(1 << 32..).to_string();
+            if !numbers.contains_key(&number) {
+                break number;
+            }
+        };
+        store(asker, instance, &number, formers).await?;
+        numbers.insert(number, instance);
+    }
+    let stored = numbers.len();
+    let shared = |name: &str| target.sharing().any(|group| group.name == name);
+    let readable = numbers.values().filter(|instance| shared(&instance.group)).count();
+    if readable == 0 {
+        return Ok(format!("{stored} numbers stored; no weight leads to them through the balancer"));
+    }
+    let others = target.sharing().any(|group| group.root == Root::Health);
+    let most = requests(readable, share(target, |group| group.root == Root::Seed));
+    let mut heard = BTreeSet::new();
+    let asked = asker.ask("/", most, |answer| {
+        if answer.status == 200 && numbers.contains_key(&answer.body) {
+            heard.insert(answer.body);
+            return Ok(heard.len() >= wanted(readable));
+        }
+        if answer.status == 200 && others && answer.body == "Healthy!" {
+            return Ok(false);
+        }
+        let cure = match answer.status == 200 && is_number(&answer.body) {
+            true => {
+                "an instance that is not known here answers, or somebody stored another number: `bootstrap status`"
+                    .to_owned()
+            }
+            false => answer.cure(),
+        };
+        Err(Failure {
+            expected: "200 and one of the stored numbers, digits only".to_owned(),
+            seen: answer.shown(),
+            cure,
+        })
+    });
+    let asked = asked.await?;
+    if heard.len() < wanted(readable) {
+        let missing =
+            numbers.iter().filter(|(number, instance)| !heard.contains(*number) && shared(&instance.group));
+        let missing: Vec<_> = missing.map(|(_, instance)| instance.id.as_str()).take(10).collect();
+        return Err(Failure {
+            expected: format!("the numbers of {} instances", wanted(readable)),
+            seen: format!("of {} in {asked} requests, none of {}", heard.len(), missing.join(", ")),
+            cure: "`bootstrap status` says what the balancer thinks of them".to_owned(),
+        });
+    }
+    Ok(format!("{} of {stored} stored numbers read through the balancer, in {asked} requests", heard.len()))
+}
+
+/// Stores a number at an instance, and notes what it replaces before it does.
+async fn store(
+    asker: &Asker,
+    instance: &Instance,
+    number: &str,
+    formers: &Mutex<Vec<Former>>,
+) -> Result<(), Failure> {
+    let id = &instance.id;
+    let Some(address) = instance.address else {
+        return Err(Failure {
+            expected: format!("an address of {id}"),
+            seen: "it has no public one".to_owned(),
+            cure: "the grader posts to each instance: launch it into subnets that give public addresses"
+                .to_owned(),
+        });
+    };
+    let unreachable = |seen: String| Failure {
+        expected: format!("an answer from {id} at {address}"),
+        seen,
+        cure: format!(
+            "security.allow has to let this machine in, and security.ports has to have {}",
+            address.port()
+        ),
+    };
+    let former = asker.get(&format!("http://{address}/seed")).await.map_err(unreachable)?;
+    if former.status != 200 || !is_number(&former.body) {
+        return Err(Failure {
+            expected: format!("200 and a number from {id}"),
+            seen: former.shown(),
+            cure: format!("`journalctl -u instance-agent` on {id} says why"),
+        });
+    }
+    let url = format!("http://{address}/");
+    let former = Former { id: id.clone(), url: url.clone(), number: former.body };
+    formers.lock().unwrap_or_else(PoisonError::into_inner).push(former);
+    let answer = asker.post(&url, number).await.map_err(unreachable)?;
+    if answer.status != 200 || answer.body != number {
+        return Err(Failure {
+            expected: format!("200 and {number:?} from {id} after storing it"),
+            seen: answer.shown(),
+            cure: format!("`journalctl -u instance-agent` on {id} says why"),
+        });
+    }
+    Ok(())
+}
+
+/// Puts the numbers back; tries all, and tells the first that could not be.
+async fn restore(asker: &Asker, formers: Vec<Former>) -> Result<(), Failure> {
+    let mut first = Ok(());
+    for Former { id, url, number } in formers {
+        let seen = match asker.post(&url, &number).await {
+            Ok(answer) if answer.status == 200 && answer.body == number => continue,
+            Ok(answer) => answer.shown(),
+            Err(error) => error,
+        };
+        first = first.and(Err(Failure {
+            expected: format!("to put back the number of {id}"),
+            seen,
+            cure: format!("store it by hand: curl -d '{{\"num\": {number}}}' {url}"),
+        }));
+    }
+    first
+}

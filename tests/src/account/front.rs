@@ -1,0 +1,134 @@
+//! The proxy itself: one port for all services. Each call is recorded, meets its faults, and is
+//! answered by the account's rules.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::answer::AwsError;
+use super::calls::Call;
+use super::faults::{Faults, Trouble};
+use super::options::Options;
+use super::request::Request;
+use super::state::State;
+
+pub(super) struct Front {
+    pub(super) options: Mutex<Options>,
+    pub(super) faults: Mutex<Faults>,
+    pub(super) calls: Mutex<Vec<Call>>,
+    /// How many calls are being answered.
+    pub(super) busy: watch::Sender<usize>,
+    /// One call at a time changes the account, so that what is looked at does not change meanwhile.
+    pub(super) state: tokio::sync::Mutex<State>,
+}
+
+impl Front {
+    /// Listens on a free port until the returned task is dropped.
+    pub(super) async fn serve(self: &Arc<Self>) -> (SocketAddr, JoinSet<()>) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let front = Arc::clone(self);
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            let mut connections = JoinSet::new();
+            loop {
+                while connections.try_join_next().is_some() {}
+                let (stream, _) = listener.accept().await.expect("the port stays open");
+                connections.spawn(Arc::clone(&front).connection(stream));
+            }
+        });
+        (address, task)
+    }
+
+    async fn connection(self: Arc<Self>, stream: TcpStream) {
+        let _ = stream.set_nodelay(true);
+        let service = service_fn(move |request| {
+            let front = Arc::clone(&self);
+            async move { front.call(request).await }
+        });
+        // The connection's errors are the client's.
+        let _ =
+            hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+    }
+
+    async fn call(
+        self: Arc<Self>,
+        request: hyper::Request<Incoming>,
+    ) -> io::Result<hyper::Response<Full<Bytes>>> {
+        let (head, body) = request.into_parts();
+        let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+        let Some(request) = Request::read(head.method, head.uri, head.headers, body) else {
+            let error =
+                AwsError::new(403, "MissingAuthenticationToken", "Request is missing Authentication Token");
+            return Ok(error.answer("ec2").response());
+        };
+        // A task of its own: a client that is killed does not take back what it has asked for.
+        let answered = tokio::spawn(self.answered(request)).await;
+        answered.map_err(io::Error::other)?
+    }
+
+    async fn answered(self: Arc<Self>, request: Request) -> io::Result<hyper::Response<Full<Bytes>>> {
+        let number = self.begins(&request);
+        self.busy.send_modify(|busy| *busy += 1);
+        let (latency, throttle) = {
+            let options = self.options.lock().expect("not poisoned");
+            (options.latency, options.throttle)
+        };
+        tokio::time::sleep(latency).await;
+        let trouble = self.faults.lock().expect("not poisoned").meet(&request, throttle);
+        let answer = match &trouble {
+            Some(Trouble::Fail(error)) => error.answer(&request.service),
+            _ => {
+                let mut state = self.state.lock().await;
+                state.options = self.options.lock().expect("not poisoned").clone();
+                let answer = state.answer(&request).await;
+                // What the rules used up of it stays used up.
+                let mut options = self.options.lock().expect("not poisoned");
+                options.capacity = state.options.capacity.clone();
+                options.had_balancers = state.options.had_balancers;
+                answer
+            }
+        };
+        self.busy.send_modify(|busy| *busy -= 1);
+        match trouble {
+            Some(Trouble::Lose) => return Err(io::ErrorKind::ConnectionReset.into()),
+            Some(Trouble::Hold) => {
+                self.faults.lock().expect("not poisoned").held.send_modify(|held| *held += 1);
+                // The client's end is what ends it: nobody reads this answer.
+                std::future::pending::<()>().await;
+            }
+            Some(Trouble::Fail(_)) | None => {}
+        }
+        let mut calls = self.calls.lock().expect("not poisoned");
+        if let Some(call) = calls.get_mut(number) {
+            (call.ended, call.status, call.code) = (Some(Instant::now()), answer.status, answer.code());
+        }
+        Ok(answer.response())
+    }
+
+    /// Records a call; its number.
+    fn begins(&self, request: &Request) -> usize {
+        let mut calls = self.calls.lock().expect("not poisoned");
+        calls.push(Call {
+            service: request.service.clone(),
+            action: request.action.clone(),
+            parameters: request.parameters.clone().into_iter().collect::<BTreeMap<_, _>>(),
+            began: Instant::now(),
+            ended: None,
+            status: 0,
+            code: String::new(),
+        });
+        calls.len() - 1
+    }
+}

@@ -1,0 +1,247 @@
+//! An AWS account to launch fleets in: moto, and in front of it a proxy that adds what AWS does and
+//! moto does not. It says what was called, makes things go wrong where a test wants that, and knows
+//! whether a policy allows what was asked.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::SOON;
+use crate::outside::{AwsCli, Moto};
+use front::Front;
+use state::State;
+use upstream::Upstream;
+
+pub use answer::{Answer, AwsError};
+pub use authorization::Need;
+pub use calls::{Call, chain, depth};
+pub use faults::{Fault, Trouble};
+pub use options::{Agents, Options};
+pub use policy::{Context, Document};
+pub use run::{Bootstrap, Ran, Running};
+pub use snapshot::{differences, without_ids};
+pub use xml::Element;
+
+mod agents;
+mod answer;
+mod authorization;
+mod balancing;
+mod calls;
+mod faults;
+mod front;
+mod groups;
+mod instances;
+mod options;
+mod paging;
+mod policy;
+mod request;
+mod roles;
+mod run;
+mod snapshot;
+mod state;
+mod upstream;
+mod xml;
+
+/// The account's number, which is moto's.
+pub const ACCOUNT: &str = "123456789012";
+
+/// The region of everything in it.
+pub const REGION: &str = "us-east-1";
+
+/// The image of the built-in fleets.
+pub const IMAGE: &str = "ami-08c40ec9ead489470";
+
+/// The image that [`IMAGE_PARAMETER`] names.
+pub const NEWER_IMAGE: &str = "ami-0f1e2d3c4b5a69788";
+
+/// An image for another kind of processor.
+pub const ARM_IMAGE: &str = "ami-0a1b2c3d4e5f60718";
+
+/// Where AWS says what the image `ubuntu-22.04` is.
+pub const IMAGE_PARAMETER: &str =
+    "/aws/service/canonical/ubuntu/server/22.04/stable/current/amd64/hvm/ebs-gp2/ami-id";
+
+/// An account. Everything in it is gone when this is dropped.
+pub struct Account {
+    moto: Moto,
+    upstream: Upstream,
+    front: Arc<Front>,
+    endpoint: String,
+    folder: tempfile::TempDir,
+    _server: JoinSet<()>,
+}
+
+impl Account {
+    /// An account as AWS gives it: a default VPC with a subnet in each zone, and nothing in it.
+    pub async fn start(options: Options) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let images = folder.path().join("images.json");
+        std::fs::write(&images, images_of_the_account()).expect("it is written");
+        let images = images.to_str().expect("a plain path");
+        let switches = [
+            ("MOTO_AMIS_PATH", images),
+            ("MOTO_ENABLE_AMI_VALIDATION", "true"),
+            ("MOTO_EC2_ENABLE_INSTANCE_TYPE_VALIDATION", "true"),
+        ];
+        let moto = Moto::start_with(&["--bare"], &switches).await;
+        let upstream = Upstream::new(moto.endpoint());
+        let front = Arc::new(Front {
+            options: Mutex::new(options.clone()),
+            faults: Mutex::new(faults::Faults::new()),
+            calls: Mutex::new(Vec::new()),
+            busy: watch::Sender::new(0),
+            state: tokio::sync::Mutex::new(State::new(upstream.clone(), options)),
+        });
+        let (address, server) = front.serve().await;
+        Self { moto, upstream, front, endpoint: format!("http://{address}"), folder, _server: server }
+    }
+
+    /// The front's URL, for all services.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// Makes it a new account, with these options; forgets calls and faults.
+    pub async fn reset(&self, options: Options) {
+        self.quiet().await;
+        self.upstream.control("reset", "").await;
+        *self.front.options.lock().expect("not poisoned") = options.clone();
+        *self.front.state.lock().await = State::new(self.upstream.clone(), options);
+        self.clear();
+    }
+
+    /// Changes how the account behaves from the next call on.
+    pub fn set(&self, change: impl FnOnce(&mut Options)) {
+        change(&mut self.front.options.lock().expect("not poisoned"));
+    }
+
+    /// Makes something go wrong.
+    pub fn fault(&self, fault: Fault) {
+        self.front.faults.lock().expect("not poisoned").add(fault);
+    }
+
+    /// Forgets faults and the record of calls.
+    pub fn clear(&self) {
+        self.front.faults.lock().expect("not poisoned").clear();
+        self.front.calls.lock().expect("not poisoned").clear();
+    }
+
+    /// How many calls met a fault.
+    pub fn fired(&self) -> usize {
+        self.front.faults.lock().expect("not poisoned").fired()
+    }
+
+    /// Every call since the account was reset or cleared, in the order of their coming.
+    pub fn calls(&self) -> Vec<Call> {
+        self.front.calls.lock().expect("not poisoned").clone()
+    }
+
+    /// What the calls needed of the caller's policy since there is one, each once.
+    pub async fn needs(&self) -> Vec<Need> {
+        self.front.state.lock().await.needs.clone()
+    }
+
+    /// Waits until a call is held.
+    pub async fn held(&self) {
+        let mut held = self.front.faults.lock().expect("not poisoned").held.subscribe();
+        let waited = tokio::time::timeout(SOON, held.wait_for(|held| *held > 0)).await;
+        assert!(waited.is_ok(), "no call was held: {:?}", self.names());
+    }
+
+    /// Waits until no call is being answered.
+    pub async fn quiet(&self) {
+        let mut busy = self.front.busy.subscribe();
+        let waited = tokio::time::timeout(SOON, busy.wait_for(|busy| *busy == 0)).await;
+        assert!(waited.is_ok(), "calls without end: {:?}", self.names());
+    }
+
+    /// The names of the calls that were made.
+    pub fn names(&self) -> Vec<String> {
+        self.calls().iter().map(Call::name).collect()
+    }
+
+    /// awscli as the account's owner, directly at moto: the witness, who meets no rule of ours.
+    pub async fn witness(&self) -> AwsCli {
+        self.moto.cli().await
+    }
+
+    /// awscli as the account's owner, through the front.
+    pub async fn cli(&self) -> AwsCli {
+        AwsCli::new(&self.endpoint, "testing", "testing").await
+    }
+
+    /// Asks one of the query services of moto directly, as the account's owner.
+    pub async fn ask(&self, service: &str, action: &str, parameters: &[(&str, &str)]) -> Answer {
+        self.upstream.ask(service, action, parameters).await
+    }
+
+    /// As [`Account::ask`], but through the front; `None`: the connection ended without an answer.
+    pub async fn ask_front(
+        &self,
+        service: &str,
+        action: &str,
+        parameters: &[(&str, &str)],
+    ) -> Option<Answer> {
+        Upstream::new(&self.endpoint).try_ask(service, action, parameters).await
+    }
+
+    /// A user with this policy, and no other permission: access key and secret. moto checks both
+    /// from now on, for requests that are passed on as they were signed.
+    pub async fn user(&self, name: &str, policy: &str) -> (String, String) {
+        let said = self.ask("iam", "CreateUser", &[("UserName", name)]).await;
+        assert!(said.ok(), "{said:?}");
+        let put = [("UserName", name), ("PolicyName", name), ("PolicyDocument", policy)];
+        let said = self.ask("iam", "PutUserPolicy", &put).await;
+        assert!(said.ok(), "{said:?}");
+        let key = self.ask("iam", "CreateAccessKey", &[("UserName", name)]).await.xml();
+        let key = key.find("AccessKey").expect("a key");
+        self.set(|options| options.transparent = true);
+        (key.say("AccessKeyId").to_owned(), key.say("SecretAccessKey").to_owned())
+    }
+
+    /// The smallest file that is a Debian package of the agent, for launches that no instance installs.
+    pub fn package(&self) -> String {
+        let mut archive = b"!<arch>\n".to_vec();
+        for (name, content) in [("debian-binary", "2.0\n"), ("control.tar", "x"), ("data.tar", "y")] {
+            let size = content.len();
+            archive.extend(format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{size:<10}`\n", 0, 0, 0, 100_644).bytes());
+            archive.extend(content.bytes());
+            // Members begin at even places.
+            archive.extend("\n".repeat(size % 2).bytes());
+        }
+        self.file("instance-agent_0.1.0_amd64.deb", archive)
+    }
+
+    /// A file of the test's own, gone with the account.
+    pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> String {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, content).expect("it is written");
+        path.to_str().expect("a plain path").to_owned()
+    }
+}
+
+/// The images that exist, as moto reads them.
+fn images_of_the_account() -> String {
+    let image = |id: &str, architecture: &str| {
+        serde_json::json!({
+            "ami_id": id, "name": format!("ubuntu-{architecture}-{id}"), "description": "Ubuntu 22.04 LTS",
+            "owner_id": "099720109477", "public": true, "architecture": architecture, "state": "available",
+            "virtualization_type": "hvm", "hypervisor": "xen", "image_type": "machine",
+            "image_location": "amazon/ubuntu", "root_device_type": "ebs", "root_device_name": "/dev/sda1",
+            "sriov": "simple", "creation_date": "2022-09-21T00:00:00.000Z",
+        })
+    };
+    let images = [image(IMAGE, "x86_64"), image(NEWER_IMAGE, "x86_64"), image(ARM_IMAGE, "arm64")];
+    serde_json::to_string(&images).expect("JSON")
+}
+
+/// The vCPUs of the types that the tests launch.
+fn vcpus(kind: &str) -> u32 {
+    match kind {
+        "m4.xlarge" | "c5.xlarge" => 4,
+        "m4.large" | "t2.large" | "t3.micro" | "t3.small" | "m5.large" => 2,
+        "t2.micro" | "t2.small" => 1,
+        other => panic!("the tests do not know how many vCPUs a {other} has"),
+    }
+}

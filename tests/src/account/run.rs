@@ -1,0 +1,155 @@
+//! The built `bootstrap` as a process, with nothing of the user's around it.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tokio::process::{Child, Command};
+
+use super::{Account, REGION};
+use crate::binary;
+
+/// The longest that a command may take, on a machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A command of `bootstrap` that runs, or will.
+pub struct Bootstrap {
+    command: Command,
+    said: String,
+}
+
+/// How a command ended.
+#[derive(Clone, Debug)]
+pub struct Ran {
+    /// Its exit status; `None` if a signal ended it.
+    pub status: Option<i32>,
+    /// What it printed.
+    pub stdout: String,
+    /// What it told the user beside that.
+    pub stderr: String,
+    said: String,
+}
+
+/// A command that was started.
+pub struct Running {
+    child: Child,
+    pid: Pid,
+    said: String,
+}
+
+impl Account {
+    /// A command of `bootstrap` in this account, as its owner.
+    pub fn bootstrap(&self, arguments: &[&str]) -> Bootstrap {
+        let mut command = Command::new(binary("bootstrap"));
+        command
+            .args(arguments)
+            .env_clear()
+            // Nothing of the user's: neither credentials nor files could reach AWS.
+            .env("AWS_ENDPOINT_URL", self.endpoint())
+            .env("AWS_ACCESS_KEY_ID", "testing")
+            .env("AWS_SECRET_ACCESS_KEY", "testing")
+            .env("AWS_REGION", REGION)
+            .env("AWS_CONFIG_FILE", "/dev/null")
+            .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .env("HOME", self.folder.path())
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        Bootstrap { command, said: arguments.join(" ") }
+    }
+
+    /// Runs a command of `bootstrap` to its end.
+    pub async fn run(&self, arguments: &[&str]) -> Ran {
+        self.bootstrap(arguments).run().await
+    }
+
+    /// Runs a command of `bootstrap` that has to succeed.
+    pub async fn ok(&self, arguments: &[&str]) -> Ran {
+        self.run(arguments).await.success()
+    }
+}
+
+impl Bootstrap {
+    /// Sets a variable of its environment.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Takes a variable out of its environment.
+    pub fn without(mut self, name: &str) -> Self {
+        self.command.env_remove(name);
+        self
+    }
+
+    /// Runs it to its end.
+    pub async fn run(self) -> Ran {
+        self.start().end().await
+    }
+
+    /// Starts it.
+    pub fn start(mut self) -> Running {
+        let child = self.command.spawn().expect("it starts");
+        let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed())).expect("an id");
+        Running { child, pid, said: self.said }
+    }
+}
+
+impl Running {
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid, signal).expect("it runs");
+    }
+
+    /// Waits for its end.
+    pub async fn end(self) -> Ran {
+        let Self { child, said, .. } = self;
+        let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await;
+        let output = output.unwrap_or_else(|_| panic!("bootstrap {said} did not end")).expect("a status");
+        Ran {
+            status: output.status.code(),
+            stdout: crate::text(&output.stdout),
+            stderr: crate::text(&output.stderr),
+            said,
+        }
+    }
+}
+
+impl Ran {
+    /// Asserts that it succeeded.
+    #[track_caller]
+    pub fn success(self) -> Self {
+        self.exits(0)
+    }
+
+    /// Asserts how it exited.
+    #[track_caller]
+    pub fn exits(self, status: i32) -> Self {
+        assert_eq!(self.status, Some(status), "bootstrap {}\n{}\n{}", self.said, self.stdout, self.stderr);
+        self
+    }
+
+    /// Asserts that the user was told this.
+    #[track_caller]
+    pub fn says(self, text: &str) -> Self {
+        let told = self.stdout.contains(text) || self.stderr.contains(text);
+        assert!(told, "bootstrap {} never said {text:?}\n{}\n{}", self.said, self.stdout, self.stderr);
+        self
+    }
+
+    /// What it printed, as JSON.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}\n{}", self.stdout, self.stderr))
+    }
+}
