@@ -236,7 +236,9 @@ impl<'a> Work<'a> {
         let there = self.have.instances_group.as_ref().map(|group| &group.tags);
         let keys = there.into_iter().flat_map(|tags| tags.keys());
         let stale: Vec<_> = keys
-            .filter(|key| key.starts_with(tagging::DEFINITION) && !tags.contains_key(*key) || *key == tagging::SETTLED)
+            .filter(|key| {
+                key.starts_with(tagging::DEFINITION) && !tags.contains_key(*key) || *key == tagging::SETTLED
+            })
             .cloned()
             .collect();
         if !stale.is_empty() {
@@ -406,7 +408,7 @@ pub(crate) fn wanted<E>(
         let kept = members(fleet, group, have).kept;
         let mut ids: BTreeSet<_> = kept.into_values().map(|instance| instance.id.clone()).collect();
         ids.extend(launched.get(&group.name).into_iter().flatten().cloned());
-        Ok(Wanted { group: group.name.clone(), target_group: arn(&group.name)?, ids })
+        Ok(Wanted { target_group: arn(&group.name)?, ids })
     };
     fleet.groups.iter().map(of_group).collect()
 }

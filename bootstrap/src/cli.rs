@@ -14,6 +14,8 @@ use crate::local::command::{self, LaunchOptions};
 use crate::output::print;
 use crate::policy::command::Policy;
 
+mod aws;
+
 /// Launches a fleet of instance-agent machines behind one load balancer, and takes it down again.
 #[derive(Debug, Parser)]
 #[command(name = "bootstrap", version)]
@@ -26,9 +28,21 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Launch a fleet
+    /// Show what a launch would do, and change nothing
+    Plan(Box<aws::Plan>),
+    /// Launch a fleet, finish one, or bring one to what its file says now
     #[command(after_help = "Exit status: 0 done, 1 failed, 2 wrong usage, 3 not healthy in time.")]
     Launch(Box<Launch>),
+    /// Change how many instances groups have
+    Scale(aws::Scale),
+    /// Show a fleet's instances as the load balancer sees them; exit status 3 if not all are healthy
+    Status(aws::Status),
+    /// Check through the load balancer that a fleet does what it should
+    Verify(aws::Verify),
+    /// Remove a fleet, and show that nothing of it is left
+    Destroy(aws::Destroy),
+    /// List the fleets in a region, and what is left of others
+    List(aws::List),
     /// Print the least IAM policy that a fleet's operator or its agents need
     Policy(Policy),
     /// Show the built-in fleets
@@ -63,48 +77,54 @@ pub enum Output {
 /// `launch`.
 #[derive(Debug, Args)]
 pub struct Launch {
-    /// A built-in fleet's name or a fleet file
-    #[arg(default_value = "clusters")]
-    pub fleet: String,
-    /// Run the fleet on this machine, with a local stand-in for AWS
-    #[arg(long)]
-    pub local: bool,
-    /// Override a group's number of instances; may be repeated
-    #[arg(long, value_name = "GROUP=N", value_parser = count)]
-    pub count: Vec<(String, u16)>,
-    /// The load balancer's port on 127.0.0.1; the instances' addresses follow from it (0: any free)
-    #[arg(long, default_value_t = 8080)]
-    pub port: u16,
-    /// The port each instance serves on, at its own address
-    #[arg(long, value_name = "PORT", default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1..))]
-    pub instance_port: u16,
-    /// The agent's binary [default: instance-agent beside bootstrap, then on PATH]
-    #[arg(long, value_name = "PATH")]
-    pub agent: Option<PathBuf>,
-    /// An argument for each agent, such as --agent-arg=--log-level=debug; may be repeated
-    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
-    pub agent_arg: Vec<OsString>,
-    /// Keep the instances' folders here: seeds, logs [default: a temporary folder, removed at the end]
-    #[arg(long, value_name = "DIR")]
-    pub dir: Option<PathBuf>,
-    /// How long the fleet may take to become healthy
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration::parse)]
-    pub timeout: Duration,
-    /// Stop by itself after this time
+    /// The fleet.
+    #[command(flatten)]
+    pub wanted: aws::Wanted,
+    /// How long the fleet may take to become healthy [default: 15m, with --local 60s]
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
-    pub duration: Option<Duration>,
-    /// Stop as soon as every instance is healthy
-    #[arg(long, conflicts_with = "duration")]
-    pub exit_when_healthy: bool,
-    /// How long an agent must have been without requests before it goes
-    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = duration::parse)]
-    pub drain_quiet: Duration,
-    /// The time from one health check to the next [default: a thirtieth of the fleet's]
-    #[arg(long, value_name = "TIME", value_parser = interval)]
-    pub health_interval: Option<Duration>,
+    pub timeout: Option<Duration>,
     /// How to write the result
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
+    /// Run the fleet on this machine, with a local stand-in for AWS
+    #[arg(long)]
+    pub local: bool,
+    /// What is said for a local launch alone.
+    #[command(flatten)]
+    pub here: Here,
+}
+
+/// What a launch on this machine can be told.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "With --local")]
+pub struct Here {
+    /// The load balancer's port on 127.0.0.1; the instances' addresses follow from it (0: any free)
+    #[arg(long, requires = "local", default_value_t = 8080)]
+    pub port: u16,
+    /// The port each instance serves on, at its own address
+    #[arg(long, requires = "local", value_name = "PORT", default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1..))]
+    pub instance_port: u16,
+    /// The agent's binary [default: instance-agent beside bootstrap, then on PATH]
+    #[arg(long, requires = "local", value_name = "PATH")]
+    pub agent: Option<PathBuf>,
+    /// An argument for each agent, such as --agent-arg=--log-level=debug; may be repeated
+    #[arg(long, requires = "local", value_name = "ARG", allow_hyphen_values = true)]
+    pub agent_arg: Vec<OsString>,
+    /// Keep the instances' folders here: seeds, logs [default: a temporary folder, removed at the end]
+    #[arg(long, requires = "local", value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Stop by itself after this time
+    #[arg(long, requires = "local", value_name = "TIME", value_parser = duration::parse)]
+    pub duration: Option<Duration>,
+    /// Stop as soon as every instance is healthy
+    #[arg(long, requires = "local", conflicts_with = "duration")]
+    pub exit_when_healthy: bool,
+    /// How long an agent must have been without requests before it goes
+    #[arg(long, requires = "local", value_name = "TIME", default_value = "3s", value_parser = duration::parse)]
+    pub drain_quiet: Duration,
+    /// The time from one health check to the next [default: a thirtieth of the fleet's]
+    #[arg(long, requires = "local", value_name = "TIME", value_parser = interval)]
+    pub health_interval: Option<Duration>,
 }
 
 fn count(text: &str) -> Result<(String, u16), String> {
@@ -139,7 +159,13 @@ impl Cli {
     /// What failed, with its causes.
     pub async fn run(self) -> Result<Outcome> {
         match self.command {
+            Command::Plan(plan) => plan.run().await,
             Command::Launch(launch) => launch.run().await,
+            Command::Scale(scale) => scale.run().await,
+            Command::Status(status) => status.run().await,
+            Command::Verify(verify) => verify.run().await,
+            Command::Destroy(destroy) => destroy.run().await,
+            Command::List(list) => list.run().await,
             Command::Policy(policy) => {
                 policy.run(read_fleet(&policy.fleet)?)?;
                 Ok(Outcome::Done)
@@ -176,26 +202,28 @@ fn built_in_names() -> String {
 impl Launch {
     async fn run(self) -> Result<Outcome> {
         if !self.local {
-            bail!("launching on AWS is not in this version yet; --local runs the fleet on this machine");
+            let timeout = self.timeout.unwrap_or(Duration::from_secs(15 * 60));
+            return aws::launch(&self.wanted, timeout, self.output).await;
         }
-        let mut fleet = read_fleet(&self.fleet)?;
-        for (group, count) in &self.count {
+        let mut fleet = read_fleet(&self.wanted.fleet)?;
+        for (group, count) in &self.wanted.count {
             fleet.set_count(group, *count).map_err(anyhow::Error::msg)?;
         }
-        let agent = find_agent(self.agent)?;
+        let here = self.here;
+        let agent = find_agent(here.agent)?;
         command::launch(LaunchOptions {
             fleet,
-            dir: self.dir,
-            timeout: self.timeout,
-            duration: self.duration,
-            exit_when_healthy: self.exit_when_healthy,
+            dir: here.dir,
+            timeout: self.timeout.unwrap_or(Duration::from_secs(60)),
+            duration: here.duration,
+            exit_when_healthy: here.exit_when_healthy,
             output: self.output,
             local: LocalOptions {
-                agent_arguments: self.agent_arg,
-                port: self.port,
-                instance_port: self.instance_port,
-                drain_quiet: self.drain_quiet,
-                health_interval: self.health_interval,
+                agent_arguments: here.agent_arg,
+                port: here.port,
+                instance_port: here.instance_port,
+                drain_quiet: here.drain_quiet,
+                health_interval: here.health_interval,
                 ..LocalOptions::new(agent, PathBuf::new())
             },
         })
@@ -251,9 +279,9 @@ mod tests {
         let Command::Launch(launch) = cli.unwrap().command else {
             panic!("not a launch");
         };
-        assert_eq!(launch.fleet, "clusters");
-        assert_eq!(launch.count, [("cluster1".to_owned(), 3)]);
-        assert_eq!(launch.agent_arg, ["--drain-quiet=2s"]);
+        assert_eq!(launch.wanted.fleet, "clusters");
+        assert_eq!(launch.wanted.count, [("cluster1".to_owned(), 3)]);
+        assert_eq!(launch.here.agent_arg, ["--drain-quiet=2s"]);
         for wrong in ["--count=3", "--count=a=0", "--timeout=5", "--health-interval=1ms"] {
             assert!(Cli::try_parse_from(["bootstrap", "launch", "--local", wrong]).is_err());
         }

@@ -42,7 +42,9 @@ pub(crate) async fn execute<E: fmt::Display>(
     loop {
         if halt.is_none() {
             for (index, step) in plan.steps.iter().enumerate() {
-                if steps[index] == State::Waiting && step.after.iter().all(|before| steps[*before] == State::Done) {
+                if steps[index] == State::Waiting
+                    && step.after.iter().all(|before| steps[*before] == State::Done)
+                {
                     steps[index] = State::Running;
                     running.push(async move {
                         let line = board.begin(&step.title);

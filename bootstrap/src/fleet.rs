@@ -230,6 +230,28 @@ impl Fleet {
         read::fleet(file, text, read)
     }
 
+    /// A fleet of which nothing but the name is known.
+    pub(crate) fn unknown(name: &str) -> Self {
+        let wait = Duration::from_secs(30);
+        let health_check =
+            HealthCheck { path: "/".to_owned(), interval: wait, timeout: wait, healthy: 5, unhealthy: 2 };
+        Self {
+            name: name.to_owned(),
+            region: None,
+            image: String::new(),
+            zones: Vec::new(),
+            port: 80,
+            deregistration_delay: Duration::ZERO,
+            health_check,
+            groups: Vec::new(),
+            key_pair: None,
+            instance_profile: None,
+            security: Security::default(),
+            package: None,
+            tags: BTreeMap::new(),
+        }
+    }
+
     /// How many instances it has.
     pub fn instances(&self) -> usize {
         self.groups.iter().map(|group| usize::from(group.count)).sum()

@@ -18,9 +18,7 @@ use crate::user_data::failure_in_console;
 /// The instances of a group that have to be healthy.
 #[derive(Clone, Debug)]
 pub(crate) struct Wanted {
-    /// The group.
-    pub(crate) group: String,
-    /// Its target group's ARN.
+    /// The group's target group's ARN.
     pub(crate) target_group: String,
     /// Their ids.
     pub(crate) ids: BTreeSet<String>,
@@ -89,7 +87,8 @@ impl Watch<'_> {
             if let Some(found) = seen.filter(|_| !active) {
                 if found.state == "failed" {
                     let reason = found.reason.unwrap_or_else(|| "no reason given".to_owned());
-                    let text = format!("the load balancer failed: {reason}; destroy the fleet and launch it again");
+                    let text =
+                        format!("the load balancer failed: {reason}; destroy the fleet and launch it again");
                     return Err(Unhealthy::Hopeless(text));
                 }
                 problems.push(format!("the load balancer is {}", found.state));
@@ -226,7 +225,9 @@ pub(crate) fn cure(health: &TargetHealth) -> Option<&'static str> {
             "see that the agent runs (`systemctl status instance-agent`) and that the security group lets the \
              balancer in"
         }
-        "Target.NotInUse" => "run launch again: no listener uses the group, or the balancer is not in this zone",
+        "Target.NotInUse" => {
+            "run launch again: no listener uses the group, or the balancer is not in this zone"
+        }
         "Target.InvalidState" => "start the instance, or terminate it and launch again",
         "Target.DeregistrationInProgress" => "it drains; nothing to do",
         "Target.HealthCheckDisabled" => "enable health checks on the target group",

@@ -95,7 +95,6 @@ pub(crate) struct TargetGroup {
     pub(crate) arn: String,
     pub(crate) name: String,
     pub(crate) port: u16,
-    pub(crate) vpc: String,
     pub(crate) health: crate::fleet::HealthCheck,
     /// In seconds; `None` while nobody asked.
     pub(crate) delay: Option<u64>,

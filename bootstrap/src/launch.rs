@@ -34,7 +34,13 @@ pub(crate) struct Manner {
 ///
 /// # Errors
 /// A call failed, or the launch would.
-pub(crate) async fn plan(cloud: &Cloud, name: &str, request: Request, deb: Option<&Deb>, output: Output) -> Result<Outcome> {
+pub(crate) async fn plan(
+    cloud: &Cloud,
+    name: &str,
+    request: Request,
+    deb: Option<&Deb>,
+    output: Output,
+) -> Result<Outcome> {
     let prepared = prepare(cloud, name, request, deb).await?;
     plan_text::show(&prepared, output);
     Ok(Outcome::Done)
@@ -90,7 +96,8 @@ pub(crate) async fn launch(
     }
     let board = Board::new();
     let work = Work::new(cloud, fleet, names, around, deb, have, manner.patience);
-    let ended = execute(plan, &board, &mut interrupt, async |action, waiting| work.act(action, waiting).await);
+    let ended =
+        execute(plan, &board, &mut interrupt, async |action, waiting| work.act(action, waiting).await);
     match ended.await {
         Ok(()) => {}
         Err(Halt::Interrupted) => bail!(
@@ -143,7 +150,8 @@ pub(crate) async fn destroy(cloud: &Cloud, name: &str, manner: Manner) -> Result
         }
         let board = Board::new();
         let work = Work::new(cloud, fleet, names, around, None, have, manner.patience);
-        let ended = execute(plan, &board, &mut interrupt, async |action, waiting| work.act(action, waiting).await);
+        let ended =
+            execute(plan, &board, &mut interrupt, async |action, waiting| work.act(action, waiting).await);
         match ended.await {
             Ok(()) => {}
             Err(Halt::Interrupted) => bail!("interrupted; run `bootstrap destroy {name}` again to finish"),
@@ -162,7 +170,9 @@ pub(crate) async fn destroy(cloud: &Cloud, name: &str, manner: Manner) -> Result
     };
     match manner.output {
         Output::Text => print(&format!("{text}\n")),
-        Output::Json => print(&format!("{}\n", serde_json::json!({ "fleet": name, "region": names.region, "left": [] }))),
+        Output::Json => {
+            print(&format!("{}\n", serde_json::json!({ "fleet": name, "region": names.region, "left": [] })))
+        }
     }
     Ok(Outcome::Done)
 }
@@ -176,7 +186,9 @@ fn consent(yes: bool, question: &str) -> Result<bool> {
         return Ok(true);
     }
     if !std::io::stdin().is_terminal() {
-        bail!("this needs to be confirmed, and there is no terminal to ask on: give --yes; nothing was changed");
+        bail!(
+            "this needs to be confirmed, and there is no terminal to ask on: give --yes; nothing was changed"
+        );
     }
     let mut error = std::io::stderr().lock();
     let _ = write!(error, "{question} [y/N] ").and_then(|()| error.flush());

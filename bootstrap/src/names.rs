@@ -1,7 +1,6 @@
 //! What the resources of a fleet are called.
 
 use crate::cloud::package::bucket_name;
-use crate::fleet::Fleet;
 
 /// The names that follow from a fleet's name and region.
 #[derive(Clone, Debug)]
@@ -16,11 +15,6 @@ impl Names {
     /// For a fleet of this name.
     pub(crate) fn new(fleet: &str, region: &str) -> Self {
         Self { fleet: fleet.to_owned(), region: region.to_owned() }
-    }
-
-    /// For this fleet.
-    pub(crate) fn of(fleet: &Fleet, region: &str) -> Self {
-        Self::new(&fleet.name, region)
     }
 
     /// The load balancer.

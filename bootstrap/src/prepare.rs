@@ -129,9 +129,9 @@ fn wanted(name: &str, request: Request, stored: Option<&Fleet>) -> Result<Fleet>
     match request {
         Request::Fleet(fleet) => Ok(*fleet),
         Request::Counts(counts) => {
-            let mut fleet = stored
-                .cloned()
-                .ok_or_else(|| anyhow!("there is no fleet {name} here to scale; launch it, or give its --region"))?;
+            let mut fleet = stored.cloned().ok_or_else(|| {
+                anyhow!("there is no fleet {name} here to scale; launch it, or give its --region")
+            })?;
             for (group, count) in counts {
                 fleet.set_count(&group, count).map_err(|e| anyhow!(e))?;
             }
@@ -190,8 +190,9 @@ async fn package_problem(
     if let Package::Deb { .. } = package {
         let Some(deb) = deb else {
             let there = have.bucket == Some(Bucket::Ours);
-            return (!there)
-                .then(|| "the bucket with the package is gone; give the file again with --deb FILE".to_owned());
+            return (!there).then(|| {
+                "the bucket with the package is gone; give the file again with --deb FILE".to_owned()
+            });
         };
         let wanted = deb.architecture?;
         let other = fleet.groups.iter().find(|group| {
@@ -199,7 +200,10 @@ async fn package_problem(
             known.and_then(|known| known.architecture.as_deref()).is_some_and(|found| found != wanted)
         });
         return other.map(|group| {
-            format!("the package is for {wanted}, {} (group {}) is not; give the other package", group.instance_type, group.name)
+            format!(
+                "the package is for {wanted}, {} (group {}) is not; give the other package",
+                group.instance_type, group.name
+            )
         });
     }
     match reachable(package).await {
@@ -221,9 +225,9 @@ pub(crate) async fn prepare_destroy(cloud: &Cloud, name: &str) -> Result<Prepare
     let names = Names::new(name, &cloud.region);
     let (survey, identity) = tokio::join!(cloud.survey(&names), cloud.identity());
     let (mut survey, (account, partition)) = (survey?, identity?);
-    let bucket = names.bucket(&account);
+    let (bucket, role) = (names.bucket(&account), names.role());
     let (role, bucket, proved) = tokio::join!(
-        cloud.role(&names.role(), name),
+        cloud.role(&role, name),
         cloud.find_bucket(&bucket, name, &account),
         cloud.prove(&names, &mut survey)
     );

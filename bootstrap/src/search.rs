@@ -59,7 +59,10 @@ impl fmt::Display for Found {
 impl Found {
     /// Whether it is still there: EC2 goes on showing terminated instances for an hour.
     pub(crate) fn counts(&self) -> bool {
-        !matches!((self.kind, self.state.as_deref()), (Kind::Instance, Some("terminated")) | (Kind::Volume, Some("deleting")))
+        !matches!(
+            (self.kind, self.state.as_deref()),
+            (Kind::Instance, Some("terminated")) | (Kind::Volume, Some("deleting"))
+        )
     }
 }
 

@@ -24,7 +24,10 @@ use bootstrap::local::{
 use serde_json::Value;
 
 pub mod account;
+pub mod apt_repository;
 pub mod debian;
+pub mod files;
+pub mod first_boot;
 pub mod journal;
 pub mod launch;
 pub mod load;

@@ -65,8 +65,14 @@ impl ServiceBed {
     /// Moves the calling thread into the cloud's network namespace, for good: what this test does
     /// with the network from now on, it does there.
     pub async fn boot(root: &Path) -> Self {
+        Self::boot_prepared(root, |_| {}).await
+    }
+
+    /// The same with changes to its disk before it boots.
+    pub async fn boot_prepared(root: &Path, prepare: impl FnOnce(&Nspawn)) -> Self {
         netns::enter().await;
         let mut machine = Nspawn::make(root).await;
+        prepare(&machine);
         machine.plug_in("cable", "eth0").await;
         netns::ip("address add 10.77.0.1/24 dev cable").await;
         netns::ip("address add 169.254.169.254/32 dev cable").await;

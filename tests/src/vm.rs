@@ -29,16 +29,14 @@ use bootstrap::local::{
 use tokio::process::{Child, Command};
 
 use crate::debian::script;
+use crate::files::Files;
 use crate::solo::{program, tool};
 use crate::wire::Wire;
 use crate::{group, netns, text, within};
 
-pub mod files;
 pub mod first_boot;
 pub mod posts;
 pub mod shell;
-
-use files::Files;
 
 /// The instance's private address.
 pub const INSTANCE: Ipv4Addr = Ipv4Addr::new(172, 31, 16, 10);

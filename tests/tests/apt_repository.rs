@@ -5,14 +5,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::Output;
 
 use tempfile::TempDir;
+use tests::apt_repository::{make_key, publish};
 use tests::package::{dist, ok, output, tool};
 use tests::{eventually, text};
 use tokio::process::{Child, Command};
-
-const KEY: &str = "releases@instance-agent.invalid";
 
 /// A repository of our packages on a web server, and a machine that uses it.
 struct Repository {
@@ -50,10 +49,7 @@ impl Repository {
 
     /// The script that makes it, or adds to it.
     fn publish(&self, packages: &[&Path]) -> Command {
-        let mut publish = tool("packaging/make-apt-repository");
-        publish.args(["--key", KEY, "--out"]).arg(self.path("site")).args(packages);
-        publish.env("GNUPGHOME", self.path("keys"));
-        publish
+        publish(&self.path("keys"), &self.path("site"), packages)
     }
 
     /// A machine's folders, with the source that docs/installation.md gives.
@@ -114,25 +110,6 @@ impl Repository {
         bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
         fs::write(&path, bytes).unwrap();
     }
-}
-
-/// A key without a passphrase, in a folder of its own. gpg's agent ends with the folder.
-async fn make_key(folder: &Path) {
-    fs::create_dir(folder).unwrap();
-    ok(tool("chmod").arg("700").arg(folder)).await;
-    let mut gpg = tool("gpg");
-    gpg.args([
-        "--batch",
-        "--quiet",
-        "--passphrase",
-        "",
-        "--quick-generate-key",
-        KEY,
-        "ed25519",
-        "sign",
-        "never",
-    ]);
-    ok(gpg.env("GNUPGHOME", folder).stdin(Stdio::null())).await;
 }
 
 fn refused(output: &Output, reason: &str) {

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use bootstrap::user_data::{FirstBoot, failure_in_console, first_boot_in_console};
 use tests::debian::package;
 use tests::solo::is_root_or_skip;
 use tests::vm::first_boot::{self, PACKAGE};
@@ -39,7 +40,9 @@ async fn user_data_installs_the_package_at_first_boot_once_dpkg_is_free_and_only
         guest.until_answers("/cluster1").await,
         format!("Instance {} is responding now!", guest.instance.id())
     );
-    assert_eq!(guest.ok("ls /tmp/*.deb 2>/dev/null | wc -l").await, "0", "the download is left behind");
+    assert_eq!(guest.ok("find /tmp -name '*.deb' | wc -l").await, "0", "the download is left behind");
+    let said = first_boot_in_console(&guest.console());
+    assert_eq!(said, Some(FirstBoot::Installed { version: env!("CARGO_PKG_VERSION").to_owned() }));
 
     // The same user data, but what is at that address has changed meanwhile.
     guest.ok("apt-get -y purge instance-agent").await;
@@ -48,7 +51,10 @@ async fn user_data_installs_the_package_at_first_boot_once_dpkg_is_free_and_only
     guest.files.put(PACKAGE, tampered);
     let refused = guest.run("sh /var/lib/cloud/instance/scripts/runcmd").await;
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
-    assert!(tests::text(&refused.stderr).contains("did NOT match"), "{refused:?}");
+    let failed = failure_in_console(&tests::text(&refused.stdout)).unwrap();
+    assert!(failed.contains("has SHA-256"), "{refused:?}");
+    let console = guest.console();
+    assert_eq!(failure_in_console(&console), Some(failed), "{console}");
     assert!(!guest.run("dpkg -s instance-agent").await.status.success());
 }
 

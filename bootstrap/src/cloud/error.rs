@@ -65,7 +65,18 @@ impl CallError {
         let mut causes = vec![error.to_string()];
         let mut cause = error.source();
         while let Some(error) = cause {
-            no_credentials |= error.is::<CredentialsError>();
+            match error.downcast_ref::<CredentialsError>() {
+                // The list of places that were looked at says less than the cure.
+                Some(CredentialsError::CredentialsNotLoaded(_)) => {
+                    let message = "there are no credentials".to_owned();
+                    return Self { tried, code: None, message, no_credentials: true };
+                }
+                Some(_) => {
+                    no_credentials = true;
+                    causes.clear();
+                }
+                None => {}
+            }
             let text = error.to_string();
             // Causes often repeat what wraps them.
             if !causes.iter().any(|known| known.contains(&text)) {
@@ -139,8 +150,8 @@ impl CallError {
     fn cure(&self) -> Option<&'static str> {
         if self.no_credentials {
             return Some(
-                "log in, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: no usable \
-                 credentials were found",
+                "log in (`aws sso login`, `aws configure`), or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and \
+                 AWS_SECRET_ACCESS_KEY",
             );
         }
         Some(match self.code() {

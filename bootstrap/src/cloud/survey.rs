@@ -318,7 +318,6 @@ pub(crate) fn target_group(group: elbv2::TargetGroup) -> TargetGroup {
         arn: group.target_group_arn.unwrap_or_default(),
         name: group.target_group_name.unwrap_or_default(),
         port: group.port.and_then(|port| u16::try_from(port).ok()).unwrap_or_default(),
-        vpc: group.vpc_id.unwrap_or_default(),
         health: HealthCheck {
             path: group.health_check_path.unwrap_or_default(),
             interval: seconds(group.health_check_interval_seconds),

@@ -1,6 +1,6 @@
 //! From what is there to nothing, in the order that AWS needs.
 
-use super::{Action, Plan, listed};
+use super::{Action, Plan, instances_of, listed};
 use crate::cloud::package::Bucket;
 use crate::inventory::Inventory;
 use crate::names::Names;
@@ -15,7 +15,7 @@ pub(crate) fn destroy(have: &Inventory, names: &Names) -> Plan {
         plan.add(Action::DeleteBalancer { arn: found.arn.clone() }, title, [])
     });
     let terminated = (!alive.is_empty()).then(|| {
-        let title = format!("terminate {} instances: {}", alive.len(), listed(&alive));
+        let title = format!("terminate {}: {}", instances_of(alive.len()), listed(&alive));
         plan.add(Action::TerminateInstances { ids: alive }, title, [])
     });
     for group in &have.target_groups {
@@ -23,7 +23,7 @@ pub(crate) fn destroy(have: &Inventory, names: &Names) -> Plan {
         plan.add(action, format!("delete target group {}", group.name), balancer);
     }
     let ended = (!lingering.is_empty()).then(|| {
-        let title = format!("wait until {} instances are terminated", lingering.len());
+        let title = format!("wait for the end of {}", instances_of(lingering.len()));
         plan.add(Action::WaitTerminated { ids: lingering }, title, terminated)
     });
     if have.role.as_ref().is_some_and(|role| role.profile || role.policy.is_some()) {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::{Action, Plan, Side, listed};
+use super::{Action, Plan, Side, instances_of, listed};
 use crate::cloud::package::Bucket;
 use crate::fleet::{Fleet, Group, Package};
 use crate::inventory::{Instance, Inventory, Opening, Source};
@@ -364,7 +364,7 @@ impl Planner<'_> {
         let wait =
             (!self.changed.is_empty() || !replaced.is_empty() || !have.is_settled(wanted)).then(|| {
                 let after = self.changed.clone();
-                let title = format!("wait until all {} instances are healthy", wanted.instances());
+                let title = format!("wait until all {} are healthy", instances_of(wanted.instances()));
                 self.add(Action::WaitHealthy, title, after.into_iter().map(Some))
             });
         if !replaced.is_empty() {
@@ -396,7 +396,7 @@ impl Planner<'_> {
         after: impl IntoIterator<Item = Option<usize>>,
     ) {
         let ids: Vec<_> = instances.iter().map(|instance| instance.id.clone()).collect();
-        let title = format!("terminate {} instances ({why}): {}", ids.len(), listed(&ids));
+        let title = format!("terminate {} ({why}): {}", instances_of(ids.len()), listed(&ids));
         self.add(Action::TerminateInstances { ids }, title, after);
     }
 }

@@ -12,6 +12,9 @@ pub(crate) use launch::{launch, members};
 mod destroy;
 mod launch;
 
+#[cfg(test)]
+mod tests;
+
 /// Steps and their order.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Plan {
@@ -287,4 +290,9 @@ impl fmt::Display for Opening {
 fn listed<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
     let items: Vec<_> = items.into_iter().map(|item| item.to_string()).collect();
     items.join(", ")
+}
+
+/// "1 instance", "2 instances".
+fn instances_of(count: usize) -> String {
+    format!("{count} instance{}", if count == 1 { "" } else { "s" })
 }

@@ -57,6 +57,9 @@ impl State {
                 described("description", request.get(&format!("{prefix}.Groups.{n}.Description")))?;
             }
         }
+        if request.action.starts_with("Revoke") {
+            return Ok(self.forward(request).await);
+        }
         self.group_is_visible(request.get("GroupId"), &request.action)?;
         for prefix in permissions {
             let groups: Vec<String> = (1..)

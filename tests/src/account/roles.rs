@@ -33,13 +33,12 @@ impl State {
     }
 
     pub(super) async fn use_role(&mut self, request: &Request) -> Result<Answer, AwsError> {
-        self.is_visible("role", request.get("RoleName"), &request.action)?;
-        self.is_visible("profile", request.get("InstanceProfileName"), &request.action)?;
-        let answer = self.forward(request).await;
-        if answer.ok() && request.action == "DeleteRole" {
-            self.roles.to_come.remove(&format!("role {}", request.get("RoleName")));
+        // What comes right after the creation. Later calls come to a role that everyone has heard of.
+        if ["PutRolePolicy", "AddRoleToInstanceProfile"].contains(&request.action.as_str()) {
+            self.is_visible("role", request.get("RoleName"), &request.action)?;
+            self.is_visible("profile", request.get("InstanceProfileName"), &request.action)?;
         }
-        Ok(answer)
+        Ok(self.forward(request).await)
     }
 
     fn is_visible(&mut self, what: &str, name: &str, by: &str) -> Result<(), AwsError> {

@@ -1,0 +1,69 @@
+//! `list`: the fleets in a region, and what is left of some.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use comfy_table::Table;
+use comfy_table::presets::NOTHING;
+use serde_json::json;
+
+use crate::cli::{Outcome, Output};
+use crate::cloud::Cloud;
+use crate::output::print;
+use crate::search::{Found, Kind, search};
+
+/// Shows them.
+///
+/// # Errors
+/// A call failed.
+pub(crate) async fn list(cloud: &Cloud, output: Output) -> Result<Outcome> {
+    let mut fleets: BTreeMap<String, Vec<Found>> = BTreeMap::new();
+    for found in search(cloud, None).await?.into_iter().filter(Found::counts) {
+        fleets.entry(found.fleet.clone()).or_default().push(found);
+    }
+    if output == Output::Json {
+        let fleets: Vec<_> = fleets
+            .iter()
+            .map(|(name, found)| json!({ "fleet": name, "complete": is_whole(found), "resources": found }))
+            .collect();
+        print(&format!("{:#}\n", json!({ "region": cloud.region, "fleets": fleets })));
+        return Ok(Outcome::Done);
+    }
+    if fleets.is_empty() {
+        print(&format!("no fleets in {}\n", cloud.region));
+        return Ok(Outcome::Done);
+    }
+    let mut table = Table::new();
+    table.load_style(NOTHING);
+    table.set_header(["FLEET", "INSTANCES", "LOAD BALANCER", "REMARK"]);
+    for (name, found) in &fleets {
+        let of = |kind| found.iter().filter(move |found| found.kind == kind);
+        let balancer = of(Kind::LoadBalancer).next().and_then(|found| found.state.clone());
+        let remark = match is_whole(found) {
+            true => "-".to_owned(),
+            false => format!(
+                "orphans: `bootstrap destroy {name}` removes them, `bootstrap launch` completes the fleet"
+            ),
+        };
+        table.add_row([
+            name.clone(),
+            of(Kind::Instance).count().to_string(),
+            balancer.unwrap_or_else(|| "-".to_owned()),
+            remark,
+        ]);
+    }
+    print(&format!("{table}\n"));
+    for (name, found) in fleets.iter().filter(|(_, found)| !is_whole(found)) {
+        for found in found {
+            print(&format!("{name}: {found}\n"));
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+/// Whether what a fleet cannot be without is there. What is left of others are orphans.
+fn is_whole(found: &[Found]) -> bool {
+    [Kind::LoadBalancer, Kind::Instance, Kind::SecurityGroup, Kind::TargetGroup]
+        .iter()
+        .all(|kind| found.iter().any(|found| found.kind == *kind))
+}

@@ -1,0 +1,336 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::cloud::package::Bucket;
+use crate::fleet::{Fleet, Group};
+use crate::inventory::{Balancer, Instance, Inventory, Listener, Role, Rule, SecurityGroup, TargetGroup};
+use crate::names::Names;
+use crate::tagging;
+
+fn clusters() -> Fleet {
+    let mut fleet = Fleet::parse("clusters", Fleet::built_in("clusters").unwrap()).unwrap();
+    fleet.package = Some(crate::fleet::Package::InImage);
+    fleet
+}
+
+fn names() -> Names {
+    Names::new("clusters", "us-east-1")
+}
+
+fn policy() -> Value {
+    json!({ "allow": "what agents need" })
+}
+
+/// An account in which a fleet's plan was carried out.
+fn launched(fleet: &Fleet) -> Inventory {
+    let groups = fleet.groups.iter();
+    let target_groups: Vec<_> = groups
+        .map(|group| TargetGroup {
+            arn: format!("arn:{}", fleet.target_group(group)),
+            name: fleet.target_group(group),
+            port: fleet.port,
+            health: fleet.health_check.clone(),
+            delay: Some(fleet.deregistration_delay.as_secs()),
+            balancers: vec!["arn:balancer".to_owned()],
+        })
+        .collect();
+    let weights = target_groups.iter().zip(&fleet.groups);
+    let mut default: Vec<_> = weights.map(|(found, group)| (found.arn.clone(), group.weight)).collect();
+    default.sort();
+    let rules = fleet.groups.iter().zip(&target_groups).zip(1..).filter(|((group, _), _)| group.paths);
+    let rules = rules.map(|((group, found), priority)| Rule {
+        arn: format!("arn:rule-{}", group.name),
+        priority,
+        paths: group.rule_paths().into_iter().collect(),
+        target_group: Some(found.arn.clone()),
+    });
+    let cidr = |cidr: &str, first, last| Opening { first, last, from: Source::Cidr(cidr.to_owned()) };
+    let mut open: BTreeSet<_> = [22, 80, 443].map(|port| cidr("0.0.0.0/0", port, port)).into();
+    open.insert(Opening { first: 80, last: 80, from: Source::Balancer });
+    let common = tagging::common(fleet);
+    let group = |id: &str, tags: tagging::Tags, openings| {
+        Some(SecurityGroup { id: id.to_owned(), vpc: "vpc-1".to_owned(), tags, openings })
+    };
+    let mut anchor = common.clone();
+    anchor.extend(tagging::definition(fleet));
+    anchor.insert(tagging::SETTLED.to_owned(), tagging::digest(&fleet.definition()));
+    let instances = fleet.groups.iter().flat_map(|group| {
+        (0..group.count).map(|slot| instance(fleet, group, slot, usize::from(slot) % fleet.zones.len()))
+    });
+    Inventory {
+        balancer_group: group("sg-balancer", common, [cidr("0.0.0.0/0", 0, u16::MAX)].into()),
+        instances_group: group("sg-instances", anchor, open),
+        balancer: Some(Balancer {
+            arn: "arn:balancer".to_owned(),
+            dns_name: "clusters.example.com".to_owned(),
+            state: "active".to_owned(),
+            reason: None,
+            zones: fleet.zones.iter().cloned().collect(),
+            security_groups: vec!["sg-balancer".to_owned()],
+        }),
+        listener: Some(Listener { arn: "arn:listener".to_owned(), port: fleet.port, default }),
+        rules: rules.collect(),
+        target_groups,
+        instances: instances.collect(),
+        role: Some(Role { profile: true, in_profile: true, policy: Some(policy()) }),
+        bucket: Some(Bucket::Absent),
+    }
+}
+
+fn instance(fleet: &Fleet, group: &Group, slot: u16, zone: usize) -> Instance {
+    Instance {
+        id: format!("i-{}-{slot}", group.name),
+        state: "running".to_owned(),
+        reason: None,
+        zone: fleet.zones[zone].clone(),
+        public_address: None,
+        private_address: None,
+        launched: 1000,
+        index: 0,
+        tags: tagging::instance(fleet, group, &[slot]),
+    }
+}
+
+fn nothing() -> Inventory {
+    Inventory { role: Some(Role::default()), bucket: Some(Bucket::Absent), ..Inventory::default() }
+}
+
+fn plan(wanted: &Fleet, have: &Inventory) -> Plan {
+    let plan = launch(wanted, have, &names(), &policy()).unwrap();
+    for (number, step) in plan.steps.iter().enumerate() {
+        assert!(step.after.iter().all(|before| *before < number), "{step:?}");
+    }
+    plan
+}
+
+fn titles(plan: &Plan) -> Vec<&str> {
+    plan.steps.iter().map(|step| step.title.as_str()).collect()
+}
+
+/// The number of the step that does this.
+fn step(plan: &Plan, wanted: impl Fn(&Action) -> bool) -> usize {
+    plan.steps.iter().position(|step| wanted(&step.action)).unwrap()
+}
+
+/// Whether one step comes after another, directly or not.
+fn comes_after(plan: &Plan, later: usize, earlier: usize) -> bool {
+    plan.steps[later].after.iter().any(|before| *before == earlier || comes_after(plan, *before, earlier))
+}
+
+/// Calls in a row.
+fn depth(plan: &Plan) -> usize {
+    let mut depths: Vec<usize> = Vec::new();
+    for step in &plan.steps {
+        let before = step.after.iter().map(|before| depths[*before]).max();
+        depths.push(before.unwrap_or_default() + 1);
+    }
+    depths.into_iter().max().unwrap_or_default()
+}
+
+#[test]
+fn a_new_fleet_takes_21_calls_at_most_6_deep() {
+    let plan = plan(&clusters(), &nothing());
+    let calls: usize = plan.steps.iter().map(|step| step.action.calls().len()).sum();
+    assert_eq!((calls, depth(&plan)), (21, 6), "{:#?}", titles(&plan));
+    let runs: Vec<_> = titles(&plan).into_iter().filter(|title| title.starts_with("launch")).collect();
+    assert_eq!(
+        runs,
+        [
+            "launch 3 × m4.large of cluster1 in us-east-1a",
+            "launch 2 × m4.large of cluster1 in us-east-1b",
+            "launch 2 × t2.large of cluster2 in us-east-1a",
+            "launch 2 × t2.large of cluster2 in us-east-1b",
+        ]
+    );
+}
+
+#[test]
+fn instances_come_after_their_group_profile_policy_and_package() {
+    let mut fleet = clusters();
+    let file = Some("agent.deb".into());
+    fleet.package = Some(crate::fleet::Package::Deb { file, sha256: "0".repeat(64) });
+    let plan = plan(&fleet, &nothing());
+    let run = step(&plan, |action| matches!(action, Action::RunInstances { .. }));
+    for before in [
+        step(&plan, |action| *action == Action::CreateSecurityGroup(Side::Instances)),
+        step(&plan, |action| *action == Action::PutRolePolicy),
+        step(&plan, |action| *action == Action::AddRole),
+        step(&plan, |action| *action == Action::Upload),
+        step(&plan, |action| *action == Action::CreateTargetGroup("cluster1".to_owned())),
+    ] {
+        assert!(comes_after(&plan, run, before), "{}", plan.steps[before].title);
+    }
+}
+
+#[test]
+fn nothing_is_done_twice() {
+    let fleet = clusters();
+    assert_eq!(titles(&plan(&fleet, &launched(&fleet))), Vec::<&str>::new());
+}
+
+#[test]
+fn a_launch_that_was_not_completed_is_waited_for_and_settled() {
+    let fleet = clusters();
+    let mut have = launched(&fleet);
+    have.instances_group.as_mut().unwrap().tags.remove(tagging::SETTLED);
+    let plan = plan(&fleet, &have);
+    let actions: Vec<_> = plan.steps.iter().map(|step| &step.action).collect();
+    assert_eq!(actions, [&Action::WaitHealthy, &Action::Settle]);
+}
+
+#[test]
+fn only_the_difference_is_made() {
+    let stored = clusters();
+    let mut wanted = clusters();
+    wanted.security.allow = vec!["192.0.2.0/24".to_owned()];
+    wanted.deregistration_delay = std::time::Duration::from_secs(60);
+    wanted.groups[0].weight = 3;
+    let plan = plan(&wanted, &launched(&stored));
+    assert_eq!(
+        titles(&plan),
+        [
+            "store the fleet's new definition",
+            "open clusters-instances for TCP 22 from 192.0.2.0/24, TCP 80 from 192.0.2.0/24, TCP 443 from 192.0.2.0/24",
+            "close clusters-instances for TCP 22 from 0.0.0.0/0, TCP 80 from 0.0.0.0/0, TCP 443 from 0.0.0.0/0",
+            "set the deregistration delay of clusters-cluster1 to 60 s",
+            "set the deregistration delay of clusters-cluster2 to 60 s",
+            "share requests: cluster1 × 3, cluster2 × 1",
+            "wait until all 9 instances are healthy",
+            "note that the fleet is as defined",
+        ]
+    );
+    assert!((1..plan.steps.len()).all(|later| comes_after(&plan, later, 0)), "the definition is first");
+}
+
+#[test]
+fn a_lost_instance_is_launched_again_in_its_zone() {
+    let fleet = clusters();
+    let mut have = launched(&fleet);
+    have.instances[3].state = "terminated".to_owned();
+    let plan = plan(&fleet, &have);
+    let slots = vec![3];
+    let wanted = Action::RunInstances { group: "cluster1".to_owned(), zone: "us-east-1b".to_owned(), slots };
+    assert_eq!(plan.steps[0].action, wanted);
+    assert_eq!(plan.steps_that(Effect::Delete).count(), 0);
+}
+
+#[test]
+fn scaling_down_terminates_the_highest_slots() {
+    let stored = clusters();
+    let mut wanted = clusters();
+    wanted.set_count("cluster1", 3).unwrap();
+    let plan = plan(&wanted, &launched(&stored));
+    let deleted: Vec<_> = plan.steps_that(Effect::Delete).map(|step| step.title.as_str()).collect();
+    assert_eq!(deleted, ["terminate 2 instances (surplus): i-cluster1-3, i-cluster1-4"]);
+}
+
+#[test]
+fn an_instance_of_another_type_is_replaced_only_when_the_new_ones_are_healthy() {
+    let stored = clusters();
+    let mut wanted = clusters();
+    wanted.groups[1].instance_type = "t3.large".to_owned();
+    let plan = plan(&wanted, &launched(&stored));
+    assert_eq!((plan.launched("cluster1"), plan.launched("cluster2")), (0, 4));
+    let wait = step(&plan, |action| *action == Action::WaitHealthy);
+    let end = step(&plan, |action| matches!(action, Action::TerminateInstances { ids } if ids.len() == 4));
+    let settle = step(&plan, |action| *action == Action::Settle);
+    assert!(comes_after(&plan, end, wait) && comes_after(&plan, settle, end));
+}
+
+#[test]
+fn a_group_that_is_no_more_loses_its_requests_before_its_instances() {
+    let stored = clusters();
+    let mut wanted = clusters();
+    wanted.groups.pop();
+    let plan = plan(&wanted, &launched(&stored));
+    let share = step(&plan, |action| *action == Action::SetDefault);
+    let rule = step(&plan, |action| matches!(action, Action::DeleteRule { .. }));
+    let end = step(&plan, |action| matches!(action, Action::TerminateInstances { ids } if ids.len() == 4));
+    let group = step(&plan, |action| matches!(action, Action::DeleteTargetGroup { .. }));
+    for (later, earlier) in [(end, share), (end, rule), (group, share), (group, rule)] {
+        assert!(comes_after(&plan, later, earlier), "{:#?}", titles(&plan));
+    }
+}
+
+#[test]
+fn two_instances_in_one_slot_leave_the_older_one() {
+    let fleet = clusters();
+    let mut have = launched(&fleet);
+    let mut twin = have.instances[0].clone();
+    twin.id = "i-twin".to_owned();
+    twin.launched += 1;
+    have.instances.insert(0, twin);
+    let plan = plan(&fleet, &have);
+    assert_eq!(plan.steps[0].title, "terminate 1 instance (surplus): i-twin");
+}
+
+#[test]
+fn instances_that_bootstrap_did_not_launch_are_left_to_who_did() {
+    let fleet = clusters();
+    let mut have = launched(&fleet);
+    let mut other = have.instances[0].clone();
+    other.id = "i-scaled".to_owned();
+    other.tags.remove(tagging::SLOTS);
+    have.instances.push(other);
+    assert!(plan(&fleet, &have).is_empty());
+    let plan = destroy(&have, &names());
+    assert!(plan.steps[1].title.contains("i-scaled"), "{:#?}", titles(&plan));
+}
+
+#[test]
+fn what_someone_opened_by_hand_in_a_way_bootstrap_never_does_stays_open() {
+    let fleet = clusters();
+    let mut have = launched(&fleet);
+    let by_hand = Opening { first: 9100, last: 9100, from: Source::Other("sg-monitoring".to_owned()) };
+    have.instances_group.as_mut().unwrap().openings.insert(by_hand);
+    assert!(plan(&fleet, &have).is_empty());
+}
+
+#[test]
+fn new_tags_are_set_on_what_is_there() {
+    let stored = clusters();
+    let mut wanted = clusters();
+    wanted.tags.insert("Project".to_owned(), "x".to_owned());
+    let plan = plan(&wanted, &launched(&stored));
+    let Action::Tag { resources, arns } = &plan.steps[1].action else {
+        panic!("{:#?}", titles(&plan));
+    };
+    assert_eq!((resources.len(), arns.len()), (11, 3));
+}
+
+#[test]
+fn a_target_groups_port_cannot_change() {
+    let stored = clusters();
+    let mut wanted = clusters();
+    wanted.port = 8080;
+    let error = launch(&wanted, &launched(&stored), &names(), &policy()).unwrap_err();
+    assert!(error.starts_with("the target group clusters-cluster1 has port 80"), "{error}");
+}
+
+#[test]
+fn a_fleet_goes_in_the_order_that_aws_needs() {
+    let fleet = clusters();
+    let mut have = launched(&fleet);
+    have.bucket = Some(Bucket::Ours);
+    have.instances[0].state = "shutting-down".to_owned();
+    let plan = destroy(&have, &names());
+    let balancer = step(&plan, |action| matches!(action, Action::DeleteBalancer { .. }));
+    let terminate =
+        step(&plan, |action| matches!(action, Action::TerminateInstances { ids } if ids.len() == 8));
+    let ended = step(&plan, |action| matches!(action, Action::WaitTerminated { ids } if ids.len() == 9));
+    let target_group = step(&plan, |action| matches!(action, Action::DeleteTargetGroup { .. }));
+    let delete = |id: &str| step(&plan, |a| *a == Action::DeleteSecurityGroup { id: id.to_owned() });
+    let (instances, balancers) = (delete("sg-instances"), delete("sg-balancer"));
+    for (later, earlier) in [
+        (target_group, balancer),
+        (ended, terminate),
+        (instances, ended),
+        (balancers, instances),
+        (balancers, balancer),
+        (step(&plan, |action| *action == Action::DeleteRole), ended),
+    ] {
+        assert!(comes_after(&plan, later, earlier), "{:#?}", titles(&plan));
+    }
+    step(&plan, |action| *action == Action::DeleteBucket);
+    assert!(destroy(&nothing(), &names()).is_empty());
+}

@@ -1,0 +1,156 @@
+//! A plan, for people and programs: what it would create, change and delete, the calls it makes, the
+//! processors it needs, what of it bills by the hour.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+
+use crate::cli::Output;
+use crate::fleet::Package;
+use crate::output::print;
+use crate::plan::{Action, Effect};
+use crate::prepare::Prepared;
+
+/// Writes the plan as a result.
+pub(crate) fn show(prepared: &Prepared, output: Output) {
+    match output {
+        Output::Text => print(&text(prepared)),
+        Output::Json => print(&format!("{:#}\n", json(prepared))),
+    }
+}
+
+/// The plan, for people.
+pub(crate) fn text(prepared: &Prepared) -> String {
+    let mut text = String::new();
+    // Writing to a text cannot fail.
+    let _ = write_text(prepared, &mut text);
+    text
+}
+
+fn write_text(prepared: &Prepared, text: &mut String) -> std::fmt::Result {
+    let Prepared { names, plan, around, differences, .. } = prepared;
+    write!(text, "fleet {} in {}", names.fleet, names.region)?;
+    match around.account.as_str() {
+        "" => writeln!(text)?,
+        account => writeln!(text, ", account {account}")?,
+    }
+    if !differences.is_empty() {
+        writeln!(text, "\nwanted otherwise than it is:")?;
+        for difference in differences {
+            writeln!(text, "  {difference}")?;
+        }
+    }
+    if plan.is_empty() {
+        return writeln!(text, "nothing to do");
+    }
+    for (effect, heading) in [
+        (Effect::Create, "create"),
+        (Effect::Change, "change"),
+        (Effect::Delete, "delete"),
+        (Effect::Wait, "wait"),
+    ] {
+        let mut steps = plan.steps_that(effect).peekable();
+        if steps.peek().is_some() {
+            writeln!(text, "\n{heading}:")?;
+        }
+        for step in steps {
+            writeln!(text, "  {}", step.title)?;
+        }
+    }
+    let calls = calls(prepared);
+    writeln!(text, "\n{} calls, if none has to be repeated:", calls.values().sum::<usize>())?;
+    for (call, times) in &calls {
+        writeln!(text, "  {times} × {call}")?;
+    }
+    if let Some((needed, quota)) = vcpus(prepared) {
+        let used = around.vcpus.used;
+        match quota {
+            Some(quota) => writeln!(text, "\nvCPU: {needed} needed; {used} of {quota} in use")?,
+            None => writeln!(
+                text,
+                "\nvCPU: {needed} needed; {used} in use, the quota is unknown, as it may not be asked for (servicequotas:GetServiceQuota)"
+            )?,
+        }
+    }
+    let billed = billed(prepared);
+    if !billed.is_empty() {
+        writeln!(text, "billed by the hour: {}", billed.join(", "))?;
+    }
+    if matches!(prepared.fleet.package, Some(Package::Deb { .. })) && launches(prepared) {
+        writeln!(
+            text,
+            "the package's address is signed for an hour and for these instances alone, so --deb is not offered for \
+             launch templates, which launch later: take --package-url, --apt or --in-image there"
+        )?;
+    }
+    Ok(())
+}
+
+fn json(prepared: &Prepared) -> Value {
+    let Prepared { names, plan, around, differences, .. } = prepared;
+    let steps: Vec<_> = plan
+        .steps
+        .iter()
+        .map(|step| {
+            let effect = match step.action.effect() {
+                Effect::Create => "create",
+                Effect::Change => "change",
+                Effect::Delete => "delete",
+                Effect::Wait => "wait",
+            };
+            json!({ "effect": effect, "what": step.title, "calls": step.action.calls(), "after": step.after })
+        })
+        .collect();
+    let differences: Vec<_> = differences.iter().map(ToString::to_string).collect();
+    let vcpus = vcpus(prepared)
+        .map(|(needed, quota)| json!({ "needed": needed, "used": around.vcpus.used, "quota": quota }));
+    json!({
+        "fleet": names.fleet,
+        "region": names.region,
+        "account": around.account,
+        "differences": differences,
+        "steps": steps,
+        "vcpus": vcpus,
+        "billed_by_the_hour": billed(prepared),
+    })
+}
+
+fn calls(prepared: &Prepared) -> BTreeMap<&'static str, usize> {
+    let mut calls = BTreeMap::new();
+    for call in prepared.plan.steps.iter().flat_map(|step| step.action.calls()) {
+        *calls.entry(*call).or_default() += 1;
+    }
+    calls
+}
+
+fn launches(prepared: &Prepared) -> bool {
+    prepared.plan.steps.iter().any(|step| matches!(step.action, Action::RunInstances { .. }))
+}
+
+/// Processors that the plan needs, and how many the account may have.
+fn vcpus(prepared: &Prepared) -> Option<(u32, Option<u32>)> {
+    let Prepared { fleet, plan, around, .. } = prepared;
+    let needed = fleet
+        .groups
+        .iter()
+        .map(|group| around.standard_vcpus(&group.instance_type, plan.launched(&group.name)));
+    launches(prepared).then(|| (needed.sum(), around.vcpus.quota))
+}
+
+/// What of the new things costs money as long as it is there.
+fn billed(prepared: &Prepared) -> Vec<String> {
+    let Prepared { fleet, plan, .. } = prepared;
+    let mut billed = Vec::new();
+    if plan.steps.iter().any(|step| step.action == Action::CreateBalancer) {
+        billed.push(format!("1 load balancer in {} zones, a public address in each", fleet.zones.len()));
+    }
+    for group in &fleet.groups {
+        let count = plan.launched(&group.name);
+        if count > 0 {
+            billed
+                .push(format!("{count} × {}, each with a volume and a public address", group.instance_type));
+        }
+    }
+    billed
+}

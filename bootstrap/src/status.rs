@@ -1,0 +1,255 @@
+//! `status` and `verify`: how a fleet is, as the balancer and EC2 see it.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, bail};
+use comfy_table::Table;
+use comfy_table::presets::NOTHING;
+use futures_util::future::try_join_all;
+use serde_json::{Value, json};
+
+use crate::cli::{Outcome, Output};
+use crate::cloud::Cloud;
+use crate::cloud::elbv2::TargetHealth;
+use crate::fleet::Fleet;
+use crate::health::cure;
+use crate::interrupt::Interrupt;
+use crate::inventory::{Balancer, Instance, Inventory};
+use crate::names::Names;
+use crate::output::{print, remark};
+use crate::prepare;
+use crate::verify::{self, VerifyTarget};
+
+/// From one look to the next with `--watch`.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// What a look found.
+struct Look {
+    fleet: Fleet,
+    have: Inventory,
+    /// Target health by target group's name, then instance.
+    health: BTreeMap<String, Vec<TargetHealth>>,
+}
+
+/// Shows how the fleet is; with `watch` again and again until interrupted.
+///
+/// # Errors
+/// A call failed, or there is no such fleet.
+pub(crate) async fn status(cloud: &Cloud, name: &str, watch: bool, output: Output) -> Result<Outcome> {
+    let mut interrupt = Interrupt::new().context("cannot listen to signals")?;
+    loop {
+        let look = look(cloud, name).await?;
+        let rows = rows(&look.fleet, &look.have, Some(&look.health));
+        show(&look.fleet, &cloud.region, &rows, look.have.balancer.as_ref(), output);
+        let wanted = look.fleet.instances();
+        let healthy = rows.iter().filter(|row| row.target_state == "healthy").count();
+        if !watch {
+            return Ok(if healthy >= wanted { Outcome::Done } else { Outcome::NotHealthy });
+        }
+        if output == Output::Text {
+            print("\n");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            () = interrupt.asked() => return Ok(Outcome::Done),
+        }
+    }
+}
+
+/// Checks through the balancer that the fleet does what it should.
+///
+/// # Errors
+/// A call failed, there is no such fleet, or a check failed.
+pub(crate) async fn verify(cloud: &Cloud, name: &str, output: Output) -> Result<Outcome> {
+    let look = look(cloud, name).await?;
+    let Some(balancer) = &look.have.balancer else {
+        bail!("fleet {name} has no load balancer in {}; `bootstrap launch` finishes it", cloud.region);
+    };
+    let port = look.have.listener.as_ref().map_or(look.fleet.port, |listener| listener.port);
+    let instances = rows(&look.fleet, &look.have, Some(&look.health)).into_iter().map(|row| {
+        let unhealthy = (row.target_state != "healthy").then(|| row.target_state.clone());
+        let address = row.address.as_deref().and_then(|address| address.parse::<IpAddr>().ok());
+        verify::Instance {
+            id: row.id,
+            group: row.group,
+            address: address.map(|address| SocketAddr::new(address, look.fleet.port)),
+            unhealthy,
+        }
+    });
+    let target = VerifyTarget {
+        url: format!("http://{}:{port}", balancer.dns_name),
+        groups: look.fleet.groups.clone(),
+        instances: instances.collect(),
+    };
+    let report = verify::verify(&target, |check| {
+        if output == Output::Text {
+            print(&format!("{check}\n"));
+        }
+    })
+    .await;
+    if output == Output::Json {
+        print(&format!("{:#}\n", report.to_json()));
+    }
+    match report.is_ok() {
+        true => Ok(Outcome::Done),
+        false => bail!("fleet {name} does not do what it should, see the checks that FAILED"),
+    }
+}
+
+async fn look(cloud: &Cloud, name: &str) -> Result<Look> {
+    let names = Names::new(name, &cloud.region);
+    let mut survey = cloud.survey(&names).await?;
+    if !survey.is_proved() {
+        cloud.prove(&names, &mut survey).await?;
+    }
+    let have = survey.inventory;
+    let Some(fleet) = prepare::stored(&have)? else {
+        bail!(
+            "there is no fleet {name} in {}{}; `bootstrap list` shows those there are, --region names another region",
+            cloud.region,
+            if have.is_empty() { "" } else { ", only parts of one" }
+        );
+    };
+    let asked = have.target_groups.iter().map(|group| cloud.target_health(&group.arn));
+    let healths = try_join_all(asked).await?;
+    let groups = have.target_groups.iter().map(|group| group.name.clone());
+    let health = groups.zip(healths).collect();
+    Ok(Look { fleet, have, health })
+}
+
+/// An instance, as it is shown.
+struct Row {
+    id: String,
+    group: String,
+    state: String,
+    target_state: String,
+    reason: Option<String>,
+    cure: Option<&'static str>,
+    zone: String,
+    address: Option<String>,
+    launched: i64,
+}
+
+/// Without `health`, all are what a launch has waited for.
+fn rows(fleet: &Fleet, have: &Inventory, health: Option<&BTreeMap<String, Vec<TargetHealth>>>) -> Vec<Row> {
+    let row = |instance: &Instance| {
+        let target_group = instance.target_group().unwrap_or_default();
+        let group = fleet.groups.iter().find(|group| fleet.target_group(group) == target_group);
+        let found = health.and_then(|all| all.get(target_group));
+        let found = found.and_then(|all| all.iter().find(|health| health.id == instance.id));
+        let (target_state, reason) = match (health, found) {
+            (None, _) => ("healthy".to_owned(), None),
+            (Some(_), Some(found)) => (found.state.clone(), found.reason.clone()),
+            (Some(_), None) => ("not registered".to_owned(), None),
+        };
+        let unregistered = (health.is_some() && found.is_none() && instance.state == "running").then_some(
+            "wait until it has booted; then see its console (`aws ec2 get-console-output`) and `journalctl -u \
+             instance-agent`",
+        );
+        Row {
+            id: instance.id.clone(),
+            group: group.map_or_else(|| target_group.to_owned(), |group| group.name.clone()),
+            state: instance.state.clone(),
+            target_state,
+            reason: reason.or_else(|| instance.reason.clone().filter(|_| instance.state != "running")),
+            cure: found.and_then(cure).or(unregistered),
+            zone: instance.zone.clone(),
+            address: instance.public_address.clone().or_else(|| instance.private_address.clone()),
+            launched: instance.launched,
+        }
+    };
+    let mut rows: Vec<_> = have.instances.iter().filter(|instance| !instance.is_gone()).map(row).collect();
+    rows.sort_by(|a, b| (&a.group, &a.zone, &a.id).cmp(&(&b.group, &b.zone, &b.id)));
+    rows
+}
+
+/// Shows a fleet that a launch has seen healthy.
+pub(crate) fn show_launched(fleet: &Fleet, have: &Inventory, balancer: Option<&Balancer>, output: Output) {
+    let rows = rows(fleet, have, None);
+    let balancer = have.balancer.as_ref().or(balancer);
+    show(fleet, "", &rows, balancer, output);
+}
+
+fn show(fleet: &Fleet, region: &str, rows: &[Row], balancer: Option<&Balancer>, output: Output) {
+    if output == Output::Json {
+        return print(&format!("{:#}\n", to_json(fleet, region, rows, balancer)));
+    }
+    let mut table = Table::new();
+    table.load_style(NOTHING);
+    table.set_header(["INSTANCE", "GROUP", "STATE", "TARGET STATE", "REASON", "ZONE", "ADDRESS", "AGE"]);
+    for row in rows {
+        let dash = || "-".to_owned();
+        table.add_row([
+            row.id.clone(),
+            row.group.clone(),
+            row.state.clone(),
+            row.target_state.clone(),
+            row.reason.clone().unwrap_or_else(dash),
+            row.zone.clone(),
+            row.address.clone().unwrap_or_else(dash),
+            age(row.launched),
+        ]);
+    }
+    print(&format!("{table}\n"));
+    let mut told: Vec<&str> = Vec::new();
+    for row in rows {
+        if let Some(cure) = row.cure.filter(|cure| !told.contains(cure)) {
+            told.push(cure);
+            remark(&format!("{}: {cure}", row.id));
+        }
+    }
+    let healthy = rows.iter().filter(|row| row.target_state == "healthy").count();
+    print(&format!("\n{healthy} of {} instances are healthy\n", fleet.instances()));
+    match balancer {
+        Some(found) => {
+            let port = if fleet.port == 80 { String::new() } else { format!(":{}", fleet.port) };
+            let state = if found.state == "active" { String::new() } else { format!(" ({})", found.state) };
+            print(&format!("load balancer: http://{}{port}/{state}\n", found.dns_name));
+            for group in fleet.groups.iter().filter(|group| group.paths) {
+                print(&format!("  curl http://{}{port}/{}\n", found.dns_name, group.name));
+            }
+        }
+        None => print("no load balancer; `bootstrap launch` finishes the fleet\n"),
+    }
+}
+
+fn to_json(fleet: &Fleet, region: &str, rows: &[Row], balancer: Option<&Balancer>) -> Value {
+    let instances: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            json!({
+                "id": row.id,
+                "group": row.group,
+                "state": row.state,
+                "target_state": row.target_state,
+                "reason": row.reason,
+                "cure": row.cure,
+                "zone": row.zone,
+                "address": row.address,
+                "launched": row.launched,
+            })
+        })
+        .collect();
+    json!({
+        "fleet": fleet.name,
+        "region": if region.is_empty() { Value::Null } else { json!(region) },
+        "wanted": fleet.instances(),
+        "healthy": rows.iter().filter(|row| row.target_state == "healthy").count(),
+        "balancer": balancer.map(|found| json!({ "dns_name": found.dns_name, "state": found.state })),
+        "instances": instances,
+    })
+}
+
+/// How long ago, in the largest unit that says something.
+fn age(launched: i64) -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let seconds = now.saturating_sub(u64::try_from(launched).unwrap_or_default());
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
