@@ -50,7 +50,6 @@ pub(super) const CALLS: &[Call] = &[
     call(Ec2, "DescribeInstanceTypes", &[("ec2:DescribeInstanceTypes", Grant::Look)]),
     call(Ec2, "DescribeInstances", &[("ec2:DescribeInstances", Grant::Look)]),
     call(Ec2, "DescribeKeyPairs", &[("ec2:DescribeKeyPairs", Grant::Look)]),
-    call(Ec2, "DescribeNetworkInterfaces", &[("ec2:DescribeNetworkInterfaces", Grant::Look)]),
     call(Ec2, "DescribeSecurityGroups", &[("ec2:DescribeSecurityGroups", Grant::Look)]),
     call(Ec2, "DescribeSubnets", &[("ec2:DescribeSubnets", Grant::Look)]),
     call(Ec2, "DescribeVolumes", &[("ec2:DescribeVolumes", Grant::Look)]),
