@@ -13,6 +13,7 @@ use crate::deb::Deb;
 use crate::execute::{Halt, execute};
 use crate::health::Unhealthy;
 use crate::interrupt::Interrupt;
+use crate::inventory::Inventory;
 use crate::output::{print, remark};
 use crate::plan_text;
 use crate::prepare::{Prepared, Request, prepare, prepare_destroy};
@@ -113,7 +114,7 @@ pub(crate) async fn launch(
         }
     }
     // The addresses of new instances are known only now.
-    let now = cloud.survey(names).await?.inventory;
+    let now = Inventory { instances: cloud.instances(names).await?, ..have.clone() };
     status::show_launched(fleet, &now, work.balancer().as_ref(), manner.output);
     Ok(Outcome::Done)
 }

@@ -7,7 +7,7 @@ use futures_util::future::try_join_all;
 use crate::apply::agent_policy;
 use crate::cloud::package::Bucket;
 use crate::cloud::reachable::{Unreachable, reachable};
-use crate::cloud::survey::Survey;
+use crate::cloud::survey::{Foreign, Survey, TARGET_GROUP};
 use crate::cloud::{CallError, Cloud};
 use crate::deb::Deb;
 use crate::fleet::{Difference, Fleet, Package};
@@ -35,6 +35,8 @@ pub(crate) struct Prepared {
     pub(crate) plan: Plan,
     /// What is wanted otherwise than it is; empty for a new fleet.
     pub(crate) differences: Vec<Difference>,
+    /// Whether the differences were asked for one by one, so that they are no surprise.
+    asked_for: bool,
 }
 
 /// Looks at the account and plans. Nothing is changed.
@@ -50,6 +52,7 @@ pub(crate) async fn prepare(
     let names = Names::new(name, &cloud.region);
     let mut survey = cloud.survey(&names).await?;
     let stored = stored(&survey.inventory)?;
+    let asked_for = matches!(request, Request::Counts(_));
     let mut fleet = wanted(name, request, stored.as_ref())?;
     let differences = stored.as_ref().map(|stored| fleet.differences(stored)).unwrap_or_default();
     if fleet.package.is_none() {
@@ -59,7 +62,8 @@ pub(crate) async fn prepare(
         let have = survey.inventory.clone();
         let plan = plan::launch(&fleet, &have, &names, &serde_json::Value::Null).map_err(|e| anyhow!(e))?;
         if plan.is_empty() {
-            return Ok(Prepared { fleet, names, have, around: Surroundings::default(), plan, differences });
+            let around = Surroundings::default();
+            return Ok(Prepared { fleet, names, have, around, plan, differences, asked_for });
         }
     }
     if fleet.package.is_none() {
@@ -72,7 +76,7 @@ pub(crate) async fn prepare(
     let mut problems = Vec::new();
     let around = details(cloud, &names, &fleet, &mut survey, &mut problems).await?;
     let have = survey.inventory;
-    problems.extend(foreign(&survey.foreign, name));
+    problems.extend(taken(&survey.foreign, &fleet, around.vpc()));
     let policy = agent_policy(&fleet, &names, &around);
     let plan = plan::launch(&fleet, &have, &names, &policy).map_err(|e| anyhow!(e))?;
     let launched = fleet.groups.iter().map(|g| (g.instance_type.clone(), plan.launched(&g.name)));
@@ -85,7 +89,7 @@ pub(crate) async fn prepare(
         problems.extend(package_problem(&fleet, &have, &around, deb).await);
     }
     refuse(&names, &problems)?;
-    Ok(Prepared { fleet, names, have, around, plan, differences })
+    Ok(Prepared { fleet, names, have, around, plan, differences, asked_for })
 }
 
 /// # Errors
@@ -103,15 +107,22 @@ pub(crate) fn refuse(names: &Names, problems: &[String]) -> Result<()> {
     }
 }
 
-/// What has the fleet's names and is not the fleet's.
-pub(crate) fn foreign<'a>(found: &'a [String], fleet: &'a str) -> impl Iterator<Item = String> + 'a {
-    found.iter().map(move |what| {
+/// The names that this fleet needs and someone else has.
+fn taken(foreign: &[Foreign], fleet: &Fleet, vpc: Option<&str>) -> Vec<String> {
+    let is_in_the_way = |found: &&Foreign| match (&found.vpc, found.kind) {
+        (Some(of), _) => vpc == Some(of),
+        (None, TARGET_GROUP) => fleet.groups.iter().any(|group| fleet.target_group(group) == found.name),
+        (None, _) => true,
+    };
+    let text = |found: &Foreign| {
         format!(
-            "{what} has a name that this fleet needs, but not the tag {}={fleet}: it is someone else's and stays as it \
-             is; choose another --name",
-            instance_tags::FLEET
+            "{found} has a name that this fleet needs, but not the tag {}={}: it is someone else's and stays as it is; \
+             choose another --name",
+            instance_tags::FLEET,
+            fleet.name
         )
-    })
+    };
+    foreign.iter().filter(is_in_the_way).map(text).collect()
 }
 
 /// The definition that a launch stored.
@@ -140,6 +151,10 @@ fn wanted(name: &str, request: Request, stored: Option<&Fleet>) -> Result<Fleet>
     }
 }
 
+fn foreign_role(names: &Names) -> Foreign {
+    Foreign { kind: "the role or instance profile", name: names.role(), vpc: None }
+}
+
 /// Looks at what only changes need to know.
 async fn details(
     cloud: &Cloud,
@@ -166,7 +181,7 @@ async fn details(
     }
     match role {
         Some(found) => survey.inventory.role = Some(found),
-        None => survey.foreign.push(format!("the role or instance profile {}", names.role())),
+        None => survey.foreign.push(foreign_role(names)),
     }
     problems.extend(profile);
     if matches!(fleet.package, Some(Package::Deb { .. })) {
@@ -234,16 +249,17 @@ pub(crate) async fn prepare_destroy(cloud: &Cloud, name: &str) -> Result<Prepare
     proved?;
     match role? {
         Some(found) => survey.inventory.role = Some(found),
-        None => survey.foreign.push(format!("the role or instance profile {}", names.role())),
+        None => survey.foreign.push(foreign_role(&names)),
     }
     match bucket {
         Ok(found) => survey.inventory.bucket = Some(found),
         Err(crate::cloud::package::PackageError::Call(error)) => return Err(error.into()),
         // Someone else's, and no business of a destroy.
-        Err(error) => survey.foreign.push(error.to_string()),
+        Err(error) => remark(&error.to_string()),
     }
-    for what in &survey.foreign {
-        remark(&format!("left alone, as it is not this fleet's: {what}"));
+    // Target groups of other fleets may begin with this one's name: no news.
+    for found in survey.foreign.iter().filter(|found| found.kind != TARGET_GROUP) {
+        remark(&format!("{found} is not this fleet's, going by its tags, and stays as it is"));
     }
     let have = survey.inventory;
     let plan = plan::destroy(&have, &names);
@@ -253,13 +269,13 @@ pub(crate) async fn prepare_destroy(cloud: &Cloud, name: &str) -> Result<Prepare
         _ => Fleet::unknown(name),
     };
     let around = Surroundings { account, partition, ..Surroundings::default() };
-    Ok(Prepared { fleet, names, have, around, plan, differences: Vec::new() })
+    Ok(Prepared { fleet, names, have, around, plan, differences: Vec::new(), asked_for: true })
 }
 
 impl Prepared {
     /// Whether it takes away or changes what somebody may rely on.
     pub(crate) fn needs_consent(&self) -> bool {
-        !self.differences.is_empty()
+        !self.differences.is_empty() && !self.asked_for
             || self.plan.steps_that(Effect::Delete).next().is_some()
             || self.plan.steps.iter().any(|step| matches!(step.action, Action::Close(..)))
     }

@@ -140,6 +140,7 @@ fn rows(fleet: &Fleet, have: &Inventory, health: Option<&BTreeMap<String, Vec<Ta
         let found = health.and_then(|all| all.get(target_group));
         let found = found.and_then(|all| all.iter().find(|health| health.id == instance.id));
         let (target_state, reason) = match (health, found) {
+            (None, _) if instance.is_dead() => ("-".to_owned(), None),
             (None, _) => ("healthy".to_owned(), None),
             (Some(_), Some(found)) => (found.state.clone(), found.reason.clone()),
             (Some(_), None) => ("not registered".to_owned(), None),

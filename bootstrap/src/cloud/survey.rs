@@ -25,8 +25,32 @@ pub(crate) struct Survey {
     /// What has the fleet's names. Balancer and target groups may be someone else's, see
     /// [`Self::is_proved`] and [`Cloud::prove`].
     pub(crate) inventory: Inventory,
-    /// What has one of the fleet's names and is someone else's, for people.
-    pub(crate) foreign: Vec<String>,
+    /// What has one of the fleet's names, or a target group's that begins as the fleet's do, and is
+    /// someone else's.
+    pub(crate) foreign: Vec<Foreign>,
+}
+
+/// The kind of a target group.
+pub(crate) const TARGET_GROUP: &str = "the target group";
+
+/// Someone else's.
+#[derive(Clone, Debug)]
+pub(crate) struct Foreign {
+    /// What it is, for people, such as [`TARGET_GROUP`].
+    pub(crate) kind: &'static str,
+    pub(crate) name: String,
+    /// Where that matters: names of security groups are a VPC's.
+    pub(crate) vpc: Option<String>,
+}
+
+impl std::fmt::Display for Foreign {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.kind, self.name)?;
+        match &self.vpc {
+            Some(vpc) => write!(f, " in {vpc}"),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Survey {
@@ -57,8 +81,7 @@ impl Cloud {
         let mut survey = Survey::default();
         for (name, group) in groups {
             if group.tags.get(FLEET).is_none_or(|fleet| *fleet != names.fleet) {
-                let text = format!("the security group {name} ({}) in {}", group.id, group.vpc);
-                survey.foreign.push(text);
+                survey.foreign.push(Foreign { kind: "the security group", name, vpc: Some(group.vpc) });
             } else if name == names.balancer_group() {
                 survey.inventory.balancer_group = Some(group);
             } else {
@@ -93,12 +116,12 @@ impl Cloud {
         inventory.target_groups.retain(|group| {
             let ours = is_ours(&group.arn);
             if !ours {
-                foreign.push(format!("the target group {}", group.name));
+                foreign.push(Foreign { kind: TARGET_GROUP, name: group.name.clone(), vpc: None });
             }
             ours
         });
         if inventory.balancer.as_ref().is_some_and(|found| !is_ours(&found.arn)) {
-            foreign.push(format!("the load balancer {}", names.balancer()));
+            foreign.push(Foreign { kind: "the load balancer", name: names.balancer(), vpc: None });
             inventory.balancer = None;
             inventory.listener = None;
             inventory.rules.clear();

@@ -210,7 +210,8 @@ impl Planner<'_> {
     }
 
     fn package(&mut self) -> Option<usize> {
-        let Some(Package::Deb { file, sha256 }) = &self.wanted.package else {
+        // Where the file is not at hand it was uploaded by an earlier launch.
+        let Some(Package::Deb { file: Some(_), sha256 }) = &self.wanted.package else {
             return None;
         };
         let bucket = match self.have.bucket {
@@ -220,8 +221,6 @@ impl Planner<'_> {
             Some(Bucket::Ours) => None,
             None => return None,
         };
-        // Where the file is not at hand it was uploaded by an earlier launch.
-        file.as_ref()?;
         let title = format!("upload the package (SHA-256 {}…)", &sha256.get(..12).unwrap_or_default());
         Some(self.add(Action::Upload, title, [bucket]))
     }
