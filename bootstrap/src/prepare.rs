@@ -16,6 +16,7 @@ use crate::names::Names;
 use crate::output::remark;
 use crate::plan::{self, Action, Effect, Plan};
 use crate::surroundings::Surroundings;
+use crate::user_data::{PackageForInstance, user_data};
 
 /// What is asked for.
 pub(crate) enum Request {
@@ -220,6 +221,9 @@ async fn package_problem(
                 group.instance_type, group.name
             )
         });
+    }
+    if let Some(Err(error)) = PackageForInstance::of(Some(package)).map(|package| user_data(&package)) {
+        return Some(error.to_string());
     }
     match reachable(package).await {
         Ok(()) => None,

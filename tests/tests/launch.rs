@@ -15,15 +15,18 @@ fn tags(of: &Value) -> BTreeMap<String, String> {
     tags.map(|tag| (text(&tag["Key"]), text(&tag["Value"]))).collect()
 }
 
+#[track_caller]
 fn text(value: &Value) -> String {
-    value.as_str().expect("a text").to_owned()
+    value.as_str().unwrap_or_else(|| panic!("not a text: {value}")).to_owned()
 }
 
+#[track_caller]
 fn list(value: &Value) -> &Vec<Value> {
     value.as_array().expect("a list")
 }
 
 /// The only one.
+#[track_caller]
 fn one(value: &Value) -> &Value {
     assert_eq!(list(value).len(), 1, "{value}");
     &value[0]
@@ -255,7 +258,7 @@ impl Seen {
         let mut writes = BTreeMap::new();
         for statement in list(&found["PolicyDocument"]["Statement"]) {
             let texts = |value: &Value| {
-                value.as_array().map_or(vec![text(value)], |all| all.iter().map(text).collect())
+                value.as_array().map_or_else(|| vec![text(value)], |all| all.iter().map(text).collect())
             };
             for action in texts(&statement["Action"]) {
                 if !action.contains(":Describe") {
