@@ -19,8 +19,13 @@ impl Cloud {
     /// A call failed, or the name is someone else's (`Ok(None)`).
     pub(crate) async fn role(&self, name: &str, fleet: &str) -> Result<Option<Role>, CallError> {
         let mut found = Role::default();
-        let asked = self.iam.get_instance_profile().instance_profile_name(name);
-        match call(format!("look for the instance profile {name}"), asked.send()).await {
+        let profile = self.iam.get_instance_profile().instance_profile_name(name).send();
+        // Both at once: neither is any use without the other.
+        let (profile, role) = tokio::join!(
+            call(format!("look for the instance profile {name}"), profile),
+            call(format!("look for the role {name}"), self.iam.get_role().role_name(name).send()),
+        );
+        match profile {
             Ok(answer) => {
                 let profile = answer.instance_profile;
                 let tags = profile.as_ref().map(|profile| profile.tags()).unwrap_or_default();
@@ -33,9 +38,7 @@ impl Cloud {
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error),
         }
-        let role = match call(format!("look for the role {name}"), self.iam.get_role().role_name(name).send())
-            .await
-        {
+        let role = match role {
             Ok(answer) => answer.role,
             Err(error) if error.is_not_found() => None,
             Err(error) => return Err(error),
