@@ -47,7 +47,9 @@ async fn launching_clusters_takes_few_calls_and_ten_of_them_in_a_row_at_the_most
     let script: usize = counts.iter().filter(|(name, _)| !extra(name)).map(|(_, count)| count).sum();
     assert!(script <= SCRIPT, "{script} calls, not counting preflight and IAM: {counts:#?}");
     for (name, count) in counts.iter().filter(|(name, _)| extra(name)) {
-        assert!(*count <= 2, "{name} {count} times: {counts:#?}");
+        // What is there already, what was launched, and the addresses of the report.
+        let most = if name == "ec2:DescribeInstances" { 3 } else { 2 };
+        assert!(*count <= most, "{name} {count} times: {counts:#?}");
     }
 }
 

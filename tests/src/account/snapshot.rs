@@ -180,7 +180,7 @@ impl Account {
 }
 
 /// What AWS or moto chooses anew for each thing, or counts.
-const CHOSEN: [&str; 10] = [
+const CHOSEN: [&str; 11] = [
     "dnsName",
     "privateDnsName",
     "publicDnsName",
@@ -189,6 +189,7 @@ const CHOSEN: [&str; 10] = [
     "publicIp",
     "macAddress",
     "InstanceProfileId",
+    "kmsKeyId",
     "RoleId",
     "clientToken",
 ];
