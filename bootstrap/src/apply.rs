@@ -301,21 +301,15 @@ impl<'a> Work<'a> {
     }
 
     async fn user_data(&self, waiting: &dyn Fn(&str)) -> Result<Option<String>, ActError> {
-        let package = match &self.fleet.package {
-            None | Some(Package::InImage) => PackageForInstance::InImage,
-            Some(Package::Url { url, sha256 }) => {
-                PackageForInstance::Download { url: url.clone(), sha256: sha256.clone() }
-            }
-            Some(Package::Apt { line, key }) => {
-                PackageForInstance::Apt { line: line.clone(), key: key.clone() }
-            }
-            Some(Package::Deb { sha256, .. }) => {
+        let package = match (PackageForInstance::of(self.fleet.package.as_ref()), &self.fleet.package) {
+            (None, Some(Package::Deb { sha256, .. })) => {
                 let signed = self.cloud.presign(&self.bucket().0, sha256).await?;
                 if let Some(note) = signed.note() {
                     waiting(&note);
                 }
                 PackageForInstance::Download { url: signed.url, sha256: sha256.clone() }
             }
+            (package, _) => package.unwrap_or(PackageForInstance::InImage),
         };
         Ok(user_data(&package)?)
     }

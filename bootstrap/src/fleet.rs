@@ -285,6 +285,21 @@ impl Fleet {
         Ok(())
     }
 
+    /// Puts it into another region.
+    ///
+    /// # Errors
+    /// Its zones are elsewhere.
+    pub fn set_region(&mut self, region: &str) -> Result<(), String> {
+        if let Some(zone) = self.zones.iter().find(|zone| values::region_of(zone) != Some(region)) {
+            return Err(format!(
+                "the fleet's zone {zone} is not in {region}; write a fleet file with zones of {region} (`bootstrap \
+                 fleets show` prints one to start from), and with an image that is there"
+            ));
+        }
+        self.region = Some(region.to_owned());
+        Ok(())
+    }
+
     /// The name of a group's target group.
     pub fn target_group(&self, group: &Group) -> String {
         format!("{}-{}", self.name, group.name)

@@ -16,6 +16,7 @@ use crate::names::Names;
 use crate::output::remark;
 use crate::plan::{self, Action, Effect, Plan};
 use crate::surroundings::Surroundings;
+use crate::user_data::{PackageForInstance, user_data};
 
 /// What is asked for.
 pub(crate) enum Request {
@@ -172,8 +173,28 @@ async fn details(
         }
     };
     let profile = cloud.profile_problem(fleet);
-    let (around, delays, role, profile, ()) =
-        tokio::try_join!(cloud.surroundings(fleet), delays, role, profile, cloud.prove(names, survey))?;
+    // The bucket's name has the account in it.
+    let account = async {
+        let (account, partition) = cloud.identity().await?;
+        let bucket = match fleet.package {
+            Some(Package::Deb { .. }) => {
+                Some(cloud.find_bucket(&names.bucket(&account), &names.fleet, &account).await)
+            }
+            _ => None,
+        };
+        Ok((account, partition, bucket))
+    };
+    let (mut around, delays, role, profile, account, ()) = tokio::try_join!(
+        cloud.surroundings(fleet),
+        delays,
+        role,
+        profile,
+        account,
+        cloud.prove(names, survey)
+    )?;
+    let (account, partition, bucket) = account;
+    around.account = account;
+    around.partition = partition;
     for (group, delay) in groups.iter().zip(delays) {
         if let Some(found) = survey.inventory.target_groups.iter_mut().find(|found| found.arn == group.arn) {
             found.delay = delay;
@@ -184,12 +205,10 @@ async fn details(
         None => survey.foreign.push(foreign_role(names)),
     }
     problems.extend(profile);
-    if matches!(fleet.package, Some(Package::Deb { .. })) {
-        let found = cloud.find_bucket(&names.bucket(&around.account), &names.fleet, &around.account).await;
-        match found {
-            Ok(bucket) => survey.inventory.bucket = Some(bucket),
-            Err(error) => problems.push(error.to_string()),
-        }
+    match bucket {
+        Some(Ok(bucket)) => survey.inventory.bucket = Some(bucket),
+        Some(Err(error)) => problems.push(error.to_string()),
+        None => {}
     }
     Ok(around)
 }
@@ -220,6 +239,9 @@ async fn package_problem(
                 group.instance_type, group.name
             )
         });
+    }
+    if let Some(Err(error)) = PackageForInstance::of(Some(package)).map(|package| user_data(&package)) {
+        return Some(error.to_string());
     }
     match reachable(package).await {
         Ok(()) => None,

@@ -69,7 +69,8 @@ pub(crate) async fn verify(cloud: &Cloud, name: &str, output: Output) -> Result<
     };
     let port = look.have.listener.as_ref().map_or(look.fleet.port, |listener| listener.port);
     let instances = rows(&look.fleet, &look.have, Some(&look.health)).into_iter().map(|row| {
-        let unhealthy = (row.target_state != "healthy").then(|| row.target_state.clone());
+        let reason = row.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+        let unhealthy = (row.target_state != "healthy").then(|| format!("{}{reason}", row.target_state));
         let address = row.address.as_deref().and_then(|address| address.parse::<IpAddr>().ok());
         verify::Instance {
             id: row.id,

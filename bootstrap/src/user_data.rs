@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde_json::json;
 
+use crate::fleet::Package;
+
 /// The user data, but for where the package comes from.
 const FORM: &str = include_str!("../../packaging/cloud-init.yaml");
 const BLANK: &str = "@PACKAGE@";
@@ -36,6 +38,20 @@ pub enum PackageForInstance {
         /// The repository's public key, ASCII-armoured.
         key: String,
     },
+}
+
+impl PackageForInstance {
+    /// What a fleet's package is for its instances; `None` for a file, whose address is made at launch.
+    pub(crate) fn of(package: Option<&Package>) -> Option<Self> {
+        match package {
+            None | Some(Package::InImage) => Some(Self::InImage),
+            Some(Package::Url { url, sha256 }) => {
+                Some(Self::Download { url: url.clone(), sha256: sha256.clone() })
+            }
+            Some(Package::Apt { line, key }) => Some(Self::Apt { line: line.clone(), key: key.clone() }),
+            Some(Package::Deb { .. }) => None,
+        }
+    }
 }
 
 /// Why there can be no user data for a package.

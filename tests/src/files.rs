@@ -28,6 +28,7 @@ impl Files {
     /// Serves nothing yet.
     pub async fn serve(address: SocketAddr) -> Self {
         let listener = TcpListener::bind(address).await.expect("the address is free");
+        let address = listener.local_addr().expect("it is bound");
         let shelf = Shelf::default();
         let task = tokio::spawn(accept(listener, Arc::clone(&shelf))).abort_handle();
         Self { address, shelf, task }

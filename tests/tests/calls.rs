@@ -39,7 +39,7 @@ async fn launching_clusters_takes_few_calls_and_ten_of_them_in_a_row_at_the_most
     assert!(row.len() <= 10, "{} in a row: {row:?}", row.len());
 
     // Preflight looks before anything is made; role, profile and bucket are what a script would
-    // have had from elsewhere. docs/launching.md says what each call is for.
+    // have had from elsewhere. docs/aws.md says what each call is for.
     let extra = |name: &&String| {
         ["iam:", "s3:", "ssm:", "sts:", "servicequotas:"].into_iter().any(|service| name.starts_with(service))
             || PREFLIGHT.contains(&name.as_str())

@@ -185,7 +185,7 @@ impl Wanted {
             fleet.rename(name).map_err(|message| anyhow::anyhow!("--name {name}: {message}"))?;
         }
         if let Some(region) = &aws.region {
-            fleet.region = Some(region.clone());
+            fleet.set_region(region).map_err(|message| anyhow::anyhow!("--region {region}: {message}"))?;
         }
         if aws.key_pair.is_some() {
             fleet.key_pair.clone_from(&aws.key_pair);

@@ -19,30 +19,22 @@ impl Cloud {
     /// A call failed, or the name is someone else's (`Ok(None)`).
     pub(crate) async fn role(&self, name: &str, fleet: &str) -> Result<Option<Role>, CallError> {
         let mut found = Role::default();
-        let profile = self.iam.get_instance_profile().instance_profile_name(name).send();
-        // Both at once: neither is any use without the other.
+        let profile = self.iam.get_instance_profile().instance_profile_name(name);
+        let role = self.iam.get_role().role_name(name);
         let (profile, role) = tokio::join!(
-            call(format!("look for the instance profile {name}"), profile),
-            call(format!("look for the role {name}"), self.iam.get_role().role_name(name).send()),
+            call(format!("look for the instance profile {name}"), profile.send()),
+            call(format!("look for the role {name}"), role.send()),
         );
-        match profile {
-            Ok(answer) => {
-                let profile = answer.instance_profile;
-                let tags = profile.as_ref().map(|profile| profile.tags()).unwrap_or_default();
-                if !is_ours(tags, fleet) {
-                    return Ok(None);
-                }
-                found.profile = true;
-                found.in_profile = profile.is_some_and(|p| p.roles.iter().any(|role| role.role_name == name));
+        if let Some(answer) = there(profile)? {
+            let profile = answer.instance_profile;
+            let tags = profile.as_ref().map(|profile| profile.tags()).unwrap_or_default();
+            if !is_ours(tags, fleet) {
+                return Ok(None);
             }
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error),
+            found.profile = true;
+            found.in_profile = profile.is_some_and(|p| p.roles.iter().any(|role| role.role_name == name));
         }
-        let role = match role {
-            Ok(answer) => answer.role,
-            Err(error) if error.is_not_found() => None,
-            Err(error) => return Err(error),
-        };
+        let role = there(role)?.and_then(|answer| answer.role);
         if let Some(role) = role {
             if !is_ours(role.tags(), fleet) {
                 return Ok(None);
@@ -185,6 +177,14 @@ impl Cloud {
 
 fn is_being_changed(error: &CallError) -> bool {
     error.is_in_use() || error.code() == "ConcurrentModification"
+}
+
+/// `None` for what is not there.
+fn there<T>(result: Result<T, CallError>) -> Result<Option<T>, CallError> {
+    match result {
+        Err(error) if error.is_not_found() => Ok(None),
+        result => result.map(Some),
+    }
 }
 
 fn gone_is_fine<T>(result: Result<T, CallError>) -> Result<(), CallError> {

@@ -14,15 +14,13 @@ use crate::surroundings::{InstanceType, Subnet, Surroundings, Vcpus, is_standard
 const QUOTA: &str = "L-1216C47A";
 
 impl Cloud {
-    /// Everything a launch of this fleet has to know of the account.
+    /// Everything a launch of this fleet has to know of the account, but for whose it is.
     ///
     /// # Errors
     /// A call failed; what AWS does not have is among the problems instead.
     pub(crate) async fn surroundings(&self, fleet: &Fleet) -> Result<Surroundings, CallError> {
         let mut around = Surroundings::default();
-        // First and alone in its branch: what it says of bad credentials is the clearest.
-        let (identity, subnets, typed, offered, key_pair, used, quota) = tokio::try_join!(
-            self.identity(),
+        let (subnets, typed, offered, key_pair, used, quota) = tokio::try_join!(
             self.default_subnets(fleet),
             self.types_and_images(fleet),
             self.offered(fleet),
@@ -30,7 +28,6 @@ impl Cloud {
             self.vcpus_in_use(),
             async { Ok(self.quota().await) },
         )?;
-        (around.account, around.partition) = identity;
         around.subnets = subnets;
         (around.types, around.images) = typed.found;
         around.problems.extend(typed.problems);

@@ -86,7 +86,7 @@ pub(super) fn region_of(text: &str) -> Option<&str> {
     let digits = text[number..].bytes().take_while(u8::is_ascii_digit).count();
     let words: Vec<&str> = text[..number].strip_suffix('-')?.split('-').collect();
     let is_word = |word: &&str| word.len() >= 2 && word.bytes().all(|b| b.is_ascii_lowercase());
-    (words.len() >= 2 && words.iter().all(|word| is_word(word))).then_some(&text[..number + digits])
+    (words.len() >= 2 && words.iter().all(is_word)).then_some(&text[..number + digits])
 }
 
 /// A machine image: an id, or the name of a public one.

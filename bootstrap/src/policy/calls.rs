@@ -50,7 +50,6 @@ pub(super) const CALLS: &[Call] = &[
     call(Ec2, "DescribeInstanceTypes", &[("ec2:DescribeInstanceTypes", Grant::Look)]),
     call(Ec2, "DescribeInstances", &[("ec2:DescribeInstances", Grant::Look)]),
     call(Ec2, "DescribeKeyPairs", &[("ec2:DescribeKeyPairs", Grant::Look)]),
-    call(Ec2, "DescribeNetworkInterfaces", &[("ec2:DescribeNetworkInterfaces", Grant::Look)]),
     call(Ec2, "DescribeSecurityGroups", &[("ec2:DescribeSecurityGroups", Grant::Look)]),
     call(Ec2, "DescribeSubnets", &[("ec2:DescribeSubnets", Grant::Look)]),
     call(Ec2, "DescribeVolumes", &[("ec2:DescribeVolumes", Grant::Look)]),
@@ -175,8 +174,8 @@ pub(super) const CALLS: &[Call] = &[
     call(Iam, "DeleteInstanceProfile", &[("iam:DeleteInstanceProfile", Grant::Role)]),
     call(Quotas, "GetServiceQuota", &[("servicequotas:GetServiceQuota", Grant::Quota)]),
     call(Ssm, "GetParameter", &[("ssm:GetParameter", Grant::PublicImages)]),
-    // Always allowed; listed, as everything is that is called.
-    call(Sts, "GetCallerIdentity", &[("sts:GetCallerIdentity", Grant::Look)]),
+    // Allowed to everyone, even against a policy.
+    call(Sts, "GetCallerIdentity", &[]),
     call(S3, "ListBuckets", &[("s3:ListAllMyBuckets", Grant::Look)]),
     call(S3, "GetBucketTagging", &[("s3:GetBucketTagging", Grant::Bucket)]),
     call(S3, "CreateBucket", &[("s3:CreateBucket", Grant::Bucket)]),

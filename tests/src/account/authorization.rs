@@ -295,7 +295,9 @@ fn s3_needs(request: &Request) -> Vec<Need> {
         "GetBucketEncryption" => of_bucket("s3:GetEncryptionConfiguration"),
         "PutBucketLifecycle" => of_bucket("s3:PutLifecycleConfiguration"),
         "DeleteBucketTagging" => of_bucket("s3:PutBucketTagging"),
-        "HeadObject" | "GetObject" => of_object("s3:GetObject"),
+        // Without the second an object that is not there is answered with 403.
+        "HeadObject" => [of_object("s3:GetObject"), of_bucket("s3:ListBucket")].concat(),
+        "GetObject" => of_object("s3:GetObject"),
         "PutObject" => {
             let mut needs = of_object("s3:PutObject");
             if request.headers.contains_key("x-amz-tagging") {
@@ -304,20 +306,18 @@ fn s3_needs(request: &Request) -> Vec<Need> {
             needs
         }
         "DeleteObject" if request.parameters.contains_key("versionId") => of_object("s3:DeleteObjectVersion"),
-        // Deleting many asks for each; by version where one is given.
+        // Deleting many asks for each; where a version is given, for its permission too.
         "DeleteObjects" => {
             let body = String::from_utf8_lossy(&request.body).into_owned();
             let listed = Element::parse(&body).unwrap_or_default();
             let objects = listed.children.iter().filter(|child| child.name == "Object");
-            let need = |item: &Element| {
-                let permission = if item.say("VersionId").is_empty() {
-                    "s3:DeleteObject"
-                } else {
-                    "s3:DeleteObjectVersion"
-                };
-                Need::new(permission, &format!("{bucket}/{}", item.say("Key")))
+            let needs = |item: &Element| {
+                let object = format!("{bucket}/{}", item.say("Key"));
+                let version = !item.say("VersionId").is_empty();
+                let version = version.then(|| Need::new("s3:DeleteObjectVersion", &object));
+                version.into_iter().chain([Need::new("s3:DeleteObject", &object)]).collect::<Vec<_>>()
             };
-            objects.map(need).collect()
+            objects.flat_map(needs).collect()
         }
         other if request.get("Key").is_empty() => of_bucket(&format!("s3:{other}")),
         other => of_object(&format!("s3:{other}")),

@@ -186,8 +186,8 @@ impl Account {
         Upstream::new(&self.endpoint).try_ask(service, action, parameters).await
     }
 
-    /// A user with this policy, and no other permission: access key and secret. moto checks both
-    /// from now on, for requests that are passed on as they were signed.
+    /// A user with this policy, and no other permission: access key and secret. moto checks key and
+    /// policy from now on, for requests that are passed on as they came.
     pub async fn user(&self, name: &str, policy: &str) -> (String, String) {
         let said = self.ask("iam", "CreateUser", &[("UserName", name)]).await;
         assert!(said.ok(), "{said:?}");

@@ -134,7 +134,7 @@ impl State {
         self.moto.send(&changed).await
     }
 
-    /// Asks moto as the caller, while it checks signature and policies. The front's own calls are not signed.
+    /// Asks moto as the caller, while it checks keys and policies. The front's own calls are not signed.
     async fn as_caller(&self, request: &Request) -> Answer {
         self.moto.control("reset-auth", "0").await;
         let answer = self.moto.send(request).await;
