@@ -51,6 +51,7 @@ struct Command {
 impl Command {
     /// Runs it without any accident.
     async fn learn(account: &Account, arguments: Vec<String>) -> Self {
+        account.time_passes().await;
         account.clear();
         account.ok(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).await;
         let mut seen: BTreeMap<String, usize> = BTreeMap::new();
@@ -120,7 +121,7 @@ impl Command {
 
 /// Every N-th round of this many, beginning with this one.
 async fn sweep(accident: Accident, first: usize, step: usize) -> Vec<String> {
-    let account = Account::start(Options::prompt()).await;
+    let account = Account::start(options()).await;
     let package = account.package();
     let file = account.file("sweep.toml", FLEET);
     let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
@@ -131,8 +132,9 @@ async fn sweep(accident: Accident, first: usize, step: usize) -> Vec<String> {
     let rounds = commands.iter().map(|command| command.calls.len()).max().expect("three");
     let mut failures = Vec::new();
     for round in (first..rounds).step_by(step) {
-        account.reset(Options::prompt()).await;
+        account.reset(options()).await;
         for command in commands {
+            account.time_passes().await;
             let whole = async {
                 if command.calls.len() > round || command.arguments[0] == "scale" {
                     return command.survives(&account, accident, round).await;
@@ -149,6 +151,12 @@ async fn sweep(accident: Accident, first: usize, step: usize) -> Vec<String> {
         }
     }
     failures
+}
+
+/// Nothing takes long, but a look right after a launch does not show it: that it is not made twice is
+/// then the client token's work.
+fn options() -> Options {
+    Options { unseen_instances: 1, ..Options::prompt() }
 }
 
 /// All rounds, half of them in another account at the same time.

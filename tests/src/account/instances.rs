@@ -30,6 +30,8 @@ struct Known {
     kind: String,
     profile: String,
     pending: u32,
+    /// Looks that do not show it yet.
+    unseen: u32,
     shutting_down: Option<u32>,
 }
 
@@ -40,6 +42,13 @@ impl State {
     pub(super) fn instances_age(&mut self) {
         for known in self.instances.known.values_mut() {
             known.pending = known.pending.saturating_sub(1);
+        }
+    }
+
+    /// Time has passed: whatever was launched is shown.
+    pub(super) fn instances_are_seen(&mut self) {
+        for known in self.instances.known.values_mut() {
+            known.unseen = 0;
         }
     }
 
@@ -120,6 +129,7 @@ impl State {
                 kind: kind.clone(),
                 profile: profile.clone(),
                 pending,
+                unseen: self.options.unseen_instances,
                 shutting_down: None,
             };
             self.instances.known.insert(id.clone(), known);
@@ -188,15 +198,24 @@ impl State {
         }
         let mut document = answer.xml();
         self.show_instances(&mut document);
+        let mut unseen = Vec::new();
+        for id in ids(&document) {
+            if let Some(known) = self.instances.known.get_mut(&id).filter(|known| known.unseen > 0) {
+                known.unseen -= 1;
+                unseen.push(id);
+            }
+        }
         let wanted = |item: &Element| {
-            own.iter().all(|(name, values)| {
-                let value = match name.as_str() {
-                    "client-token" => item.say("clientToken"),
-                    "instance-state-name" => item.say("instanceState/name"),
-                    _ => item.say("instanceState/code"),
-                };
-                values.iter().any(|wanted| wanted == value)
-            })
+            let shown = !unseen.iter().any(|id| id == item.say("instanceId"));
+            shown
+                && own.iter().all(|(name, values)| {
+                    let value = match name.as_str() {
+                        "client-token" => item.say("clientToken"),
+                        "instance-state-name" => item.say("instanceState/name"),
+                        _ => item.say("instanceState/code"),
+                    };
+                    values.iter().any(|wanted| wanted == value)
+                })
         };
         if let Some(reservations) = document.child_mut("reservationSet") {
             for reservation in &mut reservations.children {

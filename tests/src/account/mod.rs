@@ -137,6 +137,11 @@ impl Account {
         self.front.calls.lock().expect("not poisoned").clone()
     }
 
+    /// Time passes: whatever was launched is shown to everyone who looks.
+    pub async fn time_passes(&self) {
+        self.front.state.lock().await.instances_are_seen();
+    }
+
     /// What the calls needed of the caller's policy since there is one, each once.
     pub async fn needs(&self) -> Vec<Need> {
         self.front.state.lock().await.needs.clone()

@@ -13,6 +13,8 @@ pub struct Options {
     pub page: Option<usize>,
     /// Calls, of any kind, for which a new instance is `pending`.
     pub pending: u32,
+    /// Looks at instances that do not show a new one yet.
+    pub unseen_instances: u32,
     /// Looks at a terminated instance, or tries to delete its group, that find it `shutting-down`.
     pub shutting_down: u32,
     /// Looks at a new balancer that find it `provisioning`.
@@ -66,6 +68,7 @@ impl Options {
         Self {
             page: Some(2),
             pending: 3,
+            unseen_instances: 1,
             shutting_down: 2,
             provisioning: 2,
             invisible_profiles: 2,
@@ -91,6 +94,7 @@ impl Options {
         Self {
             page: None,
             pending: 0,
+            unseen_instances: 0,
             shutting_down: 0,
             provisioning: 0,
             invisible_profiles: 0,

@@ -38,7 +38,13 @@ impl State {
             self.is_visible("role", request.get("RoleName"), &request.action)?;
             self.is_visible("profile", request.get("InstanceProfileName"), &request.action)?;
         }
-        Ok(self.forward(request).await)
+        let answer = self.forward(request).await;
+        // moto breaks down over a role that is not in the profile.
+        if answer.status >= 500 && request.action == "RemoveRoleFromInstanceProfile" {
+            let text = format!("The role with name {} cannot be found.", request.get("RoleName"));
+            return Err(AwsError::new(404, "NoSuchEntity", text));
+        }
+        Ok(answer)
     }
 
     fn is_visible(&mut self, what: &str, name: &str, by: &str) -> Result<(), AwsError> {

@@ -113,3 +113,13 @@ async fn instances_take_their_time_to_run_and_to_end() {
     assert_eq!(place.states(&only("shutting-down")).await, Vec::<String>::new());
     assert_eq!(place.states(&only("terminated")).await, ["terminated"]);
 }
+
+#[tokio::test]
+async fn a_new_instance_is_not_shown_at_once_but_its_token_knows_it() {
+    let place = Place::with(Options { unseen_instances: 1, ..Options::prompt() }).await;
+    let token = [("ClientToken", "token")];
+    let first = place.run(&token).await;
+    assert_eq!(place.states(&[]).await, Vec::<String>::new());
+    assert_eq!(place.run(&token).await, first);
+    assert_eq!(place.states(&[]).await, ["running"]);
+}

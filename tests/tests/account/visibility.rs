@@ -52,6 +52,8 @@ async fn a_new_role_is_invisible_to_each_first_use() {
     assert_eq!(place.code("iam", "AddRoleToInstanceProfile", &add).await, "NoSuchEntity");
     place.ok("iam", "AddRoleToInstanceProfile", &add).await;
     assert_eq!(place.code("iam", "DeleteRole", &[("RoleName", "r")]).await, "DeleteConflict");
+    place.ok("iam", "RemoveRoleFromInstanceProfile", &add).await;
+    assert_eq!(place.code("iam", "RemoveRoleFromInstanceProfile", &add).await, "NoSuchEntity");
 }
 
 #[tokio::test]
