@@ -29,7 +29,8 @@ async fn lists_come_in_pages_and_a_page_follows_only_its_own() {
         );
     }
     let mut all: Vec<String> = place.subnets.iter().map(|(_, id)| id.clone()).collect();
-    (all.sort(), found.sort());
+    all.sort();
+    found.sort();
     assert_eq!(found, all);
     for name in ["a", "b", "c"] {
         place.target_group(name).await;
