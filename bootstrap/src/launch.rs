@@ -86,7 +86,7 @@ pub(crate) async fn launch(
             return unhealthy(error);
         }
         remark(&format!("fleet {} is as defined: nothing to do", names.fleet));
-        status::show_launched(fleet, have, work.balancer().as_ref(), manner.output);
+        status::show_launched(fleet, &names.region, have, work.balancer().as_ref(), manner.output);
         return Ok(Outcome::Done);
     }
     if !manner.yes || prepared.needs_consent() {
@@ -115,7 +115,7 @@ pub(crate) async fn launch(
     }
     // The addresses of new instances are known only now.
     let now = Inventory { instances: cloud.instances(names).await?, ..have.clone() };
-    status::show_launched(fleet, &now, work.balancer().as_ref(), manner.output);
+    status::show_launched(fleet, &names.region, &now, work.balancer().as_ref(), manner.output);
     Ok(Outcome::Done)
 }
 

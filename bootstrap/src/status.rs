@@ -168,10 +168,16 @@ fn rows(fleet: &Fleet, have: &Inventory, health: Option<&BTreeMap<String, Vec<Ta
 }
 
 /// Shows a fleet that a launch has seen healthy.
-pub(crate) fn show_launched(fleet: &Fleet, have: &Inventory, balancer: Option<&Balancer>, output: Output) {
+pub(crate) fn show_launched(
+    fleet: &Fleet,
+    region: &str,
+    have: &Inventory,
+    balancer: Option<&Balancer>,
+    output: Output,
+) {
     let rows = rows(fleet, have, None);
     let balancer = have.balancer.as_ref().or(balancer);
-    show(fleet, "", &rows, balancer, output);
+    show(fleet, region, &rows, balancer, output);
 }
 
 fn show(fleet: &Fleet, region: &str, rows: &[Row], balancer: Option<&Balancer>, output: Output) {
@@ -236,7 +242,7 @@ fn to_json(fleet: &Fleet, region: &str, rows: &[Row], balancer: Option<&Balancer
         .collect();
     json!({
         "fleet": fleet.name,
-        "region": if region.is_empty() { Value::Null } else { json!(region) },
+        "region": region,
         "wanted": fleet.instances(),
         "healthy": rows.iter().filter(|row| row.target_state == "healthy").count(),
         "balancer": balancer.map(|found| json!({ "dns_name": found.dns_name, "state": found.state })),

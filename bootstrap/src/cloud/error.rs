@@ -121,7 +121,7 @@ impl CallError {
             "InvalidParameterValue" => {
                 self.message.contains("IAM Instance Profile") || self.message.contains("iamInstanceProfile")
             }
-            "InvalidGroup.NotFound" | "InvalidSecurityGroup" | "InvalidGroupId.Malformed" => true,
+            "InvalidGroup.NotFound" | "InvalidSecurityGroup" => true,
             "InvalidInstanceID.NotFound" => true,
             "NoSuchEntity" | "NoSuchBucket" => true,
             "LoadBalancerNotFound" | "TargetGroupNotFound" | "ListenerNotFound" => true,
