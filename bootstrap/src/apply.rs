@@ -37,6 +37,9 @@ pub(crate) enum ActError {
     /// Instances are not terminated in time.
     #[error("still not terminated: {0}; run the command again later")]
     Lingering(String),
+    /// An instance that was to be replaced was taken for its own replacement.
+    #[error("{0} was to be replaced, and AWS gave it back instead of a new one; run the command again")]
+    Reused(String),
     /// The account is not as it was when the plan was made.
     #[error("{0} is not there; run the command again")]
     Missing(String),
@@ -155,16 +158,26 @@ impl<'a> Work<'a> {
             }
             Action::CreateBalancer => {
                 let group = self.security_group(Side::Balancer)?;
-                let made = cloud.create_balancer(fleet, &self.subnets()?, &group, waiting).await?;
+                let made =
+                    cloud.create_balancer(fleet, &self.subnets(&fleet.zones)?, &group, waiting).await?;
                 let dns_name = made.dns_name.clone();
                 self.made.borrow_mut().balancer = Some(made);
                 return Ok(dns_name);
             }
-            Action::SetZones => cloud.set_subnets(&self.balancer_arn()?, &self.subnets()?).await?,
+            Action::SetZones(zones) => {
+                cloud.set_subnets(&self.balancer_arn()?, &self.subnets(zones)?).await?;
+            }
             Action::CreateListener => {
                 let (balancer, weights) = (self.balancer_arn()?, self.weights()?);
                 let arn = cloud.create_listener(&balancer, fleet, &weights, waiting).await?;
                 self.made.borrow_mut().listener = Some(arn);
+            }
+            Action::KeepDefault { there, new } => {
+                let mut weights = there.clone();
+                for group in new {
+                    weights.push((self.target_group(group)?, 0));
+                }
+                cloud.set_default(&self.listener()?, &weights).await?;
             }
             Action::SetDefault => cloud.set_default(&self.listener()?, &self.weights()?).await?,
             Action::CreateRule { group, priority } => {
@@ -182,7 +195,15 @@ impl<'a> Work<'a> {
                 let balancer = self.made.borrow().balancer.clone();
                 watch.until_healthy(balancer.as_ref(), waiting).await?;
             }
-            Action::TerminateInstances { ids } => cloud.terminate(ids).await?,
+            Action::TerminateInstances { ids } => {
+                // Whatever led to it: what this run has launched is not what this run has to end.
+                let launched = self.made.borrow().launched.clone();
+                let is_new = |id: &&String| launched.values().flatten().any(|new| new == *id);
+                if let Some(id) = ids.iter().find(is_new) {
+                    return Err(ActError::Reused(id.clone()));
+                }
+                cloud.terminate(ids).await?;
+            }
             Action::DeleteTargetGroup { arn, name } => {
                 cloud.delete_target_group(arn, name, self.patience, waiting).await?;
             }
@@ -263,6 +284,7 @@ impl<'a> Work<'a> {
             target_group: self.target_group(&group.name)?,
             subnet: String::new(),
             zone: String::new(),
+            revision: tagging::revision(fleet, group),
             slots: slots.to_vec(),
             image: image.id.clone(),
             root_device: image.root_device.clone(),
@@ -372,12 +394,12 @@ impl<'a> Work<'a> {
         self.made.borrow().listener.clone().ok_or_else(|| ActError::Missing("the listener".to_owned()))
     }
 
-    fn subnets(&self) -> Result<Vec<String>, ActError> {
+    fn subnets<'z>(&self, zones: impl IntoIterator<Item = &'z String>) -> Result<Vec<String>, ActError> {
         let subnet = |zone: &String| {
             let found = self.around.subnets.get(zone).map(|subnet| subnet.id.clone());
             found.ok_or_else(|| ActError::Missing(format!("a subnet in {zone}")))
         };
-        self.fleet.zones.iter().map(subnet).collect()
+        zones.into_iter().map(subnet).collect()
     }
 
     fn weights(&self) -> Result<Vec<(String, u16)>, ActError> {

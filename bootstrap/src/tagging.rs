@@ -92,7 +92,7 @@ mod tests {
         let mut fleet = Fleet::parse("clusters", Fleet::built_in("clusters").unwrap()).unwrap();
         fleet.tags.insert("note".to_owned(), "größer, 数, \"quoted\"".repeat(20));
         let tags = definition(&fleet);
-        assert!(tags.len() > 4);
+        assert!(tags.len() > 1, "{}", tags.len());
         assert!(tags.values().all(|piece| piece.chars().count() <= 256));
         assert_eq!(read_definition(&tags), Some(fleet.definition()));
         assert_eq!(read_definition(&Tags::new()), None);

@@ -33,6 +33,8 @@ pub(crate) struct Batch {
     pub(crate) target_group: String,
     pub(crate) subnet: String,
     pub(crate) zone: String,
+    /// What the instances are launched as; others in the same slots are other instances.
+    pub(crate) revision: String,
     /// At least one.
     pub(crate) slots: Vec<u16>,
     pub(crate) image: String,
@@ -48,7 +50,8 @@ pub(crate) struct Batch {
 impl Batch {
     /// The same for the same slots of the same group, however often it is asked for.
     fn token(&self, slots: &[u16], generation: u32) -> String {
-        let text = format!("{} {} {slots:?} {generation}", self.target_group, self.subnet);
+        let Self { target_group, subnet, revision, .. } = self;
+        let text = format!("{target_group} {subnet} {revision} {slots:?} {generation}");
         // Two digests: 32 digits are enough to never meet another by chance.
         format!("instance-agent-{}{}", digest(&text), digest(&format!("{text}.")))
     }

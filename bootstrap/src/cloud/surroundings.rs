@@ -21,7 +21,7 @@ impl Cloud {
     pub(crate) async fn surroundings(&self, fleet: &Fleet) -> Result<Surroundings, CallError> {
         let mut around = Surroundings::default();
         let (subnets, typed, offered, key_pair, used, quota) = tokio::try_join!(
-            self.default_subnets(fleet),
+            self.default_subnets(),
             self.types_and_images(fleet),
             self.offered(fleet),
             self.key_pair_problem(fleet),
@@ -45,13 +45,10 @@ impl Cloud {
         Ok((answer.account.unwrap_or_default(), partition.to_owned()))
     }
 
-    async fn default_subnets(&self, fleet: &Fleet) -> Result<BTreeMap<String, Subnet>, CallError> {
-        let filters = [
-            filter("default-for-az", ["true".to_owned()]),
-            filter("availability-zone", fleet.zones.iter().cloned()),
-        ];
-        let asked =
-            self.ec2.describe_subnets().set_filters(Some(filters.into())).into_paginator().items().send();
+    async fn default_subnets(&self) -> Result<BTreeMap<String, Subnet>, CallError> {
+        // Of all zones: a balancer that moves to others stays in its own for a while.
+        let default = filter("default-for-az", ["true".to_owned()]);
+        let asked = self.ec2.describe_subnets().filters(default).into_paginator().items().send();
         let found = call("look for the default VPC's subnets", asked.try_collect()).await?;
         let subnet = |subnet: ec2::Subnet| {
             let zone = subnet.availability_zone?;

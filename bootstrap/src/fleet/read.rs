@@ -236,6 +236,10 @@ fn tags(top: &Section<'_>) -> Result<BTreeMap<String, String>, FleetError> {
     for key in section.keys() {
         let wrong = |message: String| section.wrong(key.value, &key.span, message);
         values::tag_key(key.value).map_err(wrong)?;
+        // IAM takes them for one, and refuses the second.
+        if tags.keys().any(|other: &String| other.eq_ignore_ascii_case(key.value)) {
+            return Err(wrong("there is a tag of the same name but for upper and lower case".to_owned()));
+        }
         let value = section.get(key.value).and_then(|value| value.get_ref().as_str());
         let value = value.ok_or_else(|| wrong("expected a text in quotes".to_owned()))?;
         values::tag_value(value).map_err(wrong)?;

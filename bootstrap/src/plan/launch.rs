@@ -7,12 +7,15 @@ use serde_json::Value;
 use super::{Action, Plan, Side, instances_of, listed};
 use crate::cloud::package::Bucket;
 use crate::fleet::{Fleet, Group, Package};
-use crate::inventory::{Instance, Inventory, Opening, Source};
+use crate::inventory::{Instance, Inventory, Opening, Rule, Source};
 use crate::names::Names;
 use crate::tagging::{self, Tags};
 
 /// AWS's own deregistration delay, which a new target group has.
 const DEFAULT_DELAY: u64 = 300;
+
+/// Instances of one call: their slots have to fit into a tag's 256 characters.
+const BATCH: usize = 60;
 
 /// What a fleet's instances are, against what is wanted.
 #[derive(Debug, Default)]
@@ -83,9 +86,9 @@ pub(crate) fn launch(
     before.extend(planner.package());
     let target_groups = planner.target_groups();
     let listener = planner.balancer(balancer_group, &target_groups);
-    let freed = planner.rules(listener, &target_groups);
+    let unwanted = planner.rules(listener, &target_groups);
     planner.instances(&before, &target_groups);
-    planner.finish(&freed);
+    planner.finish(&unwanted);
     Ok(planner.plan)
 }
 
@@ -102,7 +105,7 @@ struct Planner<'a> {
     changed: Vec<usize>,
 }
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
     fn add(
         &mut self,
         action: Action,
@@ -253,7 +256,7 @@ impl Planner<'_> {
         steps
     }
 
-    /// The step after which the listener forwards to the wanted groups.
+    /// The step after which the listener knows all wanted groups.
     fn balancer(
         &mut self,
         security_group: Option<usize>,
@@ -266,45 +269,62 @@ impl Planner<'_> {
                 let title = format!("create load balancer {} in {}", self.names.balancer(), listed(&zones));
                 Some(self.add(Action::CreateBalancer, title, [security_group]))
             }
-            Some(found) if found.zones != zones => {
-                Some(self.add(Action::SetZones, format!("put the load balancer into {}", listed(&zones)), []))
+            // The zones that are given up follow when nothing in them serves any more.
+            Some(found) if !zones.is_subset(&found.zones) => {
+                let both: BTreeSet<_> = zones.union(&found.zones).cloned().collect();
+                let title = format!("put the load balancer into {}", listed(&both));
+                Some(self.add(Action::SetZones(both), title, []))
             }
             Some(_) => None,
         };
-        let groups = wanted.groups.iter();
-        let shares: Vec<_> = groups.map(|group| format!("{} × {}", group.name, group.weight)).collect();
         let after: Vec<_> = target_groups.values().copied().chain([balancer]).collect();
         let Some(listener) = &self.have.listener else {
-            let title = format!("create HTTP listener on port {}: {}", wanted.port, shares.join(", "));
+            let title = format!("create HTTP listener on port {}: {}", wanted.port, self.shares());
             return Some(self.add(Action::CreateListener, title, after));
         };
-        let mut weights: Vec<_> = wanted
-            .groups
-            .iter()
-            .map(|group| (self.have.target_group(wanted, group).map(|found| found.arn.clone()), group.weight))
-            .collect();
-        weights.sort();
-        let there = listener.default.iter().map(|(arn, weight)| (Some(arn.clone()), *weight));
-        let same = there.eq(weights);
-        (!same).then(|| self.add(Action::SetDefault, format!("share requests: {}", shares.join(", ")), after))
+        let is_new = |group: &&Group| {
+            let found = self.have.target_group(wanted, group);
+            found.is_none_or(|found| listener.default.iter().all(|(arn, _)| *arn != found.arn))
+        };
+        let new: Vec<_> = wanted.groups.iter().filter(is_new).map(|group| group.name.clone()).collect();
+        // A group that no listener knows is not probed; one that has no healthy instance gets no requests.
+        (!new.is_empty()).then(|| {
+            let title = format!("make {} known to the listener, without requests yet", listed(&new));
+            self.add(Action::KeepDefault { there: listener.default.clone(), new }, title, after)
+        })
     }
 
-    /// Adds the rules that are missing, deletes those nobody wants, and answers the steps after
-    /// which nothing leads to groups that are no more.
+    fn shares(&self) -> String {
+        listed(self.wanted.groups.iter().map(|group| format!("{} × {}", group.name, group.weight)))
+    }
+
+    /// Whether the listener that is there shares requests otherwise than wanted.
+    fn shares_differ(&self) -> bool {
+        let Some(listener) = &self.have.listener else {
+            return false;
+        };
+        let of_group = |group: &Group| {
+            (self.have.target_group(self.wanted, group).map(|found| found.arn.clone()), group.weight)
+        };
+        let mut weights: Vec<_> = self.wanted.groups.iter().map(of_group).collect();
+        weights.sort();
+        !listener.default.iter().map(|(arn, weight)| (Some(arn.clone()), *weight)).eq(weights)
+    }
+
+    /// Adds the rules that are missing, and answers those nobody wants.
     fn rules(
         &mut self,
         listener: Option<usize>,
         target_groups: &BTreeMap<String, Option<usize>>,
-    ) -> Vec<usize> {
+    ) -> Vec<&'a Rule> {
         let (wanted, have) = (self.wanted, self.have);
         let mut unwanted: Vec<_> = have.rules.iter().collect();
         let mut missing = Vec::new();
         for group in wanted.groups.iter().filter(|group| group.paths) {
             let paths: BTreeSet<_> = group.rule_paths().into_iter().collect();
             let arn = have.target_group(wanted, group).map(|found| found.arn.as_str());
-            let right = |rule: &&crate::inventory::Rule| {
-                rule.paths == paths && rule.target_group.as_deref() == arn && arn.is_some()
-            };
+            let right =
+                |rule: &&Rule| rule.paths == paths && rule.target_group.as_deref() == arn && arn.is_some();
             match unwanted.iter().position(right) {
                 Some(index) => {
                     unwanted.remove(index);
@@ -320,12 +340,7 @@ impl Planner<'_> {
             let created = target_groups.get(&group.name).copied().flatten();
             self.add(Action::CreateRule { group: group.name.clone(), priority }, title, [listener, created]);
         }
-        let mut freed: Vec<_> = listener.into_iter().collect();
-        for rule in unwanted {
-            let title = format!("delete rule {}: {}", rule.priority, listed(&rule.paths));
-            freed.push(self.add(Action::DeleteRule { arn: rule.arn.clone() }, title, []));
-        }
-        freed
+        unwanted
     }
 
     /// Adds what launches instances.
@@ -337,55 +352,72 @@ impl Planner<'_> {
             for (index, zone) in wanted.zones.iter().enumerate() {
                 let of_zone = |slot: &u16| usize::from(*slot) % wanted.zones.len() == index;
                 let slots: Vec<_> = missing.iter().copied().filter(of_zone).collect();
-                if slots.is_empty() {
-                    continue;
+                for slots in slots.chunks(BATCH) {
+                    let Group { name, instance_type, .. } = group;
+                    let title = format!("launch {} × {instance_type} of {name} in {zone}", slots.len());
+                    let (group, slots) = (name.clone(), slots.to_vec());
+                    let action = Action::RunInstances { group, zone: zone.clone(), slots };
+                    self.add(action, title, before.iter().copied().map(Some).chain([created]));
                 }
-                let Group { name, instance_type, .. } = group;
-                let title = format!("launch {} × {instance_type} of {name} in {zone}", slots.len());
-                let action = Action::RunInstances { group: name.clone(), zone: zone.clone(), slots };
-                self.add(action, title, before.iter().copied().map(Some).chain([created]));
             }
         }
     }
 
-    /// What comes when all that is new is there.
-    fn finish(&mut self, freed: &[usize]) {
+    /// What comes when all that is new is there: until it is healthy, what was there serves.
+    fn finish(&mut self, unwanted: &[&Rule]) {
         let (wanted, have) = (self.wanted, self.have);
         let (mut surplus, mut replaced) = (Vec::new(), Vec::new());
         for group in &wanted.groups {
-            let compared = members(wanted, group, have);
-            surplus.extend(compared.surplus);
-            replaced.extend(compared.replaced);
+            let members = members(wanted, group, have);
+            surplus.extend(members.surplus);
+            replaced.extend(members.replaced);
         }
         if !surplus.is_empty() {
             self.terminate(&surplus, "surplus", []);
         }
-        let wait =
-            (!self.changed.is_empty() || !replaced.is_empty() || !have.is_settled(wanted)).then(|| {
-                let after = self.changed.clone();
-                let title = format!("wait until all {} are healthy", instances_of(wanted.instances()));
-                self.add(Action::WaitHealthy, title, after.into_iter().map(Some))
-            });
+        let is_wanted = |name: &str| wanted.groups.iter().any(|group| wanted.target_group(group) == name);
+        let removed: Vec<_> = have.target_groups.iter().filter(|found| !is_wanted(&found.name)).collect();
+        let zones: BTreeSet<_> = wanted.zones.iter().cloned().collect();
+        let leaves = have.balancer.as_ref().is_some_and(|found| !found.zones.is_subset(&zones));
+        let share = self.shares_differ();
+        let nothing = self.changed.is_empty()
+            && replaced.is_empty()
+            && removed.is_empty()
+            && unwanted.is_empty()
+            && !leaves
+            && !share;
+        if nothing && have.is_settled(wanted) {
+            return;
+        }
+        let title = format!("wait until all {} are healthy", instances_of(wanted.instances()));
+        let after: Vec<_> = self.changed.iter().copied().map(Some).collect();
+        let wait = Some(self.add(Action::WaitHealthy, title, after));
+        let mut freed = vec![wait];
+        if share {
+            let title = format!("share requests: {}", self.shares());
+            freed.push(Some(self.add(Action::SetDefault, title, [wait])));
+        }
+        for rule in unwanted {
+            let title = format!("delete rule {}: {}", rule.priority, listed(&rule.paths));
+            freed.push(Some(self.add(Action::DeleteRule { arn: rule.arn.clone() }, title, [wait])));
+        }
         if !replaced.is_empty() {
             self.terminate(&replaced, "replaced", [wait]);
         }
-        let removed = have
-            .target_groups
-            .iter()
-            .filter(|found| wanted.groups.iter().all(|group| wanted.target_group(group) != found.name));
         for group in removed {
             let members: Vec<_> = have.members(&group.name).collect();
-            let after: Vec<_> = freed.iter().copied().map(Some).collect();
             if !members.is_empty() {
-                self.terminate(&members, &format!("of {}", group.name), after.clone());
+                self.terminate(&members, &format!("of {}", group.name), freed.clone());
             }
             let action = Action::DeleteTargetGroup { arn: group.arn.clone(), name: group.name.clone() };
-            self.add(action, format!("delete target group {}", group.name), after);
+            self.add(action, format!("delete target group {}", group.name), freed.clone());
         }
-        if wait.is_some() || !self.changed.is_empty() {
-            let after = self.changed.clone();
-            self.add(Action::Settle, "note that the fleet is as defined", after.into_iter().map(Some));
+        if leaves {
+            let title = format!("put the load balancer into {}", listed(&zones));
+            self.add(Action::SetZones(zones), title, [wait]);
         }
+        let after: Vec<_> = self.changed.iter().copied().map(Some).collect();
+        self.add(Action::Settle, "note that the fleet is as defined", after);
     }
 
     fn terminate(

@@ -93,10 +93,18 @@ pub(crate) enum Action {
     /// The balancer.
     CreateBalancer,
     /// The balancer's zones.
-    SetZones,
+    SetZones(BTreeSet<String>),
     /// The listener with its default action.
     CreateListener,
-    /// The listener's default action.
+    /// The listener's default action, while new groups have no healthy instances: the shares that are
+    /// there, by ARN, and nothing for the new groups.
+    KeepDefault {
+        /// ARNs and weights.
+        there: Vec<(String, u16)>,
+        /// Names.
+        new: Vec<String>,
+    },
+    /// The listener's default action, as wanted.
     SetDefault,
     /// The rule for a group's paths.
     CreateRule {
@@ -178,7 +186,8 @@ impl Action {
             | Self::Close(..)
             | Self::SetHealthCheck(_)
             | Self::SetDelay(_)
-            | Self::SetZones
+            | Self::SetZones(_)
+            | Self::KeepDefault { .. }
             | Self::SetDefault
             | Self::Settle => Effect::Change,
             Self::DeleteRule { .. }
@@ -210,9 +219,9 @@ impl Action {
             Self::SetHealthCheck(_) => &["elasticloadbalancing:ModifyTargetGroup"],
             Self::SetDelay(_) => &["elasticloadbalancing:ModifyTargetGroupAttributes"],
             Self::CreateBalancer => &["elasticloadbalancing:CreateLoadBalancer"],
-            Self::SetZones => &["elasticloadbalancing:SetSubnets"],
+            Self::SetZones(_) => &["elasticloadbalancing:SetSubnets"],
             Self::CreateListener => &["elasticloadbalancing:CreateListener"],
-            Self::SetDefault => &["elasticloadbalancing:ModifyListener"],
+            Self::KeepDefault { .. } | Self::SetDefault => &["elasticloadbalancing:ModifyListener"],
             Self::CreateRule { .. } => &["elasticloadbalancing:CreateRule"],
             Self::DeleteRule { .. } => &["elasticloadbalancing:DeleteRule"],
             Self::RunInstances { .. } => &["ec2:RunInstances"],

@@ -194,8 +194,8 @@ fn only_the_difference_is_made() {
             "close clusters-instances for TCP 22 from 0.0.0.0/0, TCP 80 from 0.0.0.0/0, TCP 443 from 0.0.0.0/0",
             "set the deregistration delay of clusters-cluster1 to 60 s",
             "set the deregistration delay of clusters-cluster2 to 60 s",
-            "share requests: cluster1 × 3, cluster2 × 1",
             "wait until all 9 instances are healthy",
+            "share requests: cluster1 × 3, cluster2 × 1",
             "note that the fleet is as defined",
         ]
     );
@@ -249,6 +249,50 @@ fn a_group_that_is_no_more_loses_its_requests_before_its_instances() {
     let group = step(&plan, |action| matches!(action, Action::DeleteTargetGroup { .. }));
     for (later, earlier) in [(end, share), (end, rule), (group, share), (group, rule)] {
         assert!(comes_after(&plan, later, earlier), "{:#?}", titles(&plan));
+    }
+}
+
+#[test]
+fn a_group_of_another_name_takes_over_only_when_it_is_healthy() {
+    let stored = clusters();
+    let mut wanted = clusters();
+    wanted.groups[1].name = "cluster3".to_owned();
+    let plan = plan(&wanted, &launched(&stored));
+    let known =
+        step(&plan, |action| matches!(action, Action::KeepDefault { new, .. } if new == &["cluster3"]));
+    let wait = step(&plan, |action| *action == Action::WaitHealthy);
+    assert!(comes_after(&plan, wait, known), "{:#?}", titles(&plan));
+    for later in [
+        step(&plan, |action| *action == Action::SetDefault),
+        step(&plan, |action| matches!(action, Action::DeleteRule { .. })),
+        step(&plan, |action| matches!(action, Action::TerminateInstances { ids } if ids.len() == 4)),
+        step(&plan, |action| matches!(action, Action::DeleteTargetGroup { .. })),
+    ] {
+        assert!(comes_after(&plan, later, wait), "{:#?}", titles(&plan));
+    }
+}
+
+#[test]
+fn a_balancer_leaves_a_zone_only_when_others_serve() {
+    let stored = clusters();
+    let mut wanted = clusters();
+    wanted.zones = vec!["us-east-1c".to_owned(), "us-east-1d".to_owned()];
+    let plan = plan(&wanted, &launched(&stored));
+    let set =
+        |plan: &Plan, count| step(plan, |a| matches!(a, Action::SetZones(zones) if zones.len() == count));
+    let wait = step(&plan, |action| *action == Action::WaitHealthy);
+    assert!(comes_after(&plan, wait, set(&plan, 4)) && comes_after(&plan, set(&plan, 2), wait));
+}
+
+#[test]
+fn the_slots_of_one_call_fit_into_a_tag() {
+    let mut fleet = clusters();
+    fleet.set_count("cluster1", 1000).unwrap();
+    for step in plan(&fleet, &nothing()).steps {
+        if let Action::RunInstances { slots, .. } = step.action {
+            let tags = tagging::instance(&fleet, &fleet.groups[0], &slots);
+            assert!(tags.values().all(|value| value.chars().count() <= 256));
+        }
     }
 }
 
