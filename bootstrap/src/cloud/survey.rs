@@ -12,7 +12,7 @@ use aws_sdk_elasticloadbalancingv2::types as elbv2;
 use instance_tags::FLEET;
 
 use super::{CallError, Cloud, call};
-use crate::fleet::HealthCheck;
+use crate::fleet::{Fleet, HealthCheck};
 use crate::inventory::{
     Balancer, Instance, Inventory, Listener, Opening, Rule, SecurityGroup, Source, TargetGroup,
 };
@@ -89,7 +89,7 @@ impl Cloud {
             }
         }
         if let Some(balancer) = &balancer
-            && let Some(listener) = self.listener(&balancer.arn).await?
+            && let Some(listener) = self.listener(&balancer.arn, port(&survey.inventory)).await?
         {
             survey.inventory.rules = self.rules(&listener.arn).await?;
             survey.inventory.listener = Some(listener);
@@ -200,7 +200,8 @@ impl Cloud {
         Ok(groups.filter(|group| group.name.starts_with(&prefix)).collect())
     }
 
-    async fn listener(&self, balancer: &str) -> Result<Option<Listener>, CallError> {
+    /// The fleet's listener among those that others may have added to its balancer.
+    async fn listener(&self, balancer: &str, port: Option<u16>) -> Result<Option<Listener>, CallError> {
         let asked =
             self.elbv2.describe_listeners().load_balancer_arn(balancer).into_paginator().items().send();
         let found = match call("list the listeners", asked.try_collect()).await {
@@ -208,11 +209,12 @@ impl Cloud {
             Err(error) if error.is_not_found() => return Ok(None),
             Err(error) => return Err(error),
         };
-        Ok(found.into_iter().next().map(|listener| Listener {
+        let mut listeners = found.into_iter().map(|listener| Listener {
             arn: listener.listener_arn.unwrap_or_default(),
             port: listener.port.and_then(|port| u16::try_from(port).ok()).unwrap_or_default(),
             default: forwards(listener.default_actions.as_deref().unwrap_or_default()),
-        }))
+        });
+        Ok(listeners.find(|listener| port.is_none_or(|port| listener.port == port)))
     }
 
     /// The rules of a listener, without its default one.
@@ -234,6 +236,11 @@ impl Cloud {
         let delay = attributes.into_iter().find(|attribute| attribute.key() == Some(super::elbv2::DELAY));
         Ok(delay.and_then(|attribute| attribute.value?.parse().ok()))
     }
+}
+
+/// The port that the stored definition names.
+fn port(found: &Inventory) -> Option<u16> {
+    Some(Fleet::from_definition(&found.definition()?).ok()?.port)
 }
 
 /// A filter of EC2's.

@@ -340,6 +340,11 @@ impl<'a> Planner<'a> {
             let created = target_groups.get(&group.name).copied().flatten();
             self.add(Action::CreateRule { group: group.name.clone(), priority }, title, [listener, created]);
         }
+        // What bootstrap cannot have written is left alone: someone meant it.
+        unwanted.retain(|rule| {
+            let target_group = rule.target_group.as_ref();
+            rule.paths.len() == 2 && have.target_groups.iter().any(|found| Some(&found.arn) == target_group)
+        });
         unwanted
     }
 
