@@ -194,6 +194,9 @@ impl<'a> Work<'a> {
                 let watch = Watch { cloud, fleet, names, wanted: &wanted, patience: self.patience };
                 let balancer = self.made.borrow().balancer.clone();
                 watch.until_healthy(balancer.as_ref(), waiting).await?;
+                if let Some(balancer) = &mut self.made.borrow_mut().balancer {
+                    "active".clone_into(&mut balancer.state);
+                }
             }
             Action::TerminateInstances { ids } => {
                 // Whatever led to it: what this run has launched is not what this run has to end.

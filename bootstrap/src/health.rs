@@ -70,7 +70,9 @@ impl Watch<'_> {
         waiting: &dyn Fn(&str),
     ) -> Result<(), Unhealthy> {
         let mut pace = Pace::new(self.patience);
-        let mut active = balancer.is_some_and(|found| found.state == "active");
+        // An impaired one serves, though it could not get all the capacity it wanted.
+        let serves = |found: &Balancer| matches!(found.state.as_str(), "active" | "active_impaired");
+        let mut active = balancer.is_some_and(serves);
         let mut pending: Vec<&Wanted> = self.wanted.iter().collect();
         let mut unhealthy_since: BTreeMap<String, Instant> = BTreeMap::new();
         let mut consoles_read = Instant::now();
@@ -82,7 +84,7 @@ impl Watch<'_> {
                     false => self.cloud.balancer(self.names).await,
                 }
             })?;
-            active |= seen.as_ref().is_some_and(|found| found.state == "active");
+            active |= seen.as_ref().is_some_and(serves);
             let mut problems = Vec::new();
             if let Some(found) = seen.filter(|_| !active) {
                 if found.state == "failed" {

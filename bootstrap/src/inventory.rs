@@ -157,13 +157,6 @@ impl Inventory {
         let name = fleet.target_group(group);
         self.target_groups.iter().find(|found| found.name == name)
     }
-
-    /// The instances that bootstrap launched for this target group and that count.
-    pub(crate) fn members<'a>(&'a self, target_group: &'a str) -> impl Iterator<Item = &'a Instance> {
-        self.instances.iter().filter(move |instance| {
-            !instance.is_dead() && instance.slot().is_some() && instance.target_group() == Some(target_group)
-        })
-    }
 }
 
 impl Instance {

@@ -102,20 +102,23 @@ pub(crate) async fn launch(
     match ended.await {
         Ok(()) => {}
         Err(Halt::Interrupted) => bail!(
-            "interrupted; `bootstrap launch` finishes what was begun, `bootstrap destroy {}` removes it",
-            names.fleet
+            "interrupted; `bootstrap launch` finishes what was begun, `bootstrap destroy {} --region {}` removes it",
+            names.fleet,
+            names.region
         ),
         Err(Halt::Failed(error @ ActError::Unhealthy(_))) => return unhealthy(error),
         Err(Halt::Failed(error)) => {
             return Err(anyhow!(
-                "{error}\nwhat was made stays: `bootstrap launch` finishes it, `bootstrap destroy {}` removes it",
-                names.fleet
+                "{error}\nwhat was made stays: `bootstrap launch` finishes it, `bootstrap destroy {} --region {}` removes it",
+                names.fleet,
+                names.region
             ));
         }
     }
     // The addresses of new instances are known only now.
     let now = Inventory { instances: cloud.instances(names).await?, ..have.clone() };
-    status::show_launched(fleet, &names.region, &now, work.balancer().as_ref(), manner.output);
+    let now = Inventory { balancer: work.balancer(), ..now };
+    status::show_launched(fleet, &names.region, &now, None, manner.output);
     Ok(Outcome::Done)
 }
 
@@ -166,7 +169,11 @@ pub(crate) async fn destroy(cloud: &Cloud, name: &str, manner: Manner) -> Result
             let lines: Vec<_> = left.iter().map(|found| format!("\n  {found}")).collect();
             bail!("still there with the tag of fleet {name} in {}:{}", names.region, lines.concat());
         }
-        (true, true) => format!("nothing of fleet {name} is in {}: nothing to do", names.region),
+        (true, true) => format!(
+            "nothing of fleet {name} is in {}: nothing to do (`bootstrap list` shows the fleets there, --region names \
+             another region)",
+            names.region
+        ),
         (false, true) => format!("fleet {name} is gone from {}: nothing with its tag is left", names.region),
     };
     match manner.output {

@@ -44,7 +44,7 @@ pub(crate) async fn status(cloud: &Cloud, name: &str, watch: bool, output: Outpu
         let rows = rows(&look.fleet, &look.have, Some(&look.health));
         show(&look.fleet, &cloud.region, &rows, look.have.balancer.as_ref(), output);
         let wanted = look.fleet.instances();
-        let healthy = rows.iter().filter(|row| row.target_state == "healthy").count();
+        let healthy = healthy(&rows);
         if !watch {
             return Ok(if healthy >= wanted { Outcome::Done } else { Outcome::NotHealthy });
         }
@@ -131,6 +131,13 @@ struct Row {
     zone: String,
     address: Option<String>,
     launched: i64,
+    /// Whether it is one of those that the fleet is to have.
+    counts: bool,
+}
+
+/// Those of the fleet's own instances that are healthy.
+fn healthy(rows: &[Row]) -> usize {
+    rows.iter().filter(|row| row.counts && row.target_state == "healthy").count()
 }
 
 /// Without `health`, all are what a launch has waited for.
@@ -160,6 +167,7 @@ fn rows(fleet: &Fleet, have: &Inventory, health: Option<&BTreeMap<String, Vec<Ta
             zone: instance.zone.clone(),
             address: instance.public_address.clone().or_else(|| instance.private_address.clone()),
             launched: instance.launched,
+            counts: group.zip(instance.slot()).is_some_and(|(group, slot)| slot < group.count),
         }
     };
     let mut rows: Vec<_> = have.instances.iter().filter(|instance| !instance.is_gone()).map(row).collect();
@@ -208,7 +216,7 @@ fn show(fleet: &Fleet, region: &str, rows: &[Row], balancer: Option<&Balancer>, 
             remark(&format!("{}: {cure}", row.id));
         }
     }
-    let healthy = rows.iter().filter(|row| row.target_state == "healthy").count();
+    let healthy = healthy(rows);
     print(&format!("\n{healthy} of {} instances are healthy\n", fleet.instances()));
     match balancer {
         Some(found) => {
@@ -244,7 +252,7 @@ fn to_json(fleet: &Fleet, region: &str, rows: &[Row], balancer: Option<&Balancer
         "fleet": fleet.name,
         "region": region,
         "wanted": fleet.instances(),
-        "healthy": rows.iter().filter(|row| row.target_state == "healthy").count(),
+        "healthy": healthy(rows),
         "balancer": balancer.map(|found| json!({ "dns_name": found.dns_name, "state": found.state })),
         "instances": instances,
     })

@@ -382,12 +382,17 @@ impl<'a> Planner<'a> {
         }
         let is_wanted = |name: &str| wanted.groups.iter().any(|group| wanted.target_group(group) == name);
         let removed: Vec<_> = have.target_groups.iter().filter(|found| !is_wanted(&found.name)).collect();
+        let is_leftover = |found: &&Instance| {
+            !found.is_dead() && found.slot().is_some() && !found.target_group().is_some_and(is_wanted)
+        };
+        let leftover: Vec<_> = have.instances.iter().filter(is_leftover).collect();
         let zones: BTreeSet<_> = wanted.zones.iter().cloned().collect();
         let leaves = have.balancer.as_ref().is_some_and(|found| !found.zones.is_subset(&zones));
         let share = self.shares_differ();
         let nothing = self.changed.is_empty()
             && replaced.is_empty()
             && removed.is_empty()
+            && leftover.is_empty()
             && unwanted.is_empty()
             && !leaves
             && !share;
@@ -409,13 +414,12 @@ impl<'a> Planner<'a> {
         if !replaced.is_empty() {
             self.terminate(&replaced, "replaced", [wait]);
         }
+        // Also where their target group is gone already: forgotten, they would go on costing money.
+        let ended = (!leftover.is_empty()).then(|| self.terminate(&leftover, "of no group", freed.clone()));
         for group in removed {
-            let members: Vec<_> = have.members(&group.name).collect();
-            if !members.is_empty() {
-                self.terminate(&members, &format!("of {}", group.name), freed.clone());
-            }
             let action = Action::DeleteTargetGroup { arn: group.arn.clone(), name: group.name.clone() };
-            self.add(action, format!("delete target group {}", group.name), freed.clone());
+            let after = freed.iter().copied().chain([ended]);
+            self.add(action, format!("delete target group {}", group.name), after);
         }
         if leaves {
             let title = format!("put the load balancer into {}", listed(&zones));
@@ -430,9 +434,9 @@ impl<'a> Planner<'a> {
         instances: &[&Instance],
         why: &str,
         after: impl IntoIterator<Item = Option<usize>>,
-    ) {
+    ) -> usize {
         let ids: Vec<_> = instances.iter().map(|instance| instance.id.clone()).collect();
         let title = format!("terminate {} ({why}): {}", instances_of(ids.len()), listed(&ids));
-        self.add(Action::TerminateInstances { ids }, title, after);
+        self.add(Action::TerminateInstances { ids }, title, after)
     }
 }

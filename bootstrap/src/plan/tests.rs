@@ -247,7 +247,7 @@ fn a_group_that_is_no_more_loses_its_requests_before_its_instances() {
     let rule = step(&plan, |action| matches!(action, Action::DeleteRule { .. }));
     let end = step(&plan, |action| matches!(action, Action::TerminateInstances { ids } if ids.len() == 4));
     let group = step(&plan, |action| matches!(action, Action::DeleteTargetGroup { .. }));
-    for (later, earlier) in [(end, share), (end, rule), (group, share), (group, rule)] {
+    for (later, earlier) in [(end, share), (end, rule), (group, share), (group, rule), (group, end)] {
         assert!(comes_after(&plan, later, earlier), "{:#?}", titles(&plan));
     }
 }
@@ -294,6 +294,19 @@ fn the_slots_of_one_call_fit_into_a_tag() {
             assert!(tags.values().all(|value| value.chars().count() <= 256));
         }
     }
+}
+
+#[test]
+fn instances_whose_target_group_is_gone_are_not_forgotten() {
+    let stored = clusters();
+    let mut wanted = clusters();
+    wanted.groups.pop();
+    let mut have = launched(&wanted);
+    have.instances.extend(launched(&stored).instances.into_iter().filter(|i| i.id.contains("cluster2")));
+    let plan = plan(&wanted, &have);
+    let deleted: Vec<_> = plan.steps_that(Effect::Delete).map(|step| step.title.as_str()).collect();
+    assert_eq!(deleted.len(), 1, "{deleted:?}");
+    assert!(deleted[0].starts_with("terminate 4 instances (of no group)"), "{deleted:?}");
 }
 
 #[test]
