@@ -150,8 +150,9 @@ impl CallError {
     fn cure(&self) -> Option<&'static str> {
         if self.no_credentials {
             return Some(
-                "run `aws configure`, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; after \
-                 `aws sso login` or `aws login`: eval \"$(aws configure export-credentials --format env)\"",
+                "run `aws configure` or `aws sso login`, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and \
+                 AWS_SECRET_ACCESS_KEY; after `aws login`: \
+                 eval \"$(aws configure export-credentials --format env)\"",
             );
         }
         Some(match self.code() {

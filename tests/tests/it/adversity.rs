@@ -1,0 +1,329 @@
+//! What AWS and other people put in the way: each is waited for, gone around, or refused with a line
+//! that says what to do; and what is someone else's is never touched.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tests::account::{ACCOUNT, Account, Agents, IMAGE, Options, Ran, differences, without_ids};
+
+const ELB: &str = "elasticloadbalancing";
+
+const FLEET: &str = r#"
+name = "small"
+region = "us-east-1"
+image = "ami-08c40ec9ead489470"
+zones = ["us-east-1a", "us-east-1b"]
+
+[[group]]
+name = "blue"
+type = "t2.large"
+count = 2
+
+[[group]]
+name = "red"
+type = "t3.micro"
+count = 2
+"#;
+
+/// An account, and the file of a fleet of two groups.
+struct Place {
+    account: Account,
+    file: String,
+    package: String,
+}
+
+impl Place {
+    async fn with(options: Options) -> Self {
+        let account = Account::start(options).await;
+        let (file, package) = (account.file("small.toml", FLEET), account.package());
+        Self { account, file, package }
+    }
+
+    fn launching(&self) -> [&str; 5] {
+        ["launch", &self.file, "--deb", &self.package, "--yes"]
+    }
+
+    async fn launch(&self) -> Ran {
+        self.account.run(&self.launching()).await
+    }
+
+    async fn destroy(&self) -> Ran {
+        self.account.run(&["destroy", "small", "--yes"]).await
+    }
+
+    /// What a launch makes in an account where nothing is in the way.
+    async fn usual(&self) -> Value {
+        self.launch().await.success();
+        let usual = without_ids(&self.account.snapshot().await);
+        self.account.reset(Options::prompt()).await;
+        usual
+    }
+
+    async fn is(&self, wanted: &Value) {
+        let found = without_ids(&self.account.snapshot().await);
+        assert_eq!(differences(wanted, &found), Vec::<String>::new());
+    }
+
+    /// How many instances that are not terminated are in each zone.
+    async fn zones(&self) -> BTreeMap<String, usize> {
+        let snapshot = self.account.snapshot().await;
+        let mut zones = BTreeMap::new();
+        for instance in snapshot["instances"].as_array().expect("a list") {
+            let zone = instance["placement"]["availabilityZone"].as_str().expect("a zone").to_owned();
+            *zones.entry(zone).or_default() += 1;
+        }
+        zones
+    }
+
+    /// Makes something as someone else would, who knows nothing of fleets.
+    async fn foreign(&self, service: &str, action: &str, parameters: &[(&str, &str)]) {
+        let made = self.account.ask(service, action, parameters).await;
+        assert!(made.ok(), "{action}: {}", String::from_utf8_lossy(&made.body));
+    }
+}
+
+#[tokio::test]
+async fn throttling_on_every_second_call_only_takes_longer() {
+    let place = Place::with(Options::prompt()).await;
+    let empty = without_ids(&place.account.snapshot().await);
+    let usual = place.usual().await;
+    place.account.set(|options| options.throttle = true);
+    place.launch().await.success();
+    place.is(&usual).await;
+    let throttled = place.account.calls().iter().filter(|call| !call.code.is_empty()).count();
+    assert!(throttled > 10, "only {throttled} calls were throttled");
+    place.destroy().await.success();
+    place.is(&empty).await;
+}
+
+#[tokio::test]
+async fn what_takes_long_to_appear_and_to_go_is_waited_for() {
+    let slow = Options {
+        pending: 12,
+        shutting_down: 4,
+        provisioning: 4,
+        invisible_profiles: 3,
+        invisible_groups: 2,
+        invisible_roles: 2,
+        lingering_interfaces: 3,
+        lingering_use: 3,
+        draining: 3,
+        initial: 3,
+        ..Options::strict()
+    };
+    let place = Place::with(Options::prompt()).await;
+    let empty = without_ids(&place.account.snapshot().await);
+    let usual = place.usual().await;
+    place.account.reset(slow).await;
+    place.launch().await.success();
+    place.is(&usual).await;
+    let met: Vec<String> = place.account.calls().into_iter().map(|call| call.code).collect();
+    for code in ["InvalidParameterValue", "InvalidGroup.NotFound", "InvalidSecurityGroup", "NoSuchEntity"] {
+        assert!(met.iter().any(|other| other == code), "{code} never came: {met:?}");
+    }
+    place.account.clear();
+    place.destroy().await.success();
+    place.is(&empty).await;
+    let met: Vec<String> = place.account.calls().into_iter().map(|call| call.code).collect();
+    for code in ["DependencyViolation", "ResourceInUse"] {
+        assert!(met.iter().any(|other| other == code), "{code} never came: {met:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_zone_without_capacity_is_gone_around_and_said() {
+    let place = Place::with(Options::prompt()).await;
+    place.account.set(|options| {
+        options.capacity.insert("us-east-1b".to_owned(), 0);
+    });
+    let launched = place.launch().await.success();
+    launched.says("us-east-1b");
+    assert_eq!(place.zones().await, BTreeMap::from([("us-east-1a".to_owned(), 4)]));
+    // It stays so: they fill their slots, wherever they are.
+    place.account.clear();
+    place.account.set(|options| options.capacity.clear());
+    place.launch().await.success();
+    assert_eq!(place.zones().await, BTreeMap::from([("us-east-1a".to_owned(), 4)]));
+    place.destroy().await.success();
+    assert_eq!(place.zones().await, BTreeMap::new());
+}
+
+#[tokio::test]
+async fn capacity_in_no_zone_is_an_error_that_leaves_what_a_launch_can_finish() {
+    let place = Place::with(Options::prompt()).await;
+    let usual = place.usual().await;
+    place.account.set(|options| {
+        options.capacity = ["us-east-1a", "us-east-1b"].map(|zone| (zone.to_owned(), 0)).into();
+    });
+    place.launch().await.exits(1).says("InsufficientInstanceCapacity");
+    place.account.set(|options| options.capacity.clear());
+    place.launch().await.success();
+    place.is(&usual).await;
+}
+
+#[tokio::test]
+async fn what_has_our_names_and_not_our_tag_is_refused_and_never_touched() {
+    let place = Place::with(Options::prompt()).await;
+    let role = format!("instance-agent-small-{}", "us-east-1");
+    let bucket = format!("instance-agent-small-{ACCOUNT}-us-east-1");
+    for (what, name) in [
+        ("target group", "small-blue"),
+        ("balancer", "small"),
+        ("group", "small-instances"),
+        ("group", "small-balancer"),
+        ("role", role.as_str()),
+        ("profile", role.as_str()),
+        ("bucket", bucket.as_str()),
+    ] {
+        place.account.reset(Options::prompt()).await;
+        let subnets = place.account.ask("ec2", "DescribeSubnets", &[]).await.xml();
+        let mut of_zone: Vec<(&str, &str)> = subnets
+            .list("subnetSet")
+            .iter()
+            .map(|item| (item.say("availabilityZone"), item.say("subnetId")))
+            .collect();
+        of_zone.sort_unstable();
+        let vpc = subnets.list("subnetSet")[0].say("vpcId");
+        let trust = r#"{"Version":"2012-10-17","Statement":[]}"#;
+        match what {
+            "target group" => {
+                let asked = [("Name", name), ("Protocol", "HTTP"), ("Port", "80"), ("VpcId", vpc)];
+                place.foreign(ELB, "CreateTargetGroup", &asked).await;
+            }
+            "balancer" => {
+                let asked =
+                    [("Name", name), ("Subnets.member.1", of_zone[0].1), ("Subnets.member.2", of_zone[1].1)];
+                place.foreign(ELB, "CreateLoadBalancer", &asked).await;
+                // Looked at once, it is active in moto; until then it would differ by itself.
+                place.foreign(ELB, "DescribeLoadBalancers", &[]).await;
+            }
+            "group" => {
+                let asked = [("GroupName", name), ("GroupDescription", "someone else's"), ("VpcId", vpc)];
+                place.foreign("ec2", "CreateSecurityGroup", &asked).await;
+            }
+            "role" => {
+                place
+                    .foreign("iam", "CreateRole", &[("RoleName", name), ("AssumeRolePolicyDocument", trust)])
+                    .await;
+            }
+            "profile" => {
+                place.foreign("iam", "CreateInstanceProfile", &[("InstanceProfileName", name)]).await
+            }
+            _ => {
+                let cli = place.account.witness().await;
+                cli.ok(&["s3api", "create-bucket", "--bucket", name]).await;
+                let file = place.account.file("theirs", "theirs");
+                cli.ok(&["s3api", "put-object", "--bucket", name, "--key", "theirs", "--body", &file]).await;
+            }
+        }
+        let before = place.account.snapshot().await;
+        let launched = place.launch().await.exits(1).says(name);
+        launched.says("instance-agent:fleet");
+        // Refused before anything was made.
+        assert_eq!(
+            differences(&before, &place.account.snapshot().await),
+            Vec::<String>::new(),
+            "{what} {name}"
+        );
+        let destroyed = place.destroy().await;
+        assert!(matches!(destroyed.status, Some(0 | 1)), "{destroyed:?}");
+        assert_eq!(
+            differences(&before, &place.account.snapshot().await),
+            Vec::<String>::new(),
+            "{what} {name}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn another_fleets_resources_of_the_same_name_are_refused_too() {
+    let place = Place::with(Options::prompt()).await;
+    let subnets = place.account.ask("ec2", "DescribeSubnets", &[]).await.xml();
+    let vpc = subnets.list("subnetSet")[0].say("vpcId");
+    let asked = [
+        ("Name", "small-blue"),
+        ("Protocol", "HTTP"),
+        ("Port", "80"),
+        ("VpcId", vpc),
+        ("Tags.member.1.Key", "instance-agent:fleet"),
+        ("Tags.member.1.Value", "other"),
+    ];
+    place.foreign(ELB, "CreateTargetGroup", &asked).await;
+    let before = place.account.snapshot().await;
+    place.launch().await.exits(1).says("small-blue").says("other");
+    assert_eq!(differences(&before, &place.account.snapshot().await), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn instances_that_cannot_become_healthy_end_the_wait_with_the_reason() {
+    let place = Place::with(Options::prompt()).await;
+    let never = |options: &mut Options| options.agents = Agents::Never;
+    place.account.set(never);
+    let launching = [&place.launching()[..], &["--timeout", "5s"]].concat();
+    place.account.run(&launching).await.exits(3).says("register");
+    // They come after all: the same command finishes it.
+    place.account.set(|options| options.agents = Agents::Healthy);
+    place.launch().await.success();
+    place.destroy().await.success();
+
+    place.account.reset(Options::prompt()).await;
+    let reason = ("Target.Timeout".to_owned(), "Request timed out".to_owned());
+    place.account.set(|options| options.agents = Agents::Unhealthy(reason.0, reason.1));
+    place.account.run(&launching).await.exits(3).says("Target.Timeout");
+    place.destroy().await.success();
+}
+
+#[tokio::test]
+async fn ctrl_c_at_any_moment_leaves_what_launch_finishes_and_destroy_removes() {
+    let place = Place::with(Options::prompt()).await;
+    let empty = without_ids(&place.account.snapshot().await);
+    let usual = place.usual().await;
+    // So that calls are on their way at each moment.
+    let distant = Options { latency: Duration::from_millis(50), ..Options::prompt() };
+    for after in [1, 8, 14, 20, 26] {
+        place.account.reset(distant.clone()).await;
+        let running = place.account.bootstrap(&place.launching()).start();
+        let begun = tests::eventually(async || (place.account.calls().len() >= after).then_some(())).await;
+        assert!(begun.is_some(), "it never made {after} calls");
+        running.signal(Signal::INT);
+        let ended = running.end().await;
+        assert!(matches!(ended.status, Some(1)), "after {after} calls: {ended:?}");
+        // What was on its way came to its end: nothing was asked that has no answer.
+        place.account.quiet().await;
+        assert!(place.account.calls().iter().all(|call| call.ended.is_some()), "after {after} calls");
+        place.account.set(|options| options.latency = Duration::ZERO);
+        if after % 4 == 0 {
+            place.destroy().await.success();
+            place.is(&empty).await;
+        } else {
+            place.launch().await.success();
+            place.is(&usual).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_quota_that_is_too_small_is_found_before_anything_is_made() {
+    let place = Place::with(Options { vcpu_quota: 7, ..Options::prompt() }).await;
+    let before = place.account.snapshot().await;
+    place.launch().await.exits(1).says("7").says("8").says("vCPU");
+    assert_eq!(differences(&before, &place.account.snapshot().await), Vec::<String>::new());
+    place.account.set(|options| options.vcpu_quota = 8);
+    place.launch().await.success();
+}
+
+#[tokio::test]
+async fn an_instance_that_was_terminated_by_hand_is_launched_again() {
+    let place = Place::with(Options::strict()).await;
+    let usual = place.usual().await;
+    place.launch().await.success();
+    let snapshot = place.account.snapshot().await;
+    let victim = snapshot["instances"][0]["instanceId"].as_str().expect("an id").to_owned();
+    let terminated = place.account.ask_front("ec2", "TerminateInstances", &[("InstanceId.1", &victim)]).await;
+    assert!(terminated.is_some_and(|answer| answer.ok()));
+    place.launch().await.success();
+    place.is(&usual).await;
+    assert_eq!(IMAGE, snapshot["instances"][0]["imageId"]);
+}

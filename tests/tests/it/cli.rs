@@ -1,0 +1,470 @@
+//! The command line, the admin socket, the logs and the programs themselves, as an operator meets
+//! them.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::process::Output;
+
+use tests::solo::{Solo, as_nobody, is_root_or_skip, output, program, refuses};
+use tests::strace::{self, Edge};
+use tests::{binary, eventually, text};
+
+/// Runs the built agent with these arguments and environment.
+async fn agent(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
+    let environment: Vec<(String, String)> =
+        environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    output(program(&[], binary("instance-agent").as_os_str(), &arguments, &environment)).await
+}
+
+#[tokio::test]
+async fn a_taken_port_is_said_in_one_line() {
+    let first = Solo::new();
+    let _agent = first.start().await;
+    let mut second = Solo::new();
+    second.listen = first.listen;
+    let address = first.listen.to_string();
+    refuses(
+        &second.fails().await,
+        1,
+        &["cannot listen on", &address, "another program listens there", "--listen"],
+    );
+    // Whoever does not get the port touches nothing else either.
+    assert!(!second.state_dir.exists() && !second.runtime_dir.exists());
+    first.get("/").await.is(200, "Healthy!");
+}
+
+#[tokio::test]
+async fn an_address_of_another_machine_is_said_in_one_line() {
+    let mut solo = Solo::new();
+    solo.listen = "192.0.2.1:8080".parse().unwrap();
+    refuses(&solo.fails().await, 1, &["192.0.2.1:8080", "this machine does not have that address"]);
+}
+
+#[tokio::test]
+async fn a_privileged_port_without_rights_is_said_in_one_line() {
+    if !is_root_or_skip("a network of one's own, where ports below 1024 need rights, needs it") {
+        return;
+    }
+    let mut solo = Solo::new().for_nobody();
+    // A container's own network may allow everyone such ports; a new one does not.
+    let unshare = ["unshare", "--net", "--"].map(OsString::from);
+    solo.wrapper.splice(..0, unshare);
+    solo.listen = "0.0.0.0:80".parse().unwrap();
+    refuses(&solo.fails().await, 1, &["0.0.0.0:80", "CAP_NET_BIND_SERVICE"]);
+}
+
+#[tokio::test]
+async fn wrong_usage_ends_with_2_and_names_what_is_wrong() {
+    let unknown = agent(&["--lissten", "x"], &[]).await;
+    assert_eq!(unknown.status.code(), Some(2));
+    let said = text(&unknown.stderr);
+    assert!(said.contains("--lissten") && said.contains("'--listen'"), "{said}");
+    assert_eq!(agent(&["strat"], &[]).await.status.code(), Some(2));
+
+    refuses(&agent(&["--drain-quiet", "soon"], &[]).await, 2, &["--drain-quiet", "soon", "20s"]);
+    refuses(&agent(&["--cluster", "health"], &[]).await, 2, &["--cluster", "the agent's own paths"]);
+    refuses(
+        &agent(&[], &[("INSTANCE_AGENT_LISTN", "x")]).await,
+        2,
+        &["INSTANCE_AGENT_LISTN:", "did you mean INSTANCE_AGENT_LISTEN?"],
+    );
+    refuses(
+        &agent(&[], &[("INSTANCE_AGENT_MAX_BODY", "64 kilos")]).await,
+        2,
+        &["INSTANCE_AGENT_MAX_BODY:", "64 kilos", "64KiB"],
+    );
+}
+
+#[tokio::test]
+async fn mistakes_in_the_file_are_found_by_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("agent.toml");
+    let named = file.to_str().unwrap();
+    for (written, line, is_value, parts) in [
+        ("# ours\n\ndrain-quit = \"3s\"\n", 3, false, &["drain-quit", "did you mean drain-quiet?"][..]),
+        ("root = \"seed\"\nlog-level = \"loud\"\n", 2, true, &["log-level", "loud", "debug"]),
+        ("root = \"seed\"\nthreads = true\n", 2, false, &["threads", "boolean"]),
+        ("root = \"seed\"\n\n\nroot = \n", 4, false, &[]),
+    ] {
+        fs::write(&file, written).unwrap();
+        let at = format!("{named}:{line}: ");
+        let parts = [&[at.as_str()][..], parts].concat();
+        refuses(&agent(&["--config", named], &[]).await, 2, &parts);
+        // The commands read the same file, but of its values they use the runtime folder alone.
+        if !is_value {
+            refuses(&agent(&["status"], &[("INSTANCE_AGENT_CONFIG", named)]).await, 2, &parts);
+        }
+    }
+    let missing = folder.path().join("missing.toml");
+    let missing = missing.to_str().unwrap();
+    for (arguments, environment) in
+        [(&["--config", missing][..], &[][..]), (&[], &[("INSTANCE_AGENT_CONFIG", missing)])]
+    {
+        refuses(&agent(arguments, environment).await, 2, &[missing, "cannot be read"]);
+    }
+}
+
+#[tokio::test]
+async fn flags_are_stronger_than_the_environment_and_that_than_the_file() {
+    let mut solo = Solo::new();
+    let file = solo.path("agent.toml");
+    fs::write(&file, "instance-id = \"i-file\"\nroot = \"seed\"\ncluster = \"from-file\"\n").unwrap();
+    solo = solo.with(&["--config", file.to_str().unwrap()]);
+    let mut agent = solo.start().await;
+    let answers = async |solo: &Solo, path: &str, id: &str| {
+        let wanted = format!("Instance {id} is responding now!");
+        let found = eventually(async || {
+            let answer = solo.get(path).await;
+            (answer.status != 503).then_some(answer)
+        });
+        found.await.expect("it gets to know itself").is(200, &wanted);
+    };
+    answers(&solo, "/from-file", "i-file").await;
+    solo.get("/").await.is(200, "0");
+    agent.stop(&solo).await;
+
+    solo.set("INSTANCE_AGENT_INSTANCE_ID", "i-environment");
+    solo.set("INSTANCE_AGENT_CLUSTER", "from-environment");
+    let mut agent = solo.start().await;
+    answers(&solo, "/from-environment", "i-environment").await;
+    solo.get("/").await.is(200, "0");
+    agent.stop(&solo).await;
+
+    let solo = solo.with(&["--instance-id", "i-flag"]);
+    let mut agent = solo.start().await;
+    answers(&solo, "/from-environment", "i-flag").await;
+    agent.stop(&solo).await;
+
+    // Of a repeated flag the last one counts, so that a wrapper's can be overridden.
+    let solo = solo.with(&["--instance-id", "i-last"]);
+    let mut agent = solo.start().await;
+    answers(&solo, "/from-environment", "i-last").await;
+    agent.stop(&solo).await;
+}
+
+#[tokio::test]
+async fn it_listens_to_signals_before_it_says_that_it_serves() {
+    // A stop right after the first answer must be a drain, and not the end.
+    let mut solo = Solo::new();
+    strace::trace(&mut solo, "rt_sigaction,write");
+    let mut agent = solo.start().await;
+    let events = strace::finish(&solo, &mut agent).await;
+    let begins = |call: &str, part: &str| {
+        events
+            .iter()
+            .position(|event| event.call == call && event.edge == Edge::Enter && event.text.contains(part))
+            .unwrap_or_else(|| panic!("no {call} with {part}: {events:#?}"))
+    };
+    let serving = begins("write", "serving");
+    for signal in ["SIGTERM", "SIGINT"] {
+        assert!(begins("rt_sigaction", &format!("({signal}, {{sa_handler=0x")) < serving, "{events:#?}");
+    }
+}
+
+#[tokio::test]
+async fn systemds_folders_are_the_defaults() {
+    // As the unit starts it: no folder named, on an address of our own.
+    let solo = Solo::new();
+    let (state, run) = (solo.path("systemd-state"), solo.path("systemd-run"));
+    let environment = [("STATE_DIRECTORY", &state), ("RUNTIME_DIRECTORY", &run)]
+        .map(|(name, path)| (name.to_owned(), path.to_str().unwrap().to_owned()));
+    let arguments = ["--listen".into(), OsString::from(solo.listen.to_string())];
+    let mut command = program(&[], solo.binary.as_os_str(), &arguments, &environment);
+    let log = fs::File::create(solo.path("agent.log")).unwrap();
+    let _agent = command.stderr(log).spawn().unwrap();
+    let serving = async || tests::wire::Wire::connect(solo.listen).await.ok();
+    assert!(eventually(serving).await.is_some(), "{}", solo.log());
+    solo.post("3").await.is(200, "3");
+    assert!(state.join("seed").exists() && run.join("admin.sock").exists());
+}
+
+#[tokio::test]
+async fn variables_that_are_no_text_matter_only_where_they_are_ours() {
+    use std::os::unix::ffi::OsStringExt as _;
+    let no_text = OsString::from_vec(vec![0xff]);
+    for (name, status, said) in [("OTHER", 1, "no agent answers"), ("INSTANCE_AGENT_LISTEN", 2, "not UTF-8")]
+    {
+        let mut status_command = tokio::process::Command::new(binary("instance-agent"));
+        status_command
+            .args(["status"])
+            .env_clear()
+            .env(name, &no_text)
+            .env("RUNTIME_DIRECTORY", "/nonexistent");
+        let output = status_command.output().await.unwrap();
+        assert_eq!(output.status.code(), Some(status), "{output:?}");
+        assert!(text(&output.stderr).contains(said), "{output:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_second_agent_takes_no_socket_over_even_where_it_was_removed() {
+    let first = Solo::new();
+    let _agent = first.start().await;
+    std::fs::remove_file(first.runtime_dir.join("admin.sock")).unwrap();
+    let mut second = Solo::new();
+    second.runtime_dir = first.runtime_dir.clone();
+    refuses(&second.fails().await, 1, &["another agent is running", "--runtime-dir"]);
+    first.get("/").await.is(200, "Healthy!");
+}
+
+#[tokio::test]
+async fn a_folder_that_others_use_is_not_closed_to_them() {
+    let mut solo = Solo::new();
+    let shared = tempfile::tempdir().unwrap();
+    set_mode(shared.path(), 0o755);
+    std::fs::write(shared.path().join("theirs"), "").unwrap();
+    solo.runtime_dir = shared.path().to_owned();
+    let command = solo.start().await;
+    solo.until_logged("not the agent's own").await;
+    assert_eq!(mode(shared.path()), 0o755);
+    solo.get("/").await.is(200, "Healthy!");
+    command.terminate();
+}
+
+#[tokio::test]
+async fn without_an_agent_the_commands_say_what_to_do() {
+    let solo = Solo::new();
+    for command in ["status", "drain", "resume"] {
+        let said = solo.command(&[], &[command]).await;
+        let socket = solo.runtime_dir.join("admin.sock");
+        refuses(&said, 1, &[socket.to_str().unwrap(), "is it running?", "--runtime-dir"]);
+        assert!(said.stdout.is_empty());
+    }
+    // A socket that nobody listens on any more is the same.
+    let mut agent = solo.start().await;
+    agent.die(&solo).await;
+    refuses(&solo.command(&[], &["status"]).await, 1, &["is it running?"]);
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().mode() & 0o7777
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[tokio::test]
+async fn the_admin_socket_is_for_its_owner() {
+    let solo = Solo::new();
+    // Whatever the folder was before.
+    fs::create_dir(&solo.runtime_dir).unwrap();
+    set_mode(&solo.runtime_dir, 0o755);
+    let mut agent = solo.start().await;
+    let socket = solo.runtime_dir.join("admin.sock");
+    assert!(fs::metadata(&socket).unwrap().file_type().is_socket());
+    assert_eq!((mode(&solo.runtime_dir), mode(&socket)), (0o700, 0o600));
+    let shown = solo.command(&[], &["status"]).await;
+    assert!(shown.status.success() && text(&shown.stdout).contains(&solo.listen.to_string()), "{shown:?}");
+    agent.stop(&solo).await;
+    assert!(!socket.exists(), "left behind");
+}
+
+#[tokio::test]
+async fn others_are_refused_and_told_what_to_do() {
+    if !is_root_or_skip("being two users needs it") {
+        return;
+    }
+    let mut solo = Solo::new().for_nobody();
+    solo.wrapper.clear();
+    std::os::unix::fs::chown(&solo.runtime_dir, Some(0), Some(0)).unwrap();
+    let mut agent = solo.start().await;
+    for command in ["status", "drain", "resume"] {
+        refuses(&solo.command(&as_nobody(), &[command]).await, 1, &["admin.sock", "try sudo"]);
+    }
+    // Opened up by hand: the kernel still tells who asks.
+    let socket = solo.runtime_dir.join("admin.sock");
+    set_mode(&solo.runtime_dir, 0o755);
+    set_mode(&socket, 0o666);
+    for command in ["status", "drain", "resume"] {
+        refuses(&solo.command(&as_nobody(), &[command]).await, 1, &["only root and the agent's own user"]);
+    }
+    let curl = ["--silent", "--write-out", "%{http_code}", "--unix-socket", socket.to_str().unwrap()];
+    for (method, path) in [("GET", "status"), ("GET", "metrics"), ("POST", "drain")] {
+        let url = format!("http://agent/{path}");
+        let arguments = [&curl[..], &["--request", method, &url]].concat();
+        let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
+        let answer = text(&output(program(&as_nobody(), "curl".as_ref(), &arguments, &[])).await.stdout);
+        assert!(answer.ends_with("403") && answer.contains("try sudo"), "{path}: {answer}");
+    }
+    let status = solo.status().await.expect("root may");
+    assert_eq!(status["phase"], "serving", "nobody's drain was not obeyed");
+    agent.stop(&solo).await;
+
+    // An agent of nobody's own answers nobody, and root.
+    let solo = Solo::new().for_nobody();
+    let _agent = solo.start().await;
+    for user in [as_nobody(), Vec::new()] {
+        let shown = solo.command(&user, &["status"]).await;
+        assert!(shown.status.success(), "{}", text(&shown.stderr));
+    }
+}
+
+#[tokio::test]
+async fn a_live_socket_is_left_alone_and_a_dead_one_replaced() {
+    let first = Solo::new();
+    let mut agent = first.start().await;
+    let socket = first.runtime_dir.join("admin.sock");
+    let inode = fs::metadata(&socket).unwrap().ino();
+    let mut second = Solo::new();
+    second.runtime_dir.clone_from(&first.runtime_dir);
+    refuses(&second.fails().await, 1, &["admin.sock", "another agent is running", "--runtime-dir"]);
+    assert_eq!(fs::metadata(&socket).unwrap().ino(), inode, "not unlinked, not even for a moment");
+    let status = first.status().await.expect("the first still answers");
+    assert_eq!(status["pid"], agent.pid());
+
+    agent.die(&first).await;
+    assert!(socket.exists());
+    let agent = second.start().await;
+    assert_eq!(second.status().await.expect("the second answers")["pid"], agent.pid());
+}
+
+/// The settings of `--help`: name and text, in one line each.
+async fn settings_of_help() -> BTreeMap<String, String> {
+    let help = text(&agent(&["--help"], &[]).await.stdout);
+    let (_, settings) = help.split_once("Settings (").expect("a part with the settings");
+    let mut found = BTreeMap::new();
+    let mut last = None;
+    for line in settings.lines().skip(1) {
+        if let Some(flag) = line.trim_start().strip_prefix("--") {
+            let (name, rest) = flag.split_once(' ').unwrap();
+            let (_, rest) = rest.split_once('>').unwrap();
+            found.insert(name.to_owned(), rest.trim().to_owned());
+            last = Some(name);
+        } else if let Some(text) = last.and_then(|name| found.get_mut(name)) {
+            *text = format!("{text} {}", line.trim());
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn help_and_docs_know_the_same_settings_with_the_same_defaults() {
+    let help = settings_of_help().await;
+    assert!(help.len() >= 20, "{help:?}");
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
+    let docs = fs::read_to_string(docs).unwrap();
+    let (_, settings) = docs.split_once("\n## Settings\n").unwrap();
+    let settings = settings.split("\n## ").next().unwrap();
+    let row = |line: &str| {
+        let cells: Vec<String> = line.split('|').map(|cell| cell.trim().to_owned()).collect();
+        let name = cells.get(1)?.strip_prefix('`')?.strip_suffix('`')?;
+        Some((name.to_owned(), cells.get(2)?.clone()))
+    };
+    let documented: BTreeMap<String, String> = settings.lines().filter_map(row).collect();
+    assert_eq!(help.keys().collect::<Vec<_>>(), documented.keys().collect::<Vec<_>>());
+    for (name, documented) in documented {
+        let shown = &help[&name];
+        let (_, default) =
+            shown.split_once("[default: ").unwrap_or_else(|| panic!("{name}: no default: {shown}"));
+        let default = default.trim_end_matches(']');
+        // Words may differ, values not.
+        for value in documented.split('`').skip(1).step_by(2) {
+            let shown = default.split([' ', ',']).any(|word| word == value);
+            assert!(shown, "{name}: {value} in the docs, {default:?} in --help");
+        }
+        let is_value = |word: &&str| word.contains(|c: char| c.is_ascii_digit() || "$/".contains(c));
+        for value in default.split([' ', ',']).filter(is_value) {
+            assert!(documented.contains(&format!("`{value}`")), "{name}: {value} not in {documented:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn help_and_version_are_not_errors() {
+    for arguments in [&["--help"][..], &["serve", "--help"], &["status", "--help"], &["--version"]] {
+        let shown = agent(arguments, &[]).await;
+        assert!(shown.status.success() && !shown.stdout.is_empty() && shown.stderr.is_empty(), "{shown:?}");
+    }
+}
+
+/// Whether a 64-bit ELF file asks for an interpreter, and how many libraries it needs.
+fn asks_of_the_loader(program: &[u8]) -> (bool, usize) {
+    assert_eq!(&program[..6], b"\x7fELF\x02\x01", "a 64-bit little-endian program");
+    let number = |at: usize, bytes: usize| {
+        program[at..at + bytes].iter().rev().fold(0_usize, |value, byte| value << 8 | usize::from(*byte))
+    };
+    let (table, size, count) = (number(32, 8), number(54, 2), number(56, 2));
+    let (mut interpreter, mut libraries) = (false, 0);
+    for header in (0..count).map(|index| table + index * size) {
+        match number(header, 4) {
+            // PT_DYNAMIC: pairs of a tag and a value; the tag DT_NEEDED is 1.
+            2 => {
+                let (from, length) = (number(header + 8, 8), number(header + 32, 8));
+                libraries += (from..from + length).step_by(16).filter(|at| number(*at, 8) == 1).count();
+            }
+            // PT_INTERP
+            3 => interpreter = true,
+            _ => {}
+        }
+    }
+    (interpreter, libraries)
+}
+
+#[test]
+fn both_programs_are_static() {
+    for name in ["instance-agent", "bootstrap"] {
+        assert_eq!(asks_of_the_loader(&fs::read(binary(name)).unwrap()), (false, 0), "{name}");
+    }
+    // The check can fail: a shell is not static.
+    let shell = asks_of_the_loader(&fs::read("/bin/sh").unwrap());
+    assert!(shell.0 && shell.1 > 0, "{shell:?}");
+}
+
+/// Whether a line begins as a log line does: when, and how bad.
+fn is_event(line: &str) -> bool {
+    let mut words = line.split_whitespace();
+    let time = words.next().unwrap_or_default();
+    let level = words.next().unwrap_or_default();
+    time.len() >= 20
+        && time.as_bytes()[10] == b'T'
+        && time.ends_with('Z')
+        && ["ERROR", "WARN", "INFO", "DEBUG", "TRACE"].contains(&level)
+}
+
+#[tokio::test]
+async fn on_a_plain_stderr_each_event_is_one_line() {
+    let mut solo = Solo::new().with(&["--log-level", "debug"]);
+    // Inherited from a service whose stderr is the journal; this one is a file.
+    solo.set("JOURNAL_STREAM", "8:12345");
+    fs::create_dir(&solo.state_dir).unwrap();
+    fs::write(solo.seed_file(), b"nonsense").unwrap();
+    let mut agent = solo.start().await;
+    solo.post("1").await.is(200, "1");
+    agent.stop(&solo).await;
+    let log = solo.log();
+    assert!(log.lines().count() > 3, "{log}");
+    for line in log.lines() {
+        assert!(is_event(line), "not an event: {line:?}");
+        assert!(!line.contains('\x1b'), "colours in a file: {line:?}");
+    }
+    // Sentences alone: neither ids nor fields, which are for the journal.
+    assert!(!log.contains("message_id") && !log.contains("reason="), "{log}");
+    let listening = format!(" INFO listening on {}, version ", solo.listen);
+    for wanted in ["ERROR the seed cannot be used: ", &listening, " INFO stopped: the port is closed"] {
+        assert!(log.contains(wanted), "no {wanted}:\n{log}");
+    }
+    let mut quiet = Solo::new().with(&["--log-level", "error"]);
+    quiet.set("JOURNAL_STREAM", "");
+    let mut agent = quiet.start().await;
+    agent.stop(&quiet).await;
+    assert_eq!(quiet.log(), "");
+}
+
+#[tokio::test]
+async fn without_ca_certificates_it_serves_and_says_what_is_missing() {
+    let mut solo = Solo::new();
+    solo.set("SSL_CERT_FILE", "/nonexistent");
+    solo.set("SSL_CERT_DIR", "/nonexistent");
+    let _running = solo.start().await;
+    solo.until_logged("install ca-certificates").await;
+    let status = solo.status().await.unwrap();
+    let said = status["certificates_problem"].as_str().unwrap();
+    assert!(said.contains("install ca-certificates"), "{said}");
+    let table = solo.command(&[], &["status"]).await;
+    assert!(text(&table.stdout).contains("install ca-certificates"), "{table:?}");
+}

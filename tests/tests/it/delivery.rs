@@ -1,0 +1,201 @@
+//! How the agent gets onto the instances that `bootstrap` launches: what each way puts into their user
+//! data, and what is refused before anything is created.
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use tests::account::{ACCOUNT, Account, Options, Ran};
+use tests::files::Files;
+
+const FLEET: &str = r#"
+name = "tiny"
+region = "us-east-1"
+image = "ami-08c40ec9ead489470"
+zones = ["us-east-1a", "us-east-1b"]
+
+[[group]]
+name = "only"
+type = "t3.micro"
+count = 1
+"#;
+
+const BUCKET: &str = "instance-agent-tiny-123456789012-us-east-1";
+const SHA256: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+const KEY: &str =
+    "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nmDMEZ\n=abcd\n-----END PGP PUBLIC KEY BLOCK-----\n";
+
+struct Place {
+    account: Account,
+    fleet: String,
+    files: Files,
+}
+
+impl Place {
+    async fn new() -> Self {
+        let account = Account::start(Options::prompt()).await;
+        let fleet = account.file("tiny.toml", FLEET);
+        let files = Files::serve(([127, 0, 0, 1], 0).into()).await;
+        Self { account, fleet, files }
+    }
+
+    fn words<'a>(&'a self, way: &[&'a str]) -> Vec<&'a str> {
+        [&["launch", &self.fleet, "--yes"], way].concat()
+    }
+
+    async fn launch(&self, way: &[&str]) -> Ran {
+        self.account.run(&self.words(way)).await
+    }
+
+    /// What the one instance is told to install; `None` where it has no user data.
+    async fn told(&self) -> Option<Value> {
+        let cli = self.account.witness().await;
+        let running = ["ec2", "describe-instances", "--filters", "Name=instance-state-name,Values=running"];
+        let id = cli.ok(&running).await["Reservations"][0]["Instances"][0]["InstanceId"].clone();
+        let asked = ["ec2", "describe-instance-attribute", "--attribute", "userData", "--instance-id"];
+        let answer = cli.ok(&[&asked[..], &[id.as_str().unwrap()]].concat()).await;
+        let data = STANDARD.decode(answer["UserData"]["Value"].as_str()?).unwrap();
+        let data = String::from_utf8(data).unwrap();
+        assert!(data.starts_with("#cloud-config\n"), "{data}");
+        let package = data.lines().find_map(|line| line.trim().strip_prefix("PACKAGE = ")).unwrap();
+        Some(serde_json::from_str(package).unwrap())
+    }
+
+    /// That a launch is refused with this, and nothing was created.
+    async fn refused(&self, way: &[&str], why: &str) {
+        let before = self.account.snapshot().await;
+        self.launch(way).await.exits(1).says(why);
+        assert_eq!(self.account.snapshot().await, before);
+    }
+}
+
+#[tokio::test]
+async fn a_file_is_downloaded_from_the_fleets_bucket_by_an_address_that_dies_within_the_hour() {
+    let place = Place::new().await;
+    let package = place.account.package();
+    place.launch(&["--deb", &package]).await.success();
+    let told = place.told().await.unwrap();
+    let url = told["url"].as_str().unwrap();
+    assert!(url.contains(BUCKET) && url.contains("X-Amz-Expires=3600&"), "{url}");
+    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap();
+    let answer = client.get(url).send().await.unwrap().error_for_status().unwrap();
+    let found = answer.bytes().await.unwrap();
+    assert_eq!(found, std::fs::read(&package).unwrap());
+    // Under the name of what is in it.
+    assert!(url.contains(&format!("instance-agent_{}.deb?", told["sha256"].as_str().unwrap())), "{url}");
+}
+
+#[tokio::test]
+async fn an_address_says_when_its_credentials_end_sooner_and_is_refused_when_they_end_at_once() {
+    let place = Place::new().await;
+    let package = place.account.package();
+    let words = place.words(&["--deb", &package]);
+    let with_credentials_for = async |minutes: u32| {
+        // As a command that logs in gives them.
+        let script = place.account.file(
+            "credentials",
+            format!(
+                "#!/bin/sh\necho '{{\"Version\": 1, \"AccessKeyId\": \"testing\", \
+                 \"SecretAccessKey\": \"testing\", \"SessionToken\": \"t\", \"Expiration\": \"'$(date -u -d \
+                 '+{minutes} min' +%FT%TZ)'\"}}'\n"
+            ),
+        );
+        let config = place.account.file("config", format!("[default]\ncredential_process = sh {script}\n"));
+        let command = place.account.bootstrap(&words).env("AWS_CONFIG_FILE", &config);
+        let command = command.env("PATH", "/usr/bin:/bin");
+        command.without("AWS_ACCESS_KEY_ID").without("AWS_SECRET_ACCESS_KEY").run().await
+    };
+    with_credentials_for(1).await.exits(1).says("the credentials end in").says("log in again");
+    assert_eq!(
+        place.account.witness().await.ok(&["ec2", "describe-instances"]).await["Reservations"],
+        json!([])
+    );
+    with_credentials_for(20)
+        .await
+        .success()
+        .says("an instance that starts later cannot download the package");
+    let told = place.told().await.unwrap();
+    let lives = told["url"].as_str().unwrap().split("X-Amz-Expires=").nth(1).unwrap();
+    let lives: u32 = lives.split('&').next().unwrap().parse().unwrap();
+    assert!((60 * 15..=60 * 20).contains(&lives), "{lives}");
+}
+
+#[tokio::test]
+async fn an_address_and_its_sum_reach_the_instance_as_they_are_and_no_bucket_is_made() {
+    let place = Place::new().await;
+    let url = place.files.put("agent.deb?a=1&b=$(x)", std::fs::read(place.account.package()).unwrap());
+    place.launch(&["--package-url", &url, "--package-sha256", SHA256]).await.success();
+    assert_eq!(place.told().await, Some(json!({ "url": url, "sha256": SHA256 })));
+    assert_eq!(place.account.witness().await.ok(&["s3api", "list-buckets"]).await["Buckets"], json!([]));
+}
+
+#[tokio::test]
+async fn an_apt_source_reaches_the_instance_limited_to_its_key() {
+    let place = Place::new().await;
+    let site = place.files.put("", "");
+    place.files.put("dists/stable/InRelease", "Origin: here\n");
+    let key = place.account.file("key.asc", KEY);
+    let line = format!("deb {site} stable main");
+    place.launch(&["--apt", &line, "--apt-key", &key]).await.success();
+    let told = place.told().await.unwrap();
+    let signed = format!("deb [signed-by=/etc/apt/keyrings/instance-agent.asc] {site} stable main");
+    assert_eq!((told["line"].as_str(), told["key"].as_str()), (Some(signed.as_str()), Some(KEY)));
+}
+
+#[tokio::test]
+async fn instances_of_an_image_that_has_the_agent_are_told_nothing() {
+    let place = Place::new().await;
+    place.launch(&["--in-image"]).await.success();
+    assert_eq!(place.told().await, None);
+}
+
+#[tokio::test]
+async fn what_instances_could_not_install_is_refused_before_anything_is_made() {
+    let place = Place::new().await;
+    let sum = ["--package-sha256", SHA256];
+    let nowhere = place.files.put("here", "").replace("here", "nowhere.deb");
+    place.refused(&[&["--package-url", &nowhere], &sum[..]].concat(), "answers 404 for").await;
+    let page = place.files.put("page.deb", "<html>log in first</html>");
+    place.refused(&[&["--package-url", &page], &sum[..]].concat(), "is no Debian package").await;
+
+    let package = std::fs::read(place.account.package()).unwrap();
+    let other = place.account.file("instance-bootstrap_0.1.0_amd64.deb", &package);
+    place.refused(&["--deb", &other], "instances need instance-agent").await;
+    let arm = place.account.file("instance-agent_0.1.0_arm64.deb", &package);
+    place.refused(&["--deb", &arm], "the package is for arm64").await;
+    let half = place.account.file("instance-agent_0.2.0_amd64.deb", &package[..package.len() / 2]);
+    place.refused(&["--deb", &half], "no whole Debian package").await;
+    place.refused(&["--deb", "/nonexistent.deb"], "`make deb` makes packages").await;
+
+    place.files.put("dists/stable/InRelease", "Origin: here\n");
+    let site = place.files.put("", "");
+    let key = place.account.file("large.asc", KEY.replace("mDMEZ", &"mDMEZ\n".repeat(3000)));
+    let line = format!("deb {site} stable main");
+    place.refused(&["--apt", &line, "--apt-key", &key], "export-minimal").await;
+}
+
+#[tokio::test]
+async fn destroy_deletes_the_bucket_with_every_version_and_unfinished_upload() {
+    let place = Place::new().await;
+    let cli = place.account.witness().await;
+    place.launch(&["--deb", &place.account.package()]).await.success();
+    cli.ok(&[
+        "s3api",
+        "put-bucket-versioning",
+        "--bucket",
+        BUCKET,
+        "--versioning-configuration",
+        "Status=Enabled",
+    ])
+    .await;
+    let body = place.account.file("body", "x");
+    for key in ["one", "two", "one"] {
+        cli.ok(&["s3api", "put-object", "--bucket", BUCKET, "--key", key, "--body", &body]).await;
+    }
+    cli.ok(&["s3api", "delete-object", "--bucket", BUCKET, "--key", "one"]).await;
+    cli.ok(&["s3api", "create-multipart-upload", "--bucket", BUCKET, "--key", "three"]).await;
+    assert!(BUCKET.contains(ACCOUNT));
+    place.account.ok(&["destroy", "tiny", "--yes"]).await;
+    assert_eq!(cli.ok(&["s3api", "list-buckets"]).await["Buckets"], json!([]));
+}

@@ -1,0 +1,293 @@
+//! The journal: what an operator reads there, can filter by, and has explained.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::os::unix::net::UnixDatagram;
+
+use bootstrap::local::{Fault, HealthCheck, InstanceSpec, TargetGroupSpec};
+use tests::journal::{Entry, Journal, catalog, catalog_file, is_from, message_id, stderr_is_the_journal};
+use tests::solo::{Namespace, Solo, is_root_or_skip, refuses, tool};
+use tests::{Bed, BedOptions, PORT, eventually, group, text};
+
+/// Asserts what holds for every entry, and that what the catalog shows of it is there.
+fn is_well_formed(entry: &Entry, instance_id: &str) {
+    assert!(!entry["MESSAGE"].is_empty(), "{entry:?}");
+    assert!(["3", "4", "6", "7"].contains(&&*entry["PRIORITY"]), "{entry:?}");
+    assert_eq!(entry["SYSLOG_IDENTIFIER"], "instance-agent");
+    assert!(entry.keys().all(|name| name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_')), "{entry:?}");
+    // The journal itself has the time, the process and its unit.
+    assert!(!entry.keys().any(|name| name.starts_with('_') || name.contains("TIME")), "{entry:?}");
+    if let Some(id) = entry.get("MESSAGE_ID") {
+        let explained = catalog().into_iter().find(|explanation| explanation.id == *id).expect("explained");
+        for field in &explained.fields {
+            assert!(entry.contains_key(field), "{} shows {field}, not in {entry:?}", explained.name);
+        }
+    }
+    let of_the_instance = ["TARGET_GROUP", "TARGET_STATE"].iter().any(|field| entry.contains_key(*field))
+        || ["DRAINING", "DRAINED"].iter().any(|event| is_from(entry, "MESSAGE_ID", &message_id(event)));
+    if of_the_instance {
+        assert_eq!(entry["INSTANCE_ID"], instance_id, "{entry:?}");
+    }
+}
+
+/// A group whose checks ask for a path that the agent does not have.
+fn failing() -> TargetGroupSpec {
+    let spec = group("failing");
+    let health_check = HealthCheck { path: "/nowhere".to_owned(), ..spec.health_check };
+    TargetGroupSpec { health_check, ..spec }
+}
+
+/// An agent on an instance that belongs to three groups, with a damaged seed on a full disk, and
+/// with the journal to itself.
+async fn agent_with_a_journal(bed: &mut Bed) -> (Solo, Journal, Namespace, String) {
+    // Used by no listener.
+    bed.cloud.create_target_group(group("idle"));
+    let spec: InstanceSpec = bed.spec().tag(instance_tags::TARGET_GROUP, "cluster1 failing idle");
+    let machine = bed.machine(spec).await;
+    let disk = "mkdir /run/state; mount -t tmpfs -o size=40k none /run/state";
+    let world = Namespace::new(&format!("{}; {disk}", Journal::SETUP)).await;
+    let mut solo = Solo::new();
+    solo.listen = SocketAddr::from((machine.instance.address(), PORT));
+    solo.environment = machine.instance.agent_environment();
+    solo.set("AWS_EC2_METADATA_DISABLED", "false");
+    solo.state_dir = "/run/state".into();
+    let journal = Journal::of(&mut solo, &world);
+    let state = world.path("/run/state");
+    fs::write(state.join("seed"), "nonsense").unwrap();
+    // As much as fits.
+    assert!(fs::write(state.join("filler"), vec![0; 64 * 1024]).is_err());
+    let file = solo.path("agent.toml");
+    fs::write(&file, "drain-quiet = \"1s\"\n").unwrap();
+    let solo = solo.with(&["--config", file.to_str().unwrap()]);
+    (solo, journal, world, machine.instance.id().to_owned())
+}
+
+#[tokio::test]
+async fn an_instances_life_is_in_the_journal_as_sentences_with_ids_and_fields() {
+    if !is_root_or_skip("a journal socket of one's own needs a mount namespace") {
+        return;
+    }
+    let mut bed =
+        Bed::with(BedOptions { groups: vec![group("cluster1"), failing()], ..BedOptions::default() }).await;
+    bed.cloud.set_fault("RegisterTargets", Some(Fault::Deny));
+    let (solo, journal, world, id) = agent_with_a_journal(&mut bed).await;
+    let mut agent = solo.start().await;
+    let address = solo.listen;
+    let version = env!("CARGO_PKG_VERSION");
+
+    let started = journal.event("STARTED").await;
+    assert_eq!(started["MESSAGE"], format!("listening on {address}, version {version}"));
+    assert_eq!((&*started["PRIORITY"], &*started["LISTEN"]), ("6", &*address.to_string()));
+
+    let failing = journal.of_group("REGISTRATION_FAILING", "cluster1").await;
+    assert_eq!((&*failing["PRIORITY"], &*failing["TARGET_STATE"]), ("4", "unregistered"));
+    assert!(failing["REASON"].contains("AccessDenied"), "{failing:?}");
+    for part in ["target group cluster1: ", &failing["REASON"], &failing["CURE"]] {
+        assert!(failing["MESSAGE"].contains(part), "no {part:?} in {failing:?}");
+    }
+    bed.cloud.set_fault("RegisterTargets", None);
+    let works = journal.of_group("REGISTRATION_WORKS", "cluster1").await;
+    assert!(works["MESSAGE"].starts_with("target group cluster1: calls succeed again, after "), "{works:?}");
+    let registered = journal.of_group("REGISTERED", "cluster1").await;
+    assert_eq!(registered["TARGET_STATE"], "initial");
+    assert!(registered["MESSAGE"].contains(&format!("registered {id}:{PORT}")), "{registered:?}");
+
+    let healthy = journal.of_group("HEALTHY", "cluster1").await;
+    assert_eq!(healthy["MESSAGE"], "target group cluster1: healthy (was initial)");
+    assert_eq!(
+        (&*healthy["PRIORITY"], &*healthy["TARGET_STATE"], &*healthy["INSTANCE_ID"]),
+        ("6", "healthy", &*id)
+    );
+    assert_eq!(healthy["REASON"], "the load balancer's health checks pass");
+    let unhealthy = journal.of_group("UNHEALTHY", "failing").await;
+    assert_eq!((&*unhealthy["PRIORITY"], &*unhealthy["TARGET_STATE"]), ("4", "unhealthy"));
+    assert_eq!(unhealthy["REASON"], "Target.ResponseCodeMismatch");
+    let said = &unhealthy["MESSAGE"];
+    assert!(said.starts_with("target group failing: unhealthy (was "), "{said}");
+    assert!(said.contains("404") && said.contains("compare the group's health check path"), "{said}");
+    let unused = journal.of_group("UNUSED", "idle").await;
+    assert_eq!((&*unused["TARGET_STATE"], &*unused["REASON"]), ("unused", "Target.NotInUse"));
+
+    seeds_are_told_of(&solo, &journal, &world).await;
+    reloads_are_told_of(&solo, &journal).await;
+
+    agent.stop(&solo).await;
+    let draining = journal.event("DRAINING").await;
+    assert_eq!(draining["MESSAGE"], "draining: stopping: SIGTERM; at the latest in 300 s");
+    assert_eq!((&*draining["PRIORITY"], &*draining["REASON"]), ("6", "stopping: SIGTERM"));
+    let drained = journal.event("DRAINED").await;
+    assert!(drained["MESSAGE"].starts_with("drained: stopping: SIGTERM; "), "{drained:?}");
+    assert_eq!(journal.event("STOPPED").await["MESSAGE"], "stopped: the port is closed");
+
+    let solo = solo.with(&["--drain-timeout", "1s"]);
+    bed.cloud.set_fault("DeregisterTargets", Some(Fault::Deny));
+    let before = journal.entries().len();
+    let mut agent = solo.start().await;
+    let again = async || {
+        let healthy = message_id("HEALTHY");
+        journal
+            .entries()
+            .iter()
+            .skip(before)
+            .any(|entry| is_from(entry, "MESSAGE_ID", &healthy))
+            .then_some(())
+    };
+    assert!(eventually(again).await.is_some(), "{:#?}", journal.entries());
+    agent.stop(&solo).await;
+    let late = journal.event("DRAIN_TIMED_OUT").await;
+    assert_eq!((&*late["PRIORITY"], &*late["REASON"]), ("4", "stopping: SIGTERM"));
+    assert!(late["MESSAGE"].contains("perhaps still registered"), "{late:?}");
+
+    for entry in journal.entries() {
+        is_well_formed(&entry, &id);
+    }
+    let explained: BTreeSet<String> = catalog().into_iter().map(|explanation| explanation.id).collect();
+    let sent = journal.entries().iter().filter_map(|entry| entry.get("MESSAGE_ID").cloned()).collect();
+    assert_eq!(explained, sent, "every event of the catalog happens, and no other");
+    assert_eq!(solo.log(), "", "said twice");
+}
+
+async fn seeds_are_told_of(solo: &Solo, journal: &Journal, world: &Namespace) {
+    let damaged = journal.event("SEED_DAMAGED").await;
+    assert_eq!(damaged["PRIORITY"], "3");
+    assert!(damaged["REASON"].contains("/run/state/seed is damaged in both of its slots"), "{damaged:?}");
+    for _ in 0..5 {
+        solo.post("7").await.refuses(503, "the disk is full");
+    }
+    fs::remove_file(world.path("/run/state/filler")).unwrap();
+    solo.post("7").await.is(200, "7");
+    let works = journal.event("SEED_WRITE_WORKS").await;
+    assert_eq!(works["MESSAGE"], "the seed is stored again, after 5 failed writes");
+    let failed = message_id("SEED_WRITE_FAILED");
+    let failed: Vec<Entry> =
+        journal.entries().into_iter().filter(|entry| is_from(entry, "MESSAGE_ID", &failed)).collect();
+    assert_eq!(failed.len(), 1, "said once and then counted: {failed:#?}");
+    assert_eq!(failed[0]["PRIORITY"], "3");
+    assert!(failed[0]["MESSAGE"].starts_with("the seed was not stored: "), "{failed:?}");
+}
+
+async fn reloads_are_told_of(solo: &Solo, journal: &Journal) {
+    let file = solo.path("agent.toml");
+    let good = fs::read(&file).unwrap();
+    fs::write(&file, "root = \"sed\"\n").unwrap();
+    refuses(&solo.command(&[], &["reload"]).await, 1, &["not reloaded: "]);
+    let refused = journal.event("RELOAD_REFUSED").await;
+    let reason = &refused["REASON"];
+    assert!(reason.contains("agent.toml:1: root:"), "{reason}");
+    assert_eq!(refused["MESSAGE"], format!("reload refused: {reason}; the running version serves on"));
+    assert_eq!(refused["PRIORITY"], "4");
+    fs::write(&file, good).unwrap();
+    let output = solo.command(&[], &["reload"]).await;
+    assert!(output.status.success(), "{}\n{}", text(&output.stderr), solo.log());
+    let reloaded = journal.event("RELOADED").await;
+    let version = env!("CARGO_PKG_VERSION");
+    assert!(reloaded["MESSAGE"].starts_with(&format!("reloaded: version {version} after {version}, ")));
+    assert_eq!((&reloaded["VERSION"], &*reloaded["PRIORITY"]), (&reloaded["FROM_VERSION"], "6"));
+}
+
+#[tokio::test]
+async fn a_stderr_that_is_not_the_journals_gets_lines_although_a_journal_listens() {
+    if !is_root_or_skip("a journal socket of one's own needs a mount namespace") {
+        return;
+    }
+    let world = Namespace::new(Journal::SETUP).await;
+    let mut solo = Solo::new();
+    let journal = Journal::of(&mut solo, &world);
+    // As a shell does that sends the service's stderr elsewhere.
+    fs::rename(solo.path("agent.log"), solo.path("elsewhere.log")).unwrap();
+    let mut agent = solo.start().await;
+    solo.until_logged("listening on").await;
+    agent.die(&solo).await;
+    assert_eq!(journal.entries(), [] as [Entry; 0]);
+    assert_eq!(fs::read_to_string(solo.path("elsewhere.log")).unwrap(), "");
+}
+
+#[tokio::test]
+async fn where_no_journal_listens_the_lines_go_to_stderr() {
+    if !is_root_or_skip("a /run without a journal needs a mount namespace") {
+        return;
+    }
+    let world = Namespace::new("mount -t tmpfs none /run").await;
+    let mut solo = Solo::new();
+    stderr_is_the_journal(&mut solo);
+    solo.wrapper = world.wrapper();
+    let mut agent = solo.start().await;
+    solo.until_logged("listening on").await;
+    agent.stop(&solo).await;
+}
+
+#[tokio::test]
+async fn a_journal_that_hangs_keeps_no_request_waiting() {
+    if !is_root_or_skip("a journal socket of one's own needs a mount namespace") {
+        return;
+    }
+    let world = Namespace::new(Journal::SETUP).await;
+    let mut solo = Solo::new();
+    stderr_is_the_journal(&mut solo);
+    solo.wrapper = world.wrapper();
+    // Nothing reads from it: filled to the brim before the agent begins, it takes no entry at all.
+    let path = world.path(Journal::SOCKET);
+    let hanging = UnixDatagram::bind(&path).unwrap();
+    let mut fillers = Vec::new();
+    // The room of one sender is limited as well; the queue is full when a new one can send nothing.
+    let full = loop {
+        let filler = UnixDatagram::unbound().unwrap();
+        filler.set_nonblocking(true).unwrap();
+        let mut sent = 0;
+        let error = loop {
+            match filler.send_to(b"MESSAGE=filler\n", &path) {
+                Ok(_) => sent += 1,
+                Err(error) => break error,
+            }
+        };
+        fillers.push(filler);
+        if sent == 0 {
+            break error;
+        }
+    };
+    assert_eq!(full.kind(), ErrorKind::WouldBlock);
+    let mut agent = solo.start().await;
+    solo.get("/").await.is(200, "Healthy!");
+    solo.post("1").await.is(200, "1");
+    agent.stop(&solo).await;
+    drop(hanging);
+}
+
+#[tokio::test]
+async fn the_catalog_is_one_that_journalctl_takes_and_shows() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = format!("--root={}", folder.path().display());
+    let place = folder.path().join("usr/lib/systemd/catalog");
+    fs::create_dir_all(&place).unwrap();
+    fs::create_dir_all(folder.path().join("var/lib/systemd/catalog")).unwrap();
+    fs::copy(catalog_file(), place.join("instance-agent.catalog")).unwrap();
+    let made = tool("journalctl", &[&root, "--update-catalog"]).await;
+    assert!(made.status.success() && made.stderr.is_empty(), "{}", text(&made.stderr));
+    let listed = tool("journalctl", &[&root, "--list-catalog"]).await;
+    assert!(listed.status.success(), "{}", text(&listed.stderr));
+    let mut listed: Vec<String> = text(&listed.stdout).lines().map(str::to_owned).collect();
+    let mut wanted: Vec<String> = catalog()
+        .into_iter()
+        .map(|explanation| format!("{} instance-agent: {}", explanation.id, explanation.subject))
+        .collect();
+    listed.sort_unstable();
+    wanted.sort_unstable();
+    assert_eq!(listed, wanted);
+    let shown = tool("journalctl", &[&root, "--dump-catalog", &message_id("UNHEALTHY")]).await;
+    assert!(text(&shown.stdout).contains("@REASON@"), "{}", text(&shown.stdout));
+}
+
+#[test]
+fn the_documented_message_ids_are_those_of_the_catalog() {
+    let page = catalog_file().with_file_name("../docs/operations.md");
+    let page = fs::read_to_string(page).unwrap();
+    let is_id = |word: &&str| word.len() == 32 && word.bytes().all(|b| b.is_ascii_hexdigit());
+    let rows = page.lines().filter(|line| line.starts_with("| "));
+    let documented: Vec<&str> = rows.flat_map(|row| row.split('`').filter(is_id)).collect();
+    let ids: Vec<String> = catalog().into_iter().map(|explanation| explanation.id).collect();
+    assert_eq!(documented, ids);
+    let example = page.split_once("journalctl MESSAGE_ID=").and_then(|(_, rest)| rest.get(..32)).unwrap();
+    assert_eq!(example, message_id("UNHEALTHY"));
+}

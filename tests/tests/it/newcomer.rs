@@ -1,0 +1,241 @@
+//! The first hour with `bootstrap` in an AWS account: whatever is missing or wrong is told in a line
+//! that leads to the cure, with the right exit status, and before anything was changed. And what
+//! `plan`, `list` and `status` show.
+
+use serde_json::{Value, json};
+use tests::account::{ARM_IMAGE, Account, AwsError, Document, Fault, Options, Ran, Trouble, differences};
+
+/// Runs a command that has to fail with this status, these words, and without any change.
+async fn refused(account: &Account, arguments: &[&str], status: i32, words: &[&str]) -> Ran {
+    let before = account.snapshot().await;
+    let ran = account.run(arguments).await;
+    untouched(account, &before).await;
+    told(ran, status, words)
+}
+
+fn told(ran: Ran, status: i32, words: &[&str]) -> Ran {
+    let mut ran = ran.exits(status);
+    for word in words {
+        ran = ran.says(word);
+    }
+    assert!(!ran.stderr.contains("panicked"), "{}", ran.stderr);
+    ran
+}
+
+async fn untouched(account: &Account, before: &Value) {
+    let changes: Vec<_> = account.calls().into_iter().filter(|call| !call.is_read()).collect();
+    assert!(changes.is_empty(), "{changes:?}");
+    assert_eq!(differences(before, &account.snapshot().await), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn without_credentials_it_says_how_to_get_some() {
+    let account = Account::start(Options::prompt()).await;
+    let before = account.snapshot().await;
+    for command in [&["plan", "clusters", "--in-image"][..], &["status"], &["destroy", "--yes"], &["list"]] {
+        let ran = account.bootstrap(command).without("AWS_ACCESS_KEY_ID").without("AWS_SECRET_ACCESS_KEY");
+        let cure = "or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
+        let ran = told(ran.run().await, 1, &["there are no credentials", cure]);
+        assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
+    }
+    assert_eq!(account.names(), Vec::<String>::new());
+    untouched(&account, &before).await;
+}
+
+#[tokio::test]
+async fn credentials_that_aws_refuses_are_told_with_the_cure() {
+    let account = Account::start(Options::prompt()).await;
+    for (code, cure) in [
+        ("ExpiredToken", "log in again: the credentials have expired"),
+        ("RequestExpired", "log in again: the credentials have expired"),
+        ("AuthFailure", "check the credentials, that this region is enabled in the account"),
+        ("InvalidClientTokenId", "check the credentials, that this region is enabled in the account"),
+        ("OptInRequired", "enable this region"),
+    ] {
+        account.clear();
+        let refusal = AwsError::new(403, code, "AWS was not able to validate the provided credentials");
+        account.fault(Fault::every("*:*", Trouble::Fail(refusal)));
+        for command in [&["launch", "clusters", "--in-image", "--yes"][..], &["destroy", "--yes"]] {
+            let before = account.names().len();
+            let ran = told(account.run(command).await, 1, &[code, cure]);
+            assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
+            assert!(account.names().len() - before < 20, "it is not tried again");
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_may_do_nothing_is_led_to_the_policy() {
+    let account = Account::start(Options::prompt()).await;
+    let nothing = json!({ "Version": "2012-10-17", "Statement": [] });
+    account.set(|options| options.policy = Some(Document::parse(&nothing.to_string())));
+    for command in [&["launch", "clusters", "--in-image", "--yes"][..], &["destroy", "--yes"], &["list"]] {
+        refused(&account, command, 1, &["`bootstrap policy operator` prints the permissions"]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_region_is_told_before_or_by_the_call_that_meets_it() {
+    let account = Account::start(Options::prompt()).await;
+    let launch = ["launch", "clusters", "--in-image", "--yes", "--region"];
+    let with = |region| [&launch[..], &[region]].concat();
+    refused(&account, &with("virginia"), 2, &["expected a region such as us-east-1"]).await;
+    let elsewhere =
+        "the fleet's zone us-east-1a is not in eu-west-1; write a fleet file with zones of eu-west-1";
+    refused(&account, &with("eu-west-1"), 1, &["--region eu-west-1", elsewhere]).await;
+    assert_eq!(account.names(), Vec::<String>::new(), "nothing is asked");
+
+    let ran = account.bootstrap(&["list"]).without("AWS_REGION").run().await;
+    told(ran, 1, &["no region is known; give --region, set AWS_REGION, or set region in the fleet file"]);
+
+    // An address at which nothing answers, as that of a region which does not exist.
+    let ran = account.bootstrap(&["list"]).env("AWS_ENDPOINT_URL", "http://127.0.0.1:9").run().await;
+    told(ran, 1, &["check the network, the region's name and the endpoint"]);
+}
+
+#[tokio::test]
+async fn misspelt_names_and_keys_are_told_with_the_right_ones() {
+    let account = Account::start(Options::prompt()).await;
+    refused(&account, &["plan", "cluster"], 1, &["cluster", "built in are clusters and seed"]).await;
+    let shown = account.ok(&["fleets", "show", "clusters"]).await.stdout;
+    let file = account.file("my.toml", shown.replacen("deregistration-delay", "deregistration-dealy", 1));
+    let told = format!("{file}:8: deregistration-dealy: unknown key; did you mean deregistration-delay?");
+    refused(&account, &["launch", &file, "--yes"], 1, &[&told]).await;
+    let told = "fleet clusters has no group cluster3, only cluster1, cluster2";
+    refused(&account, &["launch", "--count", "cluster3=1", "--in-image", "--yes"], 1, &[told]).await;
+    refused(&account, &["launch", "--allow", "10.1.2.3/8"], 2, &["did you mean 10.0.0.0/8?"]).await;
+    assert_eq!(account.names(), Vec::<String>::new(), "nothing is asked");
+    refused(&account, &["scale", "clusters", "cluster1=6", "--yes"], 1, &["there is no fleet clusters"])
+        .await;
+    refused(&account, &["status", "clusters"], 1, &["clusters"]).await;
+}
+
+#[tokio::test]
+async fn what_would_make_a_launch_fail_is_found_before_it() {
+    let account = Account::start(Options::prompt()).await;
+    let launch = ["launch", "clusters", "--yes"];
+    let how = ["--deb FILE", "--package-url URL", "--apt LINE", "--in-image", "[package]"];
+    refused(&account, &launch, 1, &how).await;
+
+    let in_image = [&launch[..], &["--in-image"]].concat();
+    let with_key = [&in_image[..], &["--key-pair", "nobody"]].concat();
+    refused(&account, &with_key, 1, &["there is no key pair nobody in us-east-1", "import-key-pair"]).await;
+    let with_profile = [&in_image[..], &["--instance-profile", "none"]].concat();
+    refused(&account, &with_profile, 1, &["there is no instance profile none"]).await;
+
+    account.set(|options| options.vcpu_quota = 17);
+    let told = ["18 vCPU are needed, 0 of 17 are in use", "L-1216C47A", "or lower the counts"];
+    refused(&account, &in_image, 1, &told).await;
+    account.set(|options| options.vcpu_quota = 64);
+
+    let shown = account.ok(&["fleets", "show", "clusters"]).await.stdout;
+    for (from, to, words) in [
+        ("ami-08c40ec9ead489470", ARM_IMAGE, ["arm64", "m4.large"]),
+        ("ami-08c40ec9ead489470", "ami-00000000000000000", ["there is no image", "choose"]),
+        ("ami-08c40ec9ead489470", "ubuntu-23.04", ["ubuntu-23.04", "ubuntu-22.04"]),
+        ("m4.large", "m4.tiny", ["instance type m4.tiny (group cluster1)", "not known in us-east-1"]),
+        ("us-east-1b", "us-east-1z", ["no subnet in us-east-1z", "correct zones"]),
+        (
+            "us-east-1b",
+            "us-east-1e",
+            ["m6g.large (group cluster1) is not offered in us-east-1e", "other zones"],
+        ),
+    ] {
+        let mut text = shown.replace(from, to);
+        if to == "us-east-1e" {
+            text = text.replace("m4.large", "m6g.large");
+        }
+        let file = account.file("other.toml", text);
+        refused(&account, &["launch", &file, "--in-image", "--yes"], 1, &words).await;
+    }
+
+    let found = account.ask("ec2", "DescribeSubnets", &[]).await.xml();
+    for subnet in found.list("subnetSet") {
+        account.ask("ec2", "DeleteSubnet", &[("SubnetId", subnet.say("subnetId"))]).await;
+    }
+    let told = ["no default VPC", "aws ec2 create-default-vpc"];
+    refused(&account, &in_image, 1, &told).await;
+}
+
+#[tokio::test]
+async fn all_that_is_wrong_is_told_at_once() {
+    let account = Account::start(Options { vcpu_quota: 4, ..Options::prompt() }).await;
+    let launch = ["launch", "clusters", "--yes", "--in-image", "--key-pair", "nobody"];
+    let told = ["2 things would make fleet clusters fail", "no key pair nobody", "18 vCPU are needed"];
+    refused(&account, &launch, 1, &told).await;
+}
+
+/// What is written for people has no escape sequence in it.
+fn plain(ran: &Ran) {
+    assert!(!ran.stdout.contains('\x1b') && !ran.stderr.contains('\x1b'), "{ran:?}");
+}
+
+#[tokio::test]
+async fn a_plan_says_what_it_makes_what_it_calls_and_what_it_costs() {
+    let account = Account::start(Options::prompt()).await;
+    let before = account.snapshot().await;
+    let plan = ["plan", "clusters", "--deb", &account.package()];
+    let ran = account.ok(&plan).await;
+    plain(&ran);
+    for words in [
+        "fleet clusters in us-east-1, account 123456789012",
+        "create:",
+        "vCPU: 18 needed; 0 of 64 in use",
+        "billed by the hour: ",
+        "× ec2:RunInstances",
+        "not offered for launch templates",
+    ] {
+        assert!(ran.stdout.contains(words), "{words}: {}", ran.stdout);
+    }
+    let json = account.ok(&[&plan[..], &["--output", "json"]].concat()).await.json();
+    assert_eq!(json["vcpus"], json!({ "needed": 18, "used": 0, "quota": 64 }));
+    let steps = json["steps"].as_array().unwrap();
+    assert!(steps.iter().all(|step| step["effect"] != "delete"), "{json:#}");
+    assert!(steps.iter().enumerate().all(|(number, step)| {
+        let after = step["after"].as_array().unwrap();
+        after.iter().all(|earlier| earlier.as_u64().unwrap() < number as u64)
+    }));
+    untouched(&account, &before).await;
+
+    let nothing = account.ok(&["plan", "clusters", "--destroy"]).await;
+    assert!(nothing.stdout.contains("nothing to do"), "{}", nothing.stdout);
+}
+
+#[tokio::test]
+async fn list_and_status_show_fleets_and_orphans() {
+    let account = Account::start(Options::prompt()).await;
+    let nothing = account.ok(&["list"]).await;
+    assert_eq!(nothing.stdout, "no fleets in us-east-1\n");
+    account.ok(&["launch", "seed", "--in-image", "--yes"]).await;
+
+    let ran = account.ok(&["status", "seed"]).await;
+    plain(&ran);
+    assert_eq!(ran.stdout.matches("i-").count(), 2, "{}", ran.stdout);
+    let status = account.ok(&["status", "seed", "--output", "json"]).await.json();
+    assert_eq!((status["fleet"].as_str(), status["region"].as_str()), (Some("seed"), Some("us-east-1")));
+    assert_eq!((status["wanted"].as_u64(), status["healthy"].as_u64()), (Some(2), Some(2)));
+    let instances = status["instances"].as_array().unwrap();
+    assert!(
+        instances.iter().all(|i| i["target_state"] == "healthy" && i["group"] == "numbers"),
+        "{status:#}"
+    );
+    let zones: Vec<_> = instances.iter().map(|i| i["zone"].as_str().unwrap()).collect();
+    assert!(zones.contains(&"us-east-1a") && zones.contains(&"us-east-1b"), "{zones:?}");
+
+    let listed = account.ok(&["list", "--output", "json"]).await.json();
+    assert_eq!(listed["fleets"].as_array().unwrap().len(), 1, "{listed:#}");
+    assert_eq!(
+        (listed["fleets"][0]["fleet"].as_str(), listed["fleets"][0]["complete"].as_bool()),
+        (Some("seed"), Some(true))
+    );
+
+    // Somebody deletes the balancer by hand: the instances go on costing money.
+    let found = account.ask("elasticloadbalancing", "DescribeLoadBalancers", &[]).await.xml();
+    let arn = found.find("LoadBalancerArn").unwrap().text.clone();
+    account.ask("elasticloadbalancing", "DeleteLoadBalancer", &[("LoadBalancerArn", &arn)]).await;
+    let ran = account.ok(&["list"]).await;
+    plain(&ran);
+    let told = "orphans: `bootstrap destroy seed` removes them, `bootstrap launch` completes the fleet";
+    assert!(ran.stdout.contains(told), "{}", ran.stdout);
+    assert_eq!(ran.stdout.matches("seed: instance i-").count(), 2, "{}", ran.stdout);
+}
