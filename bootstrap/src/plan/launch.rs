@@ -343,7 +343,8 @@ impl<'a> Planner<'a> {
         // What bootstrap cannot have written is left alone: someone meant it.
         unwanted.retain(|rule| {
             let target_group = rule.target_group.as_ref();
-            rule.paths.len() == 2 && have.target_groups.iter().any(|found| Some(&found.arn) == target_group)
+            is_of_a_group(&rule.paths)
+                && have.target_groups.iter().any(|found| Some(&found.arn) == target_group)
         });
         unwanted
     }
@@ -438,5 +439,14 @@ impl<'a> Planner<'a> {
         let ids: Vec<_> = instances.iter().map(|instance| instance.id.clone()).collect();
         let title = format!("terminate {} ({why}): {}", instances_of(ids.len()), listed(&ids));
         self.add(Action::TerminateInstances { ids }, title, after)
+    }
+}
+
+/// Whether a rule with these paths is of the shape that `launch` makes: `/x` and `/x/*`.
+fn is_of_a_group(paths: &BTreeSet<String>) -> bool {
+    let mut sorted = paths.iter();
+    match (sorted.next(), sorted.next(), sorted.next()) {
+        (Some(path), Some(below), None) => below.strip_prefix(path.as_str()) == Some("/*"),
+        _ => false,
     }
 }

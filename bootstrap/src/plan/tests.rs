@@ -347,9 +347,11 @@ fn what_someone_opened_by_hand_in_a_way_bootstrap_never_does_stays_open() {
 fn a_rule_that_someone_made_by_hand_stays() {
     let fleet = clusters();
     let mut have = launched(&fleet);
-    let paths = ["/admin".to_owned()].into();
-    let arn = have.target_groups[0].arn.clone();
-    have.rules.push(Rule { arn: "arn:by-hand".to_owned(), priority: 9, paths, target_group: Some(arn) });
+    for (priority, paths) in [(8, &["/admin"][..]), (9, &["/a", "/b"])] {
+        let paths = paths.iter().map(|path| (*path).to_owned()).collect();
+        let arn = have.target_groups[0].arn.clone();
+        have.rules.push(Rule { arn: "arn:by-hand".to_owned(), priority, paths, target_group: Some(arn) });
+    }
     assert!(plan(&fleet, &have).is_empty());
 }
 

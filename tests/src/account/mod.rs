@@ -20,6 +20,7 @@ pub use faults::{Fault, Trouble};
 pub use options::{Agents, Options};
 pub use policy::{Context, Document};
 pub use run::{Bootstrap, Ran, Running};
+pub use small::{SMALL, Small};
 pub use snapshot::{differences, without_ids};
 pub use xml::Element;
 
@@ -38,6 +39,7 @@ mod policy;
 mod request;
 mod roles;
 mod run;
+mod small;
 mod snapshot;
 mod state;
 mod upstream;
@@ -152,6 +154,11 @@ impl Account {
         let mut held = self.front.faults.lock().expect("not poisoned").held.subscribe();
         let waited = tokio::time::timeout(SOON, held.wait_for(|held| *held > 0)).await;
         assert!(waited.is_ok(), "no call was held: {:?}", self.names());
+    }
+
+    /// Lets the calls that wait take effect.
+    pub fn release(&self) {
+        self.front.faults.lock().expect("not poisoned").released.send_replace(true);
     }
 
     /// Waits until no call is being answered.

@@ -7,6 +7,7 @@ mod account;
 mod adversity;
 mod apt_repository;
 mod calls;
+mod changes;
 mod cli;
 mod delivery;
 mod http;
