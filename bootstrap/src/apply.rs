@@ -40,6 +40,9 @@ pub(crate) enum ActError {
     /// An instance that was to be replaced was taken for its own replacement.
     #[error("{0} was to be replaced, and AWS gave it back instead of a new one; run the command again")]
     Reused(String),
+    /// Something was made of the fleet since it was looked at, and is in the way.
+    #[error("{0} has come to be meanwhile")]
+    More(String),
     /// The account is not as it was when the plan was made.
     #[error("{0} is not there; run the command again")]
     Missing(String),
@@ -208,7 +211,7 @@ impl<'a> Work<'a> {
                 cloud.terminate(ids).await?;
             }
             Action::DeleteTargetGroup { arn, name } => {
-                cloud.delete_target_group(arn, name, self.patience, waiting).await?;
+                self.when_unused(waiting, async || cloud.delete_target_group(arn, name).await).await?;
             }
             Action::Settle => {
                 let group = self.security_group(Side::Instances)?;
@@ -218,7 +221,7 @@ impl<'a> Work<'a> {
             Action::DeleteBalancer { arn } => cloud.delete_balancer(arn).await?,
             Action::WaitTerminated { ids } => self.until_terminated(ids, waiting).await?,
             Action::DeleteSecurityGroup { id } => {
-                cloud.delete_security_group(id, self.patience, waiting).await?;
+                self.when_unused(waiting, async || cloud.delete_security_group(id).await).await?;
             }
             Action::DeleteRole => {
                 let found = self.have.role.clone().unwrap_or_default();
@@ -358,6 +361,54 @@ impl<'a> Work<'a> {
                 return Err(ActError::Lingering(left.join(", ")));
             }
         }
+    }
+
+    /// Deletes something as soon as nothing uses it any more.
+    ///
+    /// # Errors
+    /// The call failed, it is still used after all the patience, or by something that the plan does not
+    /// know of, so that no waiting would help.
+    async fn when_unused(
+        &self,
+        waiting: &dyn Fn(&str),
+        delete: impl AsyncFn() -> Result<(), CallError>,
+    ) -> Result<(), ActError> {
+        let mut pace = Pace::new(self.patience);
+        loop {
+            match delete().await {
+                Err(error) if error.is_in_use() => {
+                    waiting(&format!("{}: {}", error.code(), error.message()));
+                    if let Some(more) = self.more().await? {
+                        return Err(ActError::More(more));
+                    }
+                    if !pace.next().await {
+                        return Err(error.into());
+                    }
+                }
+                result => return Ok(result?),
+            }
+        }
+    }
+
+    /// Something of the fleet that neither was there when the plan was made, nor was made by it.
+    async fn more(&self) -> Result<Option<String>, ActError> {
+        let mut survey = self.cloud.survey(self.names).await?;
+        self.cloud.prove(self.names, &mut survey).await?;
+        let (now, have, made) = (survey.inventory, self.have, self.made.borrow());
+        let is_known = |id: &String| {
+            have.instances.iter().any(|known| known.id == *id)
+                || made.launched.values().flatten().any(|i| i == id)
+        };
+        let instances = now.instances.iter().filter(|instance| !instance.is_dead());
+        let mut more: Vec<_> =
+            instances.map(|instance| instance.id.clone()).filter(|id| !is_known(id)).collect();
+        let balancer = now.balancer.filter(|found| made.balancer.as_ref().is_none_or(|b| b.arn != found.arn));
+        more.extend(balancer.map(|_| format!("the load balancer {}", self.names.balancer())));
+        let known = have.target_groups.iter().map(|group| &group.arn).chain(made.target_groups.values());
+        let known: BTreeSet<_> = known.collect();
+        let groups = now.target_groups.iter().filter(|group| !known.contains(&group.arn));
+        more.extend(groups.map(|group| format!("the target group {}", group.name)));
+        Ok(more.into_iter().next())
     }
 
     fn bucket(&self) -> (String, &str) {

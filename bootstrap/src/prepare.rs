@@ -36,6 +36,8 @@ pub(crate) struct Prepared {
     pub(crate) plan: Plan,
     /// What is wanted otherwise than it is; empty for a new fleet.
     pub(crate) differences: Vec<Difference>,
+    /// What the user should know beside it, a sentence each.
+    pub(crate) notes: Vec<String>,
     /// Whether the differences were asked for one by one, so that they are no surprise.
     asked_for: bool,
 }
@@ -64,7 +66,16 @@ pub(crate) async fn prepare(
         let plan = plan::launch(&fleet, &have, &names, &serde_json::Value::Null).map_err(|e| anyhow!(e))?;
         if plan.is_empty() {
             let around = Surroundings::default();
-            return Ok(Prepared { fleet, names, have, around, plan, differences, asked_for });
+            return Ok(Prepared {
+                fleet,
+                names,
+                have,
+                around,
+                plan,
+                differences,
+                notes: Vec::new(),
+                asked_for,
+            });
         }
     }
     if fleet.package.is_none() {
@@ -90,7 +101,7 @@ pub(crate) async fn prepare(
         problems.extend(package_problem(&fleet, &have, &around, deb).await);
     }
     refuse(&names, &problems)?;
-    Ok(Prepared { fleet, names, have, around, plan, differences, asked_for })
+    Ok(Prepared { fleet, names, have, around, plan, differences, notes: Vec::new(), asked_for })
 }
 
 /// # Errors
@@ -273,15 +284,16 @@ pub(crate) async fn prepare_destroy(cloud: &Cloud, name: &str) -> Result<Prepare
         Some(found) => survey.inventory.role = Some(found),
         None => survey.foreign.push(foreign_role(&names)),
     }
+    let mut notes = Vec::new();
     match bucket {
         Ok(found) => survey.inventory.bucket = Some(found),
         Err(crate::cloud::package::PackageError::Call(error)) => return Err(error.into()),
         // Someone else's, and no business of a destroy.
-        Err(error) => remark(&error.to_string()),
+        Err(error) => notes.push(error.to_string()),
     }
     // Target groups of other fleets may begin with this one's name: no news.
     for found in survey.foreign.iter().filter(|found| found.kind != TARGET_GROUP) {
-        remark(&format!("{found} is not this fleet's, going by its tags, and stays as it is"));
+        notes.push(format!("{found} is not this fleet's, going by its tags, and stays as it is"));
     }
     let have = survey.inventory;
     let plan = plan::destroy(&have, &names);
@@ -291,7 +303,7 @@ pub(crate) async fn prepare_destroy(cloud: &Cloud, name: &str) -> Result<Prepare
         _ => Fleet::unknown(name),
     };
     let around = Surroundings { account, partition, ..Surroundings::default() };
-    Ok(Prepared { fleet, names, have, around, plan, differences: Vec::new(), asked_for: true })
+    Ok(Prepared { fleet, names, have, around, plan, differences: Vec::new(), notes, asked_for: true })
 }
 
 impl Prepared {

@@ -292,24 +292,16 @@ impl Cloud {
         }
     }
 
-    /// Deletes a security group as soon as nothing uses it. One that is gone is no failure.
+    /// Deletes a security group. One that is gone is no failure.
     ///
     /// # Errors
-    /// The call failed, or it is still used after all of `patience`.
-    pub(crate) async fn delete_security_group(
-        &self,
-        id: &str,
-        patience: Duration,
-        waiting: &dyn Fn(&str),
-    ) -> Result<(), CallError> {
-        patiently(patience, waiting, CallError::is_in_use, async || {
-            let asked = self.ec2.delete_security_group().group_id(id);
-            match call(format!("delete the security group {id}"), asked.send()).await {
-                Err(error) if error.is_not_found() => Ok(()),
-                result => result.map(|_| ()),
-            }
-        })
-        .await
+    /// The call failed; [`CallError::is_in_use`] while anything uses it.
+    pub(crate) async fn delete_security_group(&self, id: &str) -> Result<(), CallError> {
+        let asked = self.ec2.delete_security_group().group_id(id);
+        match call(format!("delete the security group {id}"), asked.send()).await {
+            Err(error) if error.is_not_found() => Ok(()),
+            result => result.map(|_| ()),
+        }
     }
 
     /// The end of an instance's console output, where there is any yet.

@@ -151,9 +151,14 @@ impl Account {
 
     /// Waits until a call is held.
     pub async fn held(&self) {
+        self.holds(1).await;
+    }
+
+    /// Waits until this many calls are held.
+    pub async fn holds(&self, count: usize) {
         let mut held = self.front.faults.lock().expect("not poisoned").held.subscribe();
-        let waited = tokio::time::timeout(SOON, held.wait_for(|held| *held > 0)).await;
-        assert!(waited.is_ok(), "no call was held: {:?}", self.names());
+        let waited = tokio::time::timeout(SOON, held.wait_for(|held| *held >= count)).await;
+        assert!(waited.is_ok(), "never {count} calls were held: {:?}", self.names());
     }
 
     /// Lets the calls that wait take effect.

@@ -27,6 +27,7 @@ mod reload_fleet;
 mod sandbox;
 mod seed;
 mod service;
+mod together;
 mod traffic;
 mod upgrade;
 mod user_data;
