@@ -299,6 +299,7 @@ impl<'a> Work<'a> {
             key_pair: fleet.key_pair.clone(),
             profile: fleet.instance_profile.clone().unwrap_or_else(|| self.names.role()),
             user_data: self.user_data(waiting).await?,
+            known: self.have.instances.iter().map(|instance| instance.id.clone()).collect(),
         };
         // The zone it is meant for, then the others: an instance elsewhere is better than none.
         let others = fleet.zones.iter().map(String::as_str).filter(|other| *other != zone);

@@ -45,6 +45,8 @@ pub(crate) struct Batch {
     pub(crate) profile: String,
     /// Cloud-init's.
     pub(crate) user_data: Option<String>,
+    /// The instances that were there before: an answer with one of them is that to an earlier launch.
+    pub(crate) known: BTreeSet<String>,
 }
 
 impl Batch {
@@ -213,7 +215,10 @@ impl Cloud {
         match answer {
             Ok(answer) => {
                 let found: Vec<_> = answer.instances.unwrap_or_default().into_iter().map(instance).collect();
-                match found.iter().any(|instance| launched_before(instance, asked_at)) {
+                let is_old = |instance: &Instance| {
+                    batch.known.contains(&instance.id) || launched_before(instance, asked_at)
+                };
+                match found.iter().any(is_old) {
                     // An answer to an earlier call, which may tell how things were then.
                     true => self.by_token(&token).await,
                     false => Ok(found),

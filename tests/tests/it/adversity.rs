@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rustix::process::Signal;
-use tests::account::{ACCOUNT, Agents, IMAGE, Options, Small, differences, without_ids};
+use rustix::process::{Signal, kill_process};
+use tests::account::{ACCOUNT, Agents, Fault, IMAGE, Options, Small, Trouble, differences, without_ids};
 
 const ELB: &str = "elasticloadbalancing";
 
@@ -251,4 +251,29 @@ async fn an_instance_that_was_terminated_by_hand_is_launched_again() {
     place.launch().await.success();
     place.is(&usual).await;
     assert_eq!(IMAGE, snapshot["instances"][0]["imageId"]);
+}
+
+#[tokio::test]
+async fn an_instance_that_ended_right_after_its_launch_is_not_taken_for_a_new_one() {
+    let place = Small::with(Options::prompt()).await;
+    let in_image = ["launch", &place.file, "--in-image", "--yes"];
+    place.account.ok(&in_image).await;
+    let usual = without_ids(&place.account.snapshot().await);
+    place.account.reset(Options::prompt()).await;
+    place.account.fault(Fault::nth("ec2:RunInstances", 1, Trouble::Hold));
+    let running = place.account.bootstrap(&in_image).start();
+    place.account.held().await;
+    kill_process(running.pid(), Signal::KILL).expect("it runs");
+    running.end().await;
+    place.account.quiet().await;
+    place.account.clear();
+    let snapshot = place.account.snapshot().await;
+    let launched = snapshot["instances"].as_array().expect("a list");
+    for instance in launched {
+        let id = instance["instanceId"].as_str().expect("an id");
+        place.foreign("ec2", "TerminateInstances", &[("InstanceId.1", id)]).await;
+    }
+    // AWS gives the answer that got lost, in which they begin to run.
+    place.account.ok(&in_image).await.says("have ended; launching others");
+    place.is(&usual).await;
 }
