@@ -1,6 +1,8 @@
 //! From what is asked for to a plan: looking, comparing, and finding what would fail before anything
 //! is created.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Result, anyhow, bail};
 use futures_util::future::try_join_all;
 
@@ -175,7 +177,8 @@ async fn details(
     survey: &mut Survey,
     problems: &mut Vec<String>,
 ) -> Result<Surroundings> {
-    let groups = survey.inventory.target_groups.clone();
+    let have = survey.inventory.clone();
+    let groups = &have.target_groups;
     let delays = async { try_join_all(groups.iter().map(|group| cloud.deregistration_delay(group))).await };
     let role = async {
         match fleet.instance_profile {
@@ -195,8 +198,9 @@ async fn details(
         };
         Ok((account, partition, bucket))
     };
-    let (mut around, delays, role, profile, account, ()) = tokio::try_join!(
+    let (mut around, unhealthy, delays, role, profile, account, ()) = tokio::try_join!(
         cloud.surroundings(fleet),
+        cloud.unhealthy(fleet, &have),
         delays,
         role,
         profile,
@@ -206,6 +210,7 @@ async fn details(
     let (account, partition, bucket) = account;
     around.account = account;
     around.partition = partition;
+    survey.inventory.unhealthy = unhealthy;
     for (group, delay) in groups.iter().zip(delays) {
         if let Some(found) = survey.inventory.target_groups.iter_mut().find(|found| found.arn == group.arn) {
             found.delay = delay;
@@ -316,6 +321,22 @@ impl Prepared {
 }
 
 impl Cloud {
+    /// The instances that are not healthy, of groups that have more than they are to have: these go first.
+    async fn unhealthy(&self, fleet: &Fleet, have: &Inventory) -> Result<BTreeSet<String>, CallError> {
+        let mut unhealthy = BTreeSet::new();
+        for group in &fleet.groups {
+            let own = have.of_group(fleet, group);
+            if let Some(found) =
+                have.target_group(fleet, group).filter(|_| own.len() > usize::from(group.count))
+            {
+                let healths = self.target_health(&found.arn).await?;
+                let is_healthy = |id: &String| healths.iter().any(|h| h.id == *id && h.state == "healthy");
+                unhealthy.extend(own.iter().map(|instance| instance.id.clone()).filter(|id| !is_healthy(id)));
+            }
+        }
+        Ok(unhealthy)
+    }
+
     async fn profile_problem(&self, fleet: &Fleet) -> Result<Option<String>, CallError> {
         let Some(name) = &fleet.instance_profile else {
             return Ok(None);

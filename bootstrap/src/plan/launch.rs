@@ -30,27 +30,31 @@ pub(crate) struct Members<'a> {
     pub(crate) replaced: Vec<&'a Instance>,
 }
 
-/// Compares a group's instances with what is wanted.
+/// Compares a group's instances with what is wanted. Any slots do, as long as there are enough: of more
+/// instances than are wanted those stay that run and are healthy, and of these the lowest slots.
 pub(crate) fn members<'a>(fleet: &Fleet, group: &Group, have: &'a Inventory) -> Members<'a> {
-    let name = fleet.target_group(group);
     let revision = tagging::revision(fleet, group);
+    let count = usize::from(group.count);
+    let mut instances = have.of_group(fleet, group);
     // The oldest first, so that of two in one slot it is always the same one that stays.
-    let mut instances: Vec<_> = have.instances.iter().collect();
-    instances.retain(|i| !i.is_dead() && i.target_group() == Some(&name) && i.slot().is_some());
-    instances.sort_by_key(|instance| (instance.launched, &instance.id));
+    instances.sort_by_key(|instance| {
+        let Instance { id, launched, state, .. } = instance;
+        (state != "running", have.unhealthy.contains(id), instance.slot(), *launched, id)
+    });
     let mut members = Members::default();
     for instance in instances {
         let slot = instance.slot().unwrap_or_default();
         let fits = instance.revision() == Some(&revision) && fleet.zones.contains(&instance.zone);
-        if slot >= group.count || members.kept.contains_key(&slot) && fits {
-            members.surplus.push(instance);
-        } else if fits {
+        if fits && members.kept.len() < count && !members.kept.contains_key(&slot) {
             members.kept.insert(slot, instance);
-        } else {
+        } else if !fits && members.replaced.len() < count {
             members.replaced.push(instance);
+        } else {
+            members.surplus.push(instance);
         }
     }
-    members.missing = (0..group.count).filter(|slot| !members.kept.contains_key(slot)).collect();
+    let free = (0..).filter(|slot| !members.kept.contains_key(slot));
+    members.missing = free.take(count - members.kept.len()).collect();
     members
 }
 

@@ -7,7 +7,7 @@ use std::fmt;
 use crate::inventory::{Opening, Source};
 
 pub(crate) use destroy::destroy;
-pub(crate) use launch::{launch, members};
+pub(crate) use launch::{Members, launch, members};
 
 mod destroy;
 mod launch;

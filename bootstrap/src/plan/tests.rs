@@ -72,6 +72,7 @@ fn launched(fleet: &Fleet) -> Inventory {
         rules: rules.collect(),
         target_groups,
         instances: instances.collect(),
+        unhealthy: BTreeSet::new(),
         role: Some(Role { profile: true, in_profile: true, policy: Some(policy()) }),
         bucket: Some(Bucket::Absent),
     }
@@ -222,6 +223,46 @@ fn scaling_down_terminates_the_highest_slots() {
     let plan = plan(&wanted, &launched(&stored));
     let deleted: Vec<_> = plan.steps_that(Effect::Delete).map(|step| step.title.as_str()).collect();
     assert_eq!(deleted, ["terminate 2 instances (surplus): i-cluster1-3, i-cluster1-4"]);
+}
+
+#[test]
+fn scaling_down_terminates_what_does_not_run_or_is_not_healthy_first() {
+    let stored = clusters();
+    let mut wanted = clusters();
+    wanted.set_count("cluster1", 3).unwrap();
+    let mut have = launched(&stored);
+    have.instances[0].state = "stopped".to_owned();
+    have.unhealthy.insert("i-cluster1-2".to_owned());
+    let smaller = plan(&wanted, &have);
+    let deleted: Vec<_> = smaller.steps_that(Effect::Delete).map(|step| step.title.as_str()).collect();
+    assert_eq!(deleted, ["terminate 2 instances (surplus): i-cluster1-2, i-cluster1-0"]);
+    assert_eq!(smaller.launched("cluster1"), 0);
+
+    // What stays are three in slots 1, 3 and 4: that is as wanted, and a fourth fills the first gap.
+    have.instances.retain(|i| !deleted[0].contains(&i.id));
+    let anchor = launched(&wanted).instances_group;
+    have.instances_group = anchor;
+    assert!(plan(&wanted, &have).is_empty());
+    wanted.set_count("cluster1", 4).unwrap();
+    let zone = "us-east-1a".to_owned();
+    let fourth = Action::RunInstances { group: "cluster1".to_owned(), zone, slots: vec![0] };
+    step(&plan(&wanted, &have), |action| *action == fourth);
+}
+
+#[test]
+fn what_is_to_be_replaced_serves_until_the_end_however_much_of_it_there_is() {
+    let stored = clusters();
+    let mut wanted = clusters();
+    wanted.groups[1].instance_type = "t3.large".to_owned();
+    // Half of the new ones were launched before a launch was killed.
+    let mut have = launched(&stored);
+    let new = launched(&wanted).instances.into_iter().filter(|i| i.id.contains("cluster2")).take(2);
+    have.instances.extend(new.map(|i| Instance { id: format!("{}-new", i.id), ..i }));
+    let plan = plan(&wanted, &have);
+    assert_eq!(plan.launched("cluster2"), 2);
+    let end = step(&plan, |action| matches!(action, Action::TerminateInstances { ids } if ids.len() == 4));
+    assert!(comes_after(&plan, end, step(&plan, |action| *action == Action::WaitHealthy)));
+    assert_eq!(plan.steps_that(Effect::Delete).count(), 1, "{:#?}", titles(&plan));
 }
 
 #[test]

@@ -296,3 +296,41 @@ async fn instances_that_others_launched_do_not_count_as_healthy() {
     let again = [&small.launching()[..], &["--timeout", "3s"]].concat();
     small.account.run(&again).await.exits(3).says("has not registered itself yet");
 }
+
+#[tokio::test]
+async fn of_fewer_instances_those_stay_that_run_and_are_healthy() {
+    let small = Small::with(Options::prompt()).await;
+    small.launch().await.success();
+    let snapshot = small.account.snapshot().await;
+    let first_of = |group: &str| {
+        let instances = snapshot["instances"].as_array().expect("a list").iter();
+        let is_first = |instance: &&Value| {
+            instance.to_string().contains(&format!("small-{group}"))
+                && instance["placement"]["availabilityZone"] == "us-east-1a"
+        };
+        instances.clone().find(is_first).expect("one")["instanceId"].as_str().expect("an id").to_owned()
+    };
+    // Those of the first slots, which would stay if all were well.
+    let (stopped, unregistered) = (first_of("blue"), first_of("red"));
+    small.foreign("ec2", "StopInstances", &[("InstanceId.1", &stopped)]).await;
+    let red = small.target_group("red").await.expect("a target group");
+    let target = [("TargetGroupArn", red.as_str()), ("Targets.member.1.Id", &unregistered)];
+    small.foreign(ELB, "DeregisterTargets", &target).await;
+    let scaled = small.account.ok(&["scale", "small", "blue=1", "red=1", "--yes"]).await;
+    scaled.says("terminate 2 instances (surplus)");
+    let left = small.account.snapshot().await;
+    let left: Vec<&str> = left["instances"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|instance| instance["instanceId"].as_str().expect("an id"))
+        .collect();
+    assert!(left.len() == 2 && !left.contains(&stopped.as_str()) && !left.contains(&unregistered.as_str()));
+    small.account.ok(&["status", "small"]).await.says("2 of 2 instances are healthy");
+    // One more fills the gap, and not a slot above.
+    small.account.ok(&["scale", "small", "blue=2", "--yes"]).await;
+    assert_eq!(
+        small.zones().await.into_iter().collect::<Vec<_>>(),
+        [("us-east-1a".to_owned(), 1), ("us-east-1b".to_owned(), 2)]
+    );
+}
