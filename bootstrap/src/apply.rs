@@ -10,7 +10,7 @@ use crate::cloud::{CallError, Cloud};
 use crate::deb::Deb;
 use crate::fleet::{Fleet, Group, Package};
 use crate::health::{Unhealthy, Wanted, Watch};
-use crate::inventory::{Balancer, Inventory};
+use crate::inventory::{Balancer, Instance, Inventory};
 use crate::names::Names;
 use crate::pace::Pace;
 use crate::plan::{Action, Side, members};
@@ -18,6 +18,9 @@ use crate::policy::{self, Scope};
 use crate::surroundings::Surroundings;
 use crate::tagging;
 use crate::user_data::{PackageForInstance, UserDataError, user_data};
+
+/// How long a tag that was just written may take to be seen.
+const SEEN: Duration = Duration::from_secs(10);
 
 /// Why an action failed.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +43,18 @@ pub(crate) enum ActError {
     /// An instance that was to be replaced was taken for its own replacement.
     #[error("{0} was to be replaced, and AWS gave it back instead of a new one; run the command again")]
     Reused(String),
+    /// Another command is changing the fleet.
+    #[error(
+        "another command has changed the definition of fleet {0} meanwhile, so this one stops; if this is the one that \
+         is meant, run it again when the other has ended: it shows the differences"
+    )]
+    Overtaken(String),
+    /// The fleet is being destroyed.
+    #[error(
+        "fleet {0} was destroyed meanwhile, so this launch stops; `bootstrap destroy {0}` removes what it has made \
+         since"
+    )]
+    Destroyed(String),
     /// Something was made of the fleet since it was looked at, and is in the way.
     #[error("{0} has come to be meanwhile")]
     More(String),
@@ -73,6 +88,8 @@ pub(crate) struct Made {
     target_groups: BTreeMap<String, String>,
     /// The ids of instances that were launched, by group.
     launched: BTreeMap<String, Vec<String>>,
+    /// The fleet's instances when all was done.
+    instances: Vec<Instance>,
     fresh_bucket: bool,
 }
 
@@ -105,6 +122,11 @@ impl<'a> Work<'a> {
     /// The balancer as last seen.
     pub(crate) fn balancer(&self) -> Option<Balancer> {
         self.made.borrow().balancer.clone()
+    }
+
+    /// The fleet's instances as they were when all was done.
+    pub(crate) fn instances(&self) -> Vec<Instance> {
+        self.made.borrow().instances.clone()
     }
 
     /// Does one action and answers what it made, in short. May be repeated.
@@ -192,6 +214,7 @@ impl<'a> Work<'a> {
             Action::RunInstances { group, zone, slots } => {
                 return self.run_instances(group, zone, slots, waiting).await;
             }
+            Action::Confirm => self.confirm(&fleet.definition()).await?,
             Action::WaitHealthy => {
                 let wanted = self.wanted()?;
                 let watch = Watch { cloud, fleet, names, wanted: &wanted, patience: self.patience };
@@ -216,7 +239,11 @@ impl<'a> Work<'a> {
             Action::Settle => {
                 let group = self.security_group(Side::Instances)?;
                 let digest = tagging::digest(&fleet.definition());
-                cloud.tag(&[group], &[(tagging::SETTLED.to_owned(), digest)].into()).await?;
+                let tags = [(tagging::SETTLED.to_owned(), digest)].into();
+                // The addresses of new instances are known only now, and whoever launched wants to see them.
+                let (group, names) = ([group], *names);
+                let ((), found) = tokio::try_join!(cloud.tag(&group, &tags), cloud.instances(names))?;
+                self.made.borrow_mut().instances = found;
             }
             Action::DeleteBalancer { arn } => cloud.delete_balancer(arn).await?,
             Action::WaitTerminated { ids } => self.until_terminated(ids, waiting).await?,
@@ -246,7 +273,11 @@ impl<'a> Work<'a> {
             }
         };
         let description = format!("{description} {}", self.fleet.name);
-        let id = self.cloud.create_security_group(self.names, &name, &description, vpc, tags).await?;
+        let (id, was_there) =
+            self.cloud.create_security_group(self.names, &name, &description, vpc, tags).await?;
+        if was_there && side == Side::Instances {
+            self.confirm(&self.fleet.definition()).await?;
+        }
         let mut made = self.made.borrow_mut();
         match side {
             Side::Balancer => made.balancer_group = Some(id.clone()),
@@ -259,6 +290,7 @@ impl<'a> Work<'a> {
     /// cannot be taken for a whole one.
     async fn store_definition(&self) -> Result<(), ActError> {
         let group = self.security_group(Side::Instances)?;
+        self.confirm(&self.have.definition().unwrap_or_default()).await?;
         let tags = tagging::definition(self.fleet);
         let there = self.have.instances_group.as_ref().map(|group| &group.tags);
         let keys = there.into_iter().flat_map(|tags| tags.keys());
@@ -272,6 +304,23 @@ impl<'a> Work<'a> {
             self.cloud.untag(&group, &stale).await?;
         }
         Ok(self.cloud.tag(&[group], &tags).await?)
+    }
+
+    /// # Errors
+    /// The stored definition is another, also after the moment that a change may take to be seen.
+    async fn confirm(&self, wanted: &str) -> Result<(), ActError> {
+        let mut pace = Pace::new(SEEN);
+        loop {
+            let name = self.fleet.name.clone();
+            let error = match self.cloud.definition(self.names).await? {
+                Some(found) if found.as_deref().unwrap_or_default() == wanted => return Ok(()),
+                Some(_) => ActError::Overtaken(name),
+                None => ActError::Destroyed(name),
+            };
+            if !pace.next().await {
+                return Err(error);
+            }
+        }
     }
 
     async fn run_instances(

@@ -109,6 +109,9 @@ pub(crate) async fn launch(
             names.region
         ),
         Err(Halt::Failed(error @ ActError::Unhealthy(_))) => return unhealthy(error),
+        Err(Halt::Failed(error @ (ActError::Overtaken(_) | ActError::Destroyed(_)))) => {
+            return Err(error.into());
+        }
         Err(Halt::Failed(error)) => {
             return Err(anyhow!(
                 "{error}\nwhat was made stays: `bootstrap launch` finishes it, `bootstrap destroy {} --region {}` removes it",
@@ -117,8 +120,7 @@ pub(crate) async fn launch(
             ));
         }
     }
-    // The addresses of new instances are known only now.
-    let now = Inventory { instances: cloud.instances(names).await?, ..have.clone() };
+    let now = Inventory { instances: work.instances(), ..have.clone() };
     let now = Inventory { balancer: work.balancer(), ..now };
     status::show_launched(fleet, &names.region, &now, None, manner.output);
     Ok(Outcome::Done)

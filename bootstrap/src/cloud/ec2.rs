@@ -60,7 +60,8 @@ impl Batch {
 }
 
 impl Cloud {
-    /// Creates a security group, or finds the one of that name that is the fleet's.
+    /// Creates a security group, or finds the one of that name that is the fleet's: its id, and whether it
+    /// was there.
     ///
     /// # Errors
     /// A call failed, or the name is someone else's.
@@ -71,19 +72,20 @@ impl Cloud {
         description: &str,
         vpc: &str,
         tags: Tags,
-    ) -> Result<String, CallError> {
+    ) -> Result<(String, bool), CallError> {
         let tried = format!("create the security group {name}");
         let asked = self.ec2.create_security_group().group_name(name).description(description).vpc_id(vpc);
         let asked = asked.tag_specifications(specification(ResourceType::SecurityGroup, &tags));
         match call(tried, asked.send()).await {
-            Ok(made) => Ok(made.group_id.unwrap_or_default()),
+            Ok(made) => Ok((made.group_id.unwrap_or_default(), false)),
             Err(error) if error.is_duplicate() => {
                 let filters = [filter("group-name", [name.to_owned()]), filter("vpc-id", [vpc.to_owned()])];
                 let own = filter(&format!("tag:{}", instance_tags::FLEET), [names.fleet.clone()]);
                 let asked = self.ec2.describe_security_groups().set_filters(Some(filters.into()));
                 let asked = asked.filters(own).into_paginator().items().send();
                 let found = call(format!("look for the security group {name}"), asked.try_collect()).await?;
-                found.into_iter().find_map(|group| group.group_id).ok_or(error)
+                let found = found.into_iter().find_map(|group| group.group_id);
+                found.map(|id| (id, true)).ok_or(error)
             }
             Err(error) => Err(error),
         }

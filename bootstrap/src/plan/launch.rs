@@ -383,7 +383,8 @@ impl<'a> Planner<'a> {
             replaced.extend(members.replaced);
         }
         if !surplus.is_empty() {
-            self.terminate(&surplus, "surplus", []);
+            let confirmed = self.confirm([]);
+            self.terminate(&surplus, "surplus", [confirmed]);
         }
         let is_wanted = |name: &str| wanted.groups.iter().any(|group| wanted.target_group(group) == name);
         let removed: Vec<_> = have.target_groups.iter().filter(|found| !is_wanted(&found.name)).collect();
@@ -407,17 +408,18 @@ impl<'a> Planner<'a> {
         let title = format!("wait until all {} are healthy", instances_of(wanted.instances()));
         let after: Vec<_> = self.changed.iter().copied().map(Some).collect();
         let wait = Some(self.add(Action::WaitHealthy, title, after));
-        let mut freed = vec![wait];
+        let confirmed = self.confirm([wait]);
+        let mut freed = vec![confirmed];
         if share {
             let title = format!("share requests: {}", self.shares());
-            freed.push(Some(self.add(Action::SetDefault, title, [wait])));
+            freed.push(Some(self.add(Action::SetDefault, title, [confirmed])));
         }
         for rule in unwanted {
             let title = format!("delete rule {}: {}", rule.priority, listed(&rule.paths));
-            freed.push(Some(self.add(Action::DeleteRule { arn: rule.arn.clone() }, title, [wait])));
+            freed.push(Some(self.add(Action::DeleteRule { arn: rule.arn.clone() }, title, [confirmed])));
         }
         if !replaced.is_empty() {
-            self.terminate(&replaced, "replaced", [wait]);
+            self.terminate(&replaced, "replaced", [confirmed]);
         }
         // Also where their target group is gone already: forgotten, they would go on costing money.
         let ended = (!leftover.is_empty()).then(|| self.terminate(&leftover, "of no group", freed.clone()));
@@ -428,10 +430,16 @@ impl<'a> Planner<'a> {
         }
         if leaves {
             let title = format!("put the load balancer into {}", listed(&zones));
-            self.add(Action::SetZones(zones), title, [wait]);
+            self.add(Action::SetZones(zones), title, [confirmed]);
         }
         let after: Vec<_> = self.changed.iter().copied().map(Some).collect();
         self.add(Action::Settle, "note that the fleet is as defined", after);
+    }
+
+    /// Two commands at once cannot both be right: before anything goes, and before all is said to be as
+    /// defined, each looks whether what it does is still what is wanted.
+    fn confirm(&mut self, after: impl IntoIterator<Item = Option<usize>>) -> Option<usize> {
+        Some(self.add(Action::Confirm, "see that no other command has changed the fleet", after))
     }
 
     fn terminate(

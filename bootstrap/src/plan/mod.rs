@@ -41,7 +41,7 @@ pub(crate) enum Effect {
     Change,
     /// Something that is there goes.
     Delete,
-    /// Nothing; it waits.
+    /// Nothing; it waits or looks.
     Wait,
 }
 
@@ -127,6 +127,8 @@ pub(crate) enum Action {
         /// What they fill.
         slots: Vec<u16>,
     },
+    /// That the definition is still this launch's, and no other command's.
+    Confirm,
     /// Until every wanted instance is healthy in its target group.
     WaitHealthy,
     /// Instances that are not wanted.
@@ -197,7 +199,7 @@ impl Action {
             | Self::DeleteSecurityGroup { .. }
             | Self::DeleteRole
             | Self::DeleteBucket => Effect::Delete,
-            Self::WaitHealthy | Self::WaitTerminated { .. } => Effect::Wait,
+            Self::Confirm | Self::WaitHealthy | Self::WaitTerminated { .. } => Effect::Wait,
         }
     }
 
@@ -205,7 +207,8 @@ impl Action {
     pub(crate) fn calls(&self) -> &'static [&'static str] {
         match self {
             Self::CreateSecurityGroup(_) => &["ec2:CreateSecurityGroup"],
-            Self::StoreDefinition => &["ec2:CreateTags", "ec2:DeleteTags"],
+            Self::StoreDefinition => &["ec2:DescribeSecurityGroups", "ec2:CreateTags", "ec2:DeleteTags"],
+            Self::Confirm => &["ec2:DescribeSecurityGroups"],
             Self::Tag { .. } => &["elasticloadbalancing:AddTags", "ec2:CreateTags"],
             Self::Open(..) => &["ec2:AuthorizeSecurityGroupIngress"],
             Self::Close(..) => &["ec2:RevokeSecurityGroupIngress"],
@@ -230,7 +233,7 @@ impl Action {
             }
             Self::TerminateInstances { .. } => &["ec2:TerminateInstances"],
             Self::DeleteTargetGroup { .. } => &["elasticloadbalancing:DeleteTargetGroup"],
-            Self::Settle => &["ec2:CreateTags"],
+            Self::Settle => &["ec2:CreateTags", "ec2:DescribeInstances"],
             Self::DeleteBalancer { .. } => &["elasticloadbalancing:DeleteLoadBalancer"],
             Self::WaitTerminated { .. } => &["ec2:DescribeInstances"],
             Self::DeleteSecurityGroup { .. } => &["ec2:DeleteSecurityGroup"],

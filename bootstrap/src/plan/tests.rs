@@ -129,10 +129,10 @@ fn depth(plan: &Plan) -> usize {
 }
 
 #[test]
-fn a_new_fleet_takes_21_calls_at_most_6_deep() {
+fn a_new_fleet_takes_23_calls_at_most_7_deep() {
     let plan = plan(&clusters(), &nothing());
     let calls: usize = plan.steps.iter().map(|step| step.action.calls().len()).sum();
-    assert_eq!((calls, depth(&plan)), (21, 6), "{:#?}", titles(&plan));
+    assert_eq!((calls, depth(&plan)), (23, 7), "{:#?}", titles(&plan));
     let runs: Vec<_> = titles(&plan).into_iter().filter(|title| title.starts_with("launch")).collect();
     assert_eq!(
         runs,
@@ -176,7 +176,7 @@ fn a_launch_that_was_not_completed_is_waited_for_and_settled() {
     have.instances_group.as_mut().unwrap().tags.remove(tagging::SETTLED);
     let plan = plan(&fleet, &have);
     let actions: Vec<_> = plan.steps.iter().map(|step| &step.action).collect();
-    assert_eq!(actions, [&Action::WaitHealthy, &Action::Settle]);
+    assert_eq!(actions, [&Action::WaitHealthy, &Action::Confirm, &Action::Settle]);
 }
 
 #[test]
@@ -196,6 +196,7 @@ fn only_the_difference_is_made() {
             "set the deregistration delay of clusters-cluster1 to 60 s",
             "set the deregistration delay of clusters-cluster2 to 60 s",
             "wait until all 9 instances are healthy",
+            "see that no other command has changed the fleet",
             "share requests: cluster1 × 3, cluster2 × 1",
             "note that the fleet is as defined",
         ]
@@ -338,6 +339,27 @@ fn the_slots_of_one_call_fit_into_a_tag() {
 }
 
 #[test]
+fn nothing_goes_before_a_look_whether_another_command_has_changed_the_fleet() {
+    let stored = clusters();
+    let mut wanted = clusters();
+    wanted.groups[0].instance_type = "t3.large".to_owned();
+    wanted.groups[1].name = "cluster3".to_owned();
+    wanted.zones = vec!["us-east-1a".to_owned(), "us-east-1c".to_owned()];
+    let mut have = launched(&stored);
+    have.instances.extend((10..20).map(|slot| instance(&stored, &stored.groups[0], slot, 0)));
+    let plan = plan(&wanted, &have);
+    let looks: Vec<_> = (0..plan.steps.len()).filter(|n| plan.steps[*n].action == Action::Confirm).collect();
+    let goes = |step: &Step| {
+        step.action.effect() == Effect::Delete || matches!(step.action, Action::SetDefault | Action::Settle)
+    };
+    let going: Vec<_> = (0..plan.steps.len()).filter(|n| goes(&plan.steps[*n])).collect();
+    assert!(going.len() >= 6, "{:#?}", titles(&plan));
+    for later in going {
+        assert!(looks.iter().any(|look| comes_after(&plan, later, *look)), "{}", plan.steps[later].title);
+    }
+}
+
+#[test]
 fn instances_whose_target_group_is_gone_are_not_forgotten() {
     let stored = clusters();
     let mut wanted = clusters();
@@ -359,7 +381,7 @@ fn two_instances_in_one_slot_leave_the_older_one() {
     twin.launched += 1;
     have.instances.insert(0, twin);
     let plan = plan(&fleet, &have);
-    assert_eq!(plan.steps[0].title, "terminate 1 instance (surplus): i-twin");
+    assert_eq!(plan.steps[1].title, "terminate 1 instance (surplus): i-twin");
 }
 
 #[test]
