@@ -17,6 +17,9 @@ const DEFAULT_DELAY: u64 = 300;
 /// Instances of one call: their slots have to fit into a tag's 256 characters.
 const BATCH: usize = 60;
 
+/// Target groups that one action can share out among.
+const MOST_GROUPS: usize = 5;
+
 /// What a fleet's instances are, against what is wanted.
 #[derive(Debug, Default)]
 pub(crate) struct Members<'a> {
@@ -80,6 +83,7 @@ pub(crate) fn launch(
             ));
         }
     }
+    let new = newcomers(wanted, have)?;
     let plan = Plan::default();
     let mut planner = Planner { wanted, have, names, agent_policy, plan, stored: None, changed: Vec::new() };
     planner.stored = planner.definition();
@@ -89,11 +93,40 @@ pub(crate) fn launch(
     before.extend(instances_group);
     before.extend(planner.package());
     let target_groups = planner.target_groups();
-    let listener = planner.balancer(balancer_group, &target_groups);
+    let listener = planner.balancer(balancer_group, &target_groups, new);
     let unwanted = planner.rules(listener, &target_groups);
     planner.instances(&before, &target_groups);
     planner.finish(&unwanted);
     Ok(planner.plan)
+}
+
+/// The groups that the listener's default action has to make known, so that they are probed before they
+/// get requests.
+///
+/// # Errors
+/// There is no room for them beside those that are there.
+fn newcomers(wanted: &Fleet, have: &Inventory) -> Result<Vec<String>, String> {
+    let Some(listener) = &have.listener else {
+        return Ok(Vec::new());
+    };
+    let is_new = |group: &&Group| {
+        let found = have.target_group(wanted, group);
+        found.is_none_or(|found| listener.default.iter().all(|(arn, _)| *arn != found.arn))
+    };
+    let mut new: Vec<_> = wanted.groups.iter().filter(is_new).collect();
+    let there = listener.default.len();
+    if there + new.len() > MOST_GROUPS {
+        // The listener knows those with paths by their rules.
+        new.retain(|group| !group.paths);
+    }
+    if !new.is_empty() && there + new.len() > MOST_GROUPS {
+        return Err(format!(
+            "the listener shares out among {there} target groups, and AWS has no room for {} beside them until they \
+             are healthy ({MOST_GROUPS} in all); launch a file with fewer groups first, then this one",
+            listed(new.iter().map(|group| &group.name))
+        ));
+    }
+    Ok(new.into_iter().map(|group| group.name.clone()).collect())
 }
 
 struct Planner<'a> {
@@ -265,6 +298,7 @@ impl<'a> Planner<'a> {
         &mut self,
         security_group: Option<usize>,
         target_groups: &BTreeMap<String, Option<usize>>,
+        new: Vec<String>,
     ) -> Option<usize> {
         let wanted = self.wanted;
         let zones: BTreeSet<_> = wanted.zones.iter().cloned().collect();
@@ -286,11 +320,6 @@ impl<'a> Planner<'a> {
             let title = format!("create HTTP listener on port {}: {}", wanted.port, self.shares());
             return Some(self.add(Action::CreateListener, title, after));
         };
-        let is_new = |group: &&Group| {
-            let found = self.have.target_group(wanted, group);
-            found.is_none_or(|found| listener.default.iter().all(|(arn, _)| *arn != found.arn))
-        };
-        let new: Vec<_> = wanted.groups.iter().filter(is_new).map(|group| group.name.clone()).collect();
         // A group that no listener knows is not probed; one that has no healthy instance gets no requests.
         (!new.is_empty()).then(|| {
             let title = format!("make {} known to the listener, without requests yet", listed(&new));

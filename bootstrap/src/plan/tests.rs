@@ -314,6 +314,47 @@ fn a_group_of_another_name_takes_over_only_when_it_is_healthy() {
     }
 }
 
+/// A fleet of three groups with these names.
+fn three(names: [&str; 3], paths: bool) -> Fleet {
+    let mut fleet = clusters();
+    let group = fleet.groups[1].clone();
+    let groups = names.map(|name| Group { name: name.to_owned(), paths, ..group.clone() });
+    fleet.groups = groups.into();
+    fleet
+}
+
+#[test]
+fn a_listener_never_shares_out_among_more_groups_than_aws_allows() {
+    let have = launched(&three(["a", "b", "c"], true));
+    let plan = plan(&three(["d", "e", "f"], true), &have);
+    for step in &plan.steps {
+        if let Action::KeepDefault { there, new } = &step.action {
+            assert!(there.len() + new.len() <= 5, "{:#?}", titles(&plan));
+        }
+    }
+    // They are probed all the same: their rules make them known.
+    let wait = step(&plan, |action| *action == Action::WaitHealthy);
+    let rules: Vec<_> = (0..plan.steps.len())
+        .filter(|n| matches!(plan.steps[*n].action, Action::CreateRule { .. }))
+        .collect();
+    assert_eq!(rules.len(), 3);
+    assert!(rules.iter().all(|rule| comes_after(&plan, wait, *rule)));
+    assert!(comes_after(&plan, step(&plan, |action| *action == Action::SetDefault), wait));
+}
+
+#[test]
+fn groups_that_a_listener_has_no_room_for_are_refused_before_anything_is_done() {
+    let have = launched(&three(["a", "b", "c"], false));
+    let error = launch(&three(["d", "e", "f"], false), &have, &names(), &policy()).unwrap_err();
+    let told = "the listener shares out among 3 target groups, and AWS has no room for d, e, f beside them until they \
+                are healthy (5 in all); launch a file with fewer groups first, then this one";
+    assert_eq!(error, told);
+    // Two steps lead there.
+    let two = Fleet { groups: three(["a", "b", "c"], false).groups[..2].to_vec(), ..clusters() };
+    assert!(launch(&two, &have, &names(), &policy()).is_ok());
+    assert!(launch(&three(["d", "e", "f"], false), &launched(&two), &names(), &policy()).is_ok());
+}
+
 #[test]
 fn a_balancer_leaves_a_zone_only_when_others_serve() {
     let stored = clusters();
