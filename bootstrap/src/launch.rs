@@ -17,7 +17,7 @@ use crate::interrupt::Interrupt;
 use crate::inventory::Inventory;
 use crate::output::{print, remark};
 use crate::plan_text;
-use crate::prepare::{Prepared, Request, prepare, prepare_destroy};
+use crate::prepare::{ELSEWHERE, Prepared, Request, place, prepare, prepare_destroy};
 use crate::search::search;
 use crate::status;
 
@@ -194,18 +194,24 @@ pub(crate) async fn destroy(cloud: &Cloud, name: &str, manner: Manner) -> Result
             let lines: Vec<_> = left.iter().map(|found| format!("\n  {found}")).collect();
             bail!("still there with the tag of fleet {name} in {}:{}", names.region, lines.concat());
         }
-        (true, true) => format!(
-            "nothing of fleet {name} is in {}: nothing to do (`bootstrap list` shows the fleets there, --region names \
-             another region)",
-            names.region
-        ),
+        (true, true) => {
+            let place = place(&names.region, &prepared.around.account);
+            format!("nothing of fleet {name} is in {place}: nothing to do; {ELSEWHERE}")
+        }
         (false, true) => format!("fleet {name} is gone from {}: nothing with its tag is left", names.region),
     };
     match manner.output {
         Output::Text => print(&format!("{text}\n")),
-        Output::Json => {
-            print(&format!("{}\n", serde_json::json!({ "fleet": name, "region": names.region, "left": [] })))
-        }
+        Output::Json => print(&format!(
+            "{}\n",
+            serde_json::json!({
+                "fleet": name,
+                "region": names.region,
+                "account": prepared.around.account,
+                "found": rounds > 0,
+                "left": [],
+            })
+        )),
     }
     Ok(Outcome::Done)
 }

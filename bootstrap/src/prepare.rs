@@ -58,7 +58,10 @@ pub(crate) async fn prepare(
     let mut survey = cloud.survey(&names).await?;
     let stored = stored(&survey.inventory)?;
     let asked_for = matches!(request, Request::Counts(_));
-    let mut fleet = wanted(name, request, stored.as_ref())?;
+    if asked_for && stored.is_none() {
+        bail!("{}", nowhere(cloud, name).await);
+    }
+    let mut fleet = wanted(request, stored.as_ref())?;
     let differences = stored.as_ref().map(|stored| fleet.differences(stored)).unwrap_or_default();
     if fleet.package.is_none() {
         fleet.package = stored.and_then(|stored| stored.package);
@@ -150,13 +153,12 @@ pub(crate) fn stored(have: &Inventory) -> Result<Option<Fleet>> {
     Ok(Some(Fleet::from_definition(&text)?))
 }
 
-fn wanted(name: &str, request: Request, stored: Option<&Fleet>) -> Result<Fleet> {
-    match request {
-        Request::Fleet(fleet) => Ok(*fleet),
-        Request::Counts(counts) => {
-            let mut fleet = stored.cloned().ok_or_else(|| {
-                anyhow!("there is no fleet {name} here to scale; launch it, or give its --region")
-            })?;
+fn wanted(request: Request, stored: Option<&Fleet>) -> Result<Fleet> {
+    match (request, stored) {
+        (Request::Fleet(fleet), _) => Ok(*fleet),
+        (Request::Counts(_), None) => bail!("there is nothing to scale"),
+        (Request::Counts(counts), Some(stored)) => {
+            let mut fleet = stored.clone();
             for (group, count) in counts {
                 fleet.set_count(&group, count).map_err(|e| anyhow!(e))?;
             }
@@ -164,6 +166,24 @@ fn wanted(name: &str, request: Request, stored: Option<&Fleet>) -> Result<Fleet>
         }
     }
 }
+
+/// That there is no such fleet: where it was looked for, and how to look elsewhere.
+pub(crate) async fn nowhere(cloud: &Cloud, name: &str) -> String {
+    let account = cloud.identity().await.map(|(account, _)| account).unwrap_or_default();
+    format!("there is no fleet {name} in {}; {ELSEWHERE}", place(&cloud.region, &account))
+}
+
+/// A region and, where it is known, the account.
+pub(crate) fn place(region: &str, account: &str) -> String {
+    match account {
+        "" => region.to_owned(),
+        account => format!("{region} of account {account}"),
+    }
+}
+
+/// Where a fleet that was not found can be.
+pub(crate) const ELSEWHERE: &str = "if it was launched elsewhere, --region or its fleet file in place of its name leads there; \
+     `bootstrap list --region REGION` shows the fleets of a region";
 
 fn foreign_role(names: &Names) -> Foreign {
     Foreign { kind: "the role or instance profile", name: names.role(), vpc: None }

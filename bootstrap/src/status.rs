@@ -108,10 +108,14 @@ async fn look(cloud: &Cloud, name: &str) -> Result<Look> {
     }
     let mut have = survey.inventory;
     let Some(fleet) = prepare::stored(&have)? else {
+        if have.is_empty() {
+            bail!("{}", prepare::nowhere(cloud, name).await);
+        }
         bail!(
-            "there is no fleet {name} in {}{}; `bootstrap list` shows those there are, --region names another region",
+            "there are only parts of a fleet {name} in {}; `bootstrap launch` completes it, `bootstrap destroy {name} \
+             --region {}` removes them",
             cloud.region,
-            if have.is_empty() { "" } else { ", only parts of one" }
+            cloud.region
         );
     };
     let asked = have.target_groups.iter().map(|group| cloud.target_health(&group.arn));

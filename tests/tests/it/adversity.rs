@@ -125,7 +125,7 @@ async fn what_has_our_names_and_not_our_tag_is_refused_and_never_touched() {
                 place.foreign(ELB, "DescribeLoadBalancers", &[]).await;
             }
             "group" => {
-                let asked = [("GroupName", name), ("GroupDescription", "someone else's"), ("VpcId", vpc)];
+                let asked = [("GroupName", name), ("GroupDescription", "not of the fleet"), ("VpcId", vpc)];
                 place.foreign("ec2", "CreateSecurityGroup", &asked).await;
             }
             "role" => {
