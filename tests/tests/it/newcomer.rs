@@ -274,3 +274,40 @@ async fn list_and_status_show_fleets_and_orphans() {
     assert!(ran.stdout.contains(told), "{}", ran.stdout);
     assert_eq!(ran.stdout.matches("seed: instance i-").count(), 2, "{}", ran.stdout);
 }
+
+#[tokio::test]
+async fn list_shows_roles_profiles_and_buckets_that_were_left_over() {
+    let small = Small::with(Options::prompt()).await;
+    small.launch().await.success();
+    let name = "instance-agent-small-us-east-1";
+    let bucket = "instance-agent-small-123456789012-us-east-1";
+    let whole = small.account.ok(&["list", "--output", "json"]).await.json();
+    let resources = whole["fleets"][0]["resources"].as_array().unwrap();
+    for (kind, id) in [("role", name), ("instance-profile", name), ("bucket", bucket)] {
+        assert!(resources.iter().any(|r| r["kind"] == kind && r["id"] == id), "{kind}: {whole:#}");
+    }
+    small.destroy().await.success();
+    // A role is left of it, and somebody has one with a name like ours.
+    let trust = r#"{"Version":"2012-10-17","Statement":[]}"#;
+    let tags = [("Tags.member.1.Key", "instance-agent:fleet"), ("Tags.member.1.Value", "small")];
+    let role = [("RoleName", name), ("AssumeRolePolicyDocument", trust)];
+    small.foreign("iam", "CreateRole", &[&role[..], &tags].concat()).await;
+    let theirs = "instance-agent-theirs-us-east-1";
+    small.foreign("iam", "CreateRole", &[("RoleName", theirs), ("AssumeRolePolicyDocument", trust)]).await;
+    let told = "orphans: `bootstrap destroy small` removes them";
+    let listed = small.account.ok(&["list"]).await.says(told).says(&format!("small: role {name}"));
+    assert!(!listed.stdout.contains("theirs"), "{}", listed.stdout);
+
+    // Who may not list roles sees the rest.
+    let denied = AwsError::denied("iam", "ListRoles", "*");
+    small.account.fault(Fault::every("iam:ListRoles", Trouble::Fail(denied)));
+    small
+        .account
+        .ok(&["list"])
+        .await
+        .says("roles and instance profiles were not looked for")
+        .says("no fleets");
+    small.destroy().await.success();
+    small.account.clear();
+    assert_eq!(small.account.ok(&["list"]).await.stdout, "no fleets in us-east-1\n");
+}
