@@ -154,8 +154,8 @@ impl<'a> Work<'a> {
                 let service = if china { "ec2.amazonaws.com.cn" } else { "ec2.amazonaws.com" };
                 cloud.create_role(&names.role(), &tagging::common(fleet), service).await?;
             }
-            Action::PutRolePolicy => {
-                let policy = agent_policy(fleet, names, self.around);
+            Action::PutRolePolicy { also } => {
+                let policy = agent_policy(fleet, names, self.around, also);
                 cloud.put_role_policy(&names.role(), &policy, waiting).await?;
             }
             Action::CreateProfile => cloud.create_profile(&names.role(), &tagging::common(fleet)).await?,
@@ -512,9 +512,16 @@ impl<'a> Work<'a> {
     }
 }
 
-/// What the fleet's agents may do.
-pub(crate) fn agent_policy(fleet: &Fleet, names: &Names, around: &Surroundings) -> serde_json::Value {
-    policy::agent(&Scope::of(fleet, Some(&names.region), Some(&around.account)))
+/// What the fleet's agents may do, and those in target groups that it had `also`.
+pub(crate) fn agent_policy(
+    fleet: &Fleet,
+    names: &Names,
+    around: &Surroundings,
+    also: &[String],
+) -> serde_json::Value {
+    let mut scope = Scope::of(fleet, Some(&names.region), Some(&around.account));
+    scope.target_groups.extend_from_slice(also);
+    policy::agent(&scope)
 }
 
 /// The instances of each group that have to be healthy.

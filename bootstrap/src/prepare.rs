@@ -68,7 +68,8 @@ pub(crate) async fn prepare(
     }
     if survey.is_proved() && survey.inventory.is_settled(&fleet) {
         let have = survey.inventory.clone();
-        let plan = plan::launch(&fleet, &have, &names, &serde_json::Value::Null).map_err(|e| anyhow!(e))?;
+        let plan =
+            plan::launch(&fleet, &have, &names, &|_| serde_json::Value::Null).map_err(|e| anyhow!(e))?;
         if plan.is_empty() {
             let around = Surroundings::default();
             return Ok(Prepared {
@@ -94,7 +95,7 @@ pub(crate) async fn prepare(
     let around = details(cloud, &names, &fleet, &mut survey, &mut problems).await?;
     let have = survey.inventory;
     problems.extend(taken(&survey.foreign, &fleet, around.vpc()));
-    let policy = agent_policy(&fleet, &names, &around);
+    let policy = |also: &[String]| agent_policy(&fleet, &names, &around, also);
     let plan = plan::launch(&fleet, &have, &names, &policy).map_err(|e| anyhow!(e))?;
     let launched = fleet.groups.iter().map(|g| (g.instance_type.clone(), plan.launched(&g.name)));
     let launched: Vec<_> = launched.filter(|(_, count)| *count > 0).collect();

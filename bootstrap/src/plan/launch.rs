@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{Action, Plan, Side, instances_of, listed};
 use crate::cloud::package::Bucket;
 use crate::fleet::{Fleet, Group, Package};
-use crate::inventory::{Instance, Inventory, Opening, Rule, Source};
+use crate::inventory::{Instance, Inventory, Opening, Rule, Source, TargetGroup};
 use crate::names::Names;
 use crate::tagging::{self, Tags};
 
@@ -70,7 +70,7 @@ pub(crate) fn launch(
     wanted: &Fleet,
     have: &Inventory,
     names: &Names,
-    agent_policy: &Value,
+    agent_policy: &dyn Fn(&[String]) -> Value,
 ) -> Result<Plan, String> {
     for group in &wanted.groups {
         if let Some(found) = have.target_group(wanted, group)
@@ -133,7 +133,8 @@ struct Planner<'a> {
     wanted: &'a Fleet,
     have: &'a Inventory,
     names: &'a Names,
-    agent_policy: &'a Value,
+    /// What agents may do, with the names of the target groups that go.
+    agent_policy: &'a dyn Fn(&[String]) -> Value,
     plan: Plan,
     /// The step that stores the definition, which all changes wait for: so an interrupted change of
     /// the fleet is one that the next launch knows of.
@@ -239,9 +240,11 @@ impl<'a> Planner<'a> {
         let role = role.then(|| self.add(Action::CreateRole, format!("create role {name}"), []));
         let profile = (!found.profile)
             .then(|| self.add(Action::CreateProfile, format!("create instance profile {name}"), []));
-        let allowed = (found.policy.as_ref() != Some(self.agent_policy)).then(|| {
+        // An agent leaves its target group by itself, which it has to be allowed until it is gone.
+        let also: Vec<_> = self.removed().into_iter().map(|group| group.name.clone()).collect();
+        let allowed = (found.policy != Some((self.agent_policy)(&also))).then(|| {
             let title = format!("allow role {name} to register targets with this fleet's target groups");
-            self.add(Action::PutRolePolicy, title, [role])
+            self.add(Action::PutRolePolicy { also }, title, [role])
         });
         let added = (!found.in_profile).then(|| {
             self.add(Action::AddRole, format!("put role {name} into its instance profile"), [role, profile])
@@ -325,6 +328,12 @@ impl<'a> Planner<'a> {
             let title = format!("make {} known to the listener, without requests yet", listed(&new));
             self.add(Action::KeepDefault { there: listener.default.clone(), new }, title, after)
         })
+    }
+
+    /// The target groups that nobody wants any more.
+    fn removed(&self) -> Vec<&'a TargetGroup> {
+        let found = self.have.target_groups.iter();
+        found.filter(|found| !is_wanted(self.wanted, &found.name)).collect()
     }
 
     fn shares(&self) -> String {
@@ -415,8 +424,8 @@ impl<'a> Planner<'a> {
             let confirmed = self.confirm([]);
             self.terminate(&surplus, "surplus", [confirmed]);
         }
-        let is_wanted = |name: &str| wanted.groups.iter().any(|group| wanted.target_group(group) == name);
-        let removed: Vec<_> = have.target_groups.iter().filter(|found| !is_wanted(&found.name)).collect();
+        let is_wanted = |name: &str| is_wanted(wanted, name);
+        let removed = self.removed();
         let is_leftover = |found: &&Instance| {
             !found.is_dead() && found.slot().is_some() && !found.target_group().is_some_and(is_wanted)
         };
@@ -452,10 +461,15 @@ impl<'a> Planner<'a> {
         }
         // Also where their target group is gone already: forgotten, they would go on costing money.
         let ended = (!leftover.is_empty()).then(|| self.terminate(&leftover, "of no group", freed.clone()));
+        let mut deleted = Vec::new();
         for group in removed {
             let action = Action::DeleteTargetGroup { arn: group.arn.clone(), name: group.name.clone() };
             let after = freed.iter().copied().chain([ended]);
-            self.add(action, format!("delete target group {}", group.name), after);
+            deleted.push(Some(self.add(action, format!("delete target group {}", group.name), after)));
+        }
+        if !deleted.is_empty() && have.role.is_some() && wanted.instance_profile.is_none() {
+            let title = format!("allow role {} no more than what is left needs", self.names.role());
+            self.add(Action::PutRolePolicy { also: Vec::new() }, title, deleted);
         }
         if leaves {
             let title = format!("put the load balancer into {}", listed(&zones));
@@ -490,4 +504,9 @@ fn is_of_a_group(paths: &BTreeSet<String>) -> bool {
         (Some(path), Some(below), None) => below.strip_prefix(path.as_str()) == Some("/*"),
         _ => false,
     }
+}
+
+/// Whether a target group of this name is one of the fleet's.
+fn is_wanted(fleet: &Fleet, target_group: &str) -> bool {
+    fleet.groups.iter().any(|group| fleet.target_group(group) == target_group)
 }

@@ -75,7 +75,10 @@ pub(crate) enum Action {
     /// The instances' role.
     CreateRole,
     /// What the role allows.
-    PutRolePolicy,
+    PutRolePolicy {
+        /// Target groups that go, for as long as their instances serve: names.
+        also: Vec<String>,
+    },
     /// The instance profile.
     CreateProfile,
     /// The role into the profile.
@@ -172,7 +175,7 @@ impl Action {
         match self {
             Self::CreateSecurityGroup(_)
             | Self::CreateRole
-            | Self::PutRolePolicy
+            | Self::PutRolePolicy { .. }
             | Self::CreateProfile
             | Self::AddRole
             | Self::CreateBucket
@@ -213,7 +216,7 @@ impl Action {
             Self::Open(..) => &["ec2:AuthorizeSecurityGroupIngress"],
             Self::Close(..) => &["ec2:RevokeSecurityGroupIngress"],
             Self::CreateRole => &["iam:CreateRole"],
-            Self::PutRolePolicy => &["iam:PutRolePolicy"],
+            Self::PutRolePolicy { .. } => &["iam:PutRolePolicy"],
             Self::CreateProfile => &["iam:CreateInstanceProfile"],
             Self::AddRole => &["iam:AddRoleToInstanceProfile"],
             Self::CreateBucket => &["s3:CreateBucket", "s3:PutBucketPublicAccessBlock"],

@@ -17,8 +17,8 @@ fn names() -> Names {
     Names::new("clusters", "us-east-1")
 }
 
-fn policy() -> Value {
-    json!({ "allow": "what agents need" })
+fn policy(also: &[String]) -> Value {
+    json!({ "allow": "what agents need", "also": also })
 }
 
 /// An account in which a fleet's plan was carried out.
@@ -73,7 +73,7 @@ fn launched(fleet: &Fleet) -> Inventory {
         target_groups,
         instances: instances.collect(),
         unhealthy: BTreeSet::new(),
-        role: Some(Role { profile: true, in_profile: true, policy: Some(policy()) }),
+        role: Some(Role { profile: true, in_profile: true, policy: Some(policy(&[])) }),
         bucket: Some(Bucket::Absent),
     }
 }
@@ -97,7 +97,7 @@ fn nothing() -> Inventory {
 }
 
 fn plan(wanted: &Fleet, have: &Inventory) -> Plan {
-    let plan = launch(wanted, have, &names(), &policy()).unwrap();
+    let plan = launch(wanted, have, &names(), &|also| policy(also)).unwrap();
     for (number, step) in plan.steps.iter().enumerate() {
         assert!(step.after.iter().all(|before| *before < number), "{step:?}");
     }
@@ -154,7 +154,7 @@ fn instances_come_after_their_group_profile_policy_and_package() {
     let run = step(&plan, |action| matches!(action, Action::RunInstances { .. }));
     for before in [
         step(&plan, |action| *action == Action::CreateSecurityGroup(Side::Instances)),
-        step(&plan, |action| *action == Action::PutRolePolicy),
+        step(&plan, |action| matches!(action, Action::PutRolePolicy { .. })),
         step(&plan, |action| *action == Action::AddRole),
         step(&plan, |action| *action == Action::Upload),
         step(&plan, |action| *action == Action::CreateTargetGroup("cluster1".to_owned())),
@@ -345,14 +345,40 @@ fn a_listener_never_shares_out_among_more_groups_than_aws_allows() {
 #[test]
 fn groups_that_a_listener_has_no_room_for_are_refused_before_anything_is_done() {
     let have = launched(&three(["a", "b", "c"], false));
-    let error = launch(&three(["d", "e", "f"], false), &have, &names(), &policy()).unwrap_err();
+    let error = launch(&three(["d", "e", "f"], false), &have, &names(), &|also| policy(also)).unwrap_err();
     let told = "the listener shares out among 3 target groups, and AWS has no room for d, e, f beside them until they \
                 are healthy (5 in all); launch a file with fewer groups first, then this one";
     assert_eq!(error, told);
     // Two steps lead there.
     let two = Fleet { groups: three(["a", "b", "c"], false).groups[..2].to_vec(), ..clusters() };
-    assert!(launch(&two, &have, &names(), &policy()).is_ok());
-    assert!(launch(&three(["d", "e", "f"], false), &launched(&two), &names(), &policy()).is_ok());
+    assert!(launch(&two, &have, &names(), &|also| policy(also)).is_ok());
+    assert!(launch(&three(["d", "e", "f"], false), &launched(&two), &names(), &|also| policy(also)).is_ok());
+}
+
+#[test]
+fn agents_may_leave_a_group_that_goes_until_it_is_gone() {
+    let stored = clusters();
+    let mut wanted = clusters();
+    wanted.groups[1].name = "cluster3".to_owned();
+    let mut have = launched(&stored);
+    let both = vec!["clusters-cluster2".to_owned()];
+    let narrows = Action::PutRolePolicy { also: Vec::new() };
+    let change = plan(&wanted, &have);
+    let widened = step(&change, |action| *action == Action::PutRolePolicy { also: both.clone() });
+    let narrowed = step(&change, |action| *action == narrows);
+    let gone = step(&change, |action| matches!(action, Action::DeleteTargetGroup { .. }));
+    assert!(comes_after(&change, narrowed, gone) && comes_after(&change, gone, widened));
+
+    // Interrupted after the first, it is not done again; interrupted before the last, that is.
+    have.role.as_mut().unwrap().policy = Some(policy(&both));
+    let puts = |plan: &Plan| {
+        let steps = plan.steps.iter().map(|step| &step.action);
+        steps.filter(|action| matches!(action, Action::PutRolePolicy { .. })).cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(puts(&plan(&wanted, &have)), [narrows.clone()]);
+    let mut have = launched(&wanted);
+    have.role.as_mut().unwrap().policy = Some(policy(&both));
+    assert_eq!(puts(&plan(&wanted, &have)), [narrows]);
 }
 
 #[test]
@@ -476,7 +502,7 @@ fn a_target_groups_port_cannot_change() {
     let stored = clusters();
     let mut wanted = clusters();
     wanted.port = 8080;
-    let error = launch(&wanted, &launched(&stored), &names(), &policy()).unwrap_err();
+    let error = launch(&wanted, &launched(&stored), &names(), &|also| policy(also)).unwrap_err();
     assert!(error.starts_with("the target group clusters-cluster1 has port 80"), "{error}");
 }
 

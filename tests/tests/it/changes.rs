@@ -156,6 +156,13 @@ async fn another_group_and_another_zone_take_over_when_they_are_healthy() {
             assert!(now.is_superset(&blue) && now.len() == COUNT + 1, "{killed:?}: {now:?}, {blue:?}");
             assert_eq!(small.healthy("red").await, red, "{killed:?}: the old group serves");
             assert_eq!(small.healthy("green").await.len(), COUNT, "{killed:?}: and so does the new one");
+            let roles = small.account.snapshot().await["roles"].to_string();
+            for group in ["blue", "red", "green"] {
+                assert!(
+                    roles.contains(&format!("targetgroup/small-{group}/")),
+                    "{killed:?}: {group} may leave"
+                );
+            }
         })
         .await;
         assert_eq!(small.healthy("red").await, BTreeSet::new(), "{killed:?}");
