@@ -4,7 +4,6 @@ use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use tokio::time::Instant;
 
 use crate::apply::{ActError, Work};
 use crate::board::Board;
@@ -16,6 +15,7 @@ use crate::health::Unhealthy;
 use crate::interrupt::Interrupt;
 use crate::inventory::Inventory;
 use crate::output::{print, remark};
+use crate::pace::Pace;
 use crate::plan_text;
 use crate::prepare::{ELSEWHERE, Prepared, Request, place, prepare, prepare_destroy};
 use crate::search::search;
@@ -144,12 +144,21 @@ fn unhealthy(error: ActError) -> Result<Outcome> {
 /// What failed, or what is left. Running it again goes on.
 pub(crate) async fn destroy(cloud: &Cloud, name: &str, manner: Manner) -> Result<Outcome> {
     let mut interrupt = Interrupt::new().context("cannot listen to signals")?;
-    let deadline = Instant::now() + manner.patience;
+    let mut pace = Pace::new(manner.patience);
     let mut rounds = 0;
     // Until there is nothing to do: a launch that was on its way may go on making things for a while.
     let prepared = loop {
+        let looking = async {
+            // What is gone may be shown for a while.
+            if rounds > 1 && !pace.next().await {
+                bail!(
+                    "there is always more of fleet {name}: end the launch of it that runs, and destroy it again"
+                );
+            }
+            prepare_destroy(cloud, name).await
+        };
         let prepared = tokio::select! {
-            prepared = prepare_destroy(cloud, name) => prepared?,
+            prepared = looking => prepared?,
             () = interrupt.asked() => bail!(interrupted(name, rounds)),
         };
         if rounds == 0 {
@@ -168,12 +177,7 @@ pub(crate) async fn destroy(cloud: &Cloud, name: &str, manner: Manner) -> Result
             bail!("not confirmed; nothing was changed");
         }
         if rounds > 0 {
-            remark("more of it has come to be meanwhile, which goes too");
-        }
-        if rounds > 0 && Instant::now() > deadline {
-            bail!(
-                "more and more of fleet {name} comes to be: end the launch of it that runs, and destroy it again"
-            );
+            remark("there is more of it, which goes too");
         }
         rounds += 1;
         let board = Board::new();

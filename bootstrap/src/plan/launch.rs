@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::{Action, Plan, Side, instances_of, listed};
+use super::{Action, Plan, Side, instances_of, listed, members};
 use crate::cloud::package::Bucket;
 use crate::fleet::{Fleet, Group, Package};
 use crate::inventory::{Instance, Inventory, Opening, Rule, Source, TargetGroup};
@@ -19,47 +19,6 @@ const BATCH: usize = 60;
 
 /// Target groups that one action can share out among.
 const MOST_GROUPS: usize = 5;
-
-/// What a fleet's instances are, against what is wanted.
-#[derive(Debug, Default)]
-pub(crate) struct Members<'a> {
-    /// The instances that stay, by slot.
-    pub(crate) kept: BTreeMap<u16, &'a Instance>,
-    /// The slots that nobody fills.
-    pub(crate) missing: Vec<u16>,
-    /// Instances in the way of nothing, to be terminated at once.
-    pub(crate) surplus: Vec<&'a Instance>,
-    /// Instances that do their work until others have taken it over.
-    pub(crate) replaced: Vec<&'a Instance>,
-}
-
-/// Compares a group's instances with what is wanted. Any slots do, as long as there are enough: of more
-/// instances than are wanted those stay that run and are healthy, and of these the lowest slots.
-pub(crate) fn members<'a>(fleet: &Fleet, group: &Group, have: &'a Inventory) -> Members<'a> {
-    let revision = tagging::revision(fleet, group);
-    let count = usize::from(group.count);
-    let mut instances = have.of_group(fleet, group);
-    // The oldest first, so that of two in one slot it is always the same one that stays.
-    instances.sort_by_key(|instance| {
-        let Instance { id, launched, state, .. } = instance;
-        (state != "running", have.unhealthy.contains(id), instance.slot(), *launched, id)
-    });
-    let mut members = Members::default();
-    for instance in instances {
-        let slot = instance.slot().unwrap_or_default();
-        let fits = instance.revision() == Some(&revision) && fleet.zones.contains(&instance.zone);
-        if fits && members.kept.len() < count && !members.kept.contains_key(&slot) {
-            members.kept.insert(slot, instance);
-        } else if !fits && members.replaced.len() < count {
-            members.replaced.push(instance);
-        } else {
-            members.surplus.push(instance);
-        }
-    }
-    let free = (0..).filter(|slot| !members.kept.contains_key(slot));
-    members.missing = free.take(count - members.kept.len()).collect();
-    members
-}
 
 /// What leads from `have` to `wanted`; empty if that is the same. Of what was not looked at (`None`
 /// in the inventory) nothing is done.

@@ -7,10 +7,12 @@ use std::fmt;
 use crate::inventory::{Opening, Source};
 
 pub(crate) use destroy::destroy;
-pub(crate) use launch::{Members, launch, members};
+pub(crate) use launch::launch;
+pub(crate) use members::{Members, members};
 
 mod destroy;
 mod launch;
+mod members;
 
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,78 @@
+//! What other commands do to the fleet while a plan is carried out.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::{ActError, Work};
+use crate::cloud::CallError;
+use crate::pace::Pace;
+
+/// How long a tag that was just written may take to be seen.
+const SEEN: Duration = Duration::from_secs(10);
+
+impl Work<'_> {
+    /// # Errors
+    /// The stored definition is another, also after the moment that a change may take to be seen.
+    pub(super) async fn confirm(&self, wanted: &str) -> Result<(), ActError> {
+        let mut pace = Pace::new(SEEN);
+        loop {
+            let name = self.fleet.name.clone();
+            let error = match self.cloud.definition(self.names).await? {
+                Some(found) if found.as_deref().unwrap_or_default() == wanted => return Ok(()),
+                Some(_) => ActError::Overtaken(name),
+                None => ActError::Destroyed(name),
+            };
+            if !pace.next().await {
+                return Err(error);
+            }
+        }
+    }
+
+    /// Deletes something as soon as nothing uses it any more.
+    ///
+    /// # Errors
+    /// The call failed, it is still used after all the patience, or by something that the plan does not
+    /// know of, so that no waiting would help.
+    pub(super) async fn when_unused(
+        &self,
+        waiting: &dyn Fn(&str),
+        delete: impl AsyncFn() -> Result<(), CallError>,
+    ) -> Result<(), ActError> {
+        let mut pace = Pace::new(self.patience);
+        loop {
+            match delete().await {
+                Err(error) if error.is_in_use() => {
+                    waiting(&format!("{}: {}", error.code(), error.message()));
+                    if let Some(more) = self.more().await? {
+                        return Err(ActError::More(more));
+                    }
+                    if !pace.next().await {
+                        return Err(error.into());
+                    }
+                }
+                result => return Ok(result?),
+            }
+        }
+    }
+
+    /// Something of the fleet that neither was there when the plan was made, nor was made by it.
+    async fn more(&self) -> Result<Option<String>, ActError> {
+        let mut survey = self.cloud.survey(self.names).await?;
+        self.cloud.prove(self.names, &mut survey).await?;
+        let (now, have, made) = (survey.inventory, self.have, self.made.borrow());
+        let is_known = |id: &String| {
+            have.instances.iter().any(|known| known.id == *id)
+                || made.launched.values().flatten().any(|i| i == id)
+        };
+        let instances = now.instances.iter().filter(|instance| !instance.is_dead());
+        let mut more: Vec<_> =
+            instances.map(|instance| instance.id.clone()).filter(|id| !is_known(id)).collect();
+        let balancer = now.balancer.filter(|found| made.balancer.as_ref().is_none_or(|b| b.arn != found.arn));
+        more.extend(balancer.map(|_| format!("the load balancer {}", self.names.balancer())));
+        let known = have.target_groups.iter().map(|group| &group.arn).chain(made.target_groups.values());
+        let known: BTreeSet<_> = known.collect();
+        let groups = now.target_groups.iter().filter(|group| !known.contains(&group.arn));
+        more.extend(groups.map(|group| format!("the target group {}", group.name)));
+        Ok(more.into_iter().next())
+    }
+}
