@@ -11,7 +11,7 @@ use super::api::{ApiError, Params};
 use super::cloud::{Shared, State};
 use super::http::Outage;
 use super::ids::random_hex;
-use super::imds::Tokens;
+use super::metadata::Tokens;
 use super::xml::Xml;
 
 /// EC2's version of the query protocol.
@@ -170,7 +170,7 @@ pub(super) struct Instance {
     pub(super) launched: SystemTime,
     /// The newest last; those that expired are dropped when new ones are issued.
     pub(super) credentials: Vec<Credentials>,
-    pub(super) session_tokens: Tokens,
+    pub(super) session_tokens: Arc<Tokens>,
     pub(super) spot: Option<(SpotAction, SystemTime)>,
     pub(super) rebalance: Option<SystemTime>,
     pub(super) lifecycle: Option<String>,
@@ -311,7 +311,7 @@ impl InstanceHandle {
 
     /// Refuses every session token that its metadata service handed out so far (401).
     pub fn forget_session_tokens(&self) {
-        self.change(|instance| instance.session_tokens = Tokens::default());
+        self.change(|instance| instance.session_tokens = Arc::default());
     }
 
     /// Stops the instance as the API would; its process is not touched.
