@@ -42,6 +42,7 @@ pub use fleet::{LocalError, LocalFleet, LocalOptions, Member};
 pub use groups::{HealthCheck, TargetGroupSpec, TargetHealth, TargetState, TargetType};
 pub use http::Outage;
 pub(crate) use ids::stable_hex;
+pub use ids::timestamp;
 pub use instances::{AgentCommand, AgentProcess};
 pub use metadata::{Leaves, serve_metadata};
 pub use routing::{Forward, Rule};

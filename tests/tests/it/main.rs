@@ -26,6 +26,7 @@ mod reload_fleet;
 mod sandbox;
 mod seed;
 mod service;
+mod story;
 mod traffic;
 mod upgrade;
 mod user_data;
