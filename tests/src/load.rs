@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::task::JoinSet;
 
@@ -18,6 +19,7 @@ pub enum Ask {
 pub struct Load {
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
+    failed: Arc<AtomicU64>,
     clients: JoinSet<Vec<String>>,
 }
 
@@ -33,8 +35,14 @@ pub struct Report {
 impl Load {
     /// Starts clients that keep their connections and others that make a new one for each request.
     pub fn start(base: &str, asks: &[Ask]) -> Self {
+        Self::start_paced(base, asks, Duration::ZERO)
+    }
+
+    /// The same with this pause after each request, so that others get their turn.
+    pub fn start_paced(base: &str, asks: &[Ask], pause: Duration) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let sent = Arc::new(AtomicU64::new(0));
+        let failed = Arc::new(AtomicU64::new(0));
         let mut clients = JoinSet::new();
         for ask in asks {
             for idle_connections in [0, 4] {
@@ -43,11 +51,11 @@ impl Load {
                     .pool_max_idle_per_host(idle_connections)
                     .build()
                     .expect("a client");
-                let (stop, sent) = (stop.clone(), sent.clone());
-                clients.spawn(keep_asking(client, base.to_owned(), ask.clone(), stop, sent));
+                let (stop, sent, failed) = (stop.clone(), sent.clone(), failed.clone());
+                clients.spawn(keep_asking(client, base.to_owned(), ask.clone(), pause, stop, sent, failed));
             }
         }
-        Self { stop, sent, clients }
+        Self { stop, sent, failed, clients }
     }
 
     /// Waits until this many further requests have been answered with 200.
@@ -55,6 +63,11 @@ impl Load {
         let from = self.sent.load(Ordering::Relaxed);
         let answered = async || (self.sent.load(Ordering::Relaxed) >= from + further).then_some(());
         assert!(crate::eventually(answered).await.is_some(), "the load stands still");
+    }
+
+    /// How many requests have failed so far.
+    pub fn failed(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
     }
 
     /// Stops the clients after their current request.
@@ -69,17 +82,23 @@ async fn keep_asking(
     client: reqwest::Client,
     base: String,
     ask: Ask,
+    pause: Duration,
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
+    failed: Arc<AtomicU64>,
 ) -> Vec<String> {
     let mut failures = Vec::new();
     let mut number = 0_u64;
     while !stop.load(Ordering::Relaxed) && failures.len() < 1000 {
         number += 1;
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
         let request = match ask {
             Ask::Get(path) => client.get(format!("{base}{path}")),
             Ask::Post(path) => client.post(format!("{base}{path}")).body(format!("{{\"num\": {number}}}")),
         };
+        let failed_before = failures.len();
         let outcome = async {
             let answer = request.send().await?;
             let status = answer.status();
@@ -91,6 +110,9 @@ async fn keep_asking(
             }
             Ok((status, body)) => failures.push(format!("{ask:?}: {status}: {body}")),
             Err(error) => failures.push(format!("{ask:?}: {error:?}")),
+        }
+        if failures.len() > failed_before {
+            failed.fetch_add(1, Ordering::Relaxed);
         }
     }
     failures

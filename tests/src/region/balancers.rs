@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::Instance;
 use super::haproxy::{Checked, Haproxy};
+use super::machines::monotonic;
 use super::network::{self, Hosts};
 use crate::account::{Account, Element, Health};
 
@@ -86,6 +87,8 @@ enum Phase {
 struct Target {
     address: SocketAddr,
     phase: Phase,
+    /// When the first check passed, by the clock of [`monotonic`].
+    healthy: Option<Duration>,
 }
 
 /// All the balancers.
@@ -118,6 +121,12 @@ impl Balancers {
         let is_it = |arn: &str| self.groups.get(arn).is_some_and(|known| known.name == group);
         let found = self.health.iter().find(|((arn, target), _)| is_it(arn) && target == id);
         found.map(|(_, health)| health.clone())
+    }
+
+    /// When the first check of a target passed.
+    pub(super) fn healthy_since(&self, id: &str) -> Option<Duration> {
+        let found = self.targets.iter().find(|((_, target), _)| target == id);
+        found.and_then(|(_, target)| target.healthy)
     }
 
     /// Makes the balancers what moto says now.
@@ -179,7 +188,8 @@ impl Balancers {
                     match self.targets.get_mut(&key) {
                         None => {
                             haproxy.add(group, id, address).await;
-                            self.targets.insert(key, Target { address, phase: Phase::Initial });
+                            self.targets
+                                .insert(key, Target { address, phase: Phase::Initial, healthy: None });
                         }
                         Some(target) if matches!(target.phase, Phase::Draining(_)) => {
                             target.phase = Phase::Initial;
@@ -217,6 +227,7 @@ impl Balancers {
                         Phase::Initial if found.is_some_and(|found| found.last == "L7OK") => {
                             haproxy.ready(group, id).await;
                             target.phase = Phase::Ready;
+                            target.healthy.get_or_insert_with(monotonic);
                         }
                         Phase::Draining(until) if Instant::now() > until => {
                             if haproxy.remove(&group.name, id).await {

@@ -21,7 +21,7 @@ use super::{INSIDE, Instance, METADATA, network};
 use crate::account::Account;
 use crate::debian::root;
 use crate::nspawn::Nspawn;
-use crate::text;
+use crate::{text, within};
 
 /// What a shutdown may take before the plug is pulled: the unit's own limit and a little.
 const SHUTDOWN: Duration = Duration::from_secs(400);
@@ -61,6 +61,12 @@ ExecStart=/usr/local/lib/fetch-user-data
 RequiredBy=cloud-init-local.service
 ";
 
+/// The time since this machine, and so every container on it, booted.
+pub fn monotonic() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::try_from(now).expect("it is not before the boot")
+}
+
 /// Whether a machine is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Power {
@@ -85,7 +91,7 @@ pub struct Machine {
     /// Whether the plug was pulled by hand; then only a hand puts it back.
     unplugged: AtomicBool,
     nspawn: RwLock<Option<Nspawn>>,
-    powered_on: Mutex<Option<SystemTime>>,
+    powered_on: Mutex<Option<Duration>>,
     number: u32,
 }
 
@@ -100,8 +106,8 @@ impl Machine {
         *self.power.borrow()
     }
 
-    /// When it was last powered on.
-    pub fn powered_on(&self) -> Option<SystemTime> {
+    /// When it was last powered on, by the clock that systemd's own times are of.
+    pub fn powered_on(&self) -> Option<Duration> {
         *self.powered_on.lock().expect("not poisoned")
     }
 
@@ -178,6 +184,30 @@ impl Machine {
         self.tell("events/recommendations/rebalance", notice.to_string());
     }
 
+    /// Takes all notices back.
+    pub fn tell_nothing(&self) {
+        self.notices.lock().expect("not poisoned").clear();
+    }
+
+    /// The agent's status.
+    pub async fn status(&self) -> Value {
+        serde_json::from_str(&self.ok("instance-agent status --output json").await).expect("JSON")
+    }
+
+    /// Waits until the agent is in this phase.
+    pub async fn until_phase(&self, phase: &str, patience: Duration) {
+        let is = async || (self.status().await["phase"] == phase).then_some(());
+        if within(patience, is).await.is_none() {
+            panic!("{} never was {phase}: {}\n{}", self.id, self.status().await, self.journal().await);
+        }
+    }
+
+    /// A time of the agent's unit, such as `ActiveEnter`.
+    pub async fn unit_time(&self, what: &str) -> Duration {
+        let line = format!("systemctl show -P {what}TimestampMonotonic instance-agent");
+        Duration::from_micros(self.ok(&line).await.parse().expect("microseconds"))
+    }
+
     /// The state that Auto Scaling wants it in.
     pub fn tell_lifecycle(&self, state: &str) {
         self.tell("autoscaling/target-lifecycle-state", state.to_owned());
@@ -231,7 +261,7 @@ impl Machine {
     }
 
     fn is_on(&self) {
-        *self.powered_on.lock().expect("not poisoned") = Some(SystemTime::now());
+        *self.powered_on.lock().expect("not poisoned") = Some(monotonic());
         self.power.send_replace(Power::On);
     }
 }

@@ -34,7 +34,7 @@ use balancers::Balancers;
 use machines::Machines;
 
 pub use instances::Instance;
-pub use machines::{Machine, Power};
+pub use machines::{Machine, Power, monotonic};
 
 mod balancers;
 pub mod command;
@@ -125,6 +125,11 @@ impl Region {
     pub async fn health(&self, group: &str, id: &str) -> Option<(String, String)> {
         let health = self.balancers.lock().await.health_of(group, id)?;
         Some((health.state.to_string(), health.reason.unwrap_or_default().to_owned()))
+    }
+
+    /// When a target first passed a check, by the clock of [`monotonic`].
+    pub async fn healthy_since(&self, id: &str) -> Option<Duration> {
+        self.balancers.lock().await.healthy_since(id)
     }
 
     /// Waits until the balancer says this of an instance.
