@@ -5,6 +5,9 @@ use std::net::Ipv4Addr;
 
 use crate::account::{Account, Element};
 
+/// What Auto Scaling tags its instances with.
+pub(super) const AUTO_SCALING_GROUP: &str = "aws:autoscaling:groupName";
+
 /// An instance, as `DescribeInstances` has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
@@ -56,9 +59,33 @@ pub(super) async fn look(account: &Account) -> Vec<Instance> {
     let items = reservations.flat_map(|reservation| reservation.list("instancesSet"));
     let mut instances = Vec::new();
     for item in items {
-        instances.push(read(account, item).await);
+        let mut instance = read(account, item).await;
+        if let Some(group) = instance.tag(AUTO_SCALING_GROUP).map(str::to_owned) {
+            by_template(account, &mut instance, &group).await;
+        }
+        instances.push(instance);
     }
     instances
+}
+
+/// What its Auto Scaling group's launch template says, and moto does not apply: it may have been
+/// deleted, which the instance outlives.
+async fn by_template(account: &Account, instance: &mut Instance, group: &str) {
+    let asked = [("AutoScalingGroupNames.member.1", group)];
+    let found = account.ask("autoscaling", "DescribeAutoScalingGroups", &asked).await.xml();
+    let groups = found.list("DescribeAutoScalingGroupsResult/AutoScalingGroups");
+    let Some(template) = groups.first().map(|group| group.say("LaunchTemplate/LaunchTemplateId")) else {
+        return;
+    };
+    let asked = [("LaunchTemplateId", template), ("LaunchTemplateVersion.1", "$Latest")];
+    let found = account.ask("ec2", "DescribeLaunchTemplateVersions", &asked).await.xml();
+    let Some(data) =
+        found.list("launchTemplateVersionSet").first().and_then(|found| found.at("launchTemplateData"))
+    else {
+        return;
+    };
+    instance.profile = data.say("iamInstanceProfile/name").to_owned();
+    instance.publishes_tags = data.say("metadataOptions/instanceMetadataTags") == "enabled";
 }
 
 async fn read(account: &Account, item: &Element) -> Instance {

@@ -17,6 +17,7 @@ use tokio::sync::{RwLock, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::instances::AUTO_SCALING_GROUP;
 use super::{INSIDE, Instance, METADATA, network};
 use crate::account::Account;
 use crate::debian::root;
@@ -407,7 +408,7 @@ async fn make(machine: Arc<Machine>, root: PathBuf, endpoint: String) {
 }
 
 async fn shut_down(machine: Arc<Machine>, for_good: bool) {
-    if machine.instance().tag("aws:autoscaling:groupName").is_some() {
+    if machine.instance().tag(AUTO_SCALING_GROUP).is_some() {
         machine.tell_lifecycle("Terminated");
     }
     let mut nspawn = machine.nspawn.write().await;

@@ -1,8 +1,8 @@
 //! The network of a region: a bridge that the machines' cables end at, with the account's API, the
 //! metadata service and the balancers on this side of it. Nothing leads out.
 
-use std::io::Write;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::FileExt;
 
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use tempfile::NamedTempFile;
@@ -16,7 +16,10 @@ use super::{INSIDE, METADATA};
 const BRIDGE: &str = "br0";
 
 /// The names that the region's balancers have: `/etc/hosts`, as everyone in the region sees it.
-pub(super) struct Hosts(NamedTempFile);
+pub(super) struct Hosts {
+    file: NamedTempFile,
+    content: String,
+}
 
 impl Hosts {
     /// Makes these the only names there are.
@@ -25,11 +28,14 @@ impl Hosts {
         for (name, address) in names {
             content.push_str(&format!("{address} {name}\n"));
         }
-        // The same file: it is the one that is mounted.
-        let file = self.0.as_file_mut();
-        file.set_len(0).expect("our own file");
-        std::io::Seek::rewind(file).expect("our own file");
-        file.write_all(content.as_bytes()).expect("room for it");
+        if content == self.content {
+            return;
+        }
+        // The same file: it is the one that is mounted. At no time does it lack a name that stays.
+        let file = self.file.as_file();
+        file.write_all_at(content.as_bytes(), 0).expect("room for it");
+        file.set_len(content.len() as u64).expect("our own file");
+        self.content = content;
     }
 }
 
@@ -39,9 +45,10 @@ pub(super) async fn enter() -> Hosts {
     netns::enter().await;
     unshare_mounts();
     run("mount", "--make-rprivate /").await;
-    let mut hosts = Hosts(NamedTempFile::new().expect("a temporary file"));
+    let file = NamedTempFile::new().expect("a temporary file");
+    let mut hosts = Hosts { file, content: String::new() };
     hosts.set([]);
-    let path = hosts.0.path().to_str().expect("a plain path").to_owned();
+    let path = hosts.file.path().to_str().expect("a plain path").to_owned();
     run("mount", &format!("--bind {path} /etc/hosts")).await;
     netns::ip(&format!("link add {BRIDGE} type bridge forward_delay 0")).await;
     netns::ip(&format!("address add {INSIDE}/16 dev {BRIDGE}")).await;

@@ -8,8 +8,12 @@ use std::time::Duration;
 
 use tests::solo::is_root_or_skip;
 
+use tests::region::Power;
+use tests::within;
+
 use day::{Day, Times};
 
+mod auto_scaling;
 mod day;
 
 const WHY: &str = "only root can boot a machine";
@@ -40,17 +44,22 @@ type = "t2.large"
 count = 1
 "#;
 
+const QUICK: Times =
+    Times { boot: Duration::from_secs(90), settle: Duration::from_secs(90), lasts: Duration::from_secs(15) };
+
+/// As AWS is by default.
+const USUAL: Times = Times {
+    boot: Duration::from_secs(300),
+    settle: Duration::from_secs(420),
+    lasts: Duration::from_secs(60),
+};
+
 #[tokio::test]
 async fn three_machines_live_through_a_day() {
     if !is_root_or_skip(WHY) {
         return;
     }
-    let times = Times {
-        boot: Duration::from_secs(90),
-        settle: Duration::from_secs(90),
-        lasts: Duration::from_secs(15),
-    };
-    let mut day = Day::begin(4, Some(TRIO), "trio", &[("cluster1", 2), ("cluster2", 1)], times).await;
+    let mut day = Day::begin(4, Some(TRIO), "trio", &[("cluster1", 2), ("cluster2", 1)], QUICK).await;
     live(&mut day).await;
     day.ends().await;
 }
@@ -60,12 +69,7 @@ async fn nine_machines_live_through_a_day() {
     if !is_root_or_skip(WHY) {
         return;
     }
-    let times = Times {
-        boot: Duration::from_secs(300),
-        settle: Duration::from_secs(420),
-        lasts: Duration::from_secs(60),
-    };
-    let mut day = Day::begin(12, None, "clusters", &[("cluster1", 5), ("cluster2", 4)], times).await;
+    let mut day = Day::begin(12, None, "clusters", &[("cluster1", 5), ("cluster2", 4)], USUAL).await;
     live(&mut day).await;
     day.seed_fleet_comes_and_goes().await;
     day.ends().await;
