@@ -10,7 +10,7 @@ use crate::cloud::{CallError, Cloud};
 use crate::deb::Deb;
 use crate::fleet::{Fleet, Group, Package};
 use crate::health::{Unhealthy, Wanted, Watch};
-use crate::inventory::{Balancer, Inventory};
+use crate::inventory::{Balancer, Instance, Inventory};
 use crate::names::Names;
 use crate::pace::Pace;
 use crate::plan::{Action, Side, members};
@@ -18,6 +18,9 @@ use crate::policy::{self, Scope};
 use crate::surroundings::Surroundings;
 use crate::tagging;
 use crate::user_data::{PackageForInstance, UserDataError, user_data};
+
+/// How long a tag that was just written may take to be seen.
+const SEEN: Duration = Duration::from_secs(10);
 
 /// Why an action failed.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +43,21 @@ pub(crate) enum ActError {
     /// An instance that was to be replaced was taken for its own replacement.
     #[error("{0} was to be replaced, and AWS gave it back instead of a new one; run the command again")]
     Reused(String),
+    /// Another command is changing the fleet.
+    #[error(
+        "another command has changed the definition of fleet {0} meanwhile, so this one stops; if this is the one that \
+         is meant, run it again when the other has ended: it shows the differences"
+    )]
+    Overtaken(String),
+    /// The fleet is being destroyed.
+    #[error(
+        "fleet {0} was destroyed meanwhile, so this launch stops; `bootstrap destroy {0}` removes what it has made \
+         since"
+    )]
+    Destroyed(String),
+    /// Something was made of the fleet since it was looked at, and is in the way.
+    #[error("{0} has come to be meanwhile")]
+    More(String),
     /// The account is not as it was when the plan was made.
     #[error("{0} is not there; run the command again")]
     Missing(String),
@@ -70,6 +88,8 @@ pub(crate) struct Made {
     target_groups: BTreeMap<String, String>,
     /// The ids of instances that were launched, by group.
     launched: BTreeMap<String, Vec<String>>,
+    /// The fleet's instances when all was done.
+    instances: Vec<Instance>,
     fresh_bucket: bool,
 }
 
@@ -104,6 +124,11 @@ impl<'a> Work<'a> {
         self.made.borrow().balancer.clone()
     }
 
+    /// The fleet's instances as they were when all was done.
+    pub(crate) fn instances(&self) -> Vec<Instance> {
+        self.made.borrow().instances.clone()
+    }
+
     /// Does one action and answers what it made, in short. May be repeated.
     ///
     /// # Errors
@@ -129,8 +154,8 @@ impl<'a> Work<'a> {
                 let service = if china { "ec2.amazonaws.com.cn" } else { "ec2.amazonaws.com" };
                 cloud.create_role(&names.role(), &tagging::common(fleet), service).await?;
             }
-            Action::PutRolePolicy => {
-                let policy = agent_policy(fleet, names, self.around);
+            Action::PutRolePolicy { also } => {
+                let policy = agent_policy(fleet, names, self.around, also);
                 cloud.put_role_policy(&names.role(), &policy, waiting).await?;
             }
             Action::CreateProfile => cloud.create_profile(&names.role(), &tagging::common(fleet)).await?,
@@ -189,6 +214,7 @@ impl<'a> Work<'a> {
             Action::RunInstances { group, zone, slots } => {
                 return self.run_instances(group, zone, slots, waiting).await;
             }
+            Action::Confirm => self.confirm(&fleet.definition()).await?,
             Action::WaitHealthy => {
                 let wanted = self.wanted()?;
                 let watch = Watch { cloud, fleet, names, wanted: &wanted, patience: self.patience };
@@ -208,17 +234,21 @@ impl<'a> Work<'a> {
                 cloud.terminate(ids).await?;
             }
             Action::DeleteTargetGroup { arn, name } => {
-                cloud.delete_target_group(arn, name, self.patience, waiting).await?;
+                self.when_unused(waiting, async || cloud.delete_target_group(arn, name).await).await?;
             }
             Action::Settle => {
                 let group = self.security_group(Side::Instances)?;
                 let digest = tagging::digest(&fleet.definition());
-                cloud.tag(&[group], &[(tagging::SETTLED.to_owned(), digest)].into()).await?;
+                let tags = [(tagging::SETTLED.to_owned(), digest)].into();
+                // The addresses of new instances are known only now, and whoever launched wants to see them.
+                let (group, names) = ([group], *names);
+                let ((), found) = tokio::try_join!(cloud.tag(&group, &tags), cloud.instances(names))?;
+                self.made.borrow_mut().instances = found;
             }
             Action::DeleteBalancer { arn } => cloud.delete_balancer(arn).await?,
             Action::WaitTerminated { ids } => self.until_terminated(ids, waiting).await?,
             Action::DeleteSecurityGroup { id } => {
-                cloud.delete_security_group(id, self.patience, waiting).await?;
+                self.when_unused(waiting, async || cloud.delete_security_group(id).await).await?;
             }
             Action::DeleteRole => {
                 let found = self.have.role.clone().unwrap_or_default();
@@ -243,7 +273,11 @@ impl<'a> Work<'a> {
             }
         };
         let description = format!("{description} {}", self.fleet.name);
-        let id = self.cloud.create_security_group(self.names, &name, &description, vpc, tags).await?;
+        let (id, was_there) =
+            self.cloud.create_security_group(self.names, &name, &description, vpc, tags).await?;
+        if was_there && side == Side::Instances {
+            self.confirm(&self.fleet.definition()).await?;
+        }
         let mut made = self.made.borrow_mut();
         match side {
             Side::Balancer => made.balancer_group = Some(id.clone()),
@@ -256,6 +290,7 @@ impl<'a> Work<'a> {
     /// cannot be taken for a whole one.
     async fn store_definition(&self) -> Result<(), ActError> {
         let group = self.security_group(Side::Instances)?;
+        self.confirm(&self.have.definition().unwrap_or_default()).await?;
         let tags = tagging::definition(self.fleet);
         let there = self.have.instances_group.as_ref().map(|group| &group.tags);
         let keys = there.into_iter().flat_map(|tags| tags.keys());
@@ -269,6 +304,23 @@ impl<'a> Work<'a> {
             self.cloud.untag(&group, &stale).await?;
         }
         Ok(self.cloud.tag(&[group], &tags).await?)
+    }
+
+    /// # Errors
+    /// The stored definition is another, also after the moment that a change may take to be seen.
+    async fn confirm(&self, wanted: &str) -> Result<(), ActError> {
+        let mut pace = Pace::new(SEEN);
+        loop {
+            let name = self.fleet.name.clone();
+            let error = match self.cloud.definition(self.names).await? {
+                Some(found) if found.as_deref().unwrap_or_default() == wanted => return Ok(()),
+                Some(_) => ActError::Overtaken(name),
+                None => ActError::Destroyed(name),
+            };
+            if !pace.next().await {
+                return Err(error);
+            }
+        }
     }
 
     async fn run_instances(
@@ -296,6 +348,7 @@ impl<'a> Work<'a> {
             key_pair: fleet.key_pair.clone(),
             profile: fleet.instance_profile.clone().unwrap_or_else(|| self.names.role()),
             user_data: self.user_data(waiting).await?,
+            known: self.have.instances.iter().map(|instance| instance.id.clone()).collect(),
         };
         // The zone it is meant for, then the others: an instance elsewhere is better than none.
         let others = fleet.zones.iter().map(String::as_str).filter(|other| *other != zone);
@@ -360,6 +413,54 @@ impl<'a> Work<'a> {
         }
     }
 
+    /// Deletes something as soon as nothing uses it any more.
+    ///
+    /// # Errors
+    /// The call failed, it is still used after all the patience, or by something that the plan does not
+    /// know of, so that no waiting would help.
+    async fn when_unused(
+        &self,
+        waiting: &dyn Fn(&str),
+        delete: impl AsyncFn() -> Result<(), CallError>,
+    ) -> Result<(), ActError> {
+        let mut pace = Pace::new(self.patience);
+        loop {
+            match delete().await {
+                Err(error) if error.is_in_use() => {
+                    waiting(&format!("{}: {}", error.code(), error.message()));
+                    if let Some(more) = self.more().await? {
+                        return Err(ActError::More(more));
+                    }
+                    if !pace.next().await {
+                        return Err(error.into());
+                    }
+                }
+                result => return Ok(result?),
+            }
+        }
+    }
+
+    /// Something of the fleet that neither was there when the plan was made, nor was made by it.
+    async fn more(&self) -> Result<Option<String>, ActError> {
+        let mut survey = self.cloud.survey(self.names).await?;
+        self.cloud.prove(self.names, &mut survey).await?;
+        let (now, have, made) = (survey.inventory, self.have, self.made.borrow());
+        let is_known = |id: &String| {
+            have.instances.iter().any(|known| known.id == *id)
+                || made.launched.values().flatten().any(|i| i == id)
+        };
+        let instances = now.instances.iter().filter(|instance| !instance.is_dead());
+        let mut more: Vec<_> =
+            instances.map(|instance| instance.id.clone()).filter(|id| !is_known(id)).collect();
+        let balancer = now.balancer.filter(|found| made.balancer.as_ref().is_none_or(|b| b.arn != found.arn));
+        more.extend(balancer.map(|_| format!("the load balancer {}", self.names.balancer())));
+        let known = have.target_groups.iter().map(|group| &group.arn).chain(made.target_groups.values());
+        let known: BTreeSet<_> = known.collect();
+        let groups = now.target_groups.iter().filter(|group| !known.contains(&group.arn));
+        more.extend(groups.map(|group| format!("the target group {}", group.name)));
+        Ok(more.into_iter().next())
+    }
+
     fn bucket(&self) -> (String, &str) {
         (self.names.bucket(&self.around.account), &self.around.account)
     }
@@ -411,9 +512,16 @@ impl<'a> Work<'a> {
     }
 }
 
-/// What the fleet's agents may do.
-pub(crate) fn agent_policy(fleet: &Fleet, names: &Names, around: &Surroundings) -> serde_json::Value {
-    policy::agent(&Scope::of(fleet, Some(&names.region), Some(&around.account)))
+/// What the fleet's agents may do, and those in target groups that it had `also`.
+pub(crate) fn agent_policy(
+    fleet: &Fleet,
+    names: &Names,
+    around: &Surroundings,
+    also: &[String],
+) -> serde_json::Value {
+    let mut scope = Scope::of(fleet, Some(&names.region), Some(&around.account));
+    scope.target_groups.extend_from_slice(also);
+    policy::agent(&scope)
 }
 
 /// The instances of each group that have to be healthy.

@@ -23,6 +23,8 @@ pub(crate) struct Inventory {
     pub(crate) target_groups: Vec<TargetGroup>,
     /// Instances with the fleet's tag, whatever their state.
     pub(crate) instances: Vec<Instance>,
+    /// The ids of those that the balancer does not find healthy; empty while nobody asked.
+    pub(crate) unhealthy: BTreeSet<String>,
     /// The instances' role, profile, policy; `None` while nobody asked.
     pub(crate) role: Option<Role>,
     /// The bucket for the package; `None` while nobody asked.
@@ -150,6 +152,13 @@ impl Inventory {
             && self.balancer.is_none()
             && self.target_groups.is_empty()
             && self.instances.iter().all(|instance| instance.is_gone())
+    }
+
+    /// The instances that were launched for a group and live.
+    pub(crate) fn of_group(&self, fleet: &Fleet, group: &Group) -> Vec<&Instance> {
+        let name = fleet.target_group(group);
+        let is_own = |i: &&Instance| !i.is_dead() && i.target_group() == Some(&name) && i.slot().is_some();
+        self.instances.iter().filter(is_own).collect()
     }
 
     /// A group's target group.

@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use tokio::time::Instant;
 
 use crate::apply::{ActError, Work};
 use crate::board::Board;
@@ -16,7 +17,7 @@ use crate::interrupt::Interrupt;
 use crate::inventory::Inventory;
 use crate::output::{print, remark};
 use crate::plan_text;
-use crate::prepare::{Prepared, Request, prepare, prepare_destroy};
+use crate::prepare::{ELSEWHERE, Prepared, Request, place, prepare, prepare_destroy};
 use crate::search::search;
 use crate::status;
 
@@ -53,6 +54,7 @@ pub(crate) async fn plan(
 /// A call failed.
 pub(crate) async fn plan_destroy(cloud: &Cloud, name: &str, output: Output) -> Result<Outcome> {
     let prepared = prepare_destroy(cloud, name).await?;
+    prepared.notes.iter().for_each(|note| remark(note));
     plan_text::show(&prepared, output);
     Ok(Outcome::Done)
 }
@@ -107,6 +109,9 @@ pub(crate) async fn launch(
             names.region
         ),
         Err(Halt::Failed(error @ ActError::Unhealthy(_))) => return unhealthy(error),
+        Err(Halt::Failed(error @ (ActError::Overtaken(_) | ActError::Destroyed(_)))) => {
+            return Err(error.into());
+        }
         Err(Halt::Failed(error)) => {
             return Err(anyhow!(
                 "{error}\nwhat was made stays: `bootstrap launch` finishes it, `bootstrap destroy {} --region {}` removes it",
@@ -115,8 +120,7 @@ pub(crate) async fn launch(
             ));
         }
     }
-    // The addresses of new instances are known only now.
-    let now = Inventory { instances: cloud.instances(names).await?, ..have.clone() };
+    let now = Inventory { instances: work.instances(), ..have.clone() };
     let now = Inventory { balancer: work.balancer(), ..now };
     status::show_launched(fleet, &names.region, &now, None, manner.output);
     Ok(Outcome::Done)
@@ -140,49 +144,83 @@ fn unhealthy(error: ActError) -> Result<Outcome> {
 /// What failed, or what is left. Running it again goes on.
 pub(crate) async fn destroy(cloud: &Cloud, name: &str, manner: Manner) -> Result<Outcome> {
     let mut interrupt = Interrupt::new().context("cannot listen to signals")?;
-    let prepared = tokio::select! {
-        prepared = prepare_destroy(cloud, name) => prepared?,
-        () = interrupt.asked() => bail!("interrupted; nothing was changed"),
-    };
-    let Prepared { fleet, names, have, around, plan, .. } = &prepared;
-    if !plan.is_empty() {
-        if !manner.yes {
+    let deadline = Instant::now() + manner.patience;
+    let mut rounds = 0;
+    // Until there is nothing to do: a launch that was on its way may go on making things for a while.
+    let prepared = loop {
+        let prepared = tokio::select! {
+            prepared = prepare_destroy(cloud, name) => prepared?,
+            () = interrupt.asked() => bail!(interrupted(name, rounds)),
+        };
+        if rounds == 0 {
+            prepared.notes.iter().for_each(|note| remark(note));
+        }
+        let Prepared { fleet, names, have, around, plan, .. } = &prepared;
+        if plan.is_empty() {
+            break prepared;
+        }
+        if rounds == 0 && !manner.yes {
             remark(plan_text::text(&prepared).trim_end());
         }
-        if !consent(manner.yes, &format!("Destroy fleet {} in {}?", names.fleet, names.region))? {
+        if rounds == 0
+            && !consent(manner.yes, &format!("Destroy fleet {} in {}?", names.fleet, names.region))?
+        {
             bail!("not confirmed; nothing was changed");
         }
+        if rounds > 0 {
+            remark("more of it has come to be meanwhile, which goes too");
+        }
+        if rounds > 0 && Instant::now() > deadline {
+            bail!(
+                "more and more of fleet {name} comes to be: end the launch of it that runs, and destroy it again"
+            );
+        }
+        rounds += 1;
         let board = Board::new();
         let work = Work::new(cloud, fleet, names, around, None, have, manner.patience);
         let ended =
             execute(plan, &board, &mut interrupt, async |action, waiting| work.act(action, waiting).await);
         match ended.await {
-            Ok(()) => {}
-            Err(Halt::Interrupted) => bail!("interrupted; run `bootstrap destroy {name}` again to finish"),
+            Ok(()) | Err(Halt::Failed(ActError::More(_))) => {}
+            Err(Halt::Interrupted) => bail!(interrupted(name, rounds)),
             Err(Halt::Failed(error)) => bail!("{error}\nrun `bootstrap destroy {name}` again to finish"),
         }
-    }
+    };
+    let names = &prepared.names;
     let left = search(cloud, Some(name)).await?;
     let left: Vec<_> = left.iter().filter(|found| found.counts()).collect();
-    let text = match (plan.is_empty(), left.is_empty()) {
+    let text = match (rounds == 0, left.is_empty()) {
         (_, false) => {
             let lines: Vec<_> = left.iter().map(|found| format!("\n  {found}")).collect();
             bail!("still there with the tag of fleet {name} in {}:{}", names.region, lines.concat());
         }
-        (true, true) => format!(
-            "nothing of fleet {name} is in {}: nothing to do (`bootstrap list` shows the fleets there, --region names \
-             another region)",
-            names.region
-        ),
+        (true, true) => {
+            let place = place(&names.region, &prepared.around.account);
+            format!("nothing of fleet {name} is in {place}: nothing to do; {ELSEWHERE}")
+        }
         (false, true) => format!("fleet {name} is gone from {}: nothing with its tag is left", names.region),
     };
     match manner.output {
         Output::Text => print(&format!("{text}\n")),
-        Output::Json => {
-            print(&format!("{}\n", serde_json::json!({ "fleet": name, "region": names.region, "left": [] })))
-        }
+        Output::Json => print(&format!(
+            "{}\n",
+            serde_json::json!({
+                "fleet": name,
+                "region": names.region,
+                "account": prepared.around.account,
+                "found": rounds > 0,
+                "left": [],
+            })
+        )),
     }
     Ok(Outcome::Done)
+}
+
+fn interrupted(name: &str, rounds: usize) -> String {
+    match rounds {
+        0 => "interrupted; nothing was changed".to_owned(),
+        _ => format!("interrupted; run `bootstrap destroy {name}` again to finish"),
+    }
 }
 
 /// Asks on the terminal.

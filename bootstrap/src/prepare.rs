@@ -1,6 +1,8 @@
 //! From what is asked for to a plan: looking, comparing, and finding what would fail before anything
 //! is created.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Result, anyhow, bail};
 use futures_util::future::try_join_all;
 
@@ -36,6 +38,8 @@ pub(crate) struct Prepared {
     pub(crate) plan: Plan,
     /// What is wanted otherwise than it is; empty for a new fleet.
     pub(crate) differences: Vec<Difference>,
+    /// What the user should know beside it, a sentence each.
+    pub(crate) notes: Vec<String>,
     /// Whether the differences were asked for one by one, so that they are no surprise.
     asked_for: bool,
 }
@@ -54,17 +58,30 @@ pub(crate) async fn prepare(
     let mut survey = cloud.survey(&names).await?;
     let stored = stored(&survey.inventory)?;
     let asked_for = matches!(request, Request::Counts(_));
-    let mut fleet = wanted(name, request, stored.as_ref())?;
+    if asked_for && stored.is_none() {
+        bail!("{}", nowhere(cloud, name).await);
+    }
+    let mut fleet = wanted(request, stored.as_ref())?;
     let differences = stored.as_ref().map(|stored| fleet.differences(stored)).unwrap_or_default();
     if fleet.package.is_none() {
         fleet.package = stored.and_then(|stored| stored.package);
     }
     if survey.is_proved() && survey.inventory.is_settled(&fleet) {
         let have = survey.inventory.clone();
-        let plan = plan::launch(&fleet, &have, &names, &serde_json::Value::Null).map_err(|e| anyhow!(e))?;
+        let plan =
+            plan::launch(&fleet, &have, &names, &|_| serde_json::Value::Null).map_err(|e| anyhow!(e))?;
         if plan.is_empty() {
             let around = Surroundings::default();
-            return Ok(Prepared { fleet, names, have, around, plan, differences, asked_for });
+            return Ok(Prepared {
+                fleet,
+                names,
+                have,
+                around,
+                plan,
+                differences,
+                notes: Vec::new(),
+                asked_for,
+            });
         }
     }
     if fleet.package.is_none() {
@@ -78,7 +95,7 @@ pub(crate) async fn prepare(
     let around = details(cloud, &names, &fleet, &mut survey, &mut problems).await?;
     let have = survey.inventory;
     problems.extend(taken(&survey.foreign, &fleet, around.vpc()));
-    let policy = agent_policy(&fleet, &names, &around);
+    let policy = |also: &[String]| agent_policy(&fleet, &names, &around, also);
     let plan = plan::launch(&fleet, &have, &names, &policy).map_err(|e| anyhow!(e))?;
     let launched = fleet.groups.iter().map(|g| (g.instance_type.clone(), plan.launched(&g.name)));
     let launched: Vec<_> = launched.filter(|(_, count)| *count > 0).collect();
@@ -90,7 +107,7 @@ pub(crate) async fn prepare(
         problems.extend(package_problem(&fleet, &have, &around, deb).await);
     }
     refuse(&names, &problems)?;
-    Ok(Prepared { fleet, names, have, around, plan, differences, asked_for })
+    Ok(Prepared { fleet, names, have, around, plan, differences, notes: Vec::new(), asked_for })
 }
 
 /// # Errors
@@ -137,13 +154,12 @@ pub(crate) fn stored(have: &Inventory) -> Result<Option<Fleet>> {
     Ok(Some(Fleet::from_definition(&text)?))
 }
 
-fn wanted(name: &str, request: Request, stored: Option<&Fleet>) -> Result<Fleet> {
-    match request {
-        Request::Fleet(fleet) => Ok(*fleet),
-        Request::Counts(counts) => {
-            let mut fleet = stored.cloned().ok_or_else(|| {
-                anyhow!("there is no fleet {name} here to scale; launch it, or give its --region")
-            })?;
+fn wanted(request: Request, stored: Option<&Fleet>) -> Result<Fleet> {
+    match (request, stored) {
+        (Request::Fleet(fleet), _) => Ok(*fleet),
+        (Request::Counts(_), None) => bail!("there is nothing to scale"),
+        (Request::Counts(counts), Some(stored)) => {
+            let mut fleet = stored.clone();
             for (group, count) in counts {
                 fleet.set_count(&group, count).map_err(|e| anyhow!(e))?;
             }
@@ -151,6 +167,24 @@ fn wanted(name: &str, request: Request, stored: Option<&Fleet>) -> Result<Fleet>
         }
     }
 }
+
+/// That there is no such fleet: where it was looked for, and how to look elsewhere.
+pub(crate) async fn nowhere(cloud: &Cloud, name: &str) -> String {
+    let account = cloud.identity().await.map(|(account, _)| account).unwrap_or_default();
+    format!("there is no fleet {name} in {}; {ELSEWHERE}", place(&cloud.region, &account))
+}
+
+/// A region and, where it is known, the account.
+pub(crate) fn place(region: &str, account: &str) -> String {
+    match account {
+        "" => region.to_owned(),
+        account => format!("{region} of account {account}"),
+    }
+}
+
+/// Where a fleet that was not found can be.
+pub(crate) const ELSEWHERE: &str = "if it was launched elsewhere, --region or its fleet file in place of its name leads there; \
+     `bootstrap list --region REGION` shows the fleets of a region";
 
 fn foreign_role(names: &Names) -> Foreign {
     Foreign { kind: "the role or instance profile", name: names.role(), vpc: None }
@@ -164,7 +198,8 @@ async fn details(
     survey: &mut Survey,
     problems: &mut Vec<String>,
 ) -> Result<Surroundings> {
-    let groups = survey.inventory.target_groups.clone();
+    let have = survey.inventory.clone();
+    let groups = &have.target_groups;
     let delays = async { try_join_all(groups.iter().map(|group| cloud.deregistration_delay(group))).await };
     let role = async {
         match fleet.instance_profile {
@@ -184,8 +219,9 @@ async fn details(
         };
         Ok((account, partition, bucket))
     };
-    let (mut around, delays, role, profile, account, ()) = tokio::try_join!(
+    let (mut around, unhealthy, delays, role, profile, account, ()) = tokio::try_join!(
         cloud.surroundings(fleet),
+        cloud.unhealthy(fleet, &have),
         delays,
         role,
         profile,
@@ -195,6 +231,7 @@ async fn details(
     let (account, partition, bucket) = account;
     around.account = account;
     around.partition = partition;
+    survey.inventory.unhealthy = unhealthy;
     for (group, delay) in groups.iter().zip(delays) {
         if let Some(found) = survey.inventory.target_groups.iter_mut().find(|found| found.arn == group.arn) {
             found.delay = delay;
@@ -273,15 +310,16 @@ pub(crate) async fn prepare_destroy(cloud: &Cloud, name: &str) -> Result<Prepare
         Some(found) => survey.inventory.role = Some(found),
         None => survey.foreign.push(foreign_role(&names)),
     }
+    let mut notes = Vec::new();
     match bucket {
         Ok(found) => survey.inventory.bucket = Some(found),
         Err(crate::cloud::package::PackageError::Call(error)) => return Err(error.into()),
         // Someone else's, and no business of a destroy.
-        Err(error) => remark(&error.to_string()),
+        Err(error) => notes.push(error.to_string()),
     }
     // Target groups of other fleets may begin with this one's name: no news.
     for found in survey.foreign.iter().filter(|found| found.kind != TARGET_GROUP) {
-        remark(&format!("{found} is not this fleet's, going by its tags, and stays as it is"));
+        notes.push(format!("{found} is not this fleet's, going by its tags, and stays as it is"));
     }
     let have = survey.inventory;
     let plan = plan::destroy(&have, &names);
@@ -291,7 +329,7 @@ pub(crate) async fn prepare_destroy(cloud: &Cloud, name: &str) -> Result<Prepare
         _ => Fleet::unknown(name),
     };
     let around = Surroundings { account, partition, ..Surroundings::default() };
-    Ok(Prepared { fleet, names, have, around, plan, differences: Vec::new(), asked_for: true })
+    Ok(Prepared { fleet, names, have, around, plan, differences: Vec::new(), notes, asked_for: true })
 }
 
 impl Prepared {
@@ -304,6 +342,22 @@ impl Prepared {
 }
 
 impl Cloud {
+    /// The instances that are not healthy, of groups that have more than they are to have: these go first.
+    async fn unhealthy(&self, fleet: &Fleet, have: &Inventory) -> Result<BTreeSet<String>, CallError> {
+        let mut unhealthy = BTreeSet::new();
+        for group in &fleet.groups {
+            let own = have.of_group(fleet, group);
+            if let Some(found) =
+                have.target_group(fleet, group).filter(|_| own.len() > usize::from(group.count))
+            {
+                let healths = self.target_health(&found.arn).await?;
+                let is_healthy = |id: &String| healths.iter().any(|h| h.id == *id && h.state == "healthy");
+                unhealthy.extend(own.iter().map(|instance| instance.id.clone()).filter(|id| !is_healthy(id)));
+            }
+        }
+        Ok(unhealthy)
+    }
+
     async fn profile_problem(&self, fleet: &Fleet) -> Result<Option<String>, CallError> {
         let Some(name) = &fleet.instance_profile else {
             return Ok(None);

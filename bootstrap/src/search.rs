@@ -2,11 +2,17 @@
 
 use std::fmt;
 
+use futures_util::future::try_join_all;
 use instance_tags::FLEET;
 use serde::Serialize;
 
 use crate::cloud::survey::filter;
 use crate::cloud::{CallError, Cloud, call};
+use crate::fleet::values;
+use crate::output::remark;
+
+/// Roles in one answer; AWS's most.
+const PAGE: i32 = 1000;
 
 /// Something that carries a fleet's tag.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -31,6 +37,8 @@ pub(crate) enum Kind {
     TargetGroup,
     SecurityGroup,
     Bucket,
+    Role,
+    InstanceProfile,
 }
 
 impl fmt::Display for Kind {
@@ -42,6 +50,8 @@ impl fmt::Display for Kind {
             Self::TargetGroup => "target group",
             Self::SecurityGroup => "security group",
             Self::Bucket => "bucket",
+            Self::Role => "role",
+            Self::InstanceProfile => "instance profile",
         })
     }
 }
@@ -66,19 +76,26 @@ impl Found {
     }
 }
 
-/// Everything in the region that carries the tag of this fleet, or of any, sorted.
+/// Everything in the region that carries the tag of this fleet, or of any, sorted. Roles and instance
+/// profiles are looked for only where it is for any: those of one fleet have a name to look for.
 ///
 /// # Errors
 /// A call failed.
 pub(crate) async fn search(cloud: &Cloud, fleet: Option<&str>) -> Result<Vec<Found>, CallError> {
-    let (instances, volumes, groups, load_balancing, buckets) = tokio::try_join!(
+    let (instances, volumes, groups, load_balancing, buckets, roles) = tokio::try_join!(
         instances(cloud, fleet),
         volumes(cloud, fleet),
         security_groups(cloud, fleet),
         load_balancing(cloud, fleet),
         buckets(cloud, fleet),
+        async {
+            match fleet {
+                Some(_) => Ok(Vec::new()),
+                None => roles(cloud).await,
+            }
+        },
     )?;
-    let mut found = [instances, volumes, groups, load_balancing, buckets].concat();
+    let mut found = [instances, volumes, groups, load_balancing, buckets, roles].concat();
     found.sort();
     Ok(found)
 }
@@ -170,4 +187,37 @@ async fn buckets(cloud: &Cloud, fleet: Option<&str>) -> Result<Vec<Found>, CallE
         wanted.then(|| Found { fleet: of.to_owned(), kind: Kind::Bucket, id: id.clone(), state: None })
     });
     Ok(found.collect())
+}
+
+/// By name, which says the fleet, and by tag where these credentials may read it; this region's only.
+async fn roles(cloud: &Cloud) -> Result<Vec<Found>, CallError> {
+    let roles = cloud.iam.list_roles().max_items(PAGE).into_paginator().items().send();
+    let profiles = cloud.iam.list_instance_profiles().max_items(PAGE).into_paginator().items().send();
+    let asked = tokio::try_join!(
+        call("list the roles", roles.try_collect()),
+        call("list the instance profiles", profiles.try_collect()),
+    );
+    let (roles, profiles): (Vec<_>, Vec<_>) = match asked {
+        Ok(found) => found,
+        // Who may not see an account's roles can see fleets all the same.
+        Err(error) if error.is_denied() => {
+            remark(&format!("warning: roles and instance profiles were not looked for: {error}"));
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(error),
+    };
+    let roles = roles.into_iter().map(|role| (Kind::Role, role.role_name));
+    let profiles = profiles.into_iter().map(|profile| (Kind::InstanceProfile, profile.instance_profile_name));
+    let ending = format!("-{}", cloud.region);
+    let named = roles.chain(profiles).filter_map(|(kind, id)| {
+        let of = id.strip_prefix("instance-agent-")?.strip_suffix(&ending)?.to_owned();
+        values::fleet_name(&of).is_ok().then_some(Found { fleet: of, kind, id, state: None })
+    });
+    let proved = named.map(async |found| match cloud.role(&found.id, &found.fleet).await {
+        Ok(None) => Ok(None),
+        Ok(Some(_)) => Ok(Some(found)),
+        Err(error) if error.is_denied() => Ok(Some(found)),
+        Err(error) => Err(error),
+    });
+    Ok(try_join_all(proved).await?.into_iter().flatten().collect())
 }

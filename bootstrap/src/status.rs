@@ -1,6 +1,6 @@
 //! `status` and `verify`: how a fleet is, as the balancer and EC2 see it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
@@ -19,6 +19,7 @@ use crate::interrupt::Interrupt;
 use crate::inventory::{Balancer, Instance, Inventory};
 use crate::names::Names;
 use crate::output::{print, remark};
+use crate::plan::{Members, members};
 use crate::prepare;
 use crate::verify::{self, VerifyTarget};
 
@@ -105,16 +106,24 @@ async fn look(cloud: &Cloud, name: &str) -> Result<Look> {
     if !survey.is_proved() {
         cloud.prove(&names, &mut survey).await?;
     }
-    let have = survey.inventory;
+    let mut have = survey.inventory;
     let Some(fleet) = prepare::stored(&have)? else {
+        if have.is_empty() {
+            bail!("{}", prepare::nowhere(cloud, name).await);
+        }
         bail!(
-            "there is no fleet {name} in {}{}; `bootstrap list` shows those there are, --region names another region",
+            "there are only parts of a fleet {name} in {}; `bootstrap launch` completes it, `bootstrap destroy {name} \
+             --region {}` removes them",
             cloud.region,
-            if have.is_empty() { "" } else { ", only parts of one" }
+            cloud.region
         );
     };
     let asked = have.target_groups.iter().map(|group| cloud.target_health(&group.arn));
     let healths = try_join_all(asked).await?;
+    let healthy: BTreeSet<_> =
+        healths.iter().flatten().filter(|h| h.state == "healthy").map(|h| &h.id).collect();
+    let unhealthy = have.instances.iter().map(|instance| &instance.id).filter(|id| !healthy.contains(id));
+    have.unhealthy = unhealthy.cloned().collect();
     let groups = have.target_groups.iter().map(|group| group.name.clone());
     let health = groups.zip(healths).collect();
     Ok(Look { fleet, have, health })
@@ -142,6 +151,17 @@ fn healthy(rows: &[Row]) -> usize {
 
 /// Without `health`, all are what a launch has waited for.
 fn rows(fleet: &Fleet, have: &Inventory, health: Option<&BTreeMap<String, Vec<TargetHealth>>>) -> Vec<Row> {
+    // One for each that is wanted, so that no other can stand in for it: what is there already, and what
+    // it replaces as long as it is not.
+    let counted: BTreeSet<_> = fleet
+        .groups
+        .iter()
+        .flat_map(|group| {
+            let Members { kept, missing, replaced, .. } = members(fleet, group, have);
+            kept.into_values().chain(replaced.into_iter().take(missing.len()))
+        })
+        .map(|instance| &instance.id)
+        .collect();
     let row = |instance: &Instance| {
         let target_group = instance.target_group().unwrap_or_default();
         let group = fleet.groups.iter().find(|group| fleet.target_group(group) == target_group);
@@ -167,7 +187,7 @@ fn rows(fleet: &Fleet, have: &Inventory, health: Option<&BTreeMap<String, Vec<Ta
             zone: instance.zone.clone(),
             address: instance.public_address.clone().or_else(|| instance.private_address.clone()),
             launched: instance.launched,
-            counts: group.zip(instance.slot()).is_some_and(|(group, slot)| slot < group.count),
+            counts: counted.contains(&instance.id),
         }
     };
     let mut rows: Vec<_> = have.instances.iter().filter(|instance| !instance.is_gone()).map(row).collect();

@@ -1,6 +1,6 @@
 //! The commands that call AWS.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -91,7 +91,7 @@ pub struct Plan {
 /// `scale`.
 #[derive(Debug, Args)]
 pub struct Scale {
-    /// The fleet's name [default: clusters], then the groups and how many instances each is to have
+    /// The fleet's name or file [default: clusters], then the groups and how many instances each is to have
     #[arg(required = true, value_name = "[NAME] GROUP=N")]
     pub what: Vec<String>,
     /// Where and how.
@@ -108,7 +108,7 @@ pub struct Scale {
 /// `status`.
 #[derive(Debug, Args)]
 pub struct Status {
-    /// The fleet's name
+    /// The fleet's name, or its file
     #[arg(default_value = "clusters")]
     pub name: String,
     /// Where and how.
@@ -122,7 +122,7 @@ pub struct Status {
 /// `verify`.
 #[derive(Debug, Args)]
 pub struct Verify {
-    /// The fleet's name
+    /// The fleet's name, or its file
     #[arg(default_value = "clusters")]
     pub name: String,
     /// Where and how.
@@ -133,7 +133,7 @@ pub struct Verify {
 /// `destroy`.
 #[derive(Debug, Args)]
 pub struct Destroy {
-    /// The fleet's name
+    /// The fleet's name, or its file
     #[arg(default_value = "clusters")]
     pub name: String,
     /// Where and how.
@@ -158,7 +158,7 @@ pub struct List {
 /// Where a fleet is, and how results are written.
 #[derive(Debug, Args)]
 pub struct There {
-    /// The region [default: the built-in fleet's of that name, else AWS_REGION, else the profile's]
+    /// The region [default: the file's, the built-in fleet's of that name, else AWS_REGION, else the profile's]
     #[arg(long, value_name = "REGION", value_parser = checked(values::region))]
     pub region: Option<String>,
     /// How to write the result
@@ -239,15 +239,10 @@ pub(super) async fn launch(wanted: &Wanted, timeout: Duration, output: Output) -
 impl Plan {
     pub(super) async fn run(&self) -> Result<Outcome> {
         if self.destroy {
-            // A fleet's name is enough for what is to go; a file has one too.
-            let mut there = There { region: self.wanted.aws.region.clone(), output: self.output };
-            let mut name = self.wanted.aws.name.clone().unwrap_or_else(|| self.wanted.fleet.clone());
-            if values::fleet_name(&name).is_err() {
-                let fleet = read_fleet(&name)?;
-                there.region = there.region.or(fleet.region);
-                name = fleet.name;
-            }
-            return launch::plan_destroy(&there.connect(&name).await?, &name, self.output).await;
+            let there = There { region: self.wanted.aws.region.clone(), output: self.output };
+            let word = self.wanted.aws.name.as_ref().unwrap_or(&self.wanted.fleet);
+            let (cloud, name) = there.find(word).await?;
+            return launch::plan_destroy(&cloud, &name, self.output).await;
         }
         let (fleet, deb) = self.wanted.read().await?;
         let cloud = Cloud::connect(fleet.region.clone()).await?;
@@ -270,31 +265,31 @@ impl Scale {
             bail!("scale to what? give GROUP=N, such as cluster1=6");
         }
         let name = name.unwrap_or("clusters");
-        let cloud = self.there.connect(name).await?;
+        let (cloud, name) = self.there.find(name).await?;
         let manner = Manner { yes: self.yes, patience: self.timeout, output: self.there.output };
-        launch::launch(&cloud, name, Request::Counts(counts), None, manner).await
+        launch::launch(&cloud, &name, Request::Counts(counts), None, manner).await
     }
 }
 
 impl Status {
     pub(super) async fn run(&self) -> Result<Outcome> {
-        let cloud = self.there.connect(&self.name).await?;
-        status::status(&cloud, &self.name, self.watch, self.there.output).await
+        let (cloud, name) = self.there.find(&self.name).await?;
+        status::status(&cloud, &name, self.watch, self.there.output).await
     }
 }
 
 impl Verify {
     pub(super) async fn run(&self) -> Result<Outcome> {
-        let cloud = self.there.connect(&self.name).await?;
-        status::verify(&cloud, &self.name, self.there.output).await
+        let (cloud, name) = self.there.find(&self.name).await?;
+        status::verify(&cloud, &name, self.there.output).await
     }
 }
 
 impl Destroy {
     pub(super) async fn run(&self) -> Result<Outcome> {
-        let cloud = self.there.connect(&self.name).await?;
+        let (cloud, name) = self.there.find(&self.name).await?;
         let manner = Manner { yes: self.yes, patience: self.timeout, output: self.there.output };
-        launch::destroy(&cloud, &self.name, manner).await
+        launch::destroy(&cloud, &name, manner).await
     }
 }
 
@@ -306,10 +301,19 @@ impl List {
 }
 
 impl There {
-    /// Clients for the region where a fleet of this name is.
-    async fn connect(&self, name: &str) -> Result<Cloud> {
-        values::fleet_name(name).map_err(|message| anyhow::anyhow!("{name}: {message}"))?;
-        let built_in = || Fleet::parse(name, Fleet::built_in(name)?).ok()?.region;
-        Ok(Cloud::connect(self.region.clone().or_else(built_in)).await?)
+    /// The fleet that a word means, which is its name or its file, and clients for the region where it is.
+    async fn find(&self, word: &str) -> Result<(Cloud, String)> {
+        let (name, region) = match values::fleet_name(word) {
+            Ok(()) => {
+                let built_in = || Fleet::parse(word, Fleet::built_in(word)?).ok()?.region;
+                (word.to_owned(), built_in())
+            }
+            Err(_) if Path::new(word).is_file() => {
+                let fleet = read_fleet(word)?;
+                (fleet.name, fleet.region)
+            }
+            Err(message) => bail!("{word} is no file, and no fleet's name: {message}"),
+        };
+        Ok((Cloud::connect(self.region.clone().or(region)).await?, name))
     }
 }

@@ -45,6 +45,8 @@ pub(crate) struct Batch {
     pub(crate) profile: String,
     /// Cloud-init's.
     pub(crate) user_data: Option<String>,
+    /// The instances that were there before: an answer with one of them is that to an earlier launch.
+    pub(crate) known: BTreeSet<String>,
 }
 
 impl Batch {
@@ -58,7 +60,8 @@ impl Batch {
 }
 
 impl Cloud {
-    /// Creates a security group, or finds the one of that name that is the fleet's.
+    /// Creates a security group, or finds the one of that name that is the fleet's: its id, and whether it
+    /// was there.
     ///
     /// # Errors
     /// A call failed, or the name is someone else's.
@@ -69,19 +72,20 @@ impl Cloud {
         description: &str,
         vpc: &str,
         tags: Tags,
-    ) -> Result<String, CallError> {
+    ) -> Result<(String, bool), CallError> {
         let tried = format!("create the security group {name}");
         let asked = self.ec2.create_security_group().group_name(name).description(description).vpc_id(vpc);
         let asked = asked.tag_specifications(specification(ResourceType::SecurityGroup, &tags));
         match call(tried, asked.send()).await {
-            Ok(made) => Ok(made.group_id.unwrap_or_default()),
+            Ok(made) => Ok((made.group_id.unwrap_or_default(), false)),
             Err(error) if error.is_duplicate() => {
                 let filters = [filter("group-name", [name.to_owned()]), filter("vpc-id", [vpc.to_owned()])];
                 let own = filter(&format!("tag:{}", instance_tags::FLEET), [names.fleet.clone()]);
                 let asked = self.ec2.describe_security_groups().set_filters(Some(filters.into()));
                 let asked = asked.filters(own).into_paginator().items().send();
                 let found = call(format!("look for the security group {name}"), asked.try_collect()).await?;
-                found.into_iter().find_map(|group| group.group_id).ok_or(error)
+                let found = found.into_iter().find_map(|group| group.group_id);
+                found.map(|id| (id, true)).ok_or(error)
             }
             Err(error) => Err(error),
         }
@@ -213,7 +217,10 @@ impl Cloud {
         match answer {
             Ok(answer) => {
                 let found: Vec<_> = answer.instances.unwrap_or_default().into_iter().map(instance).collect();
-                match found.iter().any(|instance| launched_before(instance, asked_at)) {
+                let is_old = |instance: &Instance| {
+                    batch.known.contains(&instance.id) || launched_before(instance, asked_at)
+                };
+                match found.iter().any(is_old) {
                     // An answer to an earlier call, which may tell how things were then.
                     true => self.by_token(&token).await,
                     false => Ok(found),
@@ -292,24 +299,16 @@ impl Cloud {
         }
     }
 
-    /// Deletes a security group as soon as nothing uses it. One that is gone is no failure.
+    /// Deletes a security group. One that is gone is no failure.
     ///
     /// # Errors
-    /// The call failed, or it is still used after all of `patience`.
-    pub(crate) async fn delete_security_group(
-        &self,
-        id: &str,
-        patience: Duration,
-        waiting: &dyn Fn(&str),
-    ) -> Result<(), CallError> {
-        patiently(patience, waiting, CallError::is_in_use, async || {
-            let asked = self.ec2.delete_security_group().group_id(id);
-            match call(format!("delete the security group {id}"), asked.send()).await {
-                Err(error) if error.is_not_found() => Ok(()),
-                result => result.map(|_| ()),
-            }
-        })
-        .await
+    /// The call failed; [`CallError::is_in_use`] while anything uses it.
+    pub(crate) async fn delete_security_group(&self, id: &str) -> Result<(), CallError> {
+        let asked = self.ec2.delete_security_group().group_id(id);
+        match call(format!("delete the security group {id}"), asked.send()).await {
+            Err(error) if error.is_not_found() => Ok(()),
+            result => result.map(|_| ()),
+        }
     }
 
     /// The end of an instance's console output, where there is any yet.

@@ -308,22 +308,13 @@ impl Cloud {
         gone_is_fine(call("delete the load balancer", asked.send()).await)
     }
 
-    /// Deletes a target group as soon as no listener uses it. One that is gone is no failure.
+    /// Deletes a target group. One that is gone is no failure.
     ///
     /// # Errors
-    /// The call failed, or it is still used after all of `patience`.
-    pub(crate) async fn delete_target_group(
-        &self,
-        arn: &str,
-        name: &str,
-        patience: Duration,
-        waiting: &dyn Fn(&str),
-    ) -> Result<(), CallError> {
-        patiently(patience, waiting, CallError::is_in_use, async || {
-            let asked = self.elbv2.delete_target_group().target_group_arn(arn);
-            gone_is_fine(call(format!("delete the target group {name}"), asked.send()).await)
-        })
-        .await
+    /// The call failed; [`CallError::is_in_use`] while a listener uses it.
+    pub(crate) async fn delete_target_group(&self, arn: &str, name: &str) -> Result<(), CallError> {
+        let asked = self.elbv2.delete_target_group().target_group_arn(arn);
+        gone_is_fine(call(format!("delete the target group {name}"), asked.send()).await)
     }
 
     /// How the targets of a group are.

@@ -17,7 +17,7 @@ use crate::inventory::{
     Balancer, Instance, Inventory, Listener, Opening, Rule, SecurityGroup, Source, TargetGroup,
 };
 use crate::names::Names;
-use crate::tagging::Tags;
+use crate::tagging::{self, Tags};
 
 /// What a look found.
 #[derive(Debug, Default)]
@@ -164,6 +164,18 @@ impl Cloud {
                 (group.group_name.clone().unwrap_or_default(), security_group(group, balancer.as_deref()))
             })
             .collect())
+    }
+
+    /// The definition that is stored now; `None` where the group that holds it is not there.
+    ///
+    /// # Errors
+    /// The call failed.
+    pub(crate) async fn definition(&self, names: &Names) -> Result<Option<Option<String>>, CallError> {
+        let groups = self.security_groups(names).await?.into_iter();
+        let own = groups.filter(|(name, group)| {
+            *name == names.instances_group() && group.tags.get(FLEET) == Some(&names.fleet)
+        });
+        Ok(own.map(|(_, group)| tagging::read_definition(&group.tags)).next())
     }
 
     /// The instances with the fleet's tag, whatever their state.

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{Action, Plan, Side, instances_of, listed};
 use crate::cloud::package::Bucket;
 use crate::fleet::{Fleet, Group, Package};
-use crate::inventory::{Instance, Inventory, Opening, Rule, Source};
+use crate::inventory::{Instance, Inventory, Opening, Rule, Source, TargetGroup};
 use crate::names::Names;
 use crate::tagging::{self, Tags};
 
@@ -16,6 +16,9 @@ const DEFAULT_DELAY: u64 = 300;
 
 /// Instances of one call: their slots have to fit into a tag's 256 characters.
 const BATCH: usize = 60;
+
+/// Target groups that one action can share out among.
+const MOST_GROUPS: usize = 5;
 
 /// What a fleet's instances are, against what is wanted.
 #[derive(Debug, Default)]
@@ -30,27 +33,31 @@ pub(crate) struct Members<'a> {
     pub(crate) replaced: Vec<&'a Instance>,
 }
 
-/// Compares a group's instances with what is wanted.
+/// Compares a group's instances with what is wanted. Any slots do, as long as there are enough: of more
+/// instances than are wanted those stay that run and are healthy, and of these the lowest slots.
 pub(crate) fn members<'a>(fleet: &Fleet, group: &Group, have: &'a Inventory) -> Members<'a> {
-    let name = fleet.target_group(group);
     let revision = tagging::revision(fleet, group);
+    let count = usize::from(group.count);
+    let mut instances = have.of_group(fleet, group);
     // The oldest first, so that of two in one slot it is always the same one that stays.
-    let mut instances: Vec<_> = have.instances.iter().collect();
-    instances.retain(|i| !i.is_dead() && i.target_group() == Some(&name) && i.slot().is_some());
-    instances.sort_by_key(|instance| (instance.launched, &instance.id));
+    instances.sort_by_key(|instance| {
+        let Instance { id, launched, state, .. } = instance;
+        (state != "running", have.unhealthy.contains(id), instance.slot(), *launched, id)
+    });
     let mut members = Members::default();
     for instance in instances {
         let slot = instance.slot().unwrap_or_default();
         let fits = instance.revision() == Some(&revision) && fleet.zones.contains(&instance.zone);
-        if slot >= group.count || members.kept.contains_key(&slot) && fits {
-            members.surplus.push(instance);
-        } else if fits {
+        if fits && members.kept.len() < count && !members.kept.contains_key(&slot) {
             members.kept.insert(slot, instance);
-        } else {
+        } else if !fits && members.replaced.len() < count {
             members.replaced.push(instance);
+        } else {
+            members.surplus.push(instance);
         }
     }
-    members.missing = (0..group.count).filter(|slot| !members.kept.contains_key(slot)).collect();
+    let free = (0..).filter(|slot| !members.kept.contains_key(slot));
+    members.missing = free.take(count - members.kept.len()).collect();
     members
 }
 
@@ -63,7 +70,7 @@ pub(crate) fn launch(
     wanted: &Fleet,
     have: &Inventory,
     names: &Names,
-    agent_policy: &Value,
+    agent_policy: &dyn Fn(&[String]) -> Value,
 ) -> Result<Plan, String> {
     for group in &wanted.groups {
         if let Some(found) = have.target_group(wanted, group)
@@ -76,6 +83,7 @@ pub(crate) fn launch(
             ));
         }
     }
+    let new = newcomers(wanted, have)?;
     let plan = Plan::default();
     let mut planner = Planner { wanted, have, names, agent_policy, plan, stored: None, changed: Vec::new() };
     planner.stored = planner.definition();
@@ -85,18 +93,48 @@ pub(crate) fn launch(
     before.extend(instances_group);
     before.extend(planner.package());
     let target_groups = planner.target_groups();
-    let listener = planner.balancer(balancer_group, &target_groups);
+    let listener = planner.balancer(balancer_group, &target_groups, new);
     let unwanted = planner.rules(listener, &target_groups);
     planner.instances(&before, &target_groups);
     planner.finish(&unwanted);
     Ok(planner.plan)
 }
 
+/// The groups that the listener's default action has to make known, so that they are probed before they
+/// get requests.
+///
+/// # Errors
+/// There is no room for them beside those that are there.
+fn newcomers(wanted: &Fleet, have: &Inventory) -> Result<Vec<String>, String> {
+    let Some(listener) = &have.listener else {
+        return Ok(Vec::new());
+    };
+    let is_new = |group: &&Group| {
+        let found = have.target_group(wanted, group);
+        found.is_none_or(|found| listener.default.iter().all(|(arn, _)| *arn != found.arn))
+    };
+    let mut new: Vec<_> = wanted.groups.iter().filter(is_new).collect();
+    let there = listener.default.len();
+    if there + new.len() > MOST_GROUPS {
+        // The listener knows those with paths by their rules.
+        new.retain(|group| !group.paths);
+    }
+    if !new.is_empty() && there + new.len() > MOST_GROUPS {
+        return Err(format!(
+            "the listener shares out among {there} target groups, and AWS has no room for {} beside them until they \
+             are healthy ({MOST_GROUPS} in all); launch a file with fewer groups first, then this one",
+            listed(new.iter().map(|group| &group.name))
+        ));
+    }
+    Ok(new.into_iter().map(|group| group.name.clone()).collect())
+}
+
 struct Planner<'a> {
     wanted: &'a Fleet,
     have: &'a Inventory,
     names: &'a Names,
-    agent_policy: &'a Value,
+    /// What agents may do, with the names of the target groups that go.
+    agent_policy: &'a dyn Fn(&[String]) -> Value,
     plan: Plan,
     /// The step that stores the definition, which all changes wait for: so an interrupted change of
     /// the fleet is one that the next launch knows of.
@@ -202,9 +240,11 @@ impl<'a> Planner<'a> {
         let role = role.then(|| self.add(Action::CreateRole, format!("create role {name}"), []));
         let profile = (!found.profile)
             .then(|| self.add(Action::CreateProfile, format!("create instance profile {name}"), []));
-        let allowed = (found.policy.as_ref() != Some(self.agent_policy)).then(|| {
+        // An agent leaves its target group by itself, which it has to be allowed until it is gone.
+        let also: Vec<_> = self.removed().into_iter().map(|group| group.name.clone()).collect();
+        let allowed = (found.policy != Some((self.agent_policy)(&also))).then(|| {
             let title = format!("allow role {name} to register targets with this fleet's target groups");
-            self.add(Action::PutRolePolicy, title, [role])
+            self.add(Action::PutRolePolicy { also }, title, [role])
         });
         let added = (!found.in_profile).then(|| {
             self.add(Action::AddRole, format!("put role {name} into its instance profile"), [role, profile])
@@ -261,6 +301,7 @@ impl<'a> Planner<'a> {
         &mut self,
         security_group: Option<usize>,
         target_groups: &BTreeMap<String, Option<usize>>,
+        new: Vec<String>,
     ) -> Option<usize> {
         let wanted = self.wanted;
         let zones: BTreeSet<_> = wanted.zones.iter().cloned().collect();
@@ -282,16 +323,17 @@ impl<'a> Planner<'a> {
             let title = format!("create HTTP listener on port {}: {}", wanted.port, self.shares());
             return Some(self.add(Action::CreateListener, title, after));
         };
-        let is_new = |group: &&Group| {
-            let found = self.have.target_group(wanted, group);
-            found.is_none_or(|found| listener.default.iter().all(|(arn, _)| *arn != found.arn))
-        };
-        let new: Vec<_> = wanted.groups.iter().filter(is_new).map(|group| group.name.clone()).collect();
         // A group that no listener knows is not probed; one that has no healthy instance gets no requests.
         (!new.is_empty()).then(|| {
             let title = format!("make {} known to the listener, without requests yet", listed(&new));
             self.add(Action::KeepDefault { there: listener.default.clone(), new }, title, after)
         })
+    }
+
+    /// The target groups that nobody wants any more.
+    fn removed(&self) -> Vec<&'a TargetGroup> {
+        let found = self.have.target_groups.iter();
+        found.filter(|found| !is_wanted(self.wanted, &found.name)).collect()
     }
 
     fn shares(&self) -> String {
@@ -343,7 +385,8 @@ impl<'a> Planner<'a> {
         // What bootstrap cannot have written is left alone: someone meant it.
         unwanted.retain(|rule| {
             let target_group = rule.target_group.as_ref();
-            rule.paths.len() == 2 && have.target_groups.iter().any(|found| Some(&found.arn) == target_group)
+            is_of_a_group(&rule.paths)
+                && have.target_groups.iter().any(|found| Some(&found.arn) == target_group)
         });
         unwanted
     }
@@ -378,10 +421,11 @@ impl<'a> Planner<'a> {
             replaced.extend(members.replaced);
         }
         if !surplus.is_empty() {
-            self.terminate(&surplus, "surplus", []);
+            let confirmed = self.confirm([]);
+            self.terminate(&surplus, "surplus", [confirmed]);
         }
-        let is_wanted = |name: &str| wanted.groups.iter().any(|group| wanted.target_group(group) == name);
-        let removed: Vec<_> = have.target_groups.iter().filter(|found| !is_wanted(&found.name)).collect();
+        let is_wanted = |name: &str| is_wanted(wanted, name);
+        let removed = self.removed();
         let is_leftover = |found: &&Instance| {
             !found.is_dead() && found.slot().is_some() && !found.target_group().is_some_and(is_wanted)
         };
@@ -402,31 +446,43 @@ impl<'a> Planner<'a> {
         let title = format!("wait until all {} are healthy", instances_of(wanted.instances()));
         let after: Vec<_> = self.changed.iter().copied().map(Some).collect();
         let wait = Some(self.add(Action::WaitHealthy, title, after));
-        let mut freed = vec![wait];
+        let confirmed = self.confirm([wait]);
+        let mut freed = vec![confirmed];
         if share {
             let title = format!("share requests: {}", self.shares());
-            freed.push(Some(self.add(Action::SetDefault, title, [wait])));
+            freed.push(Some(self.add(Action::SetDefault, title, [confirmed])));
         }
         for rule in unwanted {
             let title = format!("delete rule {}: {}", rule.priority, listed(&rule.paths));
-            freed.push(Some(self.add(Action::DeleteRule { arn: rule.arn.clone() }, title, [wait])));
+            freed.push(Some(self.add(Action::DeleteRule { arn: rule.arn.clone() }, title, [confirmed])));
         }
         if !replaced.is_empty() {
-            self.terminate(&replaced, "replaced", [wait]);
+            self.terminate(&replaced, "replaced", [confirmed]);
         }
         // Also where their target group is gone already: forgotten, they would go on costing money.
         let ended = (!leftover.is_empty()).then(|| self.terminate(&leftover, "of no group", freed.clone()));
+        let mut deleted = Vec::new();
         for group in removed {
             let action = Action::DeleteTargetGroup { arn: group.arn.clone(), name: group.name.clone() };
             let after = freed.iter().copied().chain([ended]);
-            self.add(action, format!("delete target group {}", group.name), after);
+            deleted.push(Some(self.add(action, format!("delete target group {}", group.name), after)));
+        }
+        if !deleted.is_empty() && have.role.is_some() && wanted.instance_profile.is_none() {
+            let title = format!("allow role {} no more than what is left needs", self.names.role());
+            self.add(Action::PutRolePolicy { also: Vec::new() }, title, deleted);
         }
         if leaves {
             let title = format!("put the load balancer into {}", listed(&zones));
-            self.add(Action::SetZones(zones), title, [wait]);
+            self.add(Action::SetZones(zones), title, [confirmed]);
         }
         let after: Vec<_> = self.changed.iter().copied().map(Some).collect();
         self.add(Action::Settle, "note that the fleet is as defined", after);
+    }
+
+    /// Two commands at once cannot both be right: before anything goes, and before all is said to be as
+    /// defined, each looks whether what it does is still what is wanted.
+    fn confirm(&mut self, after: impl IntoIterator<Item = Option<usize>>) -> Option<usize> {
+        Some(self.add(Action::Confirm, "see that no other command has changed the fleet", after))
     }
 
     fn terminate(
@@ -439,4 +495,18 @@ impl<'a> Planner<'a> {
         let title = format!("terminate {} ({why}): {}", instances_of(ids.len()), listed(&ids));
         self.add(Action::TerminateInstances { ids }, title, after)
     }
+}
+
+/// Whether a rule with these paths is of the shape that `launch` makes: `/x` and `/x/*`.
+fn is_of_a_group(paths: &BTreeSet<String>) -> bool {
+    let mut sorted = paths.iter();
+    match (sorted.next(), sorted.next(), sorted.next()) {
+        (Some(path), Some(below), None) => below.strip_prefix(path.as_str()) == Some("/*"),
+        _ => false,
+    }
+}
+
+/// Whether a target group of this name is one of the fleet's.
+fn is_wanted(fleet: &Fleet, target_group: &str) -> bool {
+    fleet.groups.iter().any(|group| fleet.target_group(group) == target_group)
 }

@@ -7,7 +7,7 @@ use std::fmt;
 use crate::inventory::{Opening, Source};
 
 pub(crate) use destroy::destroy;
-pub(crate) use launch::{launch, members};
+pub(crate) use launch::{Members, launch, members};
 
 mod destroy;
 mod launch;
@@ -41,7 +41,7 @@ pub(crate) enum Effect {
     Change,
     /// Something that is there goes.
     Delete,
-    /// Nothing; it waits.
+    /// Nothing; it waits or looks.
     Wait,
 }
 
@@ -75,7 +75,10 @@ pub(crate) enum Action {
     /// The instances' role.
     CreateRole,
     /// What the role allows.
-    PutRolePolicy,
+    PutRolePolicy {
+        /// Target groups that go, for as long as their instances serve: names.
+        also: Vec<String>,
+    },
     /// The instance profile.
     CreateProfile,
     /// The role into the profile.
@@ -127,6 +130,8 @@ pub(crate) enum Action {
         /// What they fill.
         slots: Vec<u16>,
     },
+    /// That the definition is still this launch's, and no other command's.
+    Confirm,
     /// Until every wanted instance is healthy in its target group.
     WaitHealthy,
     /// Instances that are not wanted.
@@ -170,7 +175,7 @@ impl Action {
         match self {
             Self::CreateSecurityGroup(_)
             | Self::CreateRole
-            | Self::PutRolePolicy
+            | Self::PutRolePolicy { .. }
             | Self::CreateProfile
             | Self::AddRole
             | Self::CreateBucket
@@ -197,7 +202,7 @@ impl Action {
             | Self::DeleteSecurityGroup { .. }
             | Self::DeleteRole
             | Self::DeleteBucket => Effect::Delete,
-            Self::WaitHealthy | Self::WaitTerminated { .. } => Effect::Wait,
+            Self::Confirm | Self::WaitHealthy | Self::WaitTerminated { .. } => Effect::Wait,
         }
     }
 
@@ -205,12 +210,13 @@ impl Action {
     pub(crate) fn calls(&self) -> &'static [&'static str] {
         match self {
             Self::CreateSecurityGroup(_) => &["ec2:CreateSecurityGroup"],
-            Self::StoreDefinition => &["ec2:CreateTags", "ec2:DeleteTags"],
+            Self::StoreDefinition => &["ec2:DescribeSecurityGroups", "ec2:CreateTags", "ec2:DeleteTags"],
+            Self::Confirm => &["ec2:DescribeSecurityGroups"],
             Self::Tag { .. } => &["elasticloadbalancing:AddTags", "ec2:CreateTags"],
             Self::Open(..) => &["ec2:AuthorizeSecurityGroupIngress"],
             Self::Close(..) => &["ec2:RevokeSecurityGroupIngress"],
             Self::CreateRole => &["iam:CreateRole"],
-            Self::PutRolePolicy => &["iam:PutRolePolicy"],
+            Self::PutRolePolicy { .. } => &["iam:PutRolePolicy"],
             Self::CreateProfile => &["iam:CreateInstanceProfile"],
             Self::AddRole => &["iam:AddRoleToInstanceProfile"],
             Self::CreateBucket => &["s3:CreateBucket", "s3:PutBucketPublicAccessBlock"],
@@ -230,7 +236,7 @@ impl Action {
             }
             Self::TerminateInstances { .. } => &["ec2:TerminateInstances"],
             Self::DeleteTargetGroup { .. } => &["elasticloadbalancing:DeleteTargetGroup"],
-            Self::Settle => &["ec2:CreateTags"],
+            Self::Settle => &["ec2:CreateTags", "ec2:DescribeInstances"],
             Self::DeleteBalancer { .. } => &["elasticloadbalancing:DeleteLoadBalancer"],
             Self::WaitTerminated { .. } => &["ec2:DescribeInstances"],
             Self::DeleteSecurityGroup { .. } => &["ec2:DeleteSecurityGroup"],

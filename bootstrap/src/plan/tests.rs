@@ -17,8 +17,8 @@ fn names() -> Names {
     Names::new("clusters", "us-east-1")
 }
 
-fn policy() -> Value {
-    json!({ "allow": "what agents need" })
+fn policy(also: &[String]) -> Value {
+    json!({ "allow": "what agents need", "also": also })
 }
 
 /// An account in which a fleet's plan was carried out.
@@ -72,7 +72,8 @@ fn launched(fleet: &Fleet) -> Inventory {
         rules: rules.collect(),
         target_groups,
         instances: instances.collect(),
-        role: Some(Role { profile: true, in_profile: true, policy: Some(policy()) }),
+        unhealthy: BTreeSet::new(),
+        role: Some(Role { profile: true, in_profile: true, policy: Some(policy(&[])) }),
         bucket: Some(Bucket::Absent),
     }
 }
@@ -96,7 +97,7 @@ fn nothing() -> Inventory {
 }
 
 fn plan(wanted: &Fleet, have: &Inventory) -> Plan {
-    let plan = launch(wanted, have, &names(), &policy()).unwrap();
+    let plan = launch(wanted, have, &names(), &|also| policy(also)).unwrap();
     for (number, step) in plan.steps.iter().enumerate() {
         assert!(step.after.iter().all(|before| *before < number), "{step:?}");
     }
@@ -128,10 +129,10 @@ fn depth(plan: &Plan) -> usize {
 }
 
 #[test]
-fn a_new_fleet_takes_21_calls_at_most_6_deep() {
+fn a_new_fleet_takes_23_calls_at_most_7_deep() {
     let plan = plan(&clusters(), &nothing());
     let calls: usize = plan.steps.iter().map(|step| step.action.calls().len()).sum();
-    assert_eq!((calls, depth(&plan)), (21, 6), "{:#?}", titles(&plan));
+    assert_eq!((calls, depth(&plan)), (23, 7), "{:#?}", titles(&plan));
     let runs: Vec<_> = titles(&plan).into_iter().filter(|title| title.starts_with("launch")).collect();
     assert_eq!(
         runs,
@@ -153,7 +154,7 @@ fn instances_come_after_their_group_profile_policy_and_package() {
     let run = step(&plan, |action| matches!(action, Action::RunInstances { .. }));
     for before in [
         step(&plan, |action| *action == Action::CreateSecurityGroup(Side::Instances)),
-        step(&plan, |action| *action == Action::PutRolePolicy),
+        step(&plan, |action| matches!(action, Action::PutRolePolicy { .. })),
         step(&plan, |action| *action == Action::AddRole),
         step(&plan, |action| *action == Action::Upload),
         step(&plan, |action| *action == Action::CreateTargetGroup("cluster1".to_owned())),
@@ -175,7 +176,7 @@ fn a_launch_that_was_not_completed_is_waited_for_and_settled() {
     have.instances_group.as_mut().unwrap().tags.remove(tagging::SETTLED);
     let plan = plan(&fleet, &have);
     let actions: Vec<_> = plan.steps.iter().map(|step| &step.action).collect();
-    assert_eq!(actions, [&Action::WaitHealthy, &Action::Settle]);
+    assert_eq!(actions, [&Action::WaitHealthy, &Action::Confirm, &Action::Settle]);
 }
 
 #[test]
@@ -195,6 +196,7 @@ fn only_the_difference_is_made() {
             "set the deregistration delay of clusters-cluster1 to 60 s",
             "set the deregistration delay of clusters-cluster2 to 60 s",
             "wait until all 9 instances are healthy",
+            "see that no other command has changed the fleet",
             "share requests: cluster1 × 3, cluster2 × 1",
             "note that the fleet is as defined",
         ]
@@ -222,6 +224,46 @@ fn scaling_down_terminates_the_highest_slots() {
     let plan = plan(&wanted, &launched(&stored));
     let deleted: Vec<_> = plan.steps_that(Effect::Delete).map(|step| step.title.as_str()).collect();
     assert_eq!(deleted, ["terminate 2 instances (surplus): i-cluster1-3, i-cluster1-4"]);
+}
+
+#[test]
+fn scaling_down_terminates_what_does_not_run_or_is_not_healthy_first() {
+    let stored = clusters();
+    let mut wanted = clusters();
+    wanted.set_count("cluster1", 3).unwrap();
+    let mut have = launched(&stored);
+    have.instances[0].state = "stopped".to_owned();
+    have.unhealthy.insert("i-cluster1-2".to_owned());
+    let smaller = plan(&wanted, &have);
+    let deleted: Vec<_> = smaller.steps_that(Effect::Delete).map(|step| step.title.as_str()).collect();
+    assert_eq!(deleted, ["terminate 2 instances (surplus): i-cluster1-2, i-cluster1-0"]);
+    assert_eq!(smaller.launched("cluster1"), 0);
+
+    // What stays are three in slots 1, 3 and 4: that is as wanted, and a fourth fills the first gap.
+    have.instances.retain(|i| !deleted[0].contains(&i.id));
+    let anchor = launched(&wanted).instances_group;
+    have.instances_group = anchor;
+    assert!(plan(&wanted, &have).is_empty());
+    wanted.set_count("cluster1", 4).unwrap();
+    let zone = "us-east-1a".to_owned();
+    let fourth = Action::RunInstances { group: "cluster1".to_owned(), zone, slots: vec![0] };
+    step(&plan(&wanted, &have), |action| *action == fourth);
+}
+
+#[test]
+fn what_is_to_be_replaced_serves_until_the_end_however_much_of_it_there_is() {
+    let stored = clusters();
+    let mut wanted = clusters();
+    wanted.groups[1].instance_type = "t3.large".to_owned();
+    // Half of the new ones were launched before a launch was killed.
+    let mut have = launched(&stored);
+    let new = launched(&wanted).instances.into_iter().filter(|i| i.id.contains("cluster2")).take(2);
+    have.instances.extend(new.map(|i| Instance { id: format!("{}-new", i.id), ..i }));
+    let plan = plan(&wanted, &have);
+    assert_eq!(plan.launched("cluster2"), 2);
+    let end = step(&plan, |action| matches!(action, Action::TerminateInstances { ids } if ids.len() == 4));
+    assert!(comes_after(&plan, end, step(&plan, |action| *action == Action::WaitHealthy)));
+    assert_eq!(plan.steps_that(Effect::Delete).count(), 1, "{:#?}", titles(&plan));
 }
 
 #[test]
@@ -272,6 +314,73 @@ fn a_group_of_another_name_takes_over_only_when_it_is_healthy() {
     }
 }
 
+/// A fleet of three groups with these names.
+fn three(names: [&str; 3], paths: bool) -> Fleet {
+    let mut fleet = clusters();
+    let group = fleet.groups[1].clone();
+    let groups = names.map(|name| Group { name: name.to_owned(), paths, ..group.clone() });
+    fleet.groups = groups.into();
+    fleet
+}
+
+#[test]
+fn a_listener_never_shares_out_among_more_groups_than_aws_allows() {
+    let have = launched(&three(["a", "b", "c"], true));
+    let plan = plan(&three(["d", "e", "f"], true), &have);
+    for step in &plan.steps {
+        if let Action::KeepDefault { there, new } = &step.action {
+            assert!(there.len() + new.len() <= 5, "{:#?}", titles(&plan));
+        }
+    }
+    // They are probed all the same: their rules make them known.
+    let wait = step(&plan, |action| *action == Action::WaitHealthy);
+    let rules: Vec<_> = (0..plan.steps.len())
+        .filter(|n| matches!(plan.steps[*n].action, Action::CreateRule { .. }))
+        .collect();
+    assert_eq!(rules.len(), 3);
+    assert!(rules.iter().all(|rule| comes_after(&plan, wait, *rule)));
+    assert!(comes_after(&plan, step(&plan, |action| *action == Action::SetDefault), wait));
+}
+
+#[test]
+fn groups_that_a_listener_has_no_room_for_are_refused_before_anything_is_done() {
+    let have = launched(&three(["a", "b", "c"], false));
+    let error = launch(&three(["d", "e", "f"], false), &have, &names(), &|also| policy(also)).unwrap_err();
+    let told = "the listener shares out among 3 target groups, and AWS has no room for d, e, f beside them until they \
+                are healthy (5 in all); launch a file with fewer groups first, then this one";
+    assert_eq!(error, told);
+    // Two steps lead there.
+    let two = Fleet { groups: three(["a", "b", "c"], false).groups[..2].to_vec(), ..clusters() };
+    assert!(launch(&two, &have, &names(), &|also| policy(also)).is_ok());
+    assert!(launch(&three(["d", "e", "f"], false), &launched(&two), &names(), &|also| policy(also)).is_ok());
+}
+
+#[test]
+fn agents_may_leave_a_group_that_goes_until_it_is_gone() {
+    let stored = clusters();
+    let mut wanted = clusters();
+    wanted.groups[1].name = "cluster3".to_owned();
+    let mut have = launched(&stored);
+    let both = vec!["clusters-cluster2".to_owned()];
+    let narrows = Action::PutRolePolicy { also: Vec::new() };
+    let change = plan(&wanted, &have);
+    let widened = step(&change, |action| *action == Action::PutRolePolicy { also: both.clone() });
+    let narrowed = step(&change, |action| *action == narrows);
+    let gone = step(&change, |action| matches!(action, Action::DeleteTargetGroup { .. }));
+    assert!(comes_after(&change, narrowed, gone) && comes_after(&change, gone, widened));
+
+    // Interrupted after the first, it is not done again; interrupted before the last, that is.
+    have.role.as_mut().unwrap().policy = Some(policy(&both));
+    let puts = |plan: &Plan| {
+        let steps = plan.steps.iter().map(|step| &step.action);
+        steps.filter(|action| matches!(action, Action::PutRolePolicy { .. })).cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(puts(&plan(&wanted, &have)), [narrows.clone()]);
+    let mut have = launched(&wanted);
+    have.role.as_mut().unwrap().policy = Some(policy(&both));
+    assert_eq!(puts(&plan(&wanted, &have)), [narrows]);
+}
+
 #[test]
 fn a_balancer_leaves_a_zone_only_when_others_serve() {
     let stored = clusters();
@@ -297,6 +406,27 @@ fn the_slots_of_one_call_fit_into_a_tag() {
 }
 
 #[test]
+fn nothing_goes_before_a_look_whether_another_command_has_changed_the_fleet() {
+    let stored = clusters();
+    let mut wanted = clusters();
+    wanted.groups[0].instance_type = "t3.large".to_owned();
+    wanted.groups[1].name = "cluster3".to_owned();
+    wanted.zones = vec!["us-east-1a".to_owned(), "us-east-1c".to_owned()];
+    let mut have = launched(&stored);
+    have.instances.extend((10..20).map(|slot| instance(&stored, &stored.groups[0], slot, 0)));
+    let plan = plan(&wanted, &have);
+    let looks: Vec<_> = (0..plan.steps.len()).filter(|n| plan.steps[*n].action == Action::Confirm).collect();
+    let goes = |step: &Step| {
+        step.action.effect() == Effect::Delete || matches!(step.action, Action::SetDefault | Action::Settle)
+    };
+    let going: Vec<_> = (0..plan.steps.len()).filter(|n| goes(&plan.steps[*n])).collect();
+    assert!(going.len() >= 6, "{:#?}", titles(&plan));
+    for later in going {
+        assert!(looks.iter().any(|look| comes_after(&plan, later, *look)), "{}", plan.steps[later].title);
+    }
+}
+
+#[test]
 fn instances_whose_target_group_is_gone_are_not_forgotten() {
     let stored = clusters();
     let mut wanted = clusters();
@@ -318,7 +448,7 @@ fn two_instances_in_one_slot_leave_the_older_one() {
     twin.launched += 1;
     have.instances.insert(0, twin);
     let plan = plan(&fleet, &have);
-    assert_eq!(plan.steps[0].title, "terminate 1 instance (surplus): i-twin");
+    assert_eq!(plan.steps[1].title, "terminate 1 instance (surplus): i-twin");
 }
 
 #[test]
@@ -347,9 +477,11 @@ fn what_someone_opened_by_hand_in_a_way_bootstrap_never_does_stays_open() {
 fn a_rule_that_someone_made_by_hand_stays() {
     let fleet = clusters();
     let mut have = launched(&fleet);
-    let paths = ["/admin".to_owned()].into();
-    let arn = have.target_groups[0].arn.clone();
-    have.rules.push(Rule { arn: "arn:by-hand".to_owned(), priority: 9, paths, target_group: Some(arn) });
+    for (priority, paths) in [(8, &["/admin"][..]), (9, &["/a", "/b"])] {
+        let paths = paths.iter().map(|path| (*path).to_owned()).collect();
+        let arn = have.target_groups[0].arn.clone();
+        have.rules.push(Rule { arn: "arn:by-hand".to_owned(), priority, paths, target_group: Some(arn) });
+    }
     assert!(plan(&fleet, &have).is_empty());
 }
 
@@ -370,7 +502,7 @@ fn a_target_groups_port_cannot_change() {
     let stored = clusters();
     let mut wanted = clusters();
     wanted.port = 8080;
-    let error = launch(&wanted, &launched(&stored), &names(), &policy()).unwrap_err();
+    let error = launch(&wanted, &launched(&stored), &names(), &|also| policy(also)).unwrap_err();
     assert!(error.starts_with("the target group clusters-cluster1 has port 80"), "{error}");
 }
 

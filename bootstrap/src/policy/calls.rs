@@ -153,6 +153,8 @@ pub(super) const CALLS: &[Call] = &[
         &[("elasticloadbalancing:DeleteLoadBalancer", Grant::OwnBalancing)],
     ),
     call(Balancing, "DeleteTargetGroup", &[("elasticloadbalancing:DeleteTargetGroup", Grant::OwnBalancing)]),
+    call(Iam, "ListRoles", &[("iam:ListRoles", Grant::Look)]),
+    call(Iam, "ListInstanceProfiles", &[("iam:ListInstanceProfiles", Grant::Look)]),
     call(Iam, "GetRole", &[("iam:GetRole", Grant::Role)]),
     call(Iam, "GetRolePolicy", &[("iam:GetRolePolicy", Grant::Role)]),
     call(Iam, "CreateRole", &[("iam:CreateRole", Grant::Role), ("iam:TagRole", Grant::Role)]),

@@ -27,6 +27,8 @@ pub enum Trouble {
     Lose,
     /// It takes effect, and is never answered; the test is told.
     Hold,
+    /// It takes effect only when the test lets it, which is told.
+    Wait,
 }
 
 impl Fault {
@@ -52,13 +54,21 @@ pub(super) struct Faults {
     set: Vec<(Fault, usize)>,
     /// How many calls were held.
     pub(super) held: watch::Sender<usize>,
+    /// Whether those that wait may take effect.
+    pub(super) released: watch::Sender<bool>,
     fired: usize,
     calls: usize,
 }
 
 impl Faults {
     pub(super) fn new() -> Self {
-        Self { set: Vec::new(), held: watch::Sender::new(0), fired: 0, calls: 0 }
+        Self {
+            set: Vec::new(),
+            held: watch::Sender::new(0),
+            released: watch::Sender::new(false),
+            fired: 0,
+            calls: 0,
+        }
     }
 
     pub(super) fn add(&mut self, fault: Fault) {
@@ -68,6 +78,7 @@ impl Faults {
     pub(super) fn clear(&mut self) {
         (self.set, self.fired, self.calls) = (Vec::new(), 0, 0);
         self.held.send_replace(0);
+        self.released.send_replace(false);
     }
 
     pub(super) fn fired(&self) -> usize {

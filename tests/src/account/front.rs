@@ -89,6 +89,15 @@ impl Front {
         };
         tokio::time::sleep(latency).await;
         let trouble = self.faults.lock().expect("not poisoned").meet(&request, throttle);
+        if trouble == Some(Trouble::Wait) {
+            let mut released = {
+                let faults = self.faults.lock().expect("not poisoned");
+                faults.held.send_modify(|held| *held += 1);
+                faults.released.subscribe()
+            };
+            // The sender lives as long as the front.
+            let _ = released.wait_for(|released| *released).await;
+        }
         let answer = match &trouble {
             Some(Trouble::Fail(error)) => error.answer(&request.service),
             _ => {
@@ -113,7 +122,7 @@ impl Front {
                 // The client's end is what ends it: nobody reads this answer.
                 std::future::pending::<()>().await;
             }
-            Some(Trouble::Fail(_)) | None => {}
+            Some(Trouble::Fail(_) | Trouble::Wait) | None => {}
         }
         let mut calls = self.calls.lock().expect("not poisoned");
         if let Some(call) = calls.get_mut(number) {

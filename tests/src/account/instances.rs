@@ -23,6 +23,8 @@ pub(super) struct Instances {
 struct Launch {
     parameters: BTreeMap<String, String>,
     instances: Vec<String>,
+    /// What was answered.
+    answer: Answer,
 }
 
 struct Known {
@@ -83,6 +85,9 @@ impl State {
                             previous request(s).";
                 return Err(AwsError::client("IdempotentParameterMismatch", text));
             }
+            if self.options.old_answers {
+                return Ok(launch.answer.clone());
+            }
             let instances = launch.instances.clone();
             return self.launched_before(&instances).await;
         }
@@ -138,10 +143,12 @@ impl State {
             instances.push(id);
         }
         self.boots(&instances, request);
+        let answer = answer.with(&document);
         if !token.is_empty() {
-            self.instances.launches.insert(token, Launch { parameters, instances });
+            let launch = Launch { parameters, instances, answer: answer.clone() };
+            self.instances.launches.insert(token, launch);
         }
-        Ok(answer.with(&document))
+        Ok(answer)
     }
 
     /// moto launches `MinCount` of them, and wants sizes where AWS takes the image's.

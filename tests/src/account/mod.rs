@@ -22,6 +22,7 @@ pub use faults::{Fault, Trouble};
 pub use options::{Agents, Options};
 pub use policy::{Context, Document};
 pub use run::{Bootstrap, Ran, Running};
+pub use small::{SMALL, Small};
 pub use snapshot::{differences, without_ids};
 pub use xml::Element;
 
@@ -41,6 +42,7 @@ mod policy;
 mod request;
 mod roles;
 mod run;
+mod small;
 mod snapshot;
 mod state;
 mod upstream;
@@ -168,9 +170,19 @@ impl Account {
 
     /// Waits until a call is held.
     pub async fn held(&self) {
+        self.holds(1).await;
+    }
+
+    /// Waits until this many calls are held.
+    pub async fn holds(&self, count: usize) {
         let mut held = self.front.faults.lock().expect("not poisoned").held.subscribe();
-        let waited = tokio::time::timeout(SOON, held.wait_for(|held| *held > 0)).await;
-        assert!(waited.is_ok(), "no call was held: {:?}", self.names());
+        let waited = tokio::time::timeout(SOON, held.wait_for(|held| *held >= count)).await;
+        assert!(waited.is_ok(), "never {count} calls were held: {:?}", self.names());
+    }
+
+    /// Lets the calls that wait take effect.
+    pub fn release(&self) {
+        self.front.faults.lock().expect("not poisoned").released.send_replace(true);
     }
 
     /// Waits until no call is being answered.

@@ -15,6 +15,8 @@ pub struct Options {
     pub pending: u32,
     /// Looks at instances that do not show a new one yet.
     pub unseen_instances: u32,
+    /// A launch that is asked for again is answered as the first time, whatever became of its instances.
+    pub old_answers: bool,
     /// Looks at a terminated instance, or tries to delete its group, that find it `shutting-down`.
     pub shutting_down: u32,
     /// Looks at a new balancer that find it `provisioning`.
@@ -72,6 +74,7 @@ impl Options {
             page: Some(2),
             pending: 3,
             unseen_instances: 1,
+            old_answers: true,
             shutting_down: 2,
             provisioning: 2,
             invisible_profiles: 2,

@@ -4,89 +4,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rustix::process::Signal;
-use serde_json::Value;
-use tests::account::{ACCOUNT, Account, Agents, IMAGE, Options, Ran, differences, without_ids};
+use rustix::process::{Signal, kill_process};
+use tests::account::{ACCOUNT, Agents, Fault, IMAGE, Options, Small, Trouble, differences, without_ids};
 
 const ELB: &str = "elasticloadbalancing";
 
-const FLEET: &str = r#"
-name = "small"
-region = "us-east-1"
-image = "ami-08c40ec9ead489470"
-zones = ["us-east-1a", "us-east-1b"]
-
-[[group]]
-name = "blue"
-type = "t2.large"
-count = 2
-
-[[group]]
-name = "red"
-type = "t3.micro"
-count = 2
-"#;
-
-/// An account, and the file of a fleet of two groups.
-struct Place {
-    account: Account,
-    file: String,
-    package: String,
-}
-
-impl Place {
-    async fn with(options: Options) -> Self {
-        let account = Account::start(options).await;
-        let (file, package) = (account.file("small.toml", FLEET), account.package());
-        Self { account, file, package }
-    }
-
-    fn launching(&self) -> [&str; 5] {
-        ["launch", &self.file, "--deb", &self.package, "--yes"]
-    }
-
-    async fn launch(&self) -> Ran {
-        self.account.run(&self.launching()).await
-    }
-
-    async fn destroy(&self) -> Ran {
-        self.account.run(&["destroy", "small", "--yes"]).await
-    }
-
-    /// What a launch makes in an account where nothing is in the way.
-    async fn usual(&self) -> Value {
-        self.launch().await.success();
-        let usual = without_ids(&self.account.snapshot().await);
-        self.account.reset(Options::prompt()).await;
-        usual
-    }
-
-    async fn is(&self, wanted: &Value) {
-        let found = without_ids(&self.account.snapshot().await);
-        assert_eq!(differences(wanted, &found), Vec::<String>::new());
-    }
-
-    /// How many instances that are not terminated are in each zone.
-    async fn zones(&self) -> BTreeMap<String, usize> {
-        let snapshot = self.account.snapshot().await;
-        let mut zones = BTreeMap::new();
-        for instance in snapshot["instances"].as_array().expect("a list") {
-            let zone = instance["placement"]["availabilityZone"].as_str().expect("a zone").to_owned();
-            *zones.entry(zone).or_default() += 1;
-        }
-        zones
-    }
-
-    /// Makes something as someone else would, who knows nothing of fleets.
-    async fn foreign(&self, service: &str, action: &str, parameters: &[(&str, &str)]) {
-        let made = self.account.ask(service, action, parameters).await;
-        assert!(made.ok(), "{action}: {}", String::from_utf8_lossy(&made.body));
-    }
-}
-
 #[tokio::test]
 async fn throttling_on_every_second_call_only_takes_longer() {
-    let place = Place::with(Options::prompt()).await;
+    let place = Small::with(Options::prompt()).await;
     let empty = without_ids(&place.account.snapshot().await);
     let usual = place.usual().await;
     place.account.set(|options| options.throttle = true);
@@ -113,7 +38,7 @@ async fn what_takes_long_to_appear_and_to_go_is_waited_for() {
         initial: 3,
         ..Options::strict()
     };
-    let place = Place::with(Options::prompt()).await;
+    let place = Small::with(Options::prompt()).await;
     let empty = without_ids(&place.account.snapshot().await);
     let usual = place.usual().await;
     place.account.reset(slow).await;
@@ -134,7 +59,7 @@ async fn what_takes_long_to_appear_and_to_go_is_waited_for() {
 
 #[tokio::test]
 async fn a_zone_without_capacity_is_gone_around_and_said() {
-    let place = Place::with(Options::prompt()).await;
+    let place = Small::with(Options::prompt()).await;
     place.account.set(|options| {
         options.capacity.insert("us-east-1b".to_owned(), 0);
     });
@@ -152,7 +77,7 @@ async fn a_zone_without_capacity_is_gone_around_and_said() {
 
 #[tokio::test]
 async fn capacity_in_no_zone_is_an_error_that_leaves_what_a_launch_can_finish() {
-    let place = Place::with(Options::prompt()).await;
+    let place = Small::with(Options::prompt()).await;
     let usual = place.usual().await;
     place.account.set(|options| {
         options.capacity = ["us-east-1a", "us-east-1b"].map(|zone| (zone.to_owned(), 0)).into();
@@ -165,7 +90,7 @@ async fn capacity_in_no_zone_is_an_error_that_leaves_what_a_launch_can_finish() 
 
 #[tokio::test]
 async fn what_has_our_names_and_not_our_tag_is_refused_and_never_touched() {
-    let place = Place::with(Options::prompt()).await;
+    let place = Small::with(Options::prompt()).await;
     let role = format!("instance-agent-small-{}", "us-east-1");
     let bucket = format!("instance-agent-small-{ACCOUNT}-us-east-1");
     for (what, name) in [
@@ -200,7 +125,7 @@ async fn what_has_our_names_and_not_our_tag_is_refused_and_never_touched() {
                 place.foreign(ELB, "DescribeLoadBalancers", &[]).await;
             }
             "group" => {
-                let asked = [("GroupName", name), ("GroupDescription", "someone else's"), ("VpcId", vpc)];
+                let asked = [("GroupName", name), ("GroupDescription", "not of the fleet"), ("VpcId", vpc)];
                 place.foreign("ec2", "CreateSecurityGroup", &asked).await;
             }
             "role" => {
@@ -209,7 +134,7 @@ async fn what_has_our_names_and_not_our_tag_is_refused_and_never_touched() {
                     .await;
             }
             "profile" => {
-                place.foreign("iam", "CreateInstanceProfile", &[("InstanceProfileName", name)]).await
+                place.foreign("iam", "CreateInstanceProfile", &[("InstanceProfileName", name)]).await;
             }
             _ => {
                 let cli = place.account.witness().await;
@@ -239,7 +164,7 @@ async fn what_has_our_names_and_not_our_tag_is_refused_and_never_touched() {
 
 #[tokio::test]
 async fn another_fleets_resources_of_the_same_name_are_refused_too() {
-    let place = Place::with(Options::prompt()).await;
+    let place = Small::with(Options::prompt()).await;
     let subnets = place.account.ask("ec2", "DescribeSubnets", &[]).await.xml();
     let vpc = subnets.list("subnetSet")[0].say("vpcId");
     let asked = [
@@ -258,7 +183,7 @@ async fn another_fleets_resources_of_the_same_name_are_refused_too() {
 
 #[tokio::test]
 async fn instances_that_cannot_become_healthy_end_the_wait_with_the_reason() {
-    let place = Place::with(Options::prompt()).await;
+    let place = Small::with(Options::prompt()).await;
     let never = |options: &mut Options| options.agents = Agents::Never;
     place.account.set(never);
     let launching = [&place.launching()[..], &["--timeout", "5s"]].concat();
@@ -277,7 +202,7 @@ async fn instances_that_cannot_become_healthy_end_the_wait_with_the_reason() {
 
 #[tokio::test]
 async fn ctrl_c_at_any_moment_leaves_what_launch_finishes_and_destroy_removes() {
-    let place = Place::with(Options::prompt()).await;
+    let place = Small::with(Options::prompt()).await;
     let empty = without_ids(&place.account.snapshot().await);
     let usual = place.usual().await;
     // So that calls are on their way at each moment.
@@ -306,7 +231,7 @@ async fn ctrl_c_at_any_moment_leaves_what_launch_finishes_and_destroy_removes() 
 
 #[tokio::test]
 async fn a_quota_that_is_too_small_is_found_before_anything_is_made() {
-    let place = Place::with(Options { vcpu_quota: 7, ..Options::prompt() }).await;
+    let place = Small::with(Options { vcpu_quota: 7, ..Options::prompt() }).await;
     let before = place.account.snapshot().await;
     place.launch().await.exits(1).says("7").says("8").says("vCPU");
     assert_eq!(differences(&before, &place.account.snapshot().await), Vec::<String>::new());
@@ -316,7 +241,7 @@ async fn a_quota_that_is_too_small_is_found_before_anything_is_made() {
 
 #[tokio::test]
 async fn an_instance_that_was_terminated_by_hand_is_launched_again() {
-    let place = Place::with(Options::strict()).await;
+    let place = Small::with(Options::strict()).await;
     let usual = place.usual().await;
     place.launch().await.success();
     let snapshot = place.account.snapshot().await;
@@ -326,4 +251,29 @@ async fn an_instance_that_was_terminated_by_hand_is_launched_again() {
     place.launch().await.success();
     place.is(&usual).await;
     assert_eq!(IMAGE, snapshot["instances"][0]["imageId"]);
+}
+
+#[tokio::test]
+async fn an_instance_that_ended_right_after_its_launch_is_not_taken_for_a_new_one() {
+    let place = Small::with(Options::prompt()).await;
+    let in_image = ["launch", &place.file, "--in-image", "--yes"];
+    place.account.ok(&in_image).await;
+    let usual = without_ids(&place.account.snapshot().await);
+    place.account.reset(Options::prompt()).await;
+    place.account.fault(Fault::nth("ec2:RunInstances", 1, Trouble::Hold));
+    let running = place.account.bootstrap(&in_image).start();
+    place.account.held().await;
+    kill_process(running.pid(), Signal::KILL).expect("it runs");
+    running.end().await;
+    place.account.quiet().await;
+    place.account.clear();
+    let snapshot = place.account.snapshot().await;
+    let launched = snapshot["instances"].as_array().expect("a list");
+    for instance in launched {
+        let id = instance["instanceId"].as_str().expect("an id");
+        place.foreign("ec2", "TerminateInstances", &[("InstanceId.1", id)]).await;
+    }
+    // AWS gives the answer that got lost, in which they begin to run.
+    place.account.ok(&in_image).await.says("have ended; launching others");
+    place.is(&usual).await;
 }

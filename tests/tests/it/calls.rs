@@ -2,6 +2,7 @@
 //! added to each, what comes after what is what has to.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use tests::account::{Account, Call, Options, chain};
@@ -23,45 +24,60 @@ fn counted(calls: &[Call]) -> BTreeMap<String, usize> {
 /// made by hand: the least.
 const SCRIPT: usize = 18;
 
+/// A row of the table in docs/aws.md: calls by name, and what they are for.
+struct Row {
+    calls: BTreeMap<String, usize>,
+    purpose: String,
+}
+
+/// The table of the calls of a launch, with `--deb`. Each row's sum has to be what it says.
+fn documented() -> Vec<Row> {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/aws.md");
+    let docs = std::fs::read_to_string(docs).expect("the documentation");
+    let lines = docs.lines().skip_while(|line| !line.starts_with("| a new `launch clusters --deb`"));
+    let rows = lines.skip(2).take_while(|line| line.starts_with('|'));
+    let row = |line: &str| {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let [_, names, count, _, purpose] = cells[..] else {
+            panic!("five columns: {line}");
+        };
+        let mut calls = BTreeMap::new();
+        for name in names.split(", ") {
+            let (times, name) = name.split_once(" × ").unwrap_or(("1", name));
+            let times: usize = times.parse().expect("a number");
+            *calls.entry(name.trim_matches('`').to_owned()).or_default() += times;
+        }
+        assert_eq!(calls.values().sum::<usize>().to_string(), count, "{line}");
+        Row { calls, purpose: purpose.to_owned() }
+    };
+    rows.map(row).collect()
+}
+
 #[tokio::test]
-async fn launching_clusters_takes_few_calls_and_ten_of_them_in_a_row_at_the_most() {
+async fn launching_clusters_makes_the_calls_that_are_justified_and_ten_of_them_in_a_row_at_the_most() {
     let account = Account::start(distant()).await;
     let package = account.package();
     account.ok(&["launch", "clusters", "--deb", &package, "--yes"]).await;
     let calls = account.calls();
-    let counts = counted(&calls);
     let failed: Vec<&Call> = calls.iter().filter(|call| call.status >= 400 && !call.is_read()).collect();
     assert!(failed.is_empty(), "{failed:?}");
 
     let row = chain(&calls);
     assert!(row.len() <= 10, "{} in a row: {row:?}", row.len());
 
-    // Preflight looks before anything is made; role, profile and bucket are what a script would
-    // have had from elsewhere. docs/aws.md says what each call is for.
-    let extra = |name: &&String| {
-        ["iam:", "s3:", "ssm:", "sts:", "servicequotas:"].into_iter().any(|service| name.starts_with(service))
-            || PREFLIGHT.contains(&name.as_str())
-    };
-    let script: usize = counts.iter().filter(|(name, _)| !extra(name)).map(|(_, count)| count).sum();
-    assert!(script <= SCRIPT, "{script} calls, not counting preflight and IAM: {counts:#?}");
-    for (name, count) in counts.iter().filter(|(name, _)| extra(name)) {
-        // What is there already, what was launched, and the addresses of the report.
-        let most = if name == "ec2:DescribeInstances" { 3 } else { 2 };
-        assert!(*count <= most, "{name} {count} times: {counts:#?}");
+    let rows = documented();
+    let mut justified: BTreeMap<String, usize> = BTreeMap::new();
+    for (name, count) in rows.iter().flat_map(|row| &row.calls) {
+        *justified.entry(name.clone()).or_default() += count;
     }
-}
+    assert_eq!(counted(&calls), justified, "what was called, and what docs/aws.md says");
 
-/// The looks that find what would fail before anything is created, and what is there already.
-const PREFLIGHT: [&str; 8] = [
-    "ec2:DescribeImages",
-    "ec2:DescribeInstanceTypeOfferings",
-    "ec2:DescribeInstanceTypes",
-    "ec2:DescribeInstances",
-    "ec2:DescribeKeyPairs",
-    "ec2:DescribeSecurityGroups",
-    "elasticloadbalancing:DescribeTargetGroups",
-    "elasticloadbalancing:DescribeLoadBalancers",
-];
+    let purposes = ["script", "preflight", "role", "package", "safety", "report"];
+    assert!(rows.iter().all(|row| purposes.contains(&row.purpose.as_str())));
+    let script = rows.iter().filter(|row| row.purpose == "script");
+    let script: usize = script.flat_map(|row| row.calls.values()).sum();
+    assert!(script <= SCRIPT, "{script} calls that a script would need");
+}
 
 #[tokio::test]
 async fn launching_again_takes_eight_looks_and_changes_nothing() {

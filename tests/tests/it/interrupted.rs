@@ -9,24 +9,7 @@ use std::collections::BTreeMap;
 
 use rustix::process::Signal;
 use serde_json::Value;
-use tests::account::{Account, AwsError, Fault, Options, Trouble, differences, without_ids};
-
-const FLEET: &str = r#"
-name = "sweep"
-region = "us-east-1"
-image = "ami-08c40ec9ead489470"
-zones = ["us-east-1a", "us-east-1b"]
-
-[[group]]
-name = "blue"
-type = "t2.large"
-count = 2
-
-[[group]]
-name = "red"
-type = "t3.micro"
-count = 2
-"#;
+use tests::account::{Account, AwsError, Fault, Options, SMALL, Trouble, differences, without_ids};
 
 /// What happens to a call.
 #[derive(Clone, Copy, Debug)]
@@ -121,11 +104,11 @@ impl Command {
 async fn sweep(accident: Accident, first: usize, step: usize) -> Vec<String> {
     let account = Account::start(options()).await;
     let package = account.package();
-    let file = account.file("sweep.toml", FLEET);
+    let file = account.file("small.toml", SMALL);
     let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
     let launch = Command::learn(&account, words(&format!("launch {file} --deb {package} --yes"))).await;
-    let scale = Command::learn(&account, words("scale sweep blue=3 red=1 --yes")).await;
-    let destroy = Command::learn(&account, words("destroy sweep --yes")).await;
+    let scale = Command::learn(&account, words("scale small blue=3 red=1 --yes")).await;
+    let destroy = Command::learn(&account, words("destroy small --yes")).await;
     let commands = [&launch, &scale, &destroy];
     let rounds = commands.iter().map(|command| command.calls.len()).max().expect("three");
     let mut failures = Vec::new();

@@ -5,7 +5,9 @@
 use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
-use tests::account::{ARM_IMAGE, Account, AwsError, Document, Fault, Options, Ran, Trouble, differences};
+use tests::account::{
+    ARM_IMAGE, Account, AwsError, Document, Fault, Options, Ran, Small, Trouble, differences,
+};
 
 /// Runs a command that has to fail with this status, these words, and without any change.
 async fn refused(account: &Account, arguments: &[&str], status: i32, words: &[&str]) -> Ran {
@@ -140,6 +142,39 @@ async fn a_wrong_region_is_told_before_or_by_the_call_that_meets_it() {
     // An address at which nothing answers, as that of a region which does not exist.
     let ran = account.bootstrap(&["list"]).env("AWS_ENDPOINT_URL", "http://127.0.0.1:9").run().await;
     told(ran, 1, &["check the network, the region's name and the endpoint"]);
+}
+
+#[tokio::test]
+async fn a_fleet_that_is_in_another_region_is_found_by_its_file_and_never_said_to_be_gone() {
+    let small = Small::with(Options::prompt()).await;
+    small.launch().await.success();
+    let elsewhere = async |arguments: &[&str]| {
+        let command = small.account.bootstrap(arguments).env("AWS_REGION", "eu-west-1");
+        command.run().await
+    };
+    let lead = "if it was launched elsewhere, --region or its fleet file in place of its name leads there";
+    let nowhere = "there is no fleet small in eu-west-1 of account 123456789012; ";
+    for command in [&["status", "small"][..], &["verify", "small"], &["scale", "small", "blue=1", "--yes"]] {
+        told(elsewhere(command).await, 1, &[nowhere, lead]);
+    }
+    let before = small.account.snapshot().await;
+    let nothing = "nothing of fleet small is in eu-west-1 of account 123456789012: nothing to do; ";
+    // Not a failure: destroying twice is none either. But it does not say that it is gone.
+    let ran = told(elsewhere(&["destroy", "small", "--yes"]).await, 0, &[nothing, lead]);
+    assert!(!ran.stdout.contains("gone"), "{}", ran.stdout);
+    let json = elsewhere(&["destroy", "small", "--yes", "--output", "json"]).await.json();
+    assert_eq!(
+        (json["found"].as_bool(), json["region"].as_str(), json["account"].as_str()),
+        (Some(false), Some("eu-west-1"), Some("123456789012"))
+    );
+    assert_eq!(differences(&before, &small.account.snapshot().await), Vec::<String>::new());
+
+    told(elsewhere(&["status", &small.file]).await, 0, &["4 of 4 instances are healthy"]);
+    told(elsewhere(&["scale", &small.file, "blue=1", "--yes"]).await, 0, &["3 of 3 instances are healthy"]);
+    told(elsewhere(&["plan", &small.file, "--destroy"]).await, 0, &["terminate 3 instances"]);
+    told(elsewhere(&["destroy", &small.file, "--yes"]).await, 0, &["fleet small is gone from us-east-1"]);
+    let missing = "none.toml is no file, and no fleet's name: ";
+    told(elsewhere(&["destroy", "none.toml", "--yes"]).await, 1, &[missing]);
 }
 
 #[tokio::test]
@@ -287,4 +322,41 @@ async fn list_and_status_show_fleets_and_orphans() {
     let told = "orphans: `bootstrap destroy seed` removes them, `bootstrap launch` completes the fleet";
     assert!(ran.stdout.contains(told), "{}", ran.stdout);
     assert_eq!(ran.stdout.matches("seed: instance i-").count(), 2, "{}", ran.stdout);
+}
+
+#[tokio::test]
+async fn list_shows_roles_profiles_and_buckets_that_were_left_over() {
+    let small = Small::with(Options::prompt()).await;
+    small.launch().await.success();
+    let name = "instance-agent-small-us-east-1";
+    let bucket = "instance-agent-small-123456789012-us-east-1";
+    let whole = small.account.ok(&["list", "--output", "json"]).await.json();
+    let resources = whole["fleets"][0]["resources"].as_array().unwrap();
+    for (kind, id) in [("role", name), ("instance-profile", name), ("bucket", bucket)] {
+        assert!(resources.iter().any(|r| r["kind"] == kind && r["id"] == id), "{kind}: {whole:#}");
+    }
+    small.destroy().await.success();
+    // A role is left of it, and somebody has one with a name like ours.
+    let trust = r#"{"Version":"2012-10-17","Statement":[]}"#;
+    let tags = [("Tags.member.1.Key", "instance-agent:fleet"), ("Tags.member.1.Value", "small")];
+    let role = [("RoleName", name), ("AssumeRolePolicyDocument", trust)];
+    small.foreign("iam", "CreateRole", &[&role[..], &tags].concat()).await;
+    let theirs = "instance-agent-theirs-us-east-1";
+    small.foreign("iam", "CreateRole", &[("RoleName", theirs), ("AssumeRolePolicyDocument", trust)]).await;
+    let told = "orphans: `bootstrap destroy small` removes them";
+    let listed = small.account.ok(&["list"]).await.says(told).says(&format!("small: role {name}"));
+    assert!(!listed.stdout.contains("theirs"), "{}", listed.stdout);
+
+    // Who may not list roles sees the rest.
+    let denied = AwsError::denied("iam", "ListRoles", "*");
+    small.account.fault(Fault::every("iam:ListRoles", Trouble::Fail(denied)));
+    small
+        .account
+        .ok(&["list"])
+        .await
+        .says("roles and instance profiles were not looked for")
+        .says("no fleets");
+    small.destroy().await.success();
+    small.account.clear();
+    assert_eq!(small.account.ok(&["list"]).await.stdout, "no fleets in us-east-1\n");
 }

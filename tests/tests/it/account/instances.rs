@@ -24,13 +24,13 @@ async fn one_client_token_launches_once() {
     // Terminated, they are still what the token launched.
     let terminate = [("InstanceId.1", first[0].as_str()), ("InstanceId.2", first[1].as_str())];
     place.ok("ec2", "TerminateInstances", &terminate).await;
-    let again = place.ok("ec2", "RunInstances", &place.launch(&token)).await;
-    assert_eq!(ids(&again), first);
-    let state = |item: &Element| item.say("instanceState/name").to_owned();
-    assert_eq!(
-        again.list("instancesSet").iter().map(state).collect::<Vec<_>>(),
-        ["terminated", "terminated"]
-    );
+    for (old, told) in [(true, "pending"), (false, "terminated")] {
+        place.account.set(|options| options.old_answers = old);
+        let again = place.ok("ec2", "RunInstances", &place.launch(&token)).await;
+        assert_eq!(ids(&again), first);
+        let state = |item: &Element| item.say("instanceState/name").to_owned();
+        assert_eq!(again.list("instancesSet").iter().map(state).collect::<Vec<_>>(), [told, told]);
+    }
 
     let long = "x".repeat(65);
     let long = place.launch(&[("ClientToken", &long)]);

@@ -1,0 +1,343 @@
+//! A fleet that is there becomes another: what is new comes first and takes over when it is healthy,
+//! what is old goes then, and what is not the fleet's stays. Also when the change is interrupted.
+
+use std::collections::BTreeSet;
+
+use rustix::process::{Signal, kill_process};
+use serde_json::Value;
+use tests::account::{Agents, Fault, IMAGE, Options, Small, Trouble, differences, without_ids};
+
+const ELB: &str = "elasticloadbalancing";
+
+/// How many instances each group is to have.
+const COUNT: usize = 2;
+
+/// Targets are not healthy at once, so that what does not wait for them is seen.
+fn slow_targets() -> Options {
+    Options { initial: 3, ..Options::prompt() }
+}
+
+/// Every call that takes something away from whoever is served. The first change of the listener only
+/// makes new groups known, and the first of the zones only adds some, unless that was `done` before.
+fn taking_away(done: &[String]) -> Vec<Fault> {
+    let first = |call: &String| if done.contains(call) { 1 } else { 2 };
+    let twice = [elb("ModifyListener"), elb("SetSubnets")].map(|call| (first(&call), call));
+    let once = ["ec2:TerminateInstances".to_owned(), elb("DeleteRule"), elb("DeleteTargetGroup")];
+    let all = once.map(|call| (1, call)).into_iter().chain(twice);
+    all.map(|(from, call)| Fault { from, ..Fault::every(&call, Trouble::Wait) }).collect()
+}
+
+fn elb(action: &str) -> String {
+    format!("{ELB}:{action}")
+}
+
+/// A snapshot without the priorities of rules, which follow from those that were there.
+fn without_priorities(value: &Value) -> Value {
+    match value {
+        Value::Array(values) => Value::Array(values.iter().map(without_priorities).collect()),
+        Value::Object(fields) => {
+            let fields = fields.iter().filter(|(key, _)| *key != "Priority");
+            Value::Object(fields.map(|(key, value)| (key.clone(), without_priorities(value))).collect())
+        }
+        other => other.clone(),
+    }
+}
+
+/// What a launch of this file makes where nothing is.
+async fn usual(small: &Small, file: &str) -> Value {
+    // Another order: arrays are sorted with the priorities in them.
+    without_ids(&without_priorities(&small.usual_of(file).await))
+}
+
+async fn is(small: &Small, wanted: &Value) {
+    let found = without_priorities(&small.account.snapshot().await);
+    assert_eq!(differences(wanted, &without_ids(&found)), Vec::<String>::new());
+}
+
+/// Changes the fleet to what this file says, and looks in the moment before anything is taken away;
+/// then lets it come to its end. `done` are the calls of an attempt before.
+async fn change(small: &Small, file: &str, done: &[String], look: impl AsyncFnOnce()) {
+    small.account.clear();
+    taking_away(done).into_iter().for_each(|fault| small.account.fault(fault));
+    let running = small.account.bootstrap(&small.launching_file(file)).start();
+    small.account.held().await;
+    look().await;
+    small.account.release();
+    running.end().await.success();
+}
+
+/// Begins the change, and kills it while it waits for the answer to this call. The calls it made.
+async fn killed_at(small: &Small, file: &str, call: &str, nth: usize) -> Vec<String> {
+    small.account.clear();
+    small.account.fault(Fault::nth(call, nth, Trouble::Hold));
+    let running = small.account.bootstrap(&small.launching_file(file)).start();
+    small.account.held().await;
+    kill_process(running.pid(), Signal::KILL).expect("it runs");
+    running.end().await;
+    small.account.quiet().await;
+    let names = small.account.names();
+    small.account.clear();
+    names
+}
+
+#[tokio::test]
+async fn instances_of_another_type_come_first_and_take_over_when_they_are_healthy() {
+    let small = Small::with(slow_targets()).await;
+    let other_type = small.changed(&[("t2.large", "m5.large")]);
+    let wanted = usual(&small, &other_type).await;
+    small.account.reset(slow_targets()).await;
+    small.launch().await.success();
+    let (old, red) = (small.healthy("blue").await, small.healthy("red").await);
+    assert_eq!(old.len(), COUNT);
+    change(&small, &other_type, &[], async || {
+        let now = small.healthy("blue").await;
+        assert!(now.is_superset(&old), "the old ones serve: {now:?}, {old:?}");
+        assert_eq!(now.len(), 2 * COUNT, "and so do the new ones: {now:?}");
+    })
+    .await;
+    let new = small.healthy("blue").await;
+    assert!(new.len() == COUNT && new.is_disjoint(&old), "{new:?}, {old:?}");
+    assert_eq!(small.healthy("red").await, red, "what did not change stays");
+    is(&small, &wanted).await;
+}
+
+#[tokio::test]
+async fn a_change_of_type_that_is_killed_is_finished_by_the_next_launch() {
+    let small = Small::with(slow_targets()).await;
+    let other_type = small.changed(&[("t2.large", "m5.large")]);
+    let wanted = usual(&small, &other_type).await;
+    for (call, nth) in [
+        ("ec2:CreateTags", 1),
+        ("ec2:RunInstances", 1),
+        ("ec2:RunInstances", 2),
+        ("elasticloadbalancing:DescribeTargetHealth", 2),
+        ("ec2:TerminateInstances", 1),
+    ] {
+        small.account.reset(slow_targets()).await;
+        small.launch().await.success();
+        let old = small.healthy("blue").await;
+        killed_at(&small, &other_type, call, nth).await;
+        let ended = call == "ec2:TerminateInstances";
+        if ended {
+            small.account.run(&small.launching_file(&other_type)).await.success();
+        } else {
+            change(&small, &other_type, &[], async || {
+                let now = small.healthy("blue").await;
+                assert!(now.is_superset(&old) && now.len() == 2 * COUNT, "{call} {nth}: {now:?}, {old:?}");
+            })
+            .await;
+        }
+        let new = small.healthy("blue").await;
+        assert!(new.len() == COUNT && new.is_disjoint(&old), "{call} {nth}: {new:?}, {old:?}");
+        is(&small, &wanted).await;
+    }
+}
+
+#[tokio::test]
+async fn another_group_and_another_zone_take_over_when_they_are_healthy() {
+    let small = Small::with(slow_targets()).await;
+    let moved = small.changed(&[("\"red\"", "\"green\""), ("us-east-1b", "us-east-1c")]);
+    let wanted = usual(&small, &moved).await;
+    for killed in [
+        None,
+        Some(("elasticloadbalancing:ModifyListener", 1)),
+        Some(("elasticloadbalancing:SetSubnets", 1)),
+        Some(("ec2:RunInstances", 2)),
+    ] {
+        small.account.reset(slow_targets()).await;
+        small.launch().await.success();
+        let (blue, red) = (small.healthy("blue").await, small.healthy("red").await);
+        let done = match killed {
+            Some((call, nth)) => killed_at(&small, &moved, call, nth).await,
+            None => Vec::new(),
+        };
+        change(&small, &moved, &done, async || {
+            let now = small.healthy("blue").await;
+            assert!(now.is_superset(&blue) && now.len() == COUNT + 1, "{killed:?}: {now:?}, {blue:?}");
+            assert_eq!(small.healthy("red").await, red, "{killed:?}: the old group serves");
+            assert_eq!(small.healthy("green").await.len(), COUNT, "{killed:?}: and so does the new one");
+            let roles = small.account.snapshot().await["roles"].to_string();
+            for group in ["blue", "red", "green"] {
+                assert!(
+                    roles.contains(&format!("targetgroup/small-{group}/")),
+                    "{killed:?}: {group} may leave"
+                );
+            }
+        })
+        .await;
+        assert_eq!(small.healthy("red").await, BTreeSet::new(), "{killed:?}");
+        let zones: Vec<_> = small.zones().await.into_keys().collect();
+        assert_eq!(zones, ["us-east-1a", "us-east-1c"], "{killed:?}");
+        is(&small, &wanted).await;
+    }
+}
+
+#[tokio::test]
+async fn an_exchange_that_is_killed_while_it_takes_away_is_finished_by_the_next_launch() {
+    let small = Small::with(Options::prompt()).await;
+    let moved = small.changed(&[("\"red\"", "\"green\""), ("us-east-1b", "us-east-1c")]);
+    let wanted = usual(&small, &moved).await;
+    for (call, nth) in [
+        (elb("ModifyListener"), 2),
+        (elb("DeleteRule"), 1),
+        ("ec2:TerminateInstances".to_owned(), 1),
+        (elb("DeleteTargetGroup"), 1),
+        (elb("SetSubnets"), 2),
+    ] {
+        small.account.reset(Options::prompt()).await;
+        small.launch().await.success();
+        killed_at(&small, &moved, &call, nth).await;
+        small.account.run(&small.launching_file(&moved)).await.success();
+        is(&small, &wanted).await;
+    }
+}
+
+#[tokio::test]
+async fn another_listener_and_a_rule_made_by_hand_stay() {
+    let small = Small::with(Options::prompt()).await;
+    small.launch().await.success();
+    let found = small.foreign(ELB, "DescribeLoadBalancers", &[]).await;
+    let balancer = found.find("LoadBalancerArn").expect("an ARN").text.clone();
+    let listeners = async || {
+        let found = small.foreign(ELB, "DescribeListeners", &[("LoadBalancerArn", &balancer)]).await;
+        let found = found.list("DescribeListenersResult/Listeners").iter();
+        let mut found: Vec<(String, String)> =
+            found.map(|item| (item.say("Port").to_owned(), item.say("ListenerArn").to_owned())).collect();
+        found.sort();
+        found
+    };
+    // Theirs comes first in every list: the fleet's own is made again after it.
+    let own = listeners().await.remove(0).1;
+    small.foreign(ELB, "DeleteListener", &[("ListenerArn", &own)]).await;
+    let blue = small.target_group("blue").await.expect("a target group");
+    let forward =
+        [("DefaultActions.member.1.Type", "forward"), ("DefaultActions.member.1.TargetGroupArn", &blue)];
+    let theirs =
+        [&[("LoadBalancerArn", balancer.as_str()), ("Protocol", "HTTP"), ("Port", "8080")], &forward[..]];
+    small.foreign(ELB, "CreateListener", &theirs.concat()).await;
+    small.launch().await.success();
+    let both = listeners().await;
+    assert_eq!(both.iter().map(|(port, _)| port.as_str()).collect::<Vec<_>>(), ["80", "8080"]);
+
+    // One for a path, and one that is told from the fleet's by more than its path.
+    for (priority, values) in [("40", &["/admin"][..]), ("41", &["/a", "/b"])] {
+        for (_, listener) in &both {
+            let keys: Vec<String> = (1..=values.len())
+                .map(|n| format!("Conditions.member.1.PathPatternConfig.Values.member.{n}"))
+                .collect();
+            let mut asked = vec![
+                ("ListenerArn", listener.as_str()),
+                ("Priority", priority),
+                ("Conditions.member.1.Field", "path-pattern"),
+                ("Actions.member.1.Type", "forward"),
+                ("Actions.member.1.TargetGroupArn", blue.as_str()),
+            ];
+            asked.extend(keys.iter().map(String::as_str).zip(values.iter().copied()));
+            small.foreign(ELB, "CreateRule", &asked).await;
+        }
+    }
+    let rules = async |listener: &str| {
+        let found = small.foreign(ELB, "DescribeRules", &[("ListenerArn", listener)]).await;
+        let found = found.list("DescribeRulesResult/Rules").iter();
+        found.map(|rule| rule.say("Priority").to_owned()).collect::<BTreeSet<_>>()
+    };
+    let all = |more: &[&str]| ["40", "41", "default"].iter().chain(more).map(|p| (*p).to_owned()).collect();
+    small.launch().await.success();
+    let changed = small.changed(&[("\"red\"", "\"green\""), ("t2.large", "m5.large")]);
+    small.account.run(&small.launching_file(&changed)).await.success();
+    assert_eq!(listeners().await, both);
+    let with_own: BTreeSet<String> = all(&["1", "3"]);
+    assert_eq!(rules(&both[0].1).await, with_own, "the fleet's own listener");
+    let untouched: BTreeSet<String> = all(&[]);
+    assert_eq!(rules(&both[1].1).await, untouched, "the other listener");
+}
+
+#[tokio::test]
+async fn tags_that_differ_in_nothing_but_case_are_refused_before_anything_is_asked() {
+    let small = Small::with(Options::prompt()).await;
+    let tags = "[tags]\nProject = \"x\"\nproject = \"y\"\n\n[[group]]\nname = \"blue\"";
+    let file = small.changed(&[("[[group]]\nname = \"blue\"", tags)]);
+    let refused = small.account.run(&small.launching_file(&file)).await.exits(1);
+    refused
+        .says("changed.toml:9: tags.project: there is a tag of the same name but for upper and lower case");
+    assert_eq!(small.account.names(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn instances_that_others_launched_do_not_count_as_healthy() {
+    let small = Small::with(Options::prompt()).await;
+    small.launch().await.success();
+    let status = async || small.account.run(&["status", "small", "--output", "json"]).await;
+    let counts = |json: &Value| (json["wanted"].as_u64(), json["healthy"].as_u64());
+    let before = status().await.exits(0).json();
+    assert_eq!(counts(&before), (Some(4), Some(4)));
+    // Somebody scales by hand, with the fleet's tags and groups.
+    let own = before["instances"][0].clone();
+    let subnets = small.account.ask("ec2", "DescribeSubnets", &[]).await.xml();
+    let asked = [
+        ("ImageId", IMAGE),
+        ("InstanceType", "t2.large"),
+        ("MinCount", "1"),
+        ("MaxCount", "1"),
+        ("SubnetId", subnets.list("subnetSet")[0].say("subnetId")),
+        ("IamInstanceProfile.Name", "instance-agent-small-us-east-1"),
+        ("MetadataOptions.InstanceMetadataTags", "enabled"),
+        ("TagSpecification.1.ResourceType", "instance"),
+        ("TagSpecification.1.Tag.1.Key", "instance-agent:fleet"),
+        ("TagSpecification.1.Tag.1.Value", "small"),
+        ("TagSpecification.1.Tag.2.Key", "instance-agent:target-group"),
+        ("TagSpecification.1.Tag.2.Value", "small-blue"),
+    ];
+    small.foreign("ec2", "RunInstances", &asked).await;
+    assert_eq!(small.healthy("blue").await.len(), COUNT + 1);
+    let with_other = status().await.exits(0).json();
+    assert_eq!(counts(&with_other), (Some(4), Some(4)), "{with_other:#}");
+    assert_eq!(with_other["instances"].as_array().map(Vec::len), Some(5), "but it is shown");
+
+    // It does not take the place of one of the fleet's own.
+    small.account.set(|options| options.agents = Agents::Never);
+    let victim = own["id"].as_str().expect("an id");
+    small.foreign("ec2", "TerminateInstances", &[("InstanceId.1", victim)]).await;
+    let without_own = status().await.exits(3).json();
+    assert_eq!(counts(&without_own), (Some(4), Some(3)), "{without_own:#}");
+    let again = [&small.launching()[..], &["--timeout", "3s"]].concat();
+    small.account.run(&again).await.exits(3).says("has not registered itself yet");
+}
+
+#[tokio::test]
+async fn of_fewer_instances_those_stay_that_run_and_are_healthy() {
+    let small = Small::with(Options::prompt()).await;
+    small.launch().await.success();
+    let snapshot = small.account.snapshot().await;
+    let first_of = |group: &str| {
+        let instances = snapshot["instances"].as_array().expect("a list").iter();
+        let is_first = |instance: &&Value| {
+            instance.to_string().contains(&format!("small-{group}"))
+                && instance["placement"]["availabilityZone"] == "us-east-1a"
+        };
+        instances.clone().find(is_first).expect("one")["instanceId"].as_str().expect("an id").to_owned()
+    };
+    // Those of the first slots, which would stay if all were well.
+    let (stopped, unregistered) = (first_of("blue"), first_of("red"));
+    small.foreign("ec2", "StopInstances", &[("InstanceId.1", &stopped)]).await;
+    let red = small.target_group("red").await.expect("a target group");
+    let target = [("TargetGroupArn", red.as_str()), ("Targets.member.1.Id", &unregistered)];
+    small.foreign(ELB, "DeregisterTargets", &target).await;
+    let scaled = small.account.ok(&["scale", "small", "blue=1", "red=1", "--yes"]).await;
+    scaled.says("terminate 2 instances (surplus)");
+    let left = small.account.snapshot().await;
+    let left: Vec<&str> = left["instances"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|instance| instance["instanceId"].as_str().expect("an id"))
+        .collect();
+    assert!(left.len() == 2 && !left.contains(&stopped.as_str()) && !left.contains(&unregistered.as_str()));
+    small.account.ok(&["status", "small"]).await.says("2 of 2 instances are healthy");
+    // One more fills the gap, and not a slot above.
+    small.account.ok(&["scale", "small", "blue=2", "--yes"]).await;
+    assert_eq!(
+        small.zones().await.into_iter().collect::<Vec<_>>(),
+        [("us-east-1a".to_owned(), 1), ("us-east-1b".to_owned(), 2)]
+    );
+}

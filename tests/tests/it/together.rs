@@ -1,0 +1,116 @@
+//! Two commands on one fleet at the same time: each ends, and none undoes unseen what the other does.
+
+use rustix::process::{Signal, kill_process};
+use tests::account::{Agents, Fault, Options, Small, Trouble, differences, without_ids};
+
+const ELB: &str = "elasticloadbalancing";
+
+#[tokio::test]
+async fn one_destroy_ends_what_a_launch_makes_after_it_was_looked_for() {
+    let small = Small::with(Options::prompt()).await;
+    let empty = without_ids(&small.account.snapshot().await);
+    let elb = |action: &str| format!("{ELB}:{action}");
+    // The call of the launch that takes effect late, and the call of the destroy that it comes with.
+    for (late, nth, with, lives) in [
+        ("ec2:RunInstances".to_owned(), 4, "ec2:TerminateInstances", false),
+        ("ec2:RunInstances".to_owned(), 4, "ec2:TerminateInstances", true),
+        (elb("CreateLoadBalancer"), 1, "ec2:TerminateInstances", false),
+        (elb("CreateTargetGroup"), 2, "ec2:DeleteSecurityGroup", false),
+        ("iam:CreateRole".to_owned(), 1, "ec2:DeleteSecurityGroup", false),
+        ("s3:PutObject".to_owned(), 1, "ec2:DeleteSecurityGroup", false),
+    ] {
+        small.account.reset(Options::prompt()).await;
+        small.account.fault(Fault::nth(&late, nth, Trouble::Wait));
+        let launching = small.account.bootstrap(&small.launching()).start();
+        small.account.held().await;
+        if with == "ec2:TerminateInstances" {
+            let instances = async || {
+                let calls = small.account.calls();
+                let launched =
+                    calls.iter().filter(|call| call.action == "RunInstances" && call.ended.is_some());
+                (launched.count() >= 3).then_some(())
+            };
+            assert!(tests::eventually(instances).await.is_some(), "{:?}", small.account.names());
+        }
+        let launching = if lives {
+            Some(launching)
+        } else {
+            kill_process(launching.pid(), Signal::KILL).expect("it runs");
+            launching.end().await;
+            None
+        };
+        small.account.fault(Fault::nth(with, 1, Trouble::Wait));
+        let destroying = small.account.bootstrap(&["destroy", "small", "--yes"]).start();
+        small.account.holds(2).await;
+        small.account.release();
+        let destroyed = destroying.end().await.success();
+        if let Some(launching) = launching {
+            launching.end().await.exits(1);
+        }
+        let left = differences(&empty, &without_ids(&small.account.snapshot().await));
+        assert_eq!(left, Vec::<String>::new(), "{late}: {}", destroyed.stderr);
+    }
+}
+
+#[tokio::test]
+async fn a_launch_that_another_one_overtakes_stops_and_takes_nothing_away() {
+    let small = Small::with(Options::prompt()).await;
+    let other_type = small.changed(&[("t2.large", "m5.large")]);
+    let wanted = small.usual_of(&other_type).await;
+    small.account.set(|options| options.agents = Agents::Never);
+    let first = small.account.bootstrap(&small.launching()).start();
+    let waits = async |times: usize| {
+        let looks = async || {
+            let calls = small.account.names();
+            (calls.iter().filter(|name| name.ends_with(":DescribeTargetHealth")).count() >= times)
+                .then_some(())
+        };
+        assert!(tests::eventually(looks).await.is_some(), "{:?}", small.account.names());
+    };
+    waits(2).await;
+    small.account.clear();
+    small.account.fault(Fault::every("ec2:TerminateInstances", Trouble::Wait));
+    let second = small.account.bootstrap(&small.launching_file(&other_type)).start();
+    let stored = async || small.account.names().contains(&"ec2:CreateTags".to_owned()).then_some(());
+    assert!(tests::eventually(stored).await.is_some(), "{:?}", small.account.names());
+    small.account.set(|options| options.agents = Agents::Healthy);
+
+    let first = first.end().await.exits(1);
+    let told = "bootstrap: another command has changed the definition of fleet small meanwhile, so this one stops; \
+                if this is the one that is meant, run it again when the other has ended: it shows the differences";
+    assert_eq!(first.stderr.lines().last(), Some(told), "{}", first.stderr);
+    small.account.held().await;
+    small.account.release();
+    second.end().await.success();
+    small.is(&wanted).await;
+}
+
+#[tokio::test]
+async fn of_two_first_launches_at_once_the_one_whose_definition_is_not_stored_stops() {
+    let small = Small::with(Options::prompt()).await;
+    let other_type = small.changed(&[("t2.large", "m5.large")]);
+    let wanted = small.usual().await;
+    for nth in [1, 2] {
+        small.account.fault(Fault::nth("ec2:CreateSecurityGroup", nth, Trouble::Wait));
+    }
+    let late = small.account.bootstrap(&small.launching_file(&other_type)).start();
+    small.account.holds(2).await;
+    small.launch().await.success();
+    small.account.release();
+    late.end().await.exits(1).says("another command has changed the definition of fleet small meanwhile");
+    small.is(&wanted).await;
+}
+
+#[tokio::test]
+async fn a_launch_whose_fleet_is_destroyed_meanwhile_says_so() {
+    let small = Small::with(Options::prompt()).await;
+    small.launch().await.success();
+    let changed = small.changed(&[("count = 2", "count = 1")]);
+    small.account.clear();
+    small.account.fault(Fault::nth("ec2:DescribeSecurityGroups", 2, Trouble::Wait));
+    let changing = small.account.bootstrap(&small.launching_file(&changed)).start();
+    small.account.held().await;
+    small.destroy().await.success();
+    small.account.release();
+    changing.end().await.exits(1).says("fleet small was destroyed meanwhile, so this launch stops");
+}
