@@ -436,9 +436,10 @@ fn network_unit(private: Ipv4Addr, public: Option<Ipv4Addr>) -> String {
          Type=oneshot\n\
          RemainAfterExit=yes\n\
          ExecStart=/bin/ip link set eth0 up\n\
-         ExecStart=/bin/ip address replace {private}/16 dev eth0\n\
-         ExecStart=/bin/ip route replace {METADATA}/32 dev eth0\n\
-         ExecStart=/bin/ip route replace default via {INSIDE}\n\
+         ExecStart=/bin/ip address replace {private}/32 dev eth0\n\
+         ExecStart=/bin/ip route replace {METADATA}/32 dev eth0 src {private}\n\
+         ExecStart=/bin/ip route replace {INSIDE}/32 dev eth0 src {private}\n\
+         ExecStart=/bin/ip route replace default via {INSIDE} src {private}\n\
          {}\
          ExecStop=/bin/ip link set eth0 down\n\
          [Install]\n\

@@ -70,6 +70,8 @@ pub(super) async fn remove_address(address: Ipv4Addr) {
 /// Plugs a machine's cable into the bridge, and sends there what is meant for its public address.
 pub(super) async fn attach(cable: &str, private: Ipv4Addr, public: Option<Ipv4Addr>) {
     netns::ip(&format!("link set {cable} master {BRIDGE} up")).await;
+    // moto gives an instance without a subnet an address of no subnet.
+    netns::ip(&format!("route replace {private}/32 dev {BRIDGE}")).await;
     if let Some(public) = public {
         netns::ip(&format!("route replace {public}/32 via {private}")).await;
     }

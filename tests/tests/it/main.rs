@@ -6,6 +6,7 @@
 mod account;
 mod adversity;
 mod apt_repository;
+mod bed;
 mod calls;
 mod changes;
 mod cli;
