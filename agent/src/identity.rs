@@ -382,17 +382,19 @@ async fn describe_tags(
             .set_values(Some(values.iter().map(|value| (*value).to_owned()).collect()))
             .build()
     };
-    let answer = client
+    let mut pages = client
         .describe_tags()
         .filters(filter("resource-id", &[instance_id]))
         .filters(filter("key", &TAG_KEYS))
-        .send()
-        .await
-        .map_err(|error| CallError::new("ec2:DescribeTags", error))?;
-    Ok(answer
-        .tags()
-        .iter()
-        .filter_map(|tag| Some((tag.key()?.to_owned(), tag.value()?.to_owned())))
-        .filter(|(key, _)| TAG_KEYS.contains(&key.as_str()))
-        .collect())
+        // However few there are: EC2 may spread them over pages, some of which are empty.
+        .into_paginator()
+        .send();
+    let mut tags = BTreeMap::new();
+    while let Some(page) = pages.next().await {
+        let page = page.map_err(|error| CallError::new("ec2:DescribeTags", error))?;
+        let found = page.tags().iter();
+        let found = found.filter_map(|tag| Some((tag.key()?.to_owned(), tag.value()?.to_owned())));
+        tags.extend(found.filter(|(key, _)| TAG_KEYS.contains(&key.as_str())));
+    }
+    Ok(tags)
 }

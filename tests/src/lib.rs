@@ -35,6 +35,7 @@ pub mod netns;
 pub mod nspawn;
 pub mod outside;
 pub mod package;
+pub mod region;
 pub mod service;
 pub mod solo;
 pub mod strace;

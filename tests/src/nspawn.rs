@@ -60,15 +60,26 @@ impl Nspawn {
 
     /// Boots, and waits until systemd calls itself running.
     pub async fn boot(&mut self) {
+        self.power_on().await;
+        self.until_running().await;
+    }
+
+    /// Powers it on, and waits until its systemd has begun.
+    pub async fn power_on(&mut self) {
         assert_eq!(self.leader, None, "it is running");
         self.order("boot").await;
-        // The holder's shell, the shell that waits for nspawn, nspawn, systemd.
-        let leader = eventually(async || {
-            let nspawn = only_child(only_child(Some(self.holder)?)?)?;
-            only_child(nspawn).filter(|pid| comm(*pid) == "systemd")
-        });
-        self.leader = leader.await;
+        let deadline = Instant::now() + BOOT;
+        while self.leader.is_none() && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            // The holder's shell, the shell that waits for nspawn, nspawn, systemd.
+            let nspawn = only_child(self.holder).and_then(only_child).and_then(only_child);
+            self.leader = nspawn.filter(|pid| comm(*pid) == "systemd");
+        }
         assert!(self.leader.is_some(), "it does not boot:\n{}", self.console());
+    }
+
+    /// Waits until systemd calls itself running: everything that starts at boot has started.
+    pub async fn until_running(&self) {
         let deadline = Instant::now() + BOOT;
         loop {
             let state = self.run("systemctl is-system-running").await;
@@ -141,6 +152,15 @@ impl Nspawn {
         assert_eq!(self.ended().await, 0, "{}", self.console());
     }
 
+    /// Switches it off as its user would; for one that takes longer than this the plug is pulled.
+    pub async fn shut_down(&mut self, patience: Duration) {
+        self.run("systemctl poweroff").await;
+        if tokio::time::timeout(patience, self.answers_end()).await.is_err() {
+            self.order("cut").await;
+            self.answers_end().await;
+        }
+    }
+
     /// Kills all its processes at once.
     pub async fn cut(&mut self) {
         self.order("cut").await;
@@ -149,10 +169,16 @@ impl Nspawn {
 
     /// Waits until it is off; 0 is a poweroff.
     pub async fn ended(&mut self) -> i32 {
-        let line = answer(&mut self.answers).await;
-        self.leader = None;
+        let line = tokio::time::timeout(BOOT, self.answers_end()).await.expect("an end");
         let code = line.strip_prefix("ended ").and_then(|code| code.parse().ok());
         code.unwrap_or_else(|| panic!("not an end: {line}"))
+    }
+
+    /// The line that says that it has ended, whenever it comes.
+    async fn answers_end(&mut self) -> String {
+        let line = self.answers.next_line().await.expect("its output");
+        self.leader = None;
+        line.expect("the machine's script ended: see above")
     }
 
     /// A file of its disk, also while it is off.
@@ -179,6 +205,11 @@ impl Nspawn {
         let words = ["link", "add", here, "type", "veth", "peer", "name", there, "netns", &holder];
         let output = tool("ip", &words).await;
         assert!(output.status.success(), "{output:?}");
+    }
+
+    /// Its first process, as this process sees it; `None` while it is off.
+    pub fn leader(&self) -> Option<u32> {
+        self.leader
     }
 
     /// What it wrote to its console.

@@ -150,9 +150,8 @@ impl CallError {
     fn cure(&self) -> Option<&'static str> {
         if self.no_credentials {
             return Some(
-                "run `aws configure` or `aws sso login`, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and \
-                 AWS_SECRET_ACCESS_KEY; after `aws login`: \
-                 eval \"$(aws configure export-credentials --format env)\"",
+                "run `aws configure`, `aws login` or `aws sso login`, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID \
+                 and AWS_SECRET_ACCESS_KEY",
             );
         }
         Some(match self.code() {

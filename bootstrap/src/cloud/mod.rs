@@ -24,8 +24,11 @@ use aws_smithy_types::config_bag::ConfigBag;
 
 pub(crate) use error::{CallError, call};
 
+use credentials::OrAwsCli;
+
 use crate::policy;
 
+mod credentials;
 pub(crate) mod ec2;
 pub(crate) mod elbv2;
 mod error;
@@ -94,6 +97,13 @@ impl Cloud {
             .timeout_config(timeouts)
             .load()
             .await;
+        let config = match config.credentials_provider() {
+            Some(found) => {
+                let credentials = SharedCredentialsProvider::new(OrAwsCli(found));
+                config.into_builder().credentials_provider(credentials).build()
+            }
+            None => config,
+        };
         macro_rules! client {
             ($service:ident) => {
                 $service::Client::from_conf(

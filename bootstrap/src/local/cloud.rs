@@ -430,7 +430,7 @@ impl Cloud {
                 state: InstanceState::Running,
                 launched: SystemTime::now(),
                 credentials: Vec::new(),
-                session_tokens: imds::Tokens::default(),
+                session_tokens: Arc::default(),
                 spot: None,
                 rebalance: None,
                 lifecycle: None,

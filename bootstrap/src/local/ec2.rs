@@ -11,7 +11,7 @@ use super::api::{ApiError, Params};
 use super::cloud::{Shared, State};
 use super::http::Outage;
 use super::ids::random_hex;
-use super::imds::Tokens;
+use super::metadata::Tokens;
 use super::xml::Xml;
 
 /// EC2's version of the query protocol.
@@ -170,7 +170,7 @@ pub(super) struct Instance {
     pub(super) launched: SystemTime,
     /// The newest last; those that expired are dropped when new ones are issued.
     pub(super) credentials: Vec<Credentials>,
-    pub(super) session_tokens: Tokens,
+    pub(super) session_tokens: Arc<Tokens>,
     pub(super) spot: Option<(SpotAction, SystemTime)>,
     pub(super) rebalance: Option<SystemTime>,
     pub(super) lifecycle: Option<String>,
@@ -311,7 +311,7 @@ impl InstanceHandle {
 
     /// Refuses every session token that its metadata service handed out so far (401).
     pub fn forget_session_tokens(&self) {
-        self.change(|instance| instance.session_tokens = Tokens::default());
+        self.change(|instance| instance.session_tokens = Arc::default());
     }
 
     /// Stops the instance as the API would; its process is not touched.
@@ -357,8 +357,10 @@ pub(super) fn act(state: &State, action: &str, params: &Params) -> Result<String
     }
 }
 
+const TAGS_IN_A_PAGE: usize = 2;
+
 fn describe_tags(state: &State, params: &Params) -> Result<String, ApiError> {
-    params.allow(&["Filter.N.Name", "Filter.N.Value.N", "MaxResults"])?;
+    params.allow(&["Filter.N.Name", "Filter.N.Value.N", "NextToken"])?;
     let mut filters = Vec::new();
     for n in params.indices("Filter") {
         let name = params.require(&format!("Filter.{n}.Name"))?;
@@ -382,9 +384,21 @@ fn describe_tags(state: &State, params: &Params) -> Result<String, ApiError> {
             }
         }
     }
+    // As EC2 may do whenever it likes, a page at a time; the token is where the next one begins.
+    let begin = match params.get("NextToken") {
+        None => 0,
+        Some(token) => token.parse().map_err(|_| {
+            ApiError::bad("InvalidPaginationToken", format!("The pagination token '{token}' is invalid"))
+        })?,
+    };
+    let next = (begin + TAGS_IN_A_PAGE < found.len()).then(|| begin + TAGS_IN_A_PAGE);
+    let page = found.into_iter().skip(begin).take(TAGS_IN_A_PAGE);
     Ok(Xml::document("DescribeTagsResponse", &format!("http://ec2.amazonaws.com/doc/{VERSION}/"), |xml| {
         xml.text("requestId", super::ids::request_id());
-        xml.list("tagSet", "item", found, |xml, (id, key, value)| {
+        if let Some(next) = next {
+            xml.text("nextToken", next.to_string());
+        }
+        xml.list("tagSet", "item", page, |xml, (id, key, value)| {
             xml.text("resourceId", id);
             xml.text("resourceType", "instance");
             xml.text("key", key);

@@ -27,7 +27,7 @@ pub(super) fn request_id() -> String {
 }
 
 /// The time as `2026-01-31T23:59:59Z`. Times before 1970 are shown as 1970.
-pub(super) fn timestamp(time: SystemTime) -> String {
+pub fn timestamp(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     let (year, month, day) = civil(days);

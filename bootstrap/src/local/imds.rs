@@ -1,56 +1,17 @@
-//! An instance's metadata service: version 2 only, as `HttpTokens=required` makes it.
+//! An instance's metadata service: what it tells of the instance.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use hyper::body::Incoming;
-use hyper::header::{HeaderMap, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Request, Response, StatusCode};
 use serde_json::json;
-use tokio::time::Instant;
 
 use super::cloud::{Shared, State};
 use super::ec2::{Instance, InstanceState, SpotAction};
 use super::http::{Body, plain};
-use super::ids::{random_hex, timestamp};
-
-const TTL_HEADER: &str = "x-aws-ec2-metadata-token-ttl-seconds";
-const TOKEN_HEADER: &str = "x-aws-ec2-metadata-token";
-
-/// What a path may begin with. Tokens are given by `latest` alone.
-const VERSIONS: [&str; 2] = ["/latest/", "/2021-03-23/"];
-
-/// Where the public key is.
-const PUBLIC_KEY: &str = "meta-data/public-keys/0/openssh-key";
-
-/// Session tokens that are kept; a client that fetches more loses its oldest.
-const MAX_TOKENS: usize = 1024;
-
-/// The session tokens of one instance that are still accepted, the oldest first.
-#[derive(Debug, Default)]
-pub(super) struct Tokens(VecDeque<(String, Instant)>);
-
-impl Tokens {
-    /// A new token that is accepted for `ttl` seconds.
-    fn give(&mut self, ttl: u64) -> String {
-        let token = format!("AQAEA{}==", random_hex(48));
-        let now = Instant::now();
-        self.0.retain(|(_, expires)| *expires > now);
-        if self.0.len() == MAX_TOKENS {
-            self.0.pop_front();
-        }
-        self.0.push_back((token.clone(), now + Duration::from_secs(ttl)));
-        token
-    }
-
-    /// The seconds that a token has left; `None` if it is not accepted.
-    fn remaining(&self, token: &str) -> Option<u64> {
-        let (_, expires) = self.0.iter().find(|(known, _)| known == token)?;
-        let left = expires.checked_duration_since(Instant::now())?;
-        (!left.is_zero()).then_some(left.as_secs())
-    }
-}
+use super::ids::timestamp;
+use super::metadata::{Leaves, PUBLIC_KEY, below_version, find, told, with_ttl};
 
 /// The metadata service of one instance.
 pub(super) struct Service {
@@ -66,64 +27,31 @@ impl Service {
 
     /// Answers a request.
     pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
-        let path = request.uri().path();
-        let headers = request.headers();
-        match (request.method(), path) {
-            (&Method::PUT, "/latest/api/token") => self.give_token(headers),
-            (&Method::GET | &Method::HEAD, _) => match self.remaining(headers) {
-                None => plain(StatusCode::UNAUTHORIZED, "401 - Unauthorized\n"),
-                Some(ttl) => {
-                    let mut response = match (self.refusal(path), self.look_up(path)) {
-                        (Some(status), _) => plain(status, "refused\n"),
-                        (None, None) => plain(StatusCode::NOT_FOUND, "404 - Not Found\n"),
-                        (None, Some(text)) => plain(StatusCode::OK, text),
-                    };
-                    set_ttl(&mut response, ttl);
-                    response
-                }
-            },
-            _ => plain(StatusCode::METHOD_NOT_ALLOWED, "405 - Method Not Allowed\n"),
-        }
-    }
-
-    fn give_token(&self, headers: &HeaderMap) -> Response<Body> {
-        // A proxy's header: the request may come from outside of the instance.
-        if headers.contains_key("x-forwarded-for") {
-            return plain(StatusCode::FORBIDDEN, "403 - Forbidden\n");
-        }
-        let ttl = headers.get(TTL_HEADER).and_then(|value| value.to_str().ok());
-        let ttl = ttl.and_then(|text| text.trim().parse::<u64>().ok());
-        let Some(ttl) = ttl.filter(|ttl| (1..=21_600).contains(ttl)) else {
-            return plain(StatusCode::BAD_REQUEST, "400 - Bad Request\n");
+        let tokens = {
+            let state = self.shared.lock();
+            state.instances.get(&self.instance).map(|instance| Arc::clone(&instance.session_tokens))
         };
-        let token = {
-            let mut state = self.shared.lock();
-            state.instances.get_mut(&self.instance).map(|instance| instance.session_tokens.give(ttl))
-        };
-        let Some(token) = token else {
+        let Some(tokens) = tokens else {
             return plain(StatusCode::NOT_FOUND, "404 - Not Found\n");
         };
-        let mut response = plain(StatusCode::OK, token);
-        set_ttl(&mut response, ttl);
-        response
-    }
-
-    /// The seconds that the request's token has left; `None` if it has no valid one.
-    fn remaining(&self, headers: &HeaderMap) -> Option<u64> {
-        let shown = headers.get(TOKEN_HEADER)?.to_str().ok()?;
-        let state = self.shared.lock();
-        state.instances.get(&self.instance)?.session_tokens.remaining(shown)
+        let ttl = match tokens.admit(&request) {
+            Ok(ttl) => ttl,
+            Err(answer) => return answer,
+        };
+        let path = below_version(request.uri().path());
+        if let Some(status) = path.as_deref().and_then(|path| self.refusal(path)) {
+            return with_ttl(plain(status, "refused\n"), ttl);
+        }
+        told(path.and_then(|path| self.look_up(&path)), ttl)
     }
 
     fn refusal(&self, path: &str) -> Option<StatusCode> {
         let state = self.shared.lock();
         let refused = &state.instances.get(&self.instance)?.refused_metadata;
-        StatusCode::from_u16(*refused.get(below_version(path)?)?).ok()
+        StatusCode::from_u16(*refused.get(path)?).ok()
     }
 
     fn look_up(&self, path: &str) -> Option<String> {
-        let path = percent_encoding::percent_decode_str(below_version(path)?);
-        let path = path.decode_utf8().ok()?;
         let mut state = self.shared.lock();
         let lifetime = state.options.credentials_lifetime;
         let instance = state.instances.get_mut(&self.instance)?;
@@ -144,51 +72,15 @@ impl Service {
             })
         });
         let instance = state.instances.get(&self.instance)?;
-        find(&leaves(&state, instance, credentials), &path)
+        find(&leaves(&state, instance, credentials), path)
     }
 }
 
-fn below_version(path: &str) -> Option<&str> {
-    VERSIONS.iter().find_map(|version| path.strip_prefix(version))
-}
-
-fn set_ttl(response: &mut Response<Body>, ttl: u64) {
-    response.headers_mut().insert(TTL_HEADER, HeaderValue::from(ttl));
-}
-
-/// The value at a path, or the listing if the path is a folder, with or without a slash at its end.
-fn find(leaves: &BTreeMap<String, String>, path: &str) -> Option<String> {
-    if let Some(value) = leaves.get(path) {
-        return Some(value.clone());
-    }
-    // The one folder whose listing also names what its entries stand for.
-    if path.trim_end_matches('/') == "meta-data/public-keys" {
-        return leaves.contains_key(PUBLIC_KEY).then(|| "0=key".to_owned());
-    }
-    let folder = match path.trim_end_matches('/') {
-        "" => String::new(),
-        name => format!("{name}/"),
-    };
-    let below = leaves.keys().filter_map(|leaf| leaf.strip_prefix(folder.as_str()));
-    let children: BTreeSet<String> = below
-        .map(|rest| match rest.split_once('/') {
-            Some((child, _)) => format!("{child}/"),
-            None => rest.to_owned(),
-        })
-        .collect();
-    let listing: Vec<String> = children.into_iter().collect();
-    (!listing.is_empty()).then(|| listing.join("\n"))
-}
-
-/// Everything the service can answer, by path. Folders follow from the paths.
-fn leaves(
-    state: &State,
-    instance: &Instance,
-    credentials: Option<serde_json::Value>,
-) -> BTreeMap<String, String> {
+/// Everything the service can answer.
+fn leaves(state: &State, instance: &Instance, credentials: Option<serde_json::Value>) -> Leaves {
     let spec = &instance.spec;
     let address = spec.address.to_string();
-    let mut leaves = BTreeMap::new();
+    let mut leaves = Leaves::new();
     if let Some(user_data) = &spec.user_data {
         leaves.insert("user-data".to_owned(), user_data.clone());
     }
@@ -260,22 +152,4 @@ fn leaves(
     });
     leaves.insert("dynamic/instance-identity/document".to_owned(), document.to_string());
     leaves
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn folders_follow_from_the_leaves() {
-        let leaves: BTreeMap<String, String> = ["meta-data/a", "meta-data/p/x", "meta-data/p/y"]
-            .map(|path| (path.to_owned(), "v".to_owned()))
-            .into();
-        assert_eq!(find(&leaves, "meta-data/a").as_deref(), Some("v"));
-        assert_eq!(find(&leaves, "meta-data/a/"), None, "a leaf is no folder");
-        assert_eq!(find(&leaves, "meta-data/").as_deref(), Some("a\np/"));
-        assert_eq!(find(&leaves, "meta-data/p").as_deref(), Some("x\ny"));
-        assert_eq!(find(&leaves, "meta-data/q"), None);
-        assert_eq!(find(&leaves, "").as_deref(), Some("meta-data/"));
-    }
 }

@@ -4,7 +4,8 @@
 //! | --- | --- |
 //! | `cloud.rs` | the state, and the handle [`Cloud`] on it |
 //! | `ec2.rs` | instances, their credentials and tags, `DescribeTags` |
-//! | `imds.rs` | each instance's metadata service |
+//! | `metadata.rs` | the protocol of a metadata service |
+//! | `imds.rs` | what each instance's tells |
 //! | `api.rs` | the query protocol: authentication, throttle, faults, errors |
 //! | `elbv2.rs` | the load balancing actions |
 //! | `groups.rs` | target groups, a target's states |
@@ -29,6 +30,7 @@ mod http;
 mod ids;
 mod imds;
 mod instances;
+mod metadata;
 mod routing;
 mod throttle;
 mod xml;
@@ -40,6 +42,8 @@ pub use fleet::{LocalError, LocalFleet, LocalOptions, Member};
 pub use groups::{HealthCheck, TargetGroupSpec, TargetHealth, TargetState, TargetType};
 pub use http::Outage;
 pub(crate) use ids::stable_hex;
+pub use ids::timestamp;
 pub use instances::{AgentCommand, AgentProcess};
+pub use metadata::{Leaves, serve_metadata};
 pub use routing::{Forward, Rule};
 pub use throttle::{Rate, Throttle};

@@ -51,7 +51,7 @@ impl State {
 
     /// Every agent that is due tries to register.
     pub(super) async fn agents_try(&mut self) {
-        if self.options.agents == Fate::Never {
+        if matches!(self.options.agents, Fate::Never | Fate::Real) {
             return;
         }
         let mut still = Vec::new();

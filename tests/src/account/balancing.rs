@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::answer::{Answer, AwsError};
+use super::data_plane::Health;
 use super::options::Agents;
 use super::request::Request;
 use super::state::State;
@@ -21,6 +22,8 @@ pub(super) struct Balancing {
     draining: BTreeMap<(String, String), (String, u32)>,
     /// The target groups that listeners and rules use, each with its balancers; `None` when it may have changed.
     used: Option<BTreeMap<String, BTreeSet<String>>>,
+    /// What real balancers say of their targets, by target group's ARN and instance.
+    pub(super) told: Health,
 }
 
 const SERVICE: &str = "elasticloadbalancing";
@@ -211,6 +214,9 @@ impl State {
         if !answer.ok() {
             return Ok(answer);
         }
+        if self.options.agents == Agents::Real {
+            return Ok(self.told_health(request, answer));
+        }
         let used = self.used().await?.contains_key(&group);
         let mut document = answer.xml();
         let list = document
@@ -380,7 +386,7 @@ fn targets(request: &Request) -> Vec<(String, String)> {
     (1..).map_while(target).collect()
 }
 
-fn draining_target(id: &str, port: &str) -> Element {
+pub(super) fn draining_target(id: &str, port: &str) -> Element {
     let target =
         vec![Element::text("Id", id), Element::text("Port", if port.is_empty() { "80" } else { port })];
     let health = vec![

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -29,14 +29,16 @@ pub(super) struct Front {
     pub(super) calls: Mutex<Vec<Call>>,
     /// How many calls are being answered.
     pub(super) busy: watch::Sender<usize>,
+    /// How many calls may have changed something.
+    pub(super) changes: watch::Sender<u64>,
     /// One call at a time changes the account, so that what is looked at does not change meanwhile.
     pub(super) state: tokio::sync::Mutex<State>,
 }
 
 impl Front {
-    /// Listens on a free port until the returned task is dropped.
-    pub(super) async fn serve(self: &Arc<Self>) -> (SocketAddr, JoinSet<()>) {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+    /// Listens until the returned task is dropped.
+    pub(super) async fn serve(self: &Arc<Self>, address: SocketAddr) -> (SocketAddr, JoinSet<()>) {
+        let listener = TcpListener::bind(address).await.expect("the address is free");
         let address = listener.local_addr().expect("an address");
         let front = Arc::clone(self);
         let mut task = JoinSet::new();
@@ -110,6 +112,9 @@ impl Front {
             }
         };
         self.busy.send_modify(|busy| *busy -= 1);
+        if !request.is_read() {
+            self.changes.send_modify(|changes| *changes += 1);
+        }
         match trouble {
             Some(Trouble::Lose) => return Err(io::ErrorKind::ConnectionReset.into()),
             Some(Trouble::Hold) => {

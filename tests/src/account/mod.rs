@@ -2,6 +2,7 @@
 //! moto does not. It says what was called, makes things go wrong where a test wants that, and knows
 //! whether a policy allows what was asked.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
@@ -16,6 +17,7 @@ use upstream::Upstream;
 pub use answer::{Answer, AwsError};
 pub use authorization::Need;
 pub use calls::{Call, chain, depth};
+pub use data_plane::{Health, Target};
 pub use faults::{Fault, Trouble};
 pub use options::{Agents, Options};
 pub use policy::{Context, Document};
@@ -29,6 +31,7 @@ mod answer;
 mod authorization;
 mod balancing;
 mod calls;
+mod data_plane;
 mod faults;
 mod front;
 mod groups;
@@ -77,6 +80,11 @@ pub struct Account {
 impl Account {
     /// An account as AWS gives it: a default VPC with a subnet in each zone, and nothing in it.
     pub async fn start(options: Options) -> Self {
+        Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), options).await
+    }
+
+    /// The same with its endpoint at this address.
+    pub async fn start_at(address: SocketAddr, options: Options) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let images = folder.path().join("images.json");
         std::fs::write(&images, images_of_the_account()).expect("it is written");
@@ -93,9 +101,10 @@ impl Account {
             faults: Mutex::new(faults::Faults::new()),
             calls: Mutex::new(Vec::new()),
             busy: watch::Sender::new(0),
+            changes: watch::Sender::new(0),
             state: tokio::sync::Mutex::new(State::new(upstream.clone(), options)),
         });
-        let (address, server) = front.serve().await;
+        let (address, server) = front.serve(address).await;
         Self { moto, upstream, front, endpoint: format!("http://{address}"), folder, _server: server }
     }
 
@@ -123,9 +132,14 @@ impl Account {
         self.front.faults.lock().expect("not poisoned").add(fault);
     }
 
+    /// Nothing goes wrong any more.
+    pub fn clear_faults(&self) {
+        self.front.faults.lock().expect("not poisoned").clear();
+    }
+
     /// Forgets faults and the record of calls.
     pub fn clear(&self) {
-        self.front.faults.lock().expect("not poisoned").clear();
+        self.clear_faults();
         self.front.calls.lock().expect("not poisoned").clear();
     }
 
@@ -142,6 +156,11 @@ impl Account {
     /// Time passes: whatever was launched is shown to everyone who looks.
     pub async fn time_passes(&self) {
         self.front.state.lock().await.instances_are_seen();
+    }
+
+    /// The name of the instance profile that an instance was launched with; empty if it has none.
+    pub async fn profile_of(&self, instance: &str) -> String {
+        self.front.state.lock().await.profile_of(instance).to_owned()
     }
 
     /// What the calls needed of the caller's policy since there is one, each once.

@@ -60,6 +60,9 @@ pub enum Agents {
     Healthy,
     /// They never register.
     Never,
+    /// The instances are machines with agents of their own, behind balancers that check them: their
+    /// health is what [`super::Account::tell_health`] says.
+    Real,
     /// They register, and the checks fail with this reason and description.
     Unhealthy(String, String),
 }

@@ -62,6 +62,7 @@ impl Request {
             "ec2" => "2016-11-15",
             "elasticloadbalancing" => "2015-12-01",
             "iam" => "2010-05-08",
+            "autoscaling" => "2011-01-01",
             _ => "2011-06-15",
         };
         let given = [("Action", action), ("Version", version)];

@@ -112,8 +112,13 @@ impl Running {
 
     /// Waits for its end.
     pub async fn end(self) -> Ran {
+        self.end_within(PATIENCE).await
+    }
+
+    /// Waits for its end for as long as this.
+    pub async fn end_within(self, patience: Duration) -> Ran {
         let Self { child, said, .. } = self;
-        let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await;
+        let output = tokio::time::timeout(patience, child.wait_with_output()).await;
         let output = output.unwrap_or_else(|_| panic!("bootstrap {said} did not end")).expect("a status");
         Ran {
             status: output.status.code(),

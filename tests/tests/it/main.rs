@@ -6,6 +6,7 @@
 mod account;
 mod adversity;
 mod apt_repository;
+mod bed;
 mod calls;
 mod changes;
 mod cli;
@@ -27,6 +28,7 @@ mod reload_fleet;
 mod sandbox;
 mod seed;
 mod service;
+mod story;
 mod together;
 mod traffic;
 mod upgrade;

@@ -2,6 +2,8 @@
 //! that leads to the cure, with the right exit status, and before anything was changed. And what
 //! `plan`, `list` and `status` show.
 
+use std::os::unix::fs::PermissionsExt;
+
 use serde_json::{Value, json};
 use tests::account::{
     ARM_IMAGE, Account, AwsError, Document, Fault, Options, Ran, Small, Trouble, differences,
@@ -42,6 +44,53 @@ async fn without_credentials_it_says_how_to_get_some() {
     }
     assert_eq!(account.names(), Vec::<String>::new());
     untouched(&account, &before).await;
+}
+
+/// `bootstrap list` with a profile as `aws configure sso` writes it, and an awscli that does this. It
+/// is played, as the pinned one is of version 1, which has no sessions.
+async fn with_session(account: &Account, awscli: Option<&str>) -> Ran {
+    let config = account.file(
+        "config",
+        "[profile team]\nsso_session = team\nsso_account_id = 123456789012\nsso_role_name = operator\n\
+         [sso-session team]\nsso_start_url = https://team.invalid/start\nsso_region = us-east-1\n",
+    );
+    let programs = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("/bin/sh", programs.path().join("sh")).unwrap();
+    if let Some(awscli) = awscli {
+        let program = programs.path().join("aws");
+        let asked = "team configure export-credentials --format process";
+        let script = format!("#!/bin/sh\n[ \"$AWS_PROFILE $*\" = '{asked}' ] || exit 252\n{awscli}\n");
+        std::fs::write(&program, script).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let command = account.bootstrap(&["list"]).without("AWS_ACCESS_KEY_ID").without("AWS_SECRET_ACCESS_KEY");
+    let command = command.env("AWS_CONFIG_FILE", &config).env("AWS_PROFILE", "team");
+    command.env("PATH", programs.path().to_str().unwrap()).run().await
+}
+
+#[tokio::test]
+async fn who_is_logged_in_by_awscli_needs_nothing_else() {
+    let account = Account::start(Options::prompt()).await;
+    let key = "{\"Version\": 1, \"AccessKeyId\": \"ASIAOFASESSION\", \"SecretAccessKey\": \"secret\", \
+               \"SessionToken\": \"token\", \"Expiration\": \"2999-01-01T00:00:00Z\"}";
+    with_session(&account, Some(&format!("echo '{key}'"))).await.success();
+    assert_ne!(account.names(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_session_that_has_ended_is_told_in_the_words_of_awscli() {
+    let account = Account::start(Options::prompt()).await;
+    let expired = "The SSO session associated with this profile has expired or is otherwise invalid";
+    let awscli = format!("printf '\\n%s\\n' '{expired}' >&2; exit 255");
+    let cures = [expired, "`aws sso login`"];
+    let ran = told(with_session(&account, Some(&awscli)).await, 1, &cures);
+    assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
+    let old = "echo 'aws: error: argument subcommand: Invalid choice, valid choices are:' >&2; exit 2";
+    for awscli in [Some(old), None] {
+        let ran = told(with_session(&account, awscli).await, 1, &["takes awscli of version 2 to use"]);
+        assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
+    }
+    assert_eq!(account.names(), Vec::<String>::new());
 }
 
 #[tokio::test]

@@ -1,0 +1,60 @@
+//! Whose credentials are used: those that the SDK finds, else those of a session of awscli.
+//!
+//! Who has logged in by `aws sso login` or `aws login` has awscli, which hands its session's
+//! credentials out. That does without the SDK's own clients for these services, which the agent would
+//! carry too, as both programs are built with one set of features.
+
+use std::error::Error;
+use std::time::Duration;
+
+use aws_config::credential_process::CredentialProcessProvider;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{ProvideCredentials, Result, SharedCredentialsProvider, future};
+
+const AWSCLI: &str = "aws configure export-credentials --format process";
+
+/// awscli is slow to start, and may have to renew the session.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The SDK's own credentials, else awscli's.
+#[derive(Debug)]
+pub(super) struct OrAwsCli(pub(super) SharedCredentialsProvider);
+
+impl ProvideCredentials for OrAwsCli {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(self.find())
+    }
+}
+
+impl OrAwsCli {
+    async fn find(&self) -> Result {
+        let error = match self.0.provide_credentials().await {
+            Ok(found) => return Ok(found),
+            Err(error) => error,
+        };
+        let awscli = CredentialProcessProvider::new(AWSCLI.to_owned());
+        match tokio::time::timeout(DEADLINE, awscli.provide_credentials()).await {
+            Ok(Ok(found)) => Ok(found),
+            Err(_) => Err(CredentialsError::provider_timed_out(DEADLINE)),
+            // There is no session: what the SDK said is all there is to say.
+            Ok(Err(_)) if matches!(error, CredentialsError::CredentialsNotLoaded(_)) => Err(error),
+            // The profile is one of a session, of which awscli knows what is wrong.
+            Ok(Err(of_awscli)) => Err(CredentialsError::provider_error(what_awscli_said(&of_awscli))),
+        }
+    }
+}
+
+/// Why awscli had no credentials, in one line.
+fn what_awscli_said(error: &CredentialsError) -> String {
+    let told = error.source().map(ToString::to_string).unwrap_or_default();
+    // What the library says of the process, then what the process said.
+    let (_, said) = told.split_once("Stderr: ").unwrap_or(("", &told));
+    if said.contains("not found") || said.contains("Invalid choice") {
+        return "the profile is one of a session, which takes awscli of version 2 to use".to_owned();
+    }
+    let line = said.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("it does not say why");
+    format!("awscli has no credentials of the profile's session: {line}")
+}

@@ -1,0 +1,506 @@
+//! What happens to a fleet in a day, an event each.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::Value;
+use tests::account::{Account, AwsError, Fault, Ran, Trouble};
+use tests::debian::{another_version, package};
+use tests::load::{Ask, Load};
+use tests::region::{Instance, Machine, Power, Region, monotonic};
+use tests::within;
+
+/// The program whose steps are told; a line each.
+macro_rules! tell {
+    ($($words:tt)*) => { println!("{}", format_args!($($words)*)) };
+}
+
+/// The notice that EC2 gives before it interrupts a spot instance.
+const SPOT_NOTICE: Duration = Duration::from_secs(120);
+
+/// How long things may take, and how long troubles last.
+pub(super) struct Times {
+    /// From a launch to the health of all.
+    pub(super) boot: Duration,
+    /// A target's change from one state to another, its drain and its delay among them.
+    pub(super) settle: Duration,
+    /// The outages.
+    pub(super) lasts: Duration,
+}
+
+/// A fleet in a region, and a client that never stops asking.
+pub(super) struct Day {
+    pub(super) region: Region,
+    /// What `bootstrap launch` is told: a file, or a built-in fleet's name.
+    file: String,
+    fleet: String,
+    groups: BTreeMap<String, usize>,
+    package: PathBuf,
+    url: String,
+    client: reqwest::Client,
+    load: Option<Load>,
+    before: Value,
+    times: Times,
+    began: Instant,
+}
+
+impl Day {
+    /// An empty region with room for this many machines; nothing is launched yet.
+    pub(super) async fn begin(
+        room: u32,
+        file: Option<&str>,
+        fleet: &str,
+        groups: &[(&str, usize)],
+        times: Times,
+    ) -> Self {
+        let region = Region::up(room).await;
+        let file = file.map(|content| region.account.file("fleet.toml", content));
+        let before = region.account.snapshot().await;
+        Self {
+            file: file.unwrap_or_else(|| fleet.to_owned()),
+            fleet: fleet.to_owned(),
+            groups: groups.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(),
+            package: package("instance-agent"),
+            url: String::new(),
+            client: reqwest::Client::builder().no_proxy().build().unwrap(),
+            load: None,
+            before,
+            times,
+            began: Instant::now(),
+            region,
+        }
+    }
+
+    fn account(&self) -> &Account {
+        &self.region.account
+    }
+
+    /// Runs a command of `bootstrap` that has to succeed; not longer than the region lives.
+    async fn bootstrap(&mut self, words: &[&str]) -> Ran {
+        let running = self.region.account.bootstrap(words).start();
+        let patience = self.times.boot + self.times.settle;
+        let ran = tokio::select! {
+            ran = running.end_within(patience) => ran,
+            said = self.region.failed() => panic!("{said}"),
+        };
+        if ran.status != Some(0) {
+            for machine in self.region.machines() {
+                eprintln!("{} {:?}\n{}", machine.id, machine.power(), machine.journal().await);
+            }
+        }
+        ran.success()
+    }
+
+    fn said(&self, what: &str) {
+        tell!("{:>5.0} s  {what}", self.began.elapsed().as_secs_f64());
+    }
+
+    async fn instances(&self) -> Vec<Instance> {
+        self.region.instances(&self.fleet).await
+    }
+
+    /// An instance of a group, and its machine. Groups with one instance are left alone: without it
+    /// nobody would answer.
+    async fn one_of(&self, group: &str, number: usize) -> Arc<Machine> {
+        let mut of_group: Vec<Instance> = self.instances().await;
+        of_group.retain(|instance| instance.cluster() == group && instance.state == "running");
+        self.region.machine(&of_group[number].id).await
+    }
+
+    fn target_group(&self, group: &str) -> String {
+        format!("{}-{group}", self.fleet)
+    }
+
+    async fn until(&self, machine: &Machine, state: &str) {
+        let group = self.target_group(machine.instance().cluster());
+        self.region.until_health(&group, &machine.id, state, self.times.settle).await;
+    }
+
+    fn count(&self) -> usize {
+        self.groups.values().sum()
+    }
+
+    /// Waits until every instance is healthy, by `bootstrap status`.
+    async fn until_all_healthy(&self) {
+        let wanted = self.count();
+        let healthy = async || {
+            let status = self.account().run(&["status", &self.fleet, "--output", "json"]).await.json();
+            (status["healthy"] == wanted && status["wanted"] == wanted).then_some(())
+        };
+        let waited = within(self.times.settle, healthy).await;
+        assert!(waited.is_some(), "{}", self.account().run(&["status", &self.fleet]).await.stdout);
+    }
+
+    /// How often an instance was registered: the calls that moto accepted.
+    fn registrations(&self, id: &str) -> usize {
+        let calls = self.account().calls();
+        let of_it = calls.iter().filter(|call| {
+            call.action == "RegisterTargets"
+                && call.status == 200
+                && call.parameters.values().any(|value| value == id)
+        });
+        of_it.count()
+    }
+
+    /// `bootstrap launch`, from the package, to the health of all.
+    pub(super) async fn launch(&mut self) {
+        let began = Instant::now();
+        let (file, package) = (self.file.clone(), self.package.to_str().unwrap().to_owned());
+        let wait = format!("{}s", self.times.boot.as_secs());
+        self.bootstrap(&["launch", &file, "--deb", &package, "--yes", "--timeout", &wait]).await;
+        self.url = self.region.url(&self.fleet).await;
+        self.said(&format!("launched, and {} instances are healthy: {:.0?}", self.count(), began.elapsed()));
+    }
+
+    /// Bodies, spread and tags, as the product's description has them; by `bootstrap`, and by others.
+    pub(super) async fn is_what_was_asked_for(&mut self) {
+        self.until_all_healthy().await;
+        let fleet = self.fleet.clone();
+        self.bootstrap(&["verify", &fleet]).await.says("Healthy!");
+        let instances = self.instances().await;
+        assert_eq!(instances.len(), self.count());
+        assert_eq!(self.get("/").await, "Healthy!");
+        for (group, count) in &self.groups {
+            let ids: Vec<&str> = instances
+                .iter()
+                .filter(|instance| instance.cluster() == group)
+                .map(|instance| instance.id.as_str())
+                .collect();
+            assert_eq!(ids.len(), *count);
+            let mut seen: Vec<String> = Vec::new();
+            for _ in 0..10 * count {
+                let body = self.get(&format!("/{group}")).await;
+                let id =
+                    body.strip_prefix("Instance ").and_then(|rest| rest.strip_suffix(" is responding now!"));
+                let id = id.unwrap_or_else(|| panic!("{body}"));
+                assert!(ids.contains(&id), "{id} is not of {group}");
+                seen.push(id.to_owned());
+            }
+            seen.sort();
+            seen.dedup();
+            assert_eq!(seen.len(), *count, "every instance of {group} gets requests");
+            // The package came by apt, from the bucket, and nothing else was installed with it.
+            let machine = self.region.machine(ids[0]).await;
+            assert!(machine.ok("dpkg-query -W -f '${Status}' instance-agent").await.contains("ok installed"));
+            let done = machine.ok("cloud-init status").await;
+            assert!(done.contains("done"), "{done}");
+        }
+        // awscli sees the balancer that answered.
+        let witness = self.account().witness().await;
+        let seen = witness.ok(&["elbv2", "describe-load-balancers", "--names", &self.fleet]).await;
+        let name = seen["LoadBalancers"][0]["DNSName"].as_str().unwrap();
+        assert_eq!(self.url, format!("http://{name}"));
+        self.said("verified, and seen by awscli");
+    }
+
+    async fn get(&self, path: &str) -> String {
+        let answer = self.client.get(format!("{}{path}", self.url)).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{path}");
+        answer.text().await.unwrap()
+    }
+
+    /// Says how long each step of each boot took, from power on.
+    pub(super) async fn steps_of_the_boots(&self) {
+        for instance in self.instances().await {
+            let machine = self.region.machine(&instance.id).await;
+            let on = machine.powered_on().unwrap();
+            let installed = machine.unit_time("InactiveExit").await - on;
+            let serving = machine.unit_time("ActiveEnter").await - on;
+            let now = monotonic();
+            let calls = self.account().calls();
+            let registered = calls.iter().find(|call| {
+                call.action == "RegisterTargets"
+                    && call.parameters.values().any(|value| *value == instance.id)
+            });
+            let registered = now - registered.expect("it was registered").began.elapsed() - on;
+            let healthy = self.region.healthy_since(&instance.id).await.unwrap() - on;
+            tell!(
+                "         {}: installed {:.1} s, serving {:.1} s, registered {:.1} s, healthy {:.1} s",
+                instance.id,
+                installed.as_secs_f64(),
+                serving.as_secs_f64(),
+                registered.as_secs_f64(),
+                healthy.as_secs_f64()
+            );
+            assert!(installed <= serving && serving <= registered && registered <= healthy);
+        }
+    }
+
+    /// From now on there is load on every path, with kept and with new connections.
+    pub(super) async fn load_begins(&mut self) {
+        let mut asks = vec![Ask::Get("/")];
+        for (group, count) in &self.groups {
+            // A group of one cannot lose it without being missed.
+            if *count > 1 {
+                asks.push(if group == "cluster1" { Ask::Get("/cluster1") } else { Ask::Get("/cluster2/x") });
+            }
+        }
+        if self.groups.values().any(|count| *count == 1) {
+            // Half of the default's requests go to each group.
+            asks.remove(0);
+        }
+        let load = Load::start_paced(&self.url, &asks, Duration::from_millis(10));
+        load.until_answered(100).await;
+        self.load = Some(load);
+    }
+
+    /// The load goes on, and nothing of it has failed.
+    pub(super) async fn still_served(&mut self) {
+        self.region.check();
+        let load = self.load.as_ref().unwrap();
+        load.until_answered(100).await;
+        assert_eq!(load.failures(), [""; 0]);
+    }
+
+    pub(super) async fn load_ends_without_a_failure(&mut self) {
+        self.until_all_healthy().await;
+        let report = self.load.take().unwrap().stop().await;
+        assert_eq!(report.failures, [""; 0]);
+        self.said(&format!("{} requests under way through all of this, none failed", report.answered));
+    }
+
+    /// A new package on one machine after the other, by apt.
+    pub(super) async fn rolling_upgrade(&mut self) {
+        let newer = another_version(&self.package, "99.0.0", |_| ()).await;
+        let bytes = std::fs::read(&newer).unwrap();
+        for instance in self.instances().await {
+            let machine = self.region.machine(&instance.id).await;
+            let before = (
+                machine.ok("systemctl show -P MainPID instance-agent").await,
+                self.registrations(&machine.id),
+            );
+            machine.write("var/cache/newer.deb", &bytes).await;
+            machine.ok("chmod 644 /var/cache/newer.deb && apt-get install -y /var/cache/newer.deb").await;
+            assert_eq!(machine.ok("dpkg-query -W -f '${Version}' instance-agent").await, "99.0.0");
+            assert_eq!(machine.status().await["reload"]["outcome"], "done");
+            let after = (
+                machine.ok("systemctl show -P MainPID instance-agent").await,
+                self.registrations(&machine.id),
+            );
+            assert_eq!(after, before, "the same process, registered as it was");
+            self.still_served().await;
+        }
+        self.said("upgraded one after the other");
+    }
+
+    /// One more of the first group, and back.
+    pub(super) async fn scale_up_and_down(&mut self) {
+        let (fleet, count) = (self.fleet.clone(), self.groups["cluster1"]);
+        let before: Vec<String> = self.instances().await.into_iter().map(|instance| instance.id).collect();
+        self.bootstrap(&["scale", &fleet, &format!("cluster1={}", count + 1), "--yes"]).await;
+        self.groups.insert("cluster1".to_owned(), count + 1);
+        self.until_all_healthy().await;
+        self.still_served().await;
+        self.bootstrap(&["scale", &fleet, &format!("cluster1={count}"), "--yes"]).await;
+        self.groups.insert("cluster1".to_owned(), count);
+        // The one that had to go has drained, and is off.
+        for machine in self.region.machines() {
+            if machine.instance().state == "terminated" {
+                self.region.until_power(&machine.id, Power::Off, self.times.settle).await;
+            }
+        }
+        assert_eq!(self.instances().await.len(), before.len());
+        self.until_all_healthy().await;
+        self.still_served().await;
+        self.said(&format!("scaled to cluster1={} and back to {count}", count + 1));
+    }
+
+    pub(super) async fn one_is_stopped_and_started(&mut self) {
+        let machine = self.one_of("cluster1", 0).await;
+        machine.ok("systemctl stop instance-agent").await;
+        self.until(&machine, "draining").await;
+        self.still_served().await;
+        machine.ok("systemctl start instance-agent").await;
+        self.until(&machine, "healthy").await;
+        self.still_served().await;
+        self.said("one was stopped, and started again");
+    }
+
+    /// EC2 gives notice, the agent is drained before it is over, then the instance is terminated. The
+    /// next launch replaces it.
+    pub(super) async fn a_spot_instance_is_interrupted(&mut self) {
+        let machine = self.one_of("cluster1", 1).await;
+        let at = SystemTime::now() + SPOT_NOTICE;
+        machine.tell_spot_interruption(at);
+        machine.until_phase("drained", SPOT_NOTICE).await;
+        let left = at.duration_since(SystemTime::now()).unwrap_or_default();
+        assert!(left > Duration::ZERO, "not drained in time");
+        self.still_served().await;
+        let cli = self.account().cli().await;
+        cli.ok(&["ec2", "terminate-instances", "--instance-ids", &machine.id]).await;
+        self.region.until_power(&machine.id, Power::Off, self.times.settle).await;
+        self.still_served().await;
+        let (file, package) = (self.file.clone(), self.package.to_str().unwrap().to_owned());
+        self.bootstrap(&["launch", &file, "--deb", &package, "--yes"]).await;
+        self.until_all_healthy().await;
+        self.still_served().await;
+        self.said(&format!(
+            "a spot instance was drained {:.0} s before its end, and replaced",
+            left.as_secs_f64()
+        ));
+    }
+
+    pub(super) async fn a_rebalance_is_recommended(&mut self) {
+        let machine = self.one_of("cluster1", 0).await;
+        machine.ok("echo 'on-rebalance = \"drain\"' >>/etc/instance-agent/agent.toml && systemctl reload instance-agent").await;
+        machine.tell_rebalance();
+        machine.until_phase("drained", self.times.settle).await;
+        self.still_served().await;
+        machine.tell_nothing();
+        machine.ok("systemctl restart instance-agent").await;
+        self.until(&machine, "healthy").await;
+        self.still_served().await;
+        self.said("a rebalance was recommended, and followed");
+    }
+
+    pub(super) async fn auto_scaling_says_terminated(&mut self) {
+        let machine = self.one_of("cluster1", 1).await;
+        machine.tell_lifecycle("Terminated");
+        machine.until_phase("drained", self.times.settle).await;
+        self.still_served().await;
+        machine.tell_nothing();
+        machine.ok("systemctl restart instance-agent").await;
+        self.until(&machine, "healthy").await;
+        self.still_served().await;
+        self.said("Auto Scaling took one out");
+    }
+
+    /// Someone takes an instance out of its group with awscli. The agent misses the balancer's probes
+    /// when its deregistration delay is over, looks, and registers again.
+    pub(super) async fn someone_deregisters_one_by_hand(&mut self) {
+        let machine = self.one_of("cluster1", 0).await;
+        let cli = self.account().cli().await;
+        let found =
+            cli.ok(&["elbv2", "describe-target-groups", "--names", &self.target_group("cluster1")]).await;
+        let arn = found["TargetGroups"][0]["TargetGroupArn"].as_str().unwrap().to_owned();
+        // The same someone has no five minutes.
+        let delay = "Key=deregistration_delay.timeout_seconds,Value=30";
+        let words =
+            ["elbv2", "modify-target-group-attributes", "--target-group-arn", &arn, "--attributes", delay];
+        cli.ok(&words).await;
+        let before = self.registrations(&machine.id);
+        let target = format!("Id={}", machine.id);
+        cli.ok(&["elbv2", "deregister-targets", "--target-group-arn", &arn, "--targets", &target]).await;
+        self.until(&machine, "draining").await;
+        self.still_served().await;
+        self.until(&machine, "healthy").await;
+        assert_eq!(self.registrations(&machine.id), before + 1);
+        self.still_served().await;
+        self.said("one was deregistered by hand, and registered again");
+    }
+
+    /// Up to three instances cannot reach their metadata for a while: nothing happens.
+    pub(super) async fn metadata_are_gone(&mut self) {
+        let mut cut_off = Vec::new();
+        for instance in self.instances().await.into_iter().take(3) {
+            let machine = self.region.machine(&instance.id).await;
+            machine.lose_metadata().await;
+            cut_off.push((self.registrations(&machine.id), machine));
+        }
+        tokio::time::sleep(self.times.lasts).await;
+        self.still_served().await;
+        for (registrations, machine) in &cut_off {
+            assert_eq!(machine.status().await["phase"], "serving", "{}", machine.journal().await);
+            machine.find_metadata().await;
+            assert_eq!(self.registrations(&machine.id), *registrations);
+        }
+        self.until_all_healthy().await;
+        self.said(&format!("{} had no metadata for {:?}", cut_off.len(), self.times.lasts));
+    }
+
+    /// The API refuses every call for a while; who restarts meanwhile comes back when it can.
+    pub(super) async fn the_api_is_throttled(&mut self) {
+        let machine = self.one_of("cluster1", 0).await;
+        let throttled = AwsError::throttled("elasticloadbalancing");
+        self.account().fault(Fault::every("elasticloadbalancing:*", Trouble::Fail(throttled)));
+        machine.ok("systemctl restart --no-block instance-agent").await;
+        tokio::time::sleep(self.times.lasts).await;
+        self.still_served().await;
+        self.account().clear_faults();
+        let restarted = async || {
+            let active = machine.run("systemctl is-active instance-agent").await.status.success();
+            (active && machine.status().await["phase"] == "serving").then_some(())
+        };
+        assert!(within(self.times.settle, restarted).await.is_some(), "{}", machine.journal().await);
+        self.until_all_healthy().await;
+        self.still_served().await;
+        self.said(&format!("the API was throttled for {:?}", self.times.lasts));
+    }
+
+    /// A machine loses its power: the balancer takes it out, it comes back with its number.
+    pub(super) async fn power_is_cut(&mut self) {
+        let machine = self.one_of("cluster1", 0).await;
+        let public = machine.instance().public.unwrap();
+        let seed = format!("http://{public}/seed");
+        let number = "31415926535897932384626433832795";
+        let stored = self.client.post(&seed).body(format!("{{\"num\": {number}}}")).send().await.unwrap();
+        assert_eq!(stored.text().await.unwrap(), number);
+        let registrations = self.registrations(&machine.id);
+        machine.cut().await;
+        self.until(&machine, "unhealthy").await;
+        self.said("a plug was pulled, and the balancer took the instance out");
+        machine.plug_in().await;
+        self.until(&machine, "healthy").await;
+        let answer = self.client.get(&seed).send().await.unwrap();
+        assert_eq!(answer.text().await.unwrap(), number);
+        let again = self.registrations(&machine.id) - registrations;
+        assert!(again <= 1, "registered {again} times");
+        self.said(&format!("it came back with its number, registered {again} times again"));
+    }
+
+    /// A second fleet in the same account; the first does not notice.
+    pub(super) async fn seed_fleet_comes_and_goes(&mut self) {
+        let first: Vec<Instance> = self.instances().await;
+        let package = self.package.to_str().unwrap().to_owned();
+        self.bootstrap(&["launch", "seed", "--deb", &package, "--yes"]).await;
+        self.bootstrap(&["verify", "seed"]).await;
+        let url = self.region.url("seed").await;
+        // As its grader does: each instance its own number, and one of them through the balancer.
+        for (instance, number) in self.region.instances("seed").await.iter().zip(["100", "-7"]) {
+            let address = format!("http://{}/", instance.public.unwrap());
+            let stored =
+                self.client.post(&address).body(format!("{{\"num\": {number}}}")).send().await.unwrap();
+            assert_eq!(stored.status(), 200);
+            let body = self.client.get(&address).send().await.unwrap().text().await.unwrap();
+            assert_eq!(body, number);
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..20 {
+            seen.insert(self.client.get(&url).send().await.unwrap().text().await.unwrap());
+        }
+        assert_eq!(seen, ["100", "-7"].map(str::to_owned).into());
+        assert_eq!(self.instances().await, first, "the first fleet is as it was");
+        self.until_all_healthy().await;
+        self.bootstrap(&["destroy", "seed", "--yes"]).await;
+        assert_eq!(self.instances().await, first, "the first fleet is as it was");
+        self.until_all_healthy().await;
+        self.said("a second fleet came and went");
+    }
+
+    /// `bootstrap destroy`: nothing is left, and no machine runs.
+    pub(super) async fn ends(mut self) {
+        let fleet = self.fleet.clone();
+        self.bootstrap(&["destroy", &fleet, "--yes"]).await;
+        for machine in self.region.machines() {
+            self.region.until_power(&machine.id, Power::Off, self.times.settle).await;
+        }
+        let left = tests::account::differences(&self.before, &self.account().snapshot().await);
+        assert_eq!(left, Vec::<String>::new());
+        let witness = self.account().witness().await;
+        let filter = "Name=instance-state-name,Values=pending,running,shutting-down,stopping,stopped";
+        let found = witness.ok(&["ec2", "describe-instances", "--filters", filter]).await;
+        assert_eq!(found["Reservations"], serde_json::json!([]));
+        for (words, list) in [
+            (["elbv2", "describe-load-balancers"], "LoadBalancers"),
+            (["elbv2", "describe-target-groups"], "TargetGroups"),
+            (["iam", "list-roles"], "Roles"),
+            (["s3api", "list-buckets"], "Buckets"),
+        ] {
+            assert_eq!(witness.ok(&words).await[list], serde_json::json!([]), "{words:?}");
+        }
+        self.region.check();
+        self.said("destroyed; awscli finds nothing");
+    }
+}
