@@ -28,7 +28,7 @@ test: ## run every test but those of e2e, after installing what they need; ARGS=
 	@tests/bin/setup test deb
 	@tests/bin/run-tests $(ARGS)
 
-e2e: ## run the tests in virtual machines, and build the packages twice; ARGS as for test
+e2e: ## run the story of nine machines and the tests in virtual machines, and build the packages twice; ARGS as for test
 	@tests/bin/setup e2e deb
 	@tests/bin/run-tests --profile e2e $(ARGS)
 	@$(if $(TESTS_DIST),,packaging/check-reproducible)

@@ -203,9 +203,9 @@ impl Machine {
         }
     }
 
-    /// A time of the agent's unit, such as `ActiveEnter`.
-    pub async fn unit_time(&self, what: &str) -> Duration {
-        let line = format!("systemctl show -P {what}TimestampMonotonic instance-agent");
+    /// A time of a unit, such as `ActiveEnter`, by the clock of [`monotonic`].
+    pub async fn unit_time(&self, unit: &str, what: &str) -> Duration {
+        let line = format!("systemctl show -P {what}TimestampMonotonic {unit}");
         Duration::from_micros(self.ok(&line).await.parse().expect("microseconds"))
     }
 

@@ -35,14 +35,14 @@ pub(super) struct Day {
     pub(super) region: Region,
     /// What `bootstrap launch` is told: a file, or a built-in fleet's name.
     file: String,
-    fleet: String,
-    groups: BTreeMap<String, usize>,
+    pub(super) fleet: String,
+    pub(super) groups: BTreeMap<String, usize>,
     package: PathBuf,
     url: String,
-    client: reqwest::Client,
+    pub(super) client: reqwest::Client,
     load: Option<Load>,
     before: Value,
-    times: Times,
+    pub(super) times: Times,
     began: Instant,
 }
 
@@ -78,7 +78,7 @@ impl Day {
     }
 
     /// Runs a command of `bootstrap` that has to succeed; not longer than the region lives.
-    async fn bootstrap(&mut self, words: &[&str]) -> Ran {
+    pub(super) async fn bootstrap(&mut self, words: &[&str]) -> Ran {
         let running = self.region.account.bootstrap(words).start();
         let patience = self.times.boot + self.times.settle;
         let ran = tokio::select! {
@@ -93,11 +93,11 @@ impl Day {
         ran.success()
     }
 
-    fn said(&self, what: &str) {
+    pub(super) fn said(&self, what: &str) {
         tell!("{:>5.0} s  {what}", self.began.elapsed().as_secs_f64());
     }
 
-    async fn instances(&self) -> Vec<Instance> {
+    pub(super) async fn instances(&self) -> Vec<Instance> {
         self.region.instances(&self.fleet).await
     }
 
@@ -123,7 +123,7 @@ impl Day {
     }
 
     /// Waits until every instance is healthy, by `bootstrap status`.
-    async fn until_all_healthy(&self) {
+    pub(super) async fn until_all_healthy(&self) {
         let wanted = self.count();
         let healthy = async || {
             let status = self.account().run(&["status", &self.fleet, "--output", "json"]).await.json();
@@ -142,6 +142,15 @@ impl Day {
                 && call.parameters.values().any(|value| value == id)
         });
         of_it.count()
+    }
+
+    /// When an instance was first registered, by the clock of [`monotonic`].
+    pub(super) fn registered(&self, id: &str) -> Duration {
+        let calls = self.account().calls();
+        let of_it = |value: &String| value == id;
+        let call =
+            calls.iter().find(|call| call.action == "RegisterTargets" && call.parameters.values().any(of_it));
+        monotonic() - call.expect("it was registered").began.elapsed()
     }
 
     /// `bootstrap launch`, from the package, to the health of all.
@@ -206,15 +215,9 @@ impl Day {
         for instance in self.instances().await {
             let machine = self.region.machine(&instance.id).await;
             let on = machine.powered_on().unwrap();
-            let installed = machine.unit_time("InactiveExit").await - on;
-            let serving = machine.unit_time("ActiveEnter").await - on;
-            let now = monotonic();
-            let calls = self.account().calls();
-            let registered = calls.iter().find(|call| {
-                call.action == "RegisterTargets"
-                    && call.parameters.values().any(|value| *value == instance.id)
-            });
-            let registered = now - registered.expect("it was registered").began.elapsed() - on;
+            let installed = machine.unit_time("instance-agent", "InactiveExit").await - on;
+            let serving = machine.unit_time("instance-agent", "ActiveEnter").await - on;
+            let registered = self.registered(&instance.id) - on;
             let healthy = self.region.healthy_since(&instance.id).await.unwrap() - on;
             tell!(
                 "         {}: installed {:.1} s, serving {:.1} s, registered {:.1} s, healthy {:.1} s",

@@ -15,6 +15,7 @@ use day::{Day, Times};
 
 mod auto_scaling;
 mod day;
+mod flask;
 
 const WHY: &str = "only root can boot a machine";
 
@@ -71,6 +72,7 @@ async fn nine_machines_live_through_a_day() {
     }
     let mut day = Day::begin(12, None, "clusters", &[("cluster1", 5), ("cluster2", 4)], USUAL).await;
     live(&mut day).await;
+    flask::beside(&mut day).await;
     day.seed_fleet_comes_and_goes().await;
     day.ends().await;
 }

@@ -1,0 +1,133 @@
+//! The way that was before: Flask from Debian, a unit file, and a script that registers the instance.
+//! How long it takes beside the agent's, each alone on the same machine, in one run.
+
+use std::net::Ipv4Addr;
+
+use tests::account::IMAGE;
+use tests::debian::root;
+use tests::files::Files;
+use tests::region::{INSIDE, Machine, monotonic};
+
+use super::*;
+
+/// What a first boot has to do for it.
+const USER_DATA: &str = r#"#cloud-config
+write_files:
+  - path: /opt/app/app.py
+    content: |
+      import urllib.request
+      from flask import Flask
+
+      app = Flask(__name__)
+      imds = "http://169.254.169.254/latest"
+      ask = urllib.request.Request(
+          imds + "/api/token", method="PUT", headers={"X-aws-ec2-metadata-token-ttl-seconds": "300"})
+      token = urllib.request.urlopen(ask).read().decode()
+      ask = urllib.request.Request(
+          imds + "/meta-data/instance-id", headers={"X-aws-ec2-metadata-token": token})
+      instance = urllib.request.urlopen(ask).read().decode()
+
+      @app.route("/")
+      def health():
+          return "Healthy!"
+
+      @app.route("/cluster1")
+      def cluster():
+          return f"Instance {instance} is responding now!"
+  - path: /etc/systemd/system/app.service
+    content: |
+      [Service]
+      WorkingDirectory=/opt/app
+      ExecStart=/usr/bin/python3 -m flask run --host 0.0.0.0 --port 80
+      [Install]
+      WantedBy=multi-user.target
+runcmd:
+  - echo 'deb [trusted=yes] @REPOSITORY@ ./' >/etc/apt/sources.list.d/flask.list
+  - apt-get update
+  - apt-get install -y --no-install-recommends python3-flask
+  - systemctl enable --now app.service
+"#;
+
+/// From power on.
+struct Steps {
+    installed: Duration,
+    serving: Duration,
+    registered: Duration,
+}
+
+/// Waits until an instance answers; when it did.
+async fn answers(day: &Day, address: Ipv4Addr) -> Duration {
+    let url = format!("http://{address}/");
+    let asked = async || day.client.get(&url).send().await.ok().filter(|answer| answer.status() == 200);
+    within(day.times.boot, asked).await.expect("it serves");
+    monotonic()
+}
+
+async fn agents_way(day: &mut Day) -> Steps {
+    let (fleet, more) = (day.fleet.clone(), day.groups["cluster1"] + 1);
+    let before: Vec<String> = day.instances().await.into_iter().map(|instance| instance.id).collect();
+    day.bootstrap(&["scale", &fleet, &format!("cluster1={more}"), "--yes"]).await;
+    let new = day.instances().await.into_iter().find(|instance| !before.contains(&instance.id)).unwrap();
+    let machine = day.region.machine(&new.id).await;
+    let on = machine.powered_on().unwrap();
+    let steps = Steps {
+        installed: machine.unit_time("instance-agent", "InactiveExit").await - on,
+        serving: machine.unit_time("instance-agent", "ActiveEnter").await - on,
+        registered: day.registered(&new.id) - on,
+    };
+    day.bootstrap(&["scale", &fleet, &format!("cluster1={}", more - 1), "--yes"]).await;
+    day.region.until_power(&new.id, Power::Off, day.times.settle).await;
+    steps
+}
+
+async fn flasks_way(day: &Day) -> Steps {
+    let files = Files::serve((INSIDE, 8002).into()).await;
+    let mut repository = String::new();
+    for entry in std::fs::read_dir(root("bookworm-flask").await).unwrap() {
+        let entry = entry.unwrap();
+        let url = files.put(entry.file_name().to_str().unwrap(), std::fs::read(entry.path()).unwrap());
+        repository = url.rsplit_once('/').unwrap().0.to_owned();
+    }
+    let user_data = USER_DATA.replace("@REPOSITORY@", &format!("{repository}/"));
+    let file = day.region.account.file("flask.yaml", user_data);
+    let cli = day.region.account.cli().await;
+    let user_data = format!("file://{file}");
+    let words = ["ec2", "run-instances", "--image-id", IMAGE, "--instance-type", "m4.large", "--user-data"];
+    let run = cli.ok(&[&words[..], &[&user_data]].concat()).await;
+    let id = run["Instances"][0]["InstanceId"].as_str().unwrap().to_owned();
+    let vpc = cli.ok(&["ec2", "describe-vpcs", "--query", "Vpcs[0].VpcId"]).await;
+    let words =
+        ["elbv2", "create-target-group", "--name", "flask", "--protocol", "HTTP", "--port", "80", "--vpc-id"];
+    let group = cli.ok(&[&words[..], &[vpc.as_str().unwrap()]].concat()).await;
+    let arn = group["TargetGroups"][0]["TargetGroupArn"].as_str().unwrap();
+
+    let machine: std::sync::Arc<Machine> = day.region.machine(&id).await;
+    let serving = answers(day, machine.instance().private.unwrap()).await;
+    // What a script does that waits until it serves.
+    let target = format!("Id={id}");
+    cli.ok(&["elbv2", "register-targets", "--target-group-arn", arn, "--targets", &target]).await;
+    let on = machine.powered_on().unwrap();
+    let steps = Steps {
+        installed: machine.unit_time("app", "InactiveExit").await - on,
+        serving: serving - on,
+        registered: day.registered(&id) - on,
+    };
+    cli.ok(&["elbv2", "delete-target-group", "--target-group-arn", arn]).await;
+    cli.ok(&["ec2", "terminate-instances", "--instance-ids", &id]).await;
+    day.region.until_power(&id, Power::Off, day.times.settle).await;
+    steps
+}
+
+/// Both ways, one after the other, as ratios. What takes how long is no promise, so nothing is asserted.
+pub(super) async fn beside(day: &mut Day) {
+    let ours = agents_way(day).await;
+    let theirs = flasks_way(day).await;
+    let of = |what: &str, ours: Duration, theirs: Duration| {
+        let (ours, theirs) = (ours.as_secs_f64(), theirs.as_secs_f64());
+        println!("         {what:<10} agent {ours:5.2} s, Flask {theirs:5.2} s: {:.2} times", theirs / ours);
+    };
+    day.said("one instance alone, from power on:");
+    of("installed", ours.installed, theirs.installed);
+    of("serving", ours.serving, theirs.serving);
+    of("registered", ours.registered, theirs.registered);
+}
