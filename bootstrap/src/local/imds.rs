@@ -11,7 +11,7 @@ use super::cloud::{Shared, State};
 use super::ec2::{Instance, InstanceState, SpotAction};
 use super::http::{Body, plain};
 use super::ids::timestamp;
-use super::metadata::{Leaves, PUBLIC_KEY, below_version, find, told, with_ttl};
+use super::metadata::{Admission, Leaves, PUBLIC_KEY, below_version, find, told, with_ttl};
 
 /// The metadata service of one instance.
 pub(super) struct Service {
@@ -35,8 +35,8 @@ impl Service {
             return plain(StatusCode::NOT_FOUND, "404 - Not Found\n");
         };
         let ttl = match tokens.admit(&request) {
-            Ok(ttl) => ttl,
-            Err(answer) => return answer,
+            Admission::Admitted(ttl) => ttl,
+            Admission::Answered(answer) => return answer,
         };
         let path = below_version(request.uri().path());
         if let Some(status) = path.as_deref().and_then(|path| self.refusal(path)) {

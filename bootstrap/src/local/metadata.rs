@@ -37,6 +37,14 @@ pub type Leaves = BTreeMap<String, String>;
 #[derive(Debug, Default)]
 pub(super) struct Tokens(Mutex<VecDeque<(String, Instant)>>);
 
+/// What becomes of a request.
+pub(super) enum Admission {
+    /// It shows a token, which has this many seconds left.
+    Admitted(u64),
+    /// It sees nothing: this is its answer.
+    Answered(Response<Body>),
+}
+
 impl Tokens {
     /// A new token that is accepted for `ttl` seconds.
     fn give(&self, ttl: u64) -> String {
@@ -60,15 +68,17 @@ impl Tokens {
         (!left.is_zero()).then_some(left.as_secs())
     }
 
-    /// Whether a request may see anything: the seconds its token has left, or what it is answered.
-    pub(super) fn admit(&self, request: &Request<Incoming>) -> Result<u64, Response<Body>> {
-        match (request.method(), request.uri().path()) {
-            (&Method::PUT, "/latest/api/token") => Err(self.give_token(request.headers())),
-            (&Method::GET | &Method::HEAD, _) => self
-                .remaining(request.headers())
-                .ok_or_else(|| plain(StatusCode::UNAUTHORIZED, "401 - Unauthorized\n")),
-            _ => Err(plain(StatusCode::METHOD_NOT_ALLOWED, "405 - Method Not Allowed\n")),
-        }
+    /// Whether a request may see anything.
+    pub(super) fn admit(&self, request: &Request<Incoming>) -> Admission {
+        let answer = match (request.method(), request.uri().path()) {
+            (&Method::PUT, "/latest/api/token") => self.give_token(request.headers()),
+            (&Method::GET | &Method::HEAD, _) => match self.remaining(request.headers()) {
+                Some(ttl) => return Admission::Admitted(ttl),
+                None => plain(StatusCode::UNAUTHORIZED, "401 - Unauthorized\n"),
+            },
+            _ => plain(StatusCode::METHOD_NOT_ALLOWED, "405 - Method Not Allowed\n"),
+        };
+        Admission::Answered(answer)
     }
 
     fn give_token(&self, headers: &HeaderMap) -> Response<Body> {
@@ -149,8 +159,8 @@ where
                 Arc::clone(all.entry(peer.ip()).or_default())
             };
             let ttl = match tokens.admit(&request) {
-                Ok(ttl) => ttl,
-                Err(answer) => return Ok(answer),
+                Admission::Admitted(ttl) => ttl,
+                Admission::Answered(answer) => return Ok(answer),
             };
             let (leaves, path) = (leaves(peer.ip()).await, below_version(request.uri().path()));
             Ok(told(leaves.zip(path).and_then(|(leaves, path)| find(&leaves, &path)), ttl))

@@ -177,7 +177,7 @@ impl Balancers {
     }
 
     async fn follow_targets(&mut self, instances: &[Instance]) {
-        for (_, (balancer, haproxy)) in &self.known {
+        for (balancer, haproxy) in self.known.values() {
             for arn in balancer.groups() {
                 let Some(group) = self.groups.get(arn) else { continue };
                 for (id, port) in &group.registered {
@@ -223,19 +223,17 @@ impl Balancers {
                 let mut gone = Vec::new();
                 for ((_, id), target) in self.targets.iter_mut().filter(|((of, _), _)| of == arn) {
                     let found = checked.get(&(group.name.clone(), id.clone()));
-                    match target.phase {
-                        Phase::Initial if found.is_some_and(|found| found.last == "L7OK") => {
-                            haproxy.ready(group, id).await;
-                            target.phase = Phase::Ready;
-                            target.healthy.get_or_insert_with(monotonic);
-                        }
-                        Phase::Draining(until) if Instant::now() > until => {
-                            if haproxy.remove(&group.name, id).await {
-                                gone.push((arn.clone(), id.clone()));
-                                continue;
-                            }
-                        }
-                        _ => {}
+                    if target.phase == Phase::Initial && found.is_some_and(|found| found.last == "L7OK") {
+                        haproxy.ready(group, id).await;
+                        target.phase = Phase::Ready;
+                        target.healthy.get_or_insert_with(monotonic);
+                    }
+                    if let Phase::Draining(until) = target.phase
+                        && Instant::now() > until
+                        && haproxy.remove(&group.name, id).await
+                    {
+                        gone.push((arn.clone(), id.clone()));
+                        continue;
                     }
                     health.insert((arn.clone(), id.clone()), told(target.phase, found));
                 }
