@@ -132,9 +132,13 @@ impl Machine {
 
     /// The agent's journal, and what cloud-init and the console say where there is no agent.
     pub async fn journal(&self) -> String {
+        // A shutdown has it to itself until it is over.
+        if self.power() != Power::On {
+            return format!("it is {:?}", self.power());
+        }
         let nspawn = self.nspawn.read().await;
-        let Some(nspawn) = nspawn.as_ref().filter(|_| self.power() == Power::On) else {
-            return "it is off".to_owned();
+        let Some(nspawn) = nspawn.as_ref() else {
+            return "it is being made".to_owned();
         };
         let lines = "journalctl -u instance-agent -o short-precise --no-hostname | tail -n 200; \
                      tail -n 50 /var/log/cloud-init-output.log; systemctl list-jobs; systemctl --failed";

@@ -12,10 +12,8 @@ use tests::load::{Ask, Load};
 use tests::region::{Instance, Machine, Power, Region, monotonic};
 use tests::within;
 
-/// The program whose steps are told; a line each.
-macro_rules! tell {
-    ($($words:tt)*) => { println!("{}", format_args!($($words)*)) };
-}
+/// What the instances of the seed fleet are told, each its own.
+const SEEDS: [&str; 2] = ["100", "98765432109876543210"];
 
 /// The notice that EC2 gives before it interrupts a spot instance.
 const SPOT_NOTICE: Duration = Duration::from_secs(120);
@@ -94,15 +92,14 @@ impl Day {
     }
 
     pub(super) fn said(&self, what: &str) {
-        tell!("{:>5.0} s  {what}", self.began.elapsed().as_secs_f64());
+        println!("{:>5.0} s  {what}", self.began.elapsed().as_secs_f64());
     }
 
     pub(super) async fn instances(&self) -> Vec<Instance> {
         self.region.instances(&self.fleet).await
     }
 
-    /// An instance of a group, and its machine. Groups with one instance are left alone: without it
-    /// nobody would answer.
+    /// The machine of a running instance of a group, by its number there.
     async fn one_of(&self, group: &str, number: usize) -> Arc<Machine> {
         let mut of_group: Vec<Instance> = self.instances().await;
         of_group.retain(|instance| instance.cluster() == group && instance.state == "running");
@@ -111,6 +108,12 @@ impl Day {
 
     fn target_group(&self, group: &str) -> String {
         format!("{}-{group}", self.fleet)
+    }
+
+    async fn arn(&self, group: &str) -> String {
+        let cli = self.account().cli().await;
+        let found = cli.ok(&["elbv2", "describe-target-groups", "--names", &self.target_group(group)]).await;
+        found["TargetGroups"][0]["TargetGroupArn"].as_str().unwrap().to_owned()
     }
 
     async fn until(&self, machine: &Machine, state: &str) {
@@ -219,7 +222,7 @@ impl Day {
             let serving = machine.unit_time("instance-agent", "ActiveEnter").await - on;
             let registered = self.registered(&instance.id) - on;
             let healthy = self.region.healthy_since(&instance.id).await.unwrap() - on;
-            tell!(
+            println!(
                 "         {}: installed {:.1} s, serving {:.1} s, registered {:.1} s, healthy {:.1} s",
                 instance.id,
                 installed.as_secs_f64(),
@@ -448,20 +451,28 @@ impl Day {
         self.until(&machine, "healthy").await;
         let answer = self.client.get(&seed).send().await.unwrap();
         assert_eq!(answer.text().await.unwrap(), number);
+        // The cut took nothing away from the target group, so the agent finds itself in it: once.
         let again = self.registrations(&machine.id) - registrations;
         assert!(again <= 1, "registered {again} times");
-        self.said(&format!("it came back with its number, registered {again} times again"));
+        let cli = self.account().cli().await;
+        let arn = self.arn("cluster1").await;
+        let words = ["elbv2", "describe-target-health", "--target-group-arn", &arn];
+        let told = cli.ok(&words).await;
+        let targets = told["TargetHealthDescriptions"].as_array().unwrap().iter();
+        let of_it: Vec<&Value> = targets.filter(|target| target["Target"]["Id"] == *machine.id).collect();
+        assert_eq!(of_it.len(), 1, "{of_it:?}");
+        self.said("it came back with its number, and is registered once");
     }
 
     /// A second fleet in the same account; the first does not notice.
     pub(super) async fn seed_fleet_comes_and_goes(&mut self) {
-        let first: Vec<Instance> = self.instances().await;
+        let first = self.account().snapshot().await;
         let package = self.package.to_str().unwrap().to_owned();
         self.bootstrap(&["launch", "seed", "--deb", &package, "--yes"]).await;
         self.bootstrap(&["verify", "seed"]).await;
         let url = self.region.url("seed").await;
         // As its grader does: each instance its own number, and one of them through the balancer.
-        for (instance, number) in self.region.instances("seed").await.iter().zip(["100", "-7"]) {
+        for (instance, number) in self.region.instances("seed").await.iter().zip(SEEDS) {
             let address = format!("http://{}/", instance.public.unwrap());
             let stored =
                 self.client.post(&address).body(format!("{{\"num\": {number}}}")).send().await.unwrap();
@@ -473,11 +484,11 @@ impl Day {
         for _ in 0..20 {
             seen.insert(self.client.get(&url).send().await.unwrap().text().await.unwrap());
         }
-        assert_eq!(seen, ["100", "-7"].map(str::to_owned).into());
-        assert_eq!(self.instances().await, first, "the first fleet is as it was");
+        assert_eq!(seen, SEEDS.map(str::to_owned).into(), "digits and nothing else");
         self.until_all_healthy().await;
         self.bootstrap(&["destroy", "seed", "--yes"]).await;
-        assert_eq!(self.instances().await, first, "the first fleet is as it was");
+        let touched = tests::account::differences(&first, &self.account().snapshot().await);
+        assert_eq!(touched, Vec::<String>::new(), "the first fleet is as it was");
         self.until_all_healthy().await;
         self.said("a second fleet came and went");
     }

@@ -1,8 +1,6 @@
 //! The way that was before: Flask from Debian, a unit file, and a script that registers the instance.
 //! How long it takes beside the agent's, each alone on the same machine, in one run.
 
-use std::net::Ipv4Addr;
-
 use tests::account::IMAGE;
 use tests::debian::root;
 use tests::files::Files;
@@ -42,7 +40,7 @@ write_files:
       [Install]
       WantedBy=multi-user.target
 runcmd:
-  - echo 'deb [trusted=yes] @REPOSITORY@ ./' >/etc/apt/sources.list.d/flask.list
+  - echo 'deb [trusted=yes] @BASE@ flask/' >/etc/apt/sources.list.d/flask.list
   - apt-get update
   - apt-get install -y --no-install-recommends python3-flask
   - systemctl enable --now app.service
@@ -56,10 +54,11 @@ struct Steps {
 }
 
 /// Waits until an instance answers; when it did.
-async fn answers(day: &Day, address: Ipv4Addr) -> Duration {
-    let url = format!("http://{address}/");
+async fn answers(day: &Day, machine: &Machine) -> Duration {
+    let url = format!("http://{}/", machine.instance().private.unwrap());
     let asked = async || day.client.get(&url).send().await.ok().filter(|answer| answer.status() == 200);
-    within(day.times.boot, asked).await.expect("it serves");
+    let answered = within(day.times.boot, asked).await;
+    assert!(answered.is_some(), "{} does not serve:\n{}", machine.id, machine.journal().await);
     monotonic()
 }
 
@@ -82,13 +81,21 @@ async fn agents_way(day: &mut Day) -> Steps {
 
 async fn flasks_way(day: &Day) -> Steps {
     let files = Files::serve((INSIDE, 8002).into()).await;
-    let mut repository = String::new();
+    let mut base = String::new();
     for entry in std::fs::read_dir(root("bookworm-flask").await).unwrap() {
         let entry = entry.unwrap();
-        let url = files.put(entry.file_name().to_str().unwrap(), std::fs::read(entry.path()).unwrap());
-        repository = url.rsplit_once('/').unwrap().0.to_owned();
+        let mut bytes = std::fs::read(entry.path()).unwrap();
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name == "Packages" {
+            // Its paths are from the base, not from the index.
+            bytes = tests::text(&bytes).replace("Filename: ./", "Filename: flask/").into_bytes();
+        }
+        // As apt writes them on the wire.
+        let name = name.replace('+', "%2b").replace('~', "%7e");
+        let url = files.put(&format!("flask/{name}"), bytes);
+        base = url.split("flask/").next().unwrap().to_owned();
     }
-    let user_data = USER_DATA.replace("@REPOSITORY@", &format!("{repository}/"));
+    let user_data = USER_DATA.replace("@BASE@", &base);
     let file = day.region.account.file("flask.yaml", user_data);
     let cli = day.region.account.cli().await;
     let user_data = format!("file://{file}");
@@ -102,7 +109,7 @@ async fn flasks_way(day: &Day) -> Steps {
     let arn = group["TargetGroups"][0]["TargetGroupArn"].as_str().unwrap();
 
     let machine: std::sync::Arc<Machine> = day.region.machine(&id).await;
-    let serving = answers(day, machine.instance().private.unwrap()).await;
+    let serving = answers(day, &machine).await;
     // What a script does that waits until it serves.
     let target = format!("Id={id}");
     cli.ok(&["elbv2", "register-targets", "--target-group-arn", arn, "--targets", &target]).await;
