@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::duration;
 use crate::fleet::Fleet;
@@ -23,6 +24,19 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// The command line of this process. Wrong usage is told, and ends the process with 2.
+    pub fn read() -> Self {
+        let cli = Self::parse();
+        if let Command::Scale(scale) = &cli.command
+            && let Err(text) = scale.asked()
+        {
+            Self::command().error(ErrorKind::ValueValidation, text).exit();
+        }
+        cli
+    }
 }
 
 /// The commands.
@@ -263,7 +277,6 @@ fn find_agent(given: Option<PathBuf>) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -219,6 +219,10 @@ fn describe(id: &str, health: Option<&TargetHealth>) -> String {
     format!("{id} is {}{reason}{cure}", health.state)
 }
 
+/// What to do about a running instance that is in no target group.
+pub(crate) const NOT_REGISTERED: &str = "it may be booting; if not, see `instance-agent status` on it, and \
+    `instance-agent resume` if someone has drained it";
+
 /// What to do about a target's state.
 pub(crate) fn cure(health: &TargetHealth) -> Option<&'static str> {
     Some(match health.reason.as_deref()? {

@@ -3,11 +3,10 @@
 use std::process::ExitCode;
 
 use bootstrap::cli::{Cli, Outcome};
-use clap::Parser;
 
 fn main() -> ExitCode {
     // Wrong usage exits 2 in here.
-    let cli = Cli::parse();
+    let cli = Cli::read();
     // One thread, the main one: the kernel kills a local fleet's agents when the thread that
     // started them ends, so it has to be the thread that lives as long as the program.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

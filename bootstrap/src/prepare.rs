@@ -103,7 +103,8 @@ pub(crate) async fn prepare(
     if plan.steps.iter().any(|step| step.action.effect() == Effect::Create) {
         problems.extend(around.problems(&fleet, &cloud.region, &launched));
     }
-    if !launched.is_empty() {
+    // A package that nobody needs now is kept for later launches.
+    if !launched.is_empty() || deb.is_some() {
         problems.extend(package_problem(&fleet, &have, &around, deb).await);
     }
     refuse(&names, &problems)?;

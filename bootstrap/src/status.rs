@@ -14,7 +14,7 @@ use crate::cli::{Outcome, Output};
 use crate::cloud::Cloud;
 use crate::cloud::elbv2::TargetHealth;
 use crate::fleet::Fleet;
-use crate::health::cure;
+use crate::health::{NOT_REGISTERED, cure};
 use crate::interrupt::Interrupt;
 use crate::inventory::{Balancer, Instance, Inventory};
 use crate::names::Names;
@@ -173,17 +173,21 @@ fn rows(fleet: &Fleet, have: &Inventory, health: Option<&BTreeMap<String, Vec<Ta
             (Some(_), Some(found)) => (found.state.clone(), found.reason.clone()),
             (Some(_), None) => ("not registered".to_owned(), None),
         };
-        let unregistered = (health.is_some() && found.is_none() && instance.state == "running").then_some(
-            "wait until it has booted; then see its console (`aws ec2 get-console-output`) and `journalctl -u \
-             instance-agent`",
-        );
+        // An instance that does not run explains all that its target shows.
+        let own = match (health.is_some(), instance.state.as_str()) {
+            (true, "stopped" | "stopping") => {
+                Some("start the instance (`aws ec2 start-instances`), or terminate it and launch again")
+            }
+            (true, "running") if found.is_none() => Some(NOT_REGISTERED),
+            _ => None,
+        };
         Row {
             id: instance.id.clone(),
             group: group.map_or_else(|| target_group.to_owned(), |group| group.name.clone()),
             state: instance.state.clone(),
             target_state,
             reason: reason.or_else(|| instance.reason.clone().filter(|_| instance.state != "running")),
-            cure: found.and_then(cure).or(unregistered),
+            cure: own.or(found.and_then(cure)),
             zone: instance.zone.clone(),
             address: instance.public_address.clone().or_else(|| instance.private_address.clone()),
             launched: instance.launched,

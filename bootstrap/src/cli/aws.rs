@@ -1,5 +1,6 @@
 //! The commands that call AWS.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -252,19 +253,30 @@ impl Plan {
 }
 
 impl Scale {
-    pub(super) async fn run(&self) -> Result<Outcome> {
-        let (mut counts, mut name) = (Vec::new(), None);
+    /// The fleet's name, and how many instances each group is to have.
+    ///
+    /// # Errors
+    /// What is wrong with the words, in a sentence.
+    pub(super) fn asked(&self) -> Result<(&str, Vec<(String, u16)>), String> {
+        let (mut counts, mut name) = (BTreeMap::new(), None);
         for word in &self.what {
             if word.contains('=') {
-                counts.push(count(word).map_err(anyhow::Error::msg)?);
+                let (group, wanted) = count(word)?;
+                if counts.insert(group.clone(), wanted).is_some() {
+                    return Err(format!("group {group} is given twice"));
+                }
             } else if name.replace(word.as_str()).is_some() {
-                bail!("more than one name of a fleet; scale takes one and then GROUP=N");
+                return Err("more than one name of a fleet; scale takes one and then GROUP=N".to_owned());
             }
         }
         if counts.is_empty() {
-            bail!("scale to what? give GROUP=N, such as cluster1=6");
+            return Err("scale to what? give GROUP=N, such as cluster1=6".to_owned());
         }
-        let name = name.unwrap_or("clusters");
+        Ok((name.unwrap_or("clusters"), counts.into_iter().collect()))
+    }
+
+    pub(super) async fn run(&self) -> Result<Outcome> {
+        let (name, counts) = self.asked().map_err(anyhow::Error::msg)?;
         let (cloud, name) = self.there.find(name).await?;
         let manner = Manner { yes: self.yes, patience: self.timeout, output: self.there.output };
         launch::launch(&cloud, &name, Request::Counts(counts), None, manner).await

@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bootstrap::local::{TargetHealth, TargetState};
 use tokio::sync::watch;
 
 use super::Account;
 use super::answer::Answer;
 use super::balancing::draining_target;
+use super::options::Agents;
 use super::request::Request;
 use super::state::State;
 use super::xml::Element;
@@ -28,9 +31,26 @@ impl Account {
     pub async fn tell_health(&self, health: Health) {
         self.front.state.lock().await.balancing.told = health;
     }
+
+    /// What `GetConsoleOutput` says from now on, by instance, under [`super::Agents::Real`].
+    pub async fn tell_consoles(&self, consoles: BTreeMap<String, String>) {
+        self.front.state.lock().await.consoles = consoles;
+    }
 }
 
 impl State {
+    /// What an instance has written to its console. moto shows the same of each.
+    pub(super) async fn console(&self, request: &Request) -> Answer {
+        let answer = self.forward(request).await;
+        if !answer.ok() || self.options.agents != Agents::Real {
+            return answer;
+        }
+        let mut document = answer.xml();
+        let console = self.consoles.get(request.get("InstanceId")).map_or("", String::as_str);
+        document.set(Element::text("output", STANDARD.encode(console)));
+        answer.with(&document)
+    }
+
     /// moto's answer with the health that was told. moto calls everything healthy that it knows.
     pub(super) fn told_health(&self, request: &Request, answer: Answer) -> Answer {
         let group = request.get("TargetGroupArn");

@@ -1,5 +1,7 @@
 //! The account's rules: which calls need more than moto.
 
+use std::collections::BTreeMap;
+
 use super::agents::Agents;
 use super::answer::{Answer, AwsError};
 use super::authorization::Need;
@@ -22,6 +24,8 @@ pub(super) struct State {
     pub(super) roles: Roles,
     pub(super) balancing: Balancing,
     pub(super) agents: Agents,
+    /// What real instances have written to their consoles.
+    pub(super) consoles: BTreeMap<String, String>,
     /// What was needed of the caller's policy, each once.
     pub(super) needs: Vec<Need>,
 }
@@ -39,6 +43,7 @@ impl State {
             roles: Roles::default(),
             balancing: Balancing::default(),
             agents: Agents::default(),
+            consoles: BTreeMap::new(),
             needs: Vec::new(),
         }
     }
@@ -78,6 +83,7 @@ impl State {
         match (request.service.as_str(), request.action.as_str()) {
             ("ec2", "RunInstances") => self.run_instances(request).await,
             ("ec2", "DescribeInstances") => self.describe_instances(request).await,
+            ("ec2", "GetConsoleOutput") => Ok(self.console(request).await),
             ("ec2", "TerminateInstances") => self.terminate_instances(request).await,
             ("ec2", "CreateSecurityGroup") => self.create_security_group(request).await,
             ("ec2", "DescribeSecurityGroups") => self.describe_security_groups(request).await,

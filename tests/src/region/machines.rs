@@ -68,6 +68,20 @@ pub fn monotonic() -> Duration {
     Duration::try_from(now).expect("it is not before the boot")
 }
 
+/// A container has no console of its own: here it is a pipe, of which all is kept. It gets its name when
+/// someone reads it: systemd, which opens it, would wait for that, and so start nobody who could.
+const CONSOLE: &str = "var/log/console";
+
+const CONSOLE_UNIT: &str = "\
+[Unit]
+DefaultDependencies=no
+Before=cloud-init-local.service
+[Service]
+ExecStart=/bin/sh -c 'mkfifo /dev/pipe; exec 3<>/dev/pipe; mv /dev/pipe /dev/console; exec cat <&3 >>/var/log/console'
+[Install]
+WantedBy=sysinit.target
+";
+
 /// Whether a machine is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Power {
@@ -299,6 +313,17 @@ impl Machines {
         self.known.lock().expect("not poisoned").values().cloned().collect()
     }
 
+    /// What the machines that are on have written to their consoles.
+    pub(super) fn consoles(&self) -> BTreeMap<String, String> {
+        let console = |machine: Arc<Machine>| {
+            // Who has it to himself boots it, or shuts it down.
+            let nspawn = machine.nspawn.try_read().ok()?;
+            let file = nspawn.as_ref()?.path(CONSOLE);
+            Some((machine.id.clone(), std::fs::read_to_string(file).unwrap_or_default()))
+        };
+        self.all().into_iter().filter_map(console).collect()
+    }
+
     /// The machine with this private address.
     pub(super) fn at(&self, address: Ipv4Addr) -> Option<Arc<Machine>> {
         let is_here = |machine: &Arc<Machine>| {
@@ -392,6 +417,7 @@ async fn make(machine: Arc<Machine>, root: PathBuf, endpoint: String) {
         std::os::unix::fs::symlink(format!("../{name}"), wants.join(name)).expect("a link");
     };
     unit("region-network.service", &network_unit(private, instance.public), "multi-user.target.wants");
+    unit("region-console.service", CONSOLE_UNIT, "sysinit.target.wants");
     unit("fetch-user-data.service", FETCH_UNIT, "cloud-init-local.service.requires");
     nspawn.write("usr/local/lib/fetch-user-data", FETCH_USER_DATA);
     let program = nspawn.path("usr/local/lib/fetch-user-data");

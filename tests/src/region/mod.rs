@@ -167,6 +167,7 @@ async fn control(account: Arc<Account>, machines: Arc<Machines>, balancers: Arc<
             let instances = instances::look(&account).await;
             machines.follow(&instances).await;
             balancers.lock().await.follow(&instances).await;
+            account.tell_consoles(machines.consoles()).await;
         }
         let health = balancers.lock().await.look().await;
         account.tell_health(health).await;

@@ -320,9 +320,22 @@ async fn of_fewer_instances_those_stay_that_run_and_are_healthy() {
     // Those of the first slots, which would stay if all were well.
     let (stopped, unregistered) = (first_of("blue"), first_of("red"));
     small.foreign("ec2", "StopInstances", &[("InstanceId.1", &stopped)]).await;
+    small
+        .account
+        .run(&["status", "small"])
+        .await
+        .exits(3)
+        .says("start the instance (`aws ec2 start-instances`)");
     let red = small.target_group("red").await.expect("a target group");
     let target = [("TargetGroupArn", red.as_str()), ("Targets.member.1.Id", &unregistered)];
     small.foreign(ELB, "DeregisterTargets", &target).await;
+    small.account.set(|options| options.draining = 0);
+    small
+        .account
+        .run(&["status", "small"])
+        .await
+        .exits(3)
+        .says("`instance-agent resume` if someone has drained it");
     let scaled = small.account.ok(&["scale", "small", "blue=1", "red=1", "--yes"]).await;
     scaled.says("terminate 2 instances (surplus)");
     let left = small.account.snapshot().await;

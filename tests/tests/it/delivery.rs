@@ -176,6 +176,19 @@ async fn what_instances_could_not_install_is_refused_before_anything_is_made() {
 }
 
 #[tokio::test]
+async fn a_package_that_later_instances_could_not_install_is_refused_though_none_is_launched_now() {
+    let place = Place::new().await;
+    let package = place.account.package();
+    place.launch(&["--deb", &package]).await.success();
+    // Another package: of the same one there would be nothing to keep.
+    let mut other = std::fs::read(&package).unwrap();
+    let content = other.iter().rposition(|byte| *byte == b'y').unwrap();
+    other[content] = b'z';
+    let arm = place.account.file("instance-agent_0.2.0_arm64.deb", other);
+    place.launch(&["--deb", &arm]).await.exits(1).says("the package is for arm64");
+}
+
+#[tokio::test]
 async fn destroy_deletes_the_bucket_with_every_version_and_unfinished_upload() {
     let place = Place::new().await;
     let cli = place.account.witness().await;

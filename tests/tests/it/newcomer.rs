@@ -360,3 +360,18 @@ async fn list_shows_roles_profiles_and_buckets_that_were_left_over() {
     small.account.clear();
     assert_eq!(small.account.ok(&["list"]).await.stdout, "no fleets in us-east-1\n");
 }
+
+#[tokio::test]
+async fn scale_says_what_it_takes_and_ends_with_2() {
+    let account = Account::start(Options::prompt()).await;
+    for (words, told) in [
+        (&["clusters"][..], "scale to what? give GROUP=N, such as cluster1=6"),
+        (&["clusters", "seed", "cluster1=6"], "more than one name of a fleet"),
+        (&["cluster1=6", "cluster1=7"], "group cluster1 is given twice"),
+        (&["cluster1=0"], "is not a group and a number, such as cluster1=3"),
+        (&["cluster1=-1"], "is not a group and a number, such as cluster1=3"),
+    ] {
+        account.run(&[&["scale"], words].concat()).await.exits(2).says(told);
+    }
+    assert_eq!(account.names(), Vec::<String>::new());
+}

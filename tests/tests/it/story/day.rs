@@ -32,7 +32,7 @@ pub(super) struct Times {
 pub(super) struct Day {
     pub(super) region: Region,
     /// What `bootstrap launch` is told: a file, or a built-in fleet's name.
-    file: String,
+    pub(super) file: String,
     pub(super) fleet: String,
     pub(super) groups: BTreeMap<String, usize>,
     package: PathBuf,
@@ -164,6 +164,15 @@ impl Day {
         self.bootstrap(&["launch", &file, "--deb", &package, "--yes", "--timeout", &wait]).await;
         self.url = self.region.url(&self.fleet).await;
         self.said(&format!("launched, and {} instances are healthy: {:.0?}", self.count(), began.elapsed()));
+    }
+
+    /// Someone terminates every instance.
+    pub(super) async fn terminate_all(&mut self) {
+        let cli = self.account().cli().await;
+        for instance in self.instances().await {
+            cli.ok(&["ec2", "terminate-instances", "--instance-ids", &instance.id]).await;
+            self.region.until_power(&instance.id, Power::Off, self.times.settle).await;
+        }
     }
 
     /// Bodies, spread and tags, as the product's description has them; by `bootstrap`, and by others.

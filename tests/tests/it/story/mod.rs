@@ -4,8 +4,10 @@
 //! A fleet is launched from a package, lives through a day under load without one failed request, and
 //! is destroyed. `make e2e` tells it with the nine machines of `clusters`, `make test` with three.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
+use tests::debian::{another_version, package};
 use tests::solo::is_root_or_skip;
 
 use tests::region::Power;
@@ -74,6 +76,29 @@ async fn nine_machines_live_through_a_day() {
     live(&mut day).await;
     flask::beside(&mut day).await;
     day.seed_fleet_comes_and_goes().await;
+    day.ends().await;
+}
+
+#[tokio::test]
+async fn a_launch_whose_package_cannot_be_installed_ends_early_with_the_reason() {
+    if !is_root_or_skip(WHY) {
+        return;
+    }
+    let shipped = package("instance-agent");
+    let broken = another_version(&shipped, "98.0.0", |tree| {
+        let script = tree.join("DEBIAN/preinst");
+        std::fs::write(&script, "#!/bin/sh\necho 'not on a Saturday' >&2\nexit 1\n").unwrap();
+        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    })
+    .await;
+    let mut day = Day::begin(3, Some(TRIO), "trio", &[("cluster1", 2), ("cluster2", 1)], QUICK).await;
+    let ran =
+        day.region.account.run(&["launch", &day.file, "--deb", broken.to_str().unwrap(), "--yes"]).await;
+    let ran = ran.exits(3).says("could not install the agent: apt-get: ").says("The end of its console:");
+    assert!(ran.stderr.contains("terminate the instance and launch again"), "{}", ran.stderr);
+    // As it says: another package, other instances.
+    day.terminate_all().await;
+    day.launch().await;
     day.ends().await;
 }
 
