@@ -184,9 +184,11 @@ impl Instance {
         self.tags.get(tagging::SLOTS)?.split(' ').nth(self.index)?.parse().ok()
     }
 
-    /// The name in its target group tag.
+    /// The target group of the group that it belongs to: the one it was launched for, as the tag that the
+    /// agent follows is an operator's to change; of one that `bootstrap` did not launch, that tag.
     pub(crate) fn target_group(&self) -> Option<&str> {
-        self.tags.get(instance_tags::TARGET_GROUP).map(String::as_str)
+        let own = self.tags.get(tagging::LAUNCHED_FOR);
+        own.or_else(|| self.tags.get(instance_tags::TARGET_GROUP)).map(String::as_str)
     }
 
     /// What it was launched as.

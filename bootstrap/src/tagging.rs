@@ -5,6 +5,7 @@
 //! | `instance-agent:fleet` | everything | whose it is; without it a resource is someone else's |
 //! | `instance-agent:definition-N` | the instances' security group | the fleet as wanted, in pieces |
 //! | `instance-agent:settled` | the instances' security group | the definition that a launch completed |
+//! | `instance-agent:launched-for` | instances | the target group of the group an instance belongs to, whatever else it is told to register with |
 //! | `instance-agent:slots` | instances | the slots of the batch an instance was launched in |
 //! | `instance-agent:revision` | instances | what it was launched as |
 
@@ -19,6 +20,8 @@ use crate::fleet::{Fleet, Group};
 pub(crate) const DEFINITION: &str = "instance-agent:definition-";
 /// The digest of the definition whose launch was completed.
 pub(crate) const SETTLED: &str = "instance-agent:settled";
+/// The name of a group's target group.
+pub(crate) const LAUNCHED_FOR: &str = "instance-agent:launched-for";
 /// The slots of the batch, separated by spaces, in the order of the launch.
 pub(crate) const SLOTS: &str = "instance-agent:slots";
 /// [`revision`].
@@ -56,6 +59,7 @@ pub(crate) fn instance(fleet: &Fleet, group: &Group, slots: &[u16]) -> Tags {
     let mut tags = common(fleet);
     let name = fleet.target_group(group);
     tags.insert("Name".to_owned(), name.clone());
+    tags.insert(LAUNCHED_FOR.to_owned(), name.clone());
     tags.insert(TARGET_GROUP.to_owned(), name);
     tags.insert(ROOT.to_owned(), group.root.as_str().to_owned());
     if group.paths {
@@ -73,7 +77,9 @@ pub(crate) fn revision(fleet: &Fleet, group: &Group) -> String {
     let Fleet { image, key_pair, .. } = fleet;
     let key_pair = key_pair.as_deref().unwrap_or_default();
     let profile = fleet.instance_profile.as_deref().unwrap_or_default();
-    let parts = [image, &group.instance_type, group.root.as_str(), key_pair, profile];
+    // Whether it answers a path of its group's is in its tags.
+    let paths = if group.paths { "paths" } else { "" };
+    let parts = [image, &group.instance_type, group.root.as_str(), paths, key_pair, profile];
     digest(&parts.join("\n"))
 }
 

@@ -1,7 +1,7 @@
 //! A fleet that is there becomes another: what is new comes first and takes over when it is healthy,
 //! what is old goes then, and what is not the fleet's stays. Also when the change is interrupted.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rustix::process::{Signal, kill_process};
 use serde_json::Value;
@@ -353,4 +353,64 @@ async fn of_fewer_instances_those_stay_that_run_and_are_healthy() {
         small.zones().await.into_iter().collect::<Vec<_>>(),
         [("us-east-1a".to_owned(), 1), ("us-east-1b".to_owned(), 2)]
     );
+}
+
+/// The instances that carry the tag of the fleet, by id, with their tags.
+async fn tagged(small: &Small) -> BTreeMap<String, BTreeMap<String, String>> {
+    let found = small.account.ask("ec2", "DescribeInstances", &[]).await.xml();
+    let reservations = found.list("reservationSet").iter();
+    let items = reservations.flat_map(|reservation| reservation.list("instancesSet"));
+    let lives = items.filter(|item| item.say("instanceState/name") == "running");
+    lives.map(|item| (item.say("instanceId").to_owned(), item.tags("tagSet").into_iter().collect())).collect()
+}
+
+#[tokio::test]
+async fn an_instance_that_an_operator_takes_out_by_its_tag_stays_the_fleets() {
+    let small = Small::with(Options::prompt()).await;
+    small.launch().await.success();
+    let before = tagged(&small).await;
+    let id = before.keys().next().expect("one").clone();
+    for groups in ["small-blue small-red", ""] {
+        let tag = [
+            ("ResourceId.1", id.as_str()),
+            ("Tag.1.Key", instance_tags::TARGET_GROUP),
+            ("Tag.1.Value", groups),
+        ];
+        small.foreign("ec2", "CreateTags", &tag).await;
+        small.account.clear();
+        small.launch().await.success().says("nothing to do");
+        let names = small.account.names();
+        assert!(
+            !names
+                .iter()
+                .any(|name| name.ends_with(":RunInstances") || name.ends_with(":TerminateInstances"))
+        );
+    }
+    // The agent leaves its group: the launch waits for it, and takes nothing else for it.
+    for group in ["blue", "red"] {
+        let arn = small.target_group(group).await.expect("a target group");
+        let target = [("TargetGroupArn", arn.as_str()), ("Targets.member.1.Id", &id)];
+        small.account.ask_front(ELB, "DeregisterTargets", &target).await;
+    }
+    small.account.set(|options| options.draining = 0);
+    let again = [&small.launching()[..], &["--timeout", "3s"]].concat();
+    small.account.run(&again).await.exits(3).says(&format!("{id} has not registered itself yet"));
+    assert_eq!(tagged(&small).await.into_keys().collect::<Vec<_>>(), before.into_keys().collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn instances_that_answer_no_path_are_replaced_when_their_group_gets_one() {
+    let small = Small::with(Options::prompt()).await;
+    let without = small.changed(&[("name = \"blue\"", "name = \"blue\"\npaths = false")]);
+    small.account.run(&small.launching_file(&without)).await.success();
+    let cluster = |tags: &BTreeMap<String, String>| tags.get(instance_tags::CLUSTER).cloned();
+    let of_blue = |all: BTreeMap<String, BTreeMap<String, String>>| {
+        all.into_iter().filter(|(_, tags)| tags["Name"] == "small-blue").collect::<BTreeMap<_, _>>()
+    };
+    let before = of_blue(tagged(&small).await);
+    assert!(before.values().all(|tags| cluster(tags).is_none()));
+    small.launch().await.success();
+    let after = of_blue(tagged(&small).await);
+    assert!(after.len() == COUNT && after.keys().all(|id| !before.contains_key(id)));
+    assert!(after.values().all(|tags| cluster(tags).as_deref() == Some("blue")));
 }

@@ -135,6 +135,7 @@ impl Seen {
             assert!(slots.insert(batch[index]), "two in one slot");
             assert!(
                 found.remove("instance-agent:slots").is_some()
+                    && found.remove("instance-agent:launched-for").as_deref() == Some(group)
                     && found.remove("instance-agent:revision").is_some()
             );
             let wanted = wanted.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
