@@ -221,7 +221,9 @@ impl Action {
             Self::PutRolePolicy { .. } => &["iam:PutRolePolicy"],
             Self::CreateProfile => &["iam:CreateInstanceProfile"],
             Self::AddRole => &["iam:AddRoleToInstanceProfile"],
-            Self::CreateBucket => &["s3:CreateBucket", "s3:PutBucketPublicAccessBlock"],
+            Self::CreateBucket => {
+                &["s3:CreateBucket", "s3:PutBucketTagging", "s3:PutBucketPublicAccessBlock"]
+            }
             Self::Upload => &["s3:PutObject"],
             Self::CreateTargetGroup(_) => &["elasticloadbalancing:CreateTargetGroup"],
             Self::SetHealthCheck(_) => &["elasticloadbalancing:ModifyTargetGroup"],
