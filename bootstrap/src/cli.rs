@@ -1,5 +1,6 @@
 //! The command line, and what each command needs made of it.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use crate::duration;
 use crate::fleet::Fleet;
 use crate::local::LocalOptions;
 use crate::local::command::{self, LaunchOptions};
-use crate::output::print;
+use crate::output::{lost, print};
 use crate::policy::command::Policy;
 
 mod aws;
@@ -30,9 +31,13 @@ impl Cli {
     /// The command line of this process. Wrong usage is told, and ends the process with 2.
     pub fn read() -> Self {
         let cli = Self::parse();
-        if let Command::Scale(scale) = &cli.command
-            && let Err(text) = scale.asked()
-        {
+        let wrong = match &cli.command {
+            Command::Scale(scale) => scale.asked().err(),
+            Command::Launch(launch) => given_twice(&launch.wanted.count),
+            Command::Plan(plan) => given_twice(&plan.wanted.count),
+            _ => None,
+        };
+        if let Some(text) = wrong {
             Self::command().error(ErrorKind::ValueValidation, text).exit();
         }
         cli
@@ -148,6 +153,13 @@ fn count(text: &str) -> Result<(String, u16), String> {
     Ok((group.to_owned(), count.ok_or_else(expected)?))
 }
 
+/// What is wrong with these counts: a group that is there twice.
+fn given_twice(counts: &[(String, u16)]) -> Option<String> {
+    let mut seen = BTreeSet::new();
+    let twice = counts.iter().find(|(group, _)| !seen.insert(group));
+    twice.map(|(group, _)| format!("group {group} is given twice"))
+}
+
 fn interval(text: &str) -> Result<Duration, String> {
     let interval = duration::parse(text)?;
     match interval >= Duration::from_millis(50) {
@@ -172,6 +184,14 @@ impl Cli {
     /// # Errors
     /// What failed, with its causes.
     pub async fn run(self) -> Result<Outcome> {
+        let outcome = self.act().await?;
+        match lost() {
+            Some(error) => bail!("the result cannot be written: {error}"),
+            None => Ok(outcome),
+        }
+    }
+
+    async fn act(self) -> Result<Outcome> {
         match self.command {
             Command::Plan(plan) => plan.run().await,
             Command::Launch(launch) => launch.run().await,

@@ -1,18 +1,35 @@
 //! What people and programs are shown. Results go to stdout, everything on the way to stderr.
 
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Writes a result. A reader that went away is not this program's failure.
+/// Why results no longer go anywhere; the first reason there was.
+static LOST: OnceLock<io::Error> = OnceLock::new();
+
+/// Writes a result. That it could not be written is told at the end ([`lost`]): what is being done for
+/// the user is not left half done for it.
 pub(crate) fn print(text: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    let mut out = io::stdout().lock();
+    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        LOST.get_or_init(|| error);
+    }
+}
+
+/// Whether nobody reads the results any more.
+pub(crate) fn has_no_reader() -> bool {
+    LOST.get().is_some()
+}
+
+/// Why results were lost. A reader that went away has had what it wanted, and is no failure.
+pub(crate) fn lost() -> Option<&'static io::Error> {
+    LOST.get().filter(|error| error.kind() != io::ErrorKind::BrokenPipe)
 }
 
 /// Writes a remark.
 pub(crate) fn remark(line: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
+    let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
 /// Progress towards a number: a bar on a terminal, else a line for each step.
@@ -26,7 +43,7 @@ pub(crate) struct Progress {
 impl Progress {
     /// Progress of `what` ("healthy", "stopped") towards `total`.
     pub(crate) fn new(what: &'static str, total: usize) -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
+        let bar = io::stderr().is_terminal().then(|| {
             let length = u64::try_from(total).unwrap_or(u64::MAX);
             let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
             // Without colours, so there is nothing for NO_COLOR to switch off.

@@ -18,7 +18,7 @@ use crate::health::{NOT_REGISTERED, cure};
 use crate::interrupt::Interrupt;
 use crate::inventory::{Balancer, Instance, Inventory};
 use crate::names::Names;
-use crate::output::{print, remark};
+use crate::output::{has_no_reader, print, remark};
 use crate::plan::{Members, members};
 use crate::prepare;
 use crate::verify::{self, VerifyTarget};
@@ -52,6 +52,9 @@ pub(crate) async fn status(cloud: &Cloud, name: &str, watch: bool, output: Outpu
         if output == Output::Text {
             print("\n");
         }
+        if has_no_reader() {
+            return Ok(Outcome::Done);
+        }
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
             () = interrupt.asked() => return Ok(Outcome::Done),
@@ -69,7 +72,10 @@ pub(crate) async fn verify(cloud: &Cloud, name: &str, output: Output) -> Result<
         bail!("fleet {name} has no load balancer in {}; `bootstrap launch` finishes it", cloud.region);
     };
     let port = look.have.listener.as_ref().map_or(look.fleet.port, |listener| listener.port);
-    let instances = rows(&look.fleet, &look.have, Some(&look.health)).into_iter().map(|row| {
+    let rows = rows(&look.fleet, &look.have, Some(&look.health)).into_iter();
+    // Others have to do no more than `status` asks of them; but who gets requests has to answer rightly.
+    let serving = rows.filter(|row| row.counts || row.target_state == "healthy");
+    let instances = serving.map(|row| {
         let reason = row.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
         let unhealthy = (row.target_state != "healthy").then(|| format!("{}{reason}", row.target_state));
         let address = row.address.as_deref().and_then(|address| address.parse::<IpAddr>().ok());

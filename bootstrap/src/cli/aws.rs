@@ -1,13 +1,12 @@
 //! The commands that call AWS.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use super::{Outcome, Output, count, read_fleet};
+use super::{Outcome, Output, count, given_twice, read_fleet};
 use crate::cloud::Cloud;
 use crate::deb::Deb;
 use crate::duration;
@@ -258,13 +257,10 @@ impl Scale {
     /// # Errors
     /// What is wrong with the words, in a sentence.
     pub(super) fn asked(&self) -> Result<(&str, Vec<(String, u16)>), String> {
-        let (mut counts, mut name) = (BTreeMap::new(), None);
+        let (mut counts, mut name) = (Vec::new(), None);
         for word in &self.what {
             if word.contains('=') {
-                let (group, wanted) = count(word)?;
-                if counts.insert(group.clone(), wanted).is_some() {
-                    return Err(format!("group {group} is given twice"));
-                }
+                counts.push(count(word)?);
             } else if name.replace(word.as_str()).is_some() {
                 return Err("more than one name of a fleet; scale takes one and then GROUP=N".to_owned());
             }
@@ -272,7 +268,10 @@ impl Scale {
         if counts.is_empty() {
             return Err("scale to what? give GROUP=N, such as cluster1=6".to_owned());
         }
-        Ok((name.unwrap_or("clusters"), counts.into_iter().collect()))
+        match given_twice(&counts) {
+            Some(text) => Err(text),
+            None => Ok((name.unwrap_or("clusters"), counts)),
+        }
     }
 
     pub(super) async fn run(&self) -> Result<Outcome> {

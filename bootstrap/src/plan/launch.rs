@@ -402,7 +402,10 @@ impl<'a> Planner<'a> {
         if nothing && have.is_settled(wanted) {
             return;
         }
-        let title = format!("wait until all {} are healthy", instances_of(wanted.instances()));
+        let title = match wanted.instances() {
+            1 => "wait until the instance is healthy".to_owned(),
+            count => format!("wait until all {count} instances are healthy"),
+        };
         let after: Vec<_> = self.changed.iter().copied().map(Some).collect();
         let wait = Some(self.add(Action::WaitHealthy, title, after));
         let confirmed = self.confirm([wait]);

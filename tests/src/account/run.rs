@@ -86,6 +86,12 @@ impl Bootstrap {
         self
     }
 
+    /// Sends its results there.
+    pub fn stdout(mut self, to: impl Into<Stdio>) -> Self {
+        self.command.stdout(to);
+        self
+    }
+
     /// Runs it to its end.
     pub async fn run(self) -> Ran {
         self.start().end().await

@@ -373,5 +373,26 @@ async fn scale_says_what_it_takes_and_ends_with_2() {
     ] {
         account.run(&[&["scale"], words].concat()).await.exits(2).says(told);
     }
+    for command in ["launch", "plan"] {
+        let twice = [command, "clusters", "--count", "cluster1=2", "--count", "cluster1=3", "--in-image"];
+        account.run(&twice).await.exits(2).says("group cluster1 is given twice");
+    }
     assert_eq!(account.names(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_result_that_cannot_be_written_is_a_failure_and_a_reader_that_has_gone_is_none() {
+    let small = Small::with(Options::prompt()).await;
+    small.launch().await.success();
+    let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+    for command in
+        [&["status", "small"][..], &["policy", "operator", &small.file], &["fleets", "show", "seed"]]
+    {
+        let ran = small.account.bootstrap(command).stdout(full()).run().await;
+        told(ran, 1, &["the result cannot be written: No space left on device"]);
+    }
+    // It would go on for ever: it ends when its reader does.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    small.account.bootstrap(&["status", "small", "--watch"]).stdout(writer).run().await.exits(0);
 }
