@@ -153,6 +153,9 @@ fn count(text: &str) -> Result<(String, u16), String> {
     Ok((group.to_owned(), count.ok_or_else(expected)?))
 }
 
+/// Groups, and how many instances each is to have.
+type Counts = Vec<(String, u16)>;
+
 /// What is wrong with these counts: a group that is there twice.
 fn given_twice(counts: &[(String, u16)]) -> Option<String> {
     let mut seen = BTreeSet::new();

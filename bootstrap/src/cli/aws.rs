@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use super::{Outcome, Output, count, given_twice, read_fleet};
+use super::{Counts, Outcome, Output, count, given_twice, read_fleet};
 use crate::cloud::Cloud;
 use crate::deb::Deb;
 use crate::duration;
@@ -23,7 +23,7 @@ pub struct Wanted {
     pub fleet: String,
     /// Override a group's number of instances; may be repeated
     #[arg(long, value_name = "GROUP=N", value_parser = count)]
-    pub count: Vec<(String, u16)>,
+    pub count: Counts,
     /// What is said for AWS alone.
     #[command(flatten)]
     pub aws: OnAws,
@@ -256,7 +256,7 @@ impl Scale {
     ///
     /// # Errors
     /// What is wrong with the words, in a sentence.
-    pub(super) fn asked(&self) -> Result<(&str, Vec<(String, u16)>), String> {
+    pub(super) fn asked(&self) -> Result<(&str, Counts), String> {
         let (mut counts, mut name) = (Vec::new(), None);
         for word in &self.what {
             if word.contains('=') {
