@@ -38,6 +38,7 @@ pub mod package;
 pub mod region;
 pub mod service;
 pub mod solo;
+pub mod story;
 pub mod strace;
 pub mod vm;
 pub mod wire;

@@ -6,6 +6,7 @@
 mod account;
 mod adversity;
 mod apt_repository;
+mod auto_scaling;
 mod bed;
 mod calls;
 mod changes;
@@ -34,4 +35,3 @@ mod traffic;
 mod upgrade;
 mod user_data;
 mod verify;
-mod virtual_machine;

@@ -1,12 +1,16 @@
 //! The way that was before: Flask from Debian, a unit file, and a script that registers the instance.
 //! How long it takes beside the agent's, each alone on the same machine, in one run.
 
-use tests::account::IMAGE;
-use tests::debian::root;
-use tests::files::Files;
-use tests::region::{INSIDE, Machine, monotonic};
+use std::time::Duration;
 
-use super::*;
+use crate::account::IMAGE;
+use crate::debian::root;
+use crate::files::Files;
+use crate::region::{INSIDE, Machine, monotonic};
+
+use super::Day;
+use crate::region::Power;
+use crate::within;
 
 /// What a first boot has to do for it.
 const USER_DATA: &str = r#"#cloud-config
@@ -88,7 +92,7 @@ async fn flasks_way(day: &Day) -> Steps {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name == "Packages" {
             // Its paths are from the base, not from the index.
-            bytes = tests::text(&bytes).replace("Filename: ./", "Filename: flask/").into_bytes();
+            bytes = crate::text(&bytes).replace("Filename: ./", "Filename: flask/").into_bytes();
         }
         // As apt writes them on the wire.
         let name = name.replace('+', "%2b").replace('~', "%7e");
@@ -126,7 +130,7 @@ async fn flasks_way(day: &Day) -> Steps {
 }
 
 /// Both ways, one after the other, as ratios. What takes how long is no promise, so nothing is asserted.
-pub(super) async fn beside(day: &mut Day) {
+pub async fn beside(day: &mut Day) {
     let ours = agents_way(day).await;
     let theirs = flasks_way(day).await;
     let of = |what: &str, ours: Duration, theirs: Duration| {

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::account::{Account, AwsError, Fault, Ran, Trouble};
+use crate::debian::{another_version, package};
+use crate::load::{Ask, Load};
+use crate::region::{Instance, Machine, Power, Region, monotonic};
+use crate::within;
 use serde_json::Value;
-use tests::account::{Account, AwsError, Fault, Ran, Trouble};
-use tests::debian::{another_version, package};
-use tests::load::{Ask, Load};
-use tests::region::{Instance, Machine, Power, Region, monotonic};
-use tests::within;
 
 /// What the instances of the seed fleet are told, each its own.
 const SEEDS: [&str; 2] = ["100", "98765432109876543210"];
@@ -19,34 +19,39 @@ const SEEDS: [&str; 2] = ["100", "98765432109876543210"];
 const SPOT_NOTICE: Duration = Duration::from_secs(120);
 
 /// How long things may take, and how long troubles last.
-pub(super) struct Times {
+pub struct Times {
     /// From a launch to the health of all.
-    pub(super) boot: Duration,
+    pub boot: Duration,
     /// A target's change from one state to another, its drain and its delay among them.
-    pub(super) settle: Duration,
+    pub settle: Duration,
     /// The outages.
-    pub(super) lasts: Duration,
+    pub lasts: Duration,
 }
 
 /// A fleet in a region, and a client that never stops asking.
-pub(super) struct Day {
-    pub(super) region: Region,
+pub struct Day {
+    /// Where it is.
+    pub region: Region,
     /// What `bootstrap launch` is told: a file, or a built-in fleet's name.
-    pub(super) file: String,
-    pub(super) fleet: String,
-    pub(super) groups: BTreeMap<String, usize>,
+    pub file: String,
+    /// The fleet's name.
+    pub fleet: String,
+    /// How many instances each group is to have.
+    pub groups: BTreeMap<String, usize>,
     package: PathBuf,
     url: String,
-    pub(super) client: reqwest::Client,
+    /// A client that keeps connections.
+    pub client: reqwest::Client,
     load: Option<Load>,
     before: Value,
-    pub(super) times: Times,
+    /// How long things may take.
+    pub times: Times,
     began: Instant,
 }
 
 impl Day {
     /// An empty region with room for this many machines; nothing is launched yet.
-    pub(super) async fn begin(
+    pub async fn begin(
         room: u32,
         file: Option<&str>,
         fleet: &str,
@@ -76,7 +81,7 @@ impl Day {
     }
 
     /// Runs a command of `bootstrap` that has to succeed; not longer than the region lives.
-    pub(super) async fn bootstrap(&mut self, words: &[&str]) -> Ran {
+    pub async fn bootstrap(&mut self, words: &[&str]) -> Ran {
         let running = self.region.account.bootstrap(words).start();
         let patience = self.times.boot + self.times.settle;
         let ran = tokio::select! {
@@ -91,11 +96,13 @@ impl Day {
         ran.success()
     }
 
-    pub(super) fn said(&self, what: &str) {
+    /// Tells what has happened, and when.
+    pub fn said(&self, what: &str) {
         println!("{:>5.0} s  {what}", self.began.elapsed().as_secs_f64());
     }
 
-    pub(super) async fn instances(&self) -> Vec<Instance> {
+    /// Its instances.
+    pub async fn instances(&self) -> Vec<Instance> {
         self.region.instances(&self.fleet).await
     }
 
@@ -126,7 +133,7 @@ impl Day {
     }
 
     /// Waits until every instance is healthy, by `bootstrap status`.
-    pub(super) async fn until_all_healthy(&self) {
+    pub async fn until_all_healthy(&self) {
         let wanted = self.count();
         let healthy = async || {
             let status = self.account().run(&["status", &self.fleet, "--output", "json"]).await.json();
@@ -148,7 +155,7 @@ impl Day {
     }
 
     /// When an instance was first registered, by the clock of [`monotonic`].
-    pub(super) fn registered(&self, id: &str) -> Duration {
+    pub fn registered(&self, id: &str) -> Duration {
         let calls = self.account().calls();
         let of_it = |value: &String| value == id;
         let call =
@@ -157,7 +164,7 @@ impl Day {
     }
 
     /// `bootstrap launch`, from the package, to the health of all.
-    pub(super) async fn launch(&mut self) {
+    pub async fn launch(&mut self) {
         let began = Instant::now();
         let (file, package) = (self.file.clone(), self.package.to_str().unwrap().to_owned());
         let wait = format!("{}s", self.times.boot.as_secs());
@@ -167,7 +174,7 @@ impl Day {
     }
 
     /// Someone terminates every instance.
-    pub(super) async fn terminate_all(&mut self) {
+    pub async fn terminate_all(&mut self) {
         let cli = self.account().cli().await;
         for instance in self.instances().await {
             cli.ok(&["ec2", "terminate-instances", "--instance-ids", &instance.id]).await;
@@ -176,7 +183,7 @@ impl Day {
     }
 
     /// Bodies, spread and tags, as the product's description has them; by `bootstrap`, and by others.
-    pub(super) async fn is_what_was_asked_for(&mut self) {
+    pub async fn is_what_was_asked_for(&mut self) {
         self.until_all_healthy().await;
         let fleet = self.fleet.clone();
         self.bootstrap(&["verify", &fleet]).await.says("Healthy!");
@@ -223,7 +230,7 @@ impl Day {
     }
 
     /// Says how long each step of each boot took, from power on.
-    pub(super) async fn steps_of_the_boots(&self) {
+    pub async fn steps_of_the_boots(&self) {
         for instance in self.instances().await {
             let machine = self.region.machine(&instance.id).await;
             let on = machine.powered_on().unwrap();
@@ -244,7 +251,7 @@ impl Day {
     }
 
     /// From now on there is load on every path, with kept and with new connections.
-    pub(super) async fn load_begins(&mut self) {
+    pub async fn load_begins(&mut self) {
         let mut asks = vec![Ask::Get("/")];
         for (group, count) in &self.groups {
             // A group of one cannot lose it without being missed.
@@ -262,14 +269,15 @@ impl Day {
     }
 
     /// The load goes on, and nothing of it has failed.
-    pub(super) async fn still_served(&mut self) {
+    pub async fn still_served(&mut self) {
         self.region.check();
         let load = self.load.as_ref().unwrap();
         load.until_answered(100).await;
         assert_eq!(load.failures(), [""; 0]);
     }
 
-    pub(super) async fn load_ends_without_a_failure(&mut self) {
+    /// The load ends, and no request of it has failed.
+    pub async fn load_ends_without_a_failure(&mut self) {
         self.until_all_healthy().await;
         let report = self.load.take().unwrap().stop().await;
         assert_eq!(report.failures, [""; 0]);
@@ -277,7 +285,7 @@ impl Day {
     }
 
     /// A new package on one machine after the other, by apt.
-    pub(super) async fn rolling_upgrade(&mut self) {
+    pub async fn rolling_upgrade(&mut self) {
         let newer = another_version(&self.package, "99.0.0", |_| ()).await;
         let bytes = std::fs::read(&newer).unwrap();
         for instance in self.instances().await {
@@ -301,7 +309,7 @@ impl Day {
     }
 
     /// One more of the first group, and back.
-    pub(super) async fn scale_up_and_down(&mut self) {
+    pub async fn scale_up_and_down(&mut self) {
         let (fleet, count) = (self.fleet.clone(), self.groups["cluster1"]);
         let before: Vec<String> = self.instances().await.into_iter().map(|instance| instance.id).collect();
         self.bootstrap(&["scale", &fleet, &format!("cluster1={}", count + 1), "--yes"]).await;
@@ -322,7 +330,8 @@ impl Day {
         self.said(&format!("scaled to cluster1={} and back to {count}", count + 1));
     }
 
-    pub(super) async fn one_is_stopped_and_started(&mut self) {
+    /// The service of one is stopped, which drains, and started again.
+    pub async fn one_is_stopped_and_started(&mut self) {
         let machine = self.one_of("cluster1", 0).await;
         machine.ok("systemctl stop instance-agent").await;
         self.until(&machine, "draining").await;
@@ -335,7 +344,7 @@ impl Day {
 
     /// EC2 gives notice, the agent is drained before it is over, then the instance is terminated. The
     /// next launch replaces it.
-    pub(super) async fn a_spot_instance_is_interrupted(&mut self) {
+    pub async fn a_spot_instance_is_interrupted(&mut self) {
         let machine = self.one_of("cluster1", 1).await;
         let at = SystemTime::now() + SPOT_NOTICE;
         machine.tell_spot_interruption(at);
@@ -357,7 +366,8 @@ impl Day {
         ));
     }
 
-    pub(super) async fn a_rebalance_is_recommended(&mut self) {
+    /// EC2 recommends to rebalance one whose settings say to follow that.
+    pub async fn a_rebalance_is_recommended(&mut self) {
         let machine = self.one_of("cluster1", 0).await;
         machine.ok("echo 'on-rebalance = \"drain\"' >>/etc/instance-agent/agent.toml && systemctl reload instance-agent").await;
         machine.tell_rebalance();
@@ -370,7 +380,8 @@ impl Day {
         self.said("a rebalance was recommended, and followed");
     }
 
-    pub(super) async fn auto_scaling_says_terminated(&mut self) {
+    /// Auto Scaling wants one to be terminated; it drains, and stays up.
+    pub async fn auto_scaling_says_terminated(&mut self) {
         let machine = self.one_of("cluster1", 1).await;
         machine.tell_lifecycle("Terminated");
         machine.until_phase("drained", self.times.settle).await;
@@ -384,7 +395,7 @@ impl Day {
 
     /// Someone takes an instance out of its group with awscli. The agent misses the balancer's probes
     /// when its deregistration delay is over, looks, and registers again.
-    pub(super) async fn someone_deregisters_one_by_hand(&mut self) {
+    pub async fn someone_deregisters_one_by_hand(&mut self) {
         let machine = self.one_of("cluster1", 0).await;
         let cli = self.account().cli().await;
         let found =
@@ -407,7 +418,7 @@ impl Day {
     }
 
     /// Up to three instances cannot reach their metadata for a while: nothing happens.
-    pub(super) async fn metadata_are_gone(&mut self) {
+    pub async fn metadata_are_gone(&mut self) {
         let mut cut_off = Vec::new();
         for instance in self.instances().await.into_iter().take(3) {
             let machine = self.region.machine(&instance.id).await;
@@ -426,7 +437,7 @@ impl Day {
     }
 
     /// The API refuses every call for a while; who restarts meanwhile comes back when it can.
-    pub(super) async fn the_api_is_throttled(&mut self) {
+    pub async fn the_api_is_throttled(&mut self) {
         let machine = self.one_of("cluster1", 0).await;
         let throttled = AwsError::throttled("elasticloadbalancing");
         self.account().fault(Fault::every("elasticloadbalancing:*", Trouble::Fail(throttled)));
@@ -445,7 +456,7 @@ impl Day {
     }
 
     /// A machine loses its power: the balancer takes it out, it comes back with its number.
-    pub(super) async fn power_is_cut(&mut self) {
+    pub async fn power_is_cut(&mut self) {
         let machine = self.one_of("cluster1", 0).await;
         let public = machine.instance().public.unwrap();
         let seed = format!("http://{public}/seed");
@@ -474,7 +485,7 @@ impl Day {
     }
 
     /// A second fleet in the same account; the first does not notice.
-    pub(super) async fn seed_fleet_comes_and_goes(&mut self) {
+    pub async fn seed_fleet_comes_and_goes(&mut self) {
         let first = self.account().snapshot().await;
         let package = self.package.to_str().unwrap().to_owned();
         self.bootstrap(&["launch", "seed", "--deb", &package, "--yes"]).await;
@@ -496,20 +507,20 @@ impl Day {
         assert_eq!(seen, SEEDS.map(str::to_owned).into(), "digits and nothing else");
         self.until_all_healthy().await;
         self.bootstrap(&["destroy", "seed", "--yes"]).await;
-        let touched = tests::account::differences(&first, &self.account().snapshot().await);
+        let touched = crate::account::differences(&first, &self.account().snapshot().await);
         assert_eq!(touched, Vec::<String>::new(), "the first fleet is as it was");
         self.until_all_healthy().await;
         self.said("a second fleet came and went");
     }
 
     /// `bootstrap destroy`: nothing is left, and no machine runs.
-    pub(super) async fn ends(mut self) {
+    pub async fn ends(mut self) {
         let fleet = self.fleet.clone();
         self.bootstrap(&["destroy", &fleet, "--yes"]).await;
         for machine in self.region.machines() {
             self.region.until_power(&machine.id, Power::Off, self.times.settle).await;
         }
-        let left = tests::account::differences(&self.before, &self.account().snapshot().await);
+        let left = crate::account::differences(&self.before, &self.account().snapshot().await);
         assert_eq!(left, Vec::<String>::new());
         let witness = self.account().witness().await;
         let filter = "Name=instance-state-name,Values=pending,running,shutting-down,stopping,stopped";

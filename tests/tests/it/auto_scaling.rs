@@ -1,16 +1,18 @@
 //! A fleet that Auto Scaling adds instances to, by the commands of docs/auto-scaling.md.
 
 use std::path::Path;
+use std::time::Duration;
 
 use tests::account::REGION;
 use tests::debian::package;
 use tests::files::Files;
 use tests::outside::venv;
-use tests::region::INSIDE;
+use tests::region::{INSIDE, Power};
+use tests::solo::is_root_or_skip;
+use tests::story::{Day, QUICK, TRIO, WHY};
+use tests::within;
 
-use super::*;
-
-const DOCUMENT: &str = include_str!("../../../../docs/auto-scaling.md");
+const DOCUMENT: &str = include_str!("../../../docs/auto-scaling.md");
 
 /// The blocks of shell in the document.
 fn blocks() -> Vec<&'static str> {
