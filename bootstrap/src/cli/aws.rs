@@ -23,7 +23,7 @@ pub struct Wanted {
     pub fleet: String,
     /// Override a group's number of instances; may be repeated
     #[arg(long, value_name = "GROUP=N", value_parser = count)]
-    pub count: Counts,
+    pub count: Vec<(String, u16)>,
     /// What is said for AWS alone.
     #[command(flatten)]
     pub aws: OnAws,

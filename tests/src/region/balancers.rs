@@ -192,6 +192,8 @@ impl Balancers {
                                 .insert(key, Target { address, phase: Phase::Initial, healthy: None });
                         }
                         Some(target) if matches!(target.phase, Phase::Draining(_)) => {
+                            // It may be about to be forgotten, and then is not checked.
+                            haproxy.drain(group, id).await;
                             target.phase = Phase::Initial;
                         }
                         Some(_) => {}

@@ -142,13 +142,6 @@ impl Region {
         }
     }
 
-    /// Waits until the balancer says nothing of an instance any more.
-    pub async fn until_gone(&self, group: &str, id: &str, patience: Duration) {
-        let gone = async || self.health(group, id).await.is_none().then_some(());
-        let waited = within(patience, gone).await;
-        assert!(waited.is_some(), "{id} never left {group}: {:?}", self.health(group, id).await);
-    }
-
     /// Waits until the machine of an instance is as it should be.
     pub async fn until_power(&self, id: &str, power: Power, patience: Duration) {
         let machine = self.machine(id).await;

@@ -209,17 +209,31 @@ impl Day {
             seen.sort();
             seen.dedup();
             assert_eq!(seen.len(), *count, "every instance of {group} gets requests");
-            // The package came by apt, from the bucket, and nothing else was installed with it.
+            // The package came by apt, and nothing else was installed with it.
             let machine = self.region.machine(ids[0]).await;
-            assert!(machine.ok("dpkg-query -W -f '${Status}' instance-agent").await.contains("ok installed"));
+            let installed = machine.ok("grep '^Install:' /var/log/apt/history.log | tail -n 1").await;
+            let alone = format!("Install: instance-agent:amd64 ({})", env!("CARGO_PKG_VERSION"));
+            assert_eq!(installed, alone);
             let done = machine.ok("cloud-init status").await;
             assert!(done.contains("done"), "{done}");
         }
-        // awscli sees the balancer that answered.
+        // Each has it from the bucket.
+        let downloads = self.account().calls().iter().filter(|call| call.action == "GetObject").count();
+        assert!(downloads >= self.count(), "{downloads} downloads from the bucket");
+        // awscli sees those registered that answer.
         let witness = self.account().witness().await;
-        let seen = witness.ok(&["elbv2", "describe-load-balancers", "--names", &self.fleet]).await;
-        let name = seen["LoadBalancers"][0]["DNSName"].as_str().unwrap();
-        assert_eq!(self.url, format!("http://{name}"));
+        for group in self.groups.keys() {
+            let arn = self.arn(group).await;
+            let words = ["elbv2", "describe-target-health", "--target-group-arn", &arn];
+            let told = witness.ok(&words).await;
+            let told = told["TargetHealthDescriptions"].as_array().unwrap().iter();
+            let mut told: Vec<&str> = told.map(|target| target["Target"]["Id"].as_str().unwrap()).collect();
+            told.sort_unstable();
+            let of_group = instances.iter().filter(|instance| instance.cluster() == group);
+            let mut wanted: Vec<&str> = of_group.map(|instance| instance.id.as_str()).collect();
+            wanted.sort_unstable();
+            assert_eq!(told, wanted);
+        }
         self.said("verified, and seen by awscli");
     }
 
@@ -246,7 +260,7 @@ impl Day {
                 registered.as_secs_f64(),
                 healthy.as_secs_f64()
             );
-            assert!(installed <= serving && serving <= registered && registered <= healthy);
+            assert!(installed <= serving && registered <= healthy);
         }
     }
 
@@ -333,8 +347,9 @@ impl Day {
     /// The service of one is stopped, which drains, and started again.
     pub async fn one_is_stopped_and_started(&mut self) {
         let machine = self.one_of("cluster1", 0).await;
-        machine.ok("systemctl stop instance-agent").await;
+        machine.ok("systemctl stop --no-block instance-agent").await;
         self.until(&machine, "draining").await;
+        machine.ok("systemctl stop instance-agent").await;
         self.still_served().await;
         machine.ok("systemctl start instance-agent").await;
         self.until(&machine, "healthy").await;
@@ -423,6 +438,8 @@ impl Day {
         for instance in self.instances().await.into_iter().take(3) {
             let machine = self.region.machine(&instance.id).await;
             machine.lose_metadata().await;
+            let asked = machine.run("curl --silent --max-time 2 http://169.254.169.254/").await;
+            assert!(!asked.status.success(), "the metadata can be reached");
             cut_off.push((self.registrations(&machine.id), machine));
         }
         tokio::time::sleep(self.times.lasts).await;
@@ -444,6 +461,7 @@ impl Day {
         machine.ok("systemctl restart --no-block instance-agent").await;
         tokio::time::sleep(self.times.lasts).await;
         self.still_served().await;
+        assert!(self.account().fired() > 0, "nothing was throttled");
         self.account().clear_faults();
         let restarted = async || {
             let active = machine.run("systemctl is-active instance-agent").await.status.success();
@@ -466,22 +484,22 @@ impl Day {
         let registrations = self.registrations(&machine.id);
         machine.cut().await;
         self.until(&machine, "unhealthy").await;
+        for _ in 0..20 {
+            assert!(!self.get("/cluster1").await.contains(&machine.id), "it gets requests");
+        }
         self.said("a plug was pulled, and the balancer took the instance out");
         machine.plug_in().await;
         self.until(&machine, "healthy").await;
         let answer = self.client.get(&seed).send().await.unwrap();
         assert_eq!(answer.text().await.unwrap(), number);
-        // The cut took nothing away from the target group, so the agent finds itself in it: once.
-        let again = self.registrations(&machine.id) - registrations;
-        assert!(again <= 1, "registered {again} times");
-        let cli = self.account().cli().await;
-        let arn = self.arn("cluster1").await;
-        let words = ["elbv2", "describe-target-health", "--target-group-arn", &arn];
-        let told = cli.ok(&words).await;
-        let targets = told["TargetHealthDescriptions"].as_array().unwrap().iter();
-        let of_it: Vec<&Value> = targets.filter(|target| target["Target"]["Id"] == *machine.id).collect();
-        assert_eq!(of_it.len(), 1, "{of_it:?}");
-        self.said("it came back with its number, and is registered once");
+        // The cut took nothing away from the target group: the agent looks, and finds itself in it.
+        let sees_itself = async || {
+            let status = machine.status().await.to_string();
+            status.contains("\"healthy\"").then_some(())
+        };
+        assert!(within(self.times.settle, sees_itself).await.is_some(), "{}", machine.status().await);
+        assert_eq!(self.registrations(&machine.id), registrations, "{}", machine.journal().await);
+        self.said("it came back with its number, and finds itself registered");
     }
 
     /// A second fleet in the same account; the first does not notice.
@@ -506,6 +524,8 @@ impl Day {
         }
         assert_eq!(seen, SEEDS.map(str::to_owned).into(), "digits and nothing else");
         self.until_all_healthy().await;
+        let fleet = self.fleet.clone();
+        self.bootstrap(&["verify", &fleet]).await;
         self.bootstrap(&["destroy", "seed", "--yes"]).await;
         let touched = crate::account::differences(&first, &self.account().snapshot().await);
         assert_eq!(touched, Vec::<String>::new(), "the first fleet is as it was");

@@ -77,10 +77,6 @@ async fn instances_of_an_auto_scaling_group_join_and_leave_by_themselves() {
     // Auto Scaling takes it out: it drains under load, then goes.
     day.load_begins().await;
     let cli = day.region.account.cli().await;
-    let machine = day.region.machine(&joined.id).await;
-    machine.tell_lifecycle("Terminated");
-    machine.until_phase("drained", QUICK.settle).await;
-    day.still_served().await;
     let words = [
         "autoscaling",
         "set-desired-capacity",
