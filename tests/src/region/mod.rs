@@ -158,8 +158,9 @@ async fn control(account: Arc<Account>, machines: Arc<Machines>, balancers: Arc<
         if changed || looked.elapsed() > LOOK_ANYWAY {
             looked = Instant::now();
             let instances = instances::look(&account).await;
-            machines.follow(&instances).await;
+            // First the balancers: who is shut down gets no request by then.
             balancers.lock().await.follow(&instances).await;
+            machines.follow(&instances).await;
             account.tell_consoles(machines.consoles()).await;
         }
         let health = balancers.lock().await.look().await;
