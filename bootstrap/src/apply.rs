@@ -4,6 +4,9 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use instance_tags::CLUSTER;
+use tokio::sync::Notify;
+
 use crate::cloud::ec2::Batch;
 use crate::cloud::package::PackageError;
 use crate::cloud::{CallError, Cloud};
@@ -13,7 +16,7 @@ use crate::health::{Unhealthy, Wanted, Watch};
 use crate::inventory::{Balancer, Instance, Inventory};
 use crate::names::Names;
 use crate::pace::Pace;
-use crate::plan::{Action, Side, members};
+use crate::plan::{Action, Effect, Side, members};
 use crate::policy::{self, Scope};
 use crate::surroundings::Surroundings;
 use crate::tagging;
@@ -133,6 +136,18 @@ impl<'a> Work<'a> {
     /// # Errors
     /// It could not be done.
     pub(crate) async fn act(&self, action: &Action, waiting: &dyn Fn(&str)) -> Result<String, ActError> {
+        let waits = Notify::new();
+        let tell = |reason: &str| {
+            waits.notify_one();
+            waiting(reason);
+        };
+        tokio::select! {
+            made = self.make(action, &tell) => made,
+            error = self.no_longer_wanted(&waits), if action.effect() == Effect::Create => Err(error),
+        }
+    }
+
+    async fn make(&self, action: &Action, waiting: &dyn Fn(&str)) -> Result<String, ActError> {
         let Self { cloud, fleet, names, .. } = self;
         match action {
             Action::CreateSecurityGroup(side) => return self.create_security_group(*side).await,
@@ -141,6 +156,12 @@ impl<'a> Work<'a> {
                 let tags = tagging::common(fleet);
                 cloud.tag_load_balancing(arns, &tags).await?;
                 cloud.tag(resources, &tags).await?;
+            }
+            Action::TagAnswers { group, paths, ids } => {
+                cloud.tag(ids, &tagging::answers(self.group(group)?)).await?;
+                if !paths {
+                    cloud.untag(ids, &[CLUSTER.to_owned()]).await?;
+                }
             }
             Action::Open(side, openings) => {
                 cloud.open(&self.security_group(*side)?, openings, &self.balancer_group(), waiting).await?;
@@ -300,7 +321,7 @@ impl<'a> Work<'a> {
             .cloned()
             .collect();
         if !stale.is_empty() {
-            self.cloud.untag(&group, &stale).await?;
+            self.cloud.untag(std::slice::from_ref(&group), &stale).await?;
         }
         Ok(self.cloud.tag(&[group], &tags).await?)
     }

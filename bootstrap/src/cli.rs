@@ -8,12 +8,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use serde_json::json;
 
 use crate::duration;
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, Group};
 use crate::local::LocalOptions;
 use crate::local::command::{self, LaunchOptions};
-use crate::output::{lost, print};
+use crate::output::{lost, no_result, print};
 use crate::policy::command::Policy;
 
 mod aws;
@@ -22,6 +23,10 @@ mod aws;
 #[derive(Debug, Parser)]
 #[command(name = "bootstrap", version)]
 pub struct Cli {
+    /// How to write the result
+    // Everywhere, so that a program can ask for it without knowing which command it runs.
+    #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -102,9 +107,6 @@ pub struct Launch {
     /// How long the fleet may take to become healthy [default: 15m, with --local 60s]
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub timeout: Option<Duration>,
-    /// How to write the result
-    #[arg(long, value_enum, default_value_t = Output::Text)]
-    pub output: Output,
     /// Run the fleet on this machine, with a local stand-in for AWS
     #[arg(long)]
     pub local: bool,
@@ -178,6 +180,8 @@ pub enum Outcome {
     Done,
     /// The fleet did not become healthy in time.
     NotHealthy,
+    /// Not all is as it should be; the result says what.
+    Failed,
 }
 
 impl Cli {
@@ -187,7 +191,8 @@ impl Cli {
     /// # Errors
     /// What failed, with its causes.
     pub async fn run(self) -> Result<Outcome> {
-        let outcome = self.act().await?;
+        let output = self.output;
+        let outcome = self.act().await.inspect_err(|error| no_result(output, &format!("{error:#}")))?;
         match lost() {
             Some(error) => bail!("the result cannot be written: {error}"),
             None => Ok(outcome),
@@ -195,39 +200,59 @@ impl Cli {
     }
 
     async fn act(self) -> Result<Outcome> {
+        let output = self.output;
         match self.command {
-            Command::Plan(plan) => plan.run().await,
-            Command::Launch(launch) => launch.run().await,
-            Command::Scale(scale) => scale.run().await,
-            Command::Status(status) => status.run().await,
-            Command::Verify(verify) => verify.run().await,
-            Command::Destroy(destroy) => destroy.run().await,
-            Command::List(list) => list.run().await,
+            Command::Plan(plan) => plan.run(output).await,
+            Command::Launch(launch) => launch.run(output).await,
+            Command::Scale(scale) => scale.run(output).await,
+            Command::Status(status) => status.run(output).await,
+            Command::Verify(verify) => verify.run(output).await,
+            Command::Destroy(destroy) => destroy.run(output).await,
+            Command::List(list) => list.run(output).await,
             Command::Policy(policy) => {
                 policy.run(read_fleet(&policy.fleet)?)?;
                 Ok(Outcome::Done)
             }
             Command::Fleets { command } => {
-                match command {
-                    Fleets::List => {
-                        for name in Fleet::built_in_names() {
-                            let text = Fleet::built_in(name).unwrap_or_default();
-                            let fleet = Fleet::parse(name, text)?;
-                            let groups = fleet.groups.iter();
-                            let groups: Vec<_> = groups
-                                .map(|g| format!("{} x {} {}", g.count, g.instance_type, g.name))
-                                .collect();
-                            print(&format!("{name:10} {}\n", groups.join(", ")));
-                        }
-                    }
-                    Fleets::Show { name } => match Fleet::built_in(&name) {
-                        Some(text) => print(text),
-                        None => bail!("no built-in fleet {name}; there are {}", built_in_names()),
-                    },
-                }
+                command.run(output)?;
                 Ok(Outcome::Done)
             }
         }
+    }
+}
+
+impl Fleets {
+    fn run(&self, output: Output) -> Result<()> {
+        let fleet = |name: &str| {
+            let text = Fleet::built_in(name);
+            let text =
+                text.with_context(|| format!("no built-in fleet {name}; there are {}", built_in_names()))?;
+            anyhow::Ok((Fleet::parse(name, text)?, text))
+        };
+        match self {
+            Self::List => {
+                let fleets: Vec<_> = Fleet::built_in_names().map(fleet).collect::<Result<_>>()?;
+                if output == Output::Json {
+                    let fleets: Vec<_> = fleets.iter().map(|(fleet, _)| fleet.to_json()).collect();
+                    print(&format!("{:#}\n", json!({ "fleets": fleets })));
+                    return Ok(());
+                }
+                for (fleet, _) in fleets {
+                    let of_group =
+                        |group: &Group| format!("{} x {} {}", group.count, group.instance_type, group.name);
+                    let groups: Vec<_> = fleet.groups.iter().map(of_group).collect();
+                    print(&format!("{:10} {}\n", fleet.name, groups.join(", ")));
+                }
+            }
+            Self::Show { name } => {
+                let (fleet, text) = fleet(name)?;
+                match output {
+                    Output::Text => print(text),
+                    Output::Json => print(&format!("{:#}\n", fleet.to_json())),
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -237,10 +262,10 @@ fn built_in_names() -> String {
 }
 
 impl Launch {
-    async fn run(self) -> Result<Outcome> {
+    async fn run(self, output: Output) -> Result<Outcome> {
         if !self.local {
             let timeout = self.timeout.unwrap_or(Duration::from_secs(15 * 60));
-            return aws::launch(&self.wanted, timeout, self.output).await;
+            return aws::launch(&self.wanted, timeout, output).await;
         }
         let mut fleet = read_fleet(&self.wanted.fleet)?;
         for (group, count) in &self.wanted.count {
@@ -254,7 +279,7 @@ impl Launch {
             timeout: self.timeout.unwrap_or(Duration::from_secs(60)),
             duration: here.duration,
             exit_when_healthy: here.exit_when_healthy,
-            output: self.output,
+            output,
             local: LocalOptions {
                 agent_arguments: here.agent_arg,
                 port: here.port,

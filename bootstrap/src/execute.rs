@@ -1,5 +1,6 @@
 //! Carrying a plan out: each step as soon as those it comes after are done.
 
+use std::cell::Cell;
 use std::fmt;
 use std::pin::pin;
 use std::time::Duration;
@@ -26,8 +27,8 @@ pub(crate) enum Halt<E> {
 /// Carries out a plan; `act` does one action, tells why it waits, and answers what it made, in short.
 ///
 /// # Errors
-/// The first failure. Steps that had begun were let end, but for those that only wait; what comes
-/// after a step that failed was not begun.
+/// The first failure. Steps that had begun were let end, but for those that only wait or that AWS has
+/// put off before; what comes after a step that failed was not begun.
 pub(crate) async fn execute<E: fmt::Display>(
     plan: &Plan,
     board: &Board,
@@ -36,6 +37,9 @@ pub(crate) async fn execute<E: fmt::Display>(
 ) -> Result<(), Halt<E>> {
     let act = &act;
     let mut steps: Vec<State> = plan.steps.iter().map(|_| State::Waiting).collect();
+    // The steps that have told why they wait. When all ends nobody waits with them: what they may just be
+    // making is found by the next command, as all that a killed one leaves.
+    let waits: Vec<Cell<bool>> = plan.steps.iter().map(|_| Cell::new(false)).collect();
     let mut running = FuturesUnordered::new();
     let mut halt = None;
     let mut grace = pin!(tokio::time::sleep(Duration::MAX));
@@ -46,16 +50,22 @@ pub(crate) async fn execute<E: fmt::Display>(
                     && step.after.iter().all(|before| steps[*before] == State::Done)
                 {
                     steps[index] = State::Running;
+                    let waits = &waits[index];
                     running.push(async move {
                         let line = board.begin(&step.title);
-                        let result = act(&step.action, &|reason| line.waits(reason)).await;
+                        let waiting = |reason: &str| {
+                            waits.set(true);
+                            line.waits(reason);
+                        };
+                        let result = act(&step.action, &waiting).await;
                         (index, line, result)
                     });
                 }
             }
         }
         let is_work = |(index, state): (usize, &State)| {
-            *state == State::Running && plan.steps[index].action.effect() != Effect::Wait
+            let only_waits = waits[index].get() || plan.steps[index].action.effect() == Effect::Wait;
+            *state == State::Running && !only_waits
         };
         let work_is_left = steps.iter().enumerate().any(is_work);
         if running.is_empty() || halt.is_some() && !work_is_left {

@@ -2,7 +2,7 @@
 //! means for who runs the fleet.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::future::try_join_all;
 use tokio::time::Instant;
@@ -47,6 +47,10 @@ pub(crate) enum Unhealthy {
 const CONSOLE_EVERY: Duration = Duration::from_secs(30);
 /// How many consoles are read each time.
 const CONSOLES: usize = 3;
+/// After this an instance of any type has booted, and installed what it is to.
+const BOOTED: Duration = Duration::from_secs(600);
+/// After this a running agent has seen that it is in no target group, and tried to be in it again.
+const NOTICED: Duration = Duration::from_secs(60);
 /// Lines of a console that are shown.
 const EXCERPT: usize = 8;
 
@@ -75,6 +79,7 @@ impl Watch<'_> {
         let mut active = balancer.is_some_and(serves);
         let mut pending: Vec<&Wanted> = self.wanted.iter().collect();
         let mut unhealthy_since: BTreeMap<String, Instant> = BTreeMap::new();
+        let mut absence = Absence::default();
         let mut consoles_read = Instant::now();
         loop {
             let asked = pending.iter().map(|wanted| self.cloud.target_health(&wanted.target_group));
@@ -116,7 +121,13 @@ impl Watch<'_> {
             }
             let reason = self.summary(&problems);
             waiting(&reason);
-            self.all_run(&pending).await?;
+            let instances = self.all_run(&pending).await?;
+            // As long as anything else gets better, that is worth waiting for.
+            if absence.is_for_good(&absent, &instances, Instant::now()) && absent.len() == problems.len() {
+                let minutes = BOOTED.as_secs() / 60;
+                let text = format!("{reason}, {minutes} min and more after its launch; {NOT_REGISTERED}");
+                return Err(Unhealthy::Hopeless(text));
+            }
             if consoles_read.elapsed() >= CONSOLE_EVERY {
                 consoles_read = Instant::now();
                 self.consoles(&absent).await?;
@@ -158,19 +169,21 @@ impl Watch<'_> {
         }
     }
 
+    /// The fleet's instances, if any of them is still waited for.
+    ///
     /// # Errors
     /// An instance that should become healthy does not run.
-    async fn all_run(&self, pending: &[&Wanted]) -> Result<(), Unhealthy> {
+    async fn all_run(&self, pending: &[&Wanted]) -> Result<Vec<Instance>, Unhealthy> {
         let wanted: BTreeSet<_> = pending.iter().flat_map(|wanted| &wanted.ids).collect();
         if wanted.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let instances = self.cloud.instances(self.names).await?;
         let stuck = |instance: &&Instance| {
             wanted.contains(&instance.id) && !matches!(instance.state.as_str(), "pending" | "running")
         };
         let Some(stuck) = instances.iter().find(stuck) else {
-            return Ok(());
+            return Ok(instances);
         };
         let reason = stuck.reason.as_deref().unwrap_or("EC2 gives no reason");
         let cure = match stuck.is_dead() {
@@ -219,9 +232,40 @@ fn describe(id: &str, health: Option<&TargetHealth>) -> String {
     format!("{id} is {}{reason}{cure}", health.state)
 }
 
-/// What to do about a running instance that is in no target group.
-pub(crate) const NOT_REGISTERED: &str = "it may be booting; if not, see `instance-agent status` on it, and \
-    `instance-agent resume` if someone has drained it";
+/// What to do about an instance that has run for long and is in no target group.
+const NOT_REGISTERED: &str =
+    "see `instance-agent status` on it, and `instance-agent resume` if someone has drained it";
+
+/// What to do about a running instance of this age that is in no target group.
+pub(crate) fn not_registered(age: Duration) -> &'static str {
+    match age < BOOTED {
+        true => "it may be booting; if not, see `instance-agent status` on it",
+        false => NOT_REGISTERED,
+    }
+}
+
+/// The time since an instance was launched, or started again.
+pub(crate) fn age(instance: &Instance) -> Duration {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    now.saturating_sub(Duration::from_secs(instance.launched.try_into().unwrap_or_default()))
+}
+
+/// Since when instances have been seen to be in no target group.
+#[derive(Debug, Default)]
+struct Absence(BTreeMap<String, Instant>);
+
+impl Absence {
+    /// Whether all that are `absent` at this time will not register by themselves: they had the time to boot,
+    /// and their agents to notice that they are in no target group.
+    fn is_for_good(&mut self, absent: &[String], instances: &[Instance], at: Instant) -> bool {
+        self.0.retain(|id, _| absent.contains(id));
+        let is_old = |id: &String| instances.iter().any(|found| found.id == *id && age(found) >= BOOTED);
+        absent.iter().fold(!absent.is_empty(), |for_good, id| {
+            let since = *self.0.entry(id.clone()).or_insert(at);
+            for_good && is_old(id) && at.duration_since(since) >= NOTICED
+        })
+    }
+}
 
 /// What to do about a target's state.
 pub(crate) fn cure(health: &TargetHealth) -> Option<&'static str> {
@@ -239,4 +283,45 @@ pub(crate) fn cure(health: &TargetHealth) -> Option<&'static str> {
         "Target.HealthCheckDisabled" => "enable health checks on the target group",
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instance(id: &str, age: Duration) -> Instance {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        Instance {
+            id: id.to_owned(),
+            state: "running".to_owned(),
+            reason: None,
+            zone: "us-east-1a".to_owned(),
+            public_address: None,
+            private_address: None,
+            launched: (now - age).as_secs().try_into().unwrap(),
+            index: 0,
+            tags: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn only_instances_that_had_the_time_to_register_are_given_up() {
+        let instances = [instance("i-old", BOOTED), instance("i-new", BOOTED / 2)];
+        let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
+        let begun = Instant::now();
+        let mut absence = Absence::default();
+        let mut is_for_good =
+            |absent: &[&str], after: Duration| absence.is_for_good(&ids(absent), &instances, begun + after);
+        let later = |times: u32| NOTICED * times;
+        assert!(!is_for_good(&[], later(0)));
+        assert!(!is_for_good(&["i-old"], later(0)));
+        assert!(is_for_good(&["i-old"], later(1)));
+        // Others may still become healthy, or have not been seen by EC2's own list yet.
+        assert!(!is_for_good(&["i-old", "i-new"], later(2)));
+        assert!(!is_for_good(&["i-old", "i-unknown"], later(4)));
+        // One that was registered in between has its time again.
+        assert!(!is_for_good(&[], later(5)));
+        assert!(!is_for_good(&["i-old"], later(6)));
+        assert!(is_for_good(&["i-old"], later(7)));
+    }
 }

@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use serde_json::json;
 
 use crate::apply::{ActError, Work};
 use crate::board::Board;
@@ -14,7 +15,7 @@ use crate::execute::{Halt, execute};
 use crate::health::Unhealthy;
 use crate::interrupt::Interrupt;
 use crate::inventory::Inventory;
-use crate::output::{print, remark};
+use crate::output::{no_result, print, remark};
 use crate::pace::Pace;
 use crate::plan_text;
 use crate::prepare::{ELSEWHERE, Prepared, Request, place, prepare, prepare_destroy};
@@ -85,7 +86,7 @@ pub(crate) async fn launch(
             () = interrupt.asked() => bail!("interrupted; nothing was changed"),
         };
         if let Err(error) = ended {
-            return unhealthy(error);
+            return unhealthy(error, manner.output);
         }
         remark(&format!("fleet {} is as defined: nothing to do", names.fleet));
         status::show_launched(fleet, &names.region, have, work.balancer().as_ref(), manner.output);
@@ -108,7 +109,7 @@ pub(crate) async fn launch(
             names.fleet,
             names.region
         ),
-        Err(Halt::Failed(error @ ActError::Unhealthy(_))) => return unhealthy(error),
+        Err(Halt::Failed(error @ ActError::Unhealthy(_))) => return unhealthy(error, manner.output),
         Err(Halt::Failed(error @ (ActError::Overtaken(_) | ActError::Destroyed(_)))) => {
             return Err(error.into());
         }
@@ -127,11 +128,12 @@ pub(crate) async fn launch(
 }
 
 /// Exit status 3 where the fleet is not healthy, 1 where that could not be found out.
-fn unhealthy(error: ActError) -> Result<Outcome> {
+fn unhealthy(error: ActError, output: Output) -> Result<Outcome> {
     match error {
         ActError::Unhealthy(Unhealthy::Call(error)) => Err(error.into()),
         ActError::Unhealthy(error) => {
             remark(&format!("bootstrap: {error}"));
+            no_result(output, &error.to_string());
             Ok(Outcome::NotHealthy)
         }
         error => Err(error.into()),
@@ -193,29 +195,31 @@ pub(crate) async fn destroy(cloud: &Cloud, name: &str, manner: Manner) -> Result
     let names = &prepared.names;
     let left = search(cloud, Some(name)).await?;
     let left: Vec<_> = left.iter().filter(|found| found.counts()).collect();
-    let text = match (rounds == 0, left.is_empty()) {
-        (_, false) => {
-            let lines: Vec<_> = left.iter().map(|found| format!("\n  {found}")).collect();
-            bail!("still there with the tag of fleet {name} in {}:{}", names.region, lines.concat());
-        }
-        (true, true) => {
+    if manner.output == Output::Json {
+        let result = json!({
+            "fleet": name,
+            "region": names.region,
+            "account": prepared.around.account,
+            "found": rounds > 0,
+            "left": left,
+        });
+        print(&format!("{result:#}\n"));
+    }
+    if !left.is_empty() {
+        let lines: Vec<_> = left.iter().map(|found| format!("\n  {found}")).collect();
+        let lines = lines.concat();
+        remark(&format!("bootstrap: still there with the tag of fleet {name} in {}:{lines}", names.region));
+        return Ok(Outcome::Failed);
+    }
+    let text = match rounds {
+        0 => {
             let place = place(&names.region, &prepared.around.account);
             format!("nothing of fleet {name} is in {place}: nothing to do; {ELSEWHERE}")
         }
-        (false, true) => format!("fleet {name} is gone from {}: nothing with its tag is left", names.region),
+        _ => format!("fleet {name} is gone from {}: nothing with its tag is left", names.region),
     };
-    match manner.output {
-        Output::Text => print(&format!("{text}\n")),
-        Output::Json => print(&format!(
-            "{}\n",
-            serde_json::json!({
-                "fleet": name,
-                "region": names.region,
-                "account": prepared.around.account,
-                "found": rounds > 0,
-                "left": [],
-            })
-        )),
+    if manner.output == Output::Text {
+        print(&format!("{text}\n"));
     }
     Ok(Outcome::Done)
 }

@@ -14,6 +14,7 @@ fn main() -> ExitCode {
     match result {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::NotHealthy) => ExitCode::from(3),
+        Ok(Outcome::Failed) => ExitCode::from(1),
         Err(error) => {
             eprintln!("bootstrap: {error:#}");
             ExitCode::from(1)

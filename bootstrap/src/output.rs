@@ -4,6 +4,9 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
+
+use crate::cli::Output;
 
 /// Why results no longer go anywhere; the first reason there was.
 static LOST: OnceLock<io::Error> = OnceLock::new();
@@ -14,6 +17,13 @@ pub(crate) fn print(text: &str) {
     let mut out = io::stdout().lock();
     if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         LOST.get_or_init(|| error);
+    }
+}
+
+/// For programs, the reason why there is no result takes its place. People are told on stderr.
+pub(crate) fn no_result(output: Output, reason: &str) {
+    if output == Output::Json {
+        print(&format!("{:#}\n", json!({ "error": reason })));
     }
 }
 

@@ -49,7 +49,7 @@ pub(crate) async fn patiently<T>(
     loop {
         match attempt().await {
             Err(error) if again(&error) => {
-                waiting(&format!("{}: {}", error.code(), error.message()));
+                waiting(&error.reason_to_wait());
                 if !pace.next().await {
                     return Err(error);
                 }

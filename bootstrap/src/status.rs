@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use comfy_table::Table;
@@ -14,7 +14,7 @@ use crate::cli::{Outcome, Output};
 use crate::cloud::Cloud;
 use crate::cloud::elbv2::TargetHealth;
 use crate::fleet::Fleet;
-use crate::health::{NOT_REGISTERED, cure};
+use crate::health::{age, cure, not_registered};
 use crate::interrupt::Interrupt;
 use crate::inventory::{Balancer, Instance, Inventory};
 use crate::names::Names;
@@ -100,10 +100,11 @@ pub(crate) async fn verify(cloud: &Cloud, name: &str, output: Output) -> Result<
     if output == Output::Json {
         print(&format!("{:#}\n", report.to_json()));
     }
-    match report.is_ok() {
-        true => Ok(Outcome::Done),
-        false => bail!("fleet {name} does not do what it should, see the checks that FAILED"),
+    if report.is_ok() {
+        return Ok(Outcome::Done);
     }
+    remark(&format!("bootstrap: fleet {name} does not do what it should, see the checks that FAILED"));
+    Ok(Outcome::Failed)
 }
 
 async fn look(cloud: &Cloud, name: &str) -> Result<Look> {
@@ -146,6 +147,7 @@ struct Row {
     zone: String,
     address: Option<String>,
     launched: i64,
+    age: Duration,
     /// Whether it is one of those that the fleet is to have.
     counts: bool,
 }
@@ -184,7 +186,7 @@ fn rows(fleet: &Fleet, have: &Inventory, health: Option<&BTreeMap<String, Vec<Ta
             (true, "stopped" | "stopping") => {
                 Some("start the instance (`aws ec2 start-instances`), or terminate it and launch again")
             }
-            (true, "running") if found.is_none() => Some(NOT_REGISTERED),
+            (true, "running") if found.is_none() => Some(not_registered(age(instance))),
             _ => None,
         };
         Row {
@@ -197,6 +199,7 @@ fn rows(fleet: &Fleet, have: &Inventory, health: Option<&BTreeMap<String, Vec<Ta
             zone: instance.zone.clone(),
             address: instance.public_address.clone().or_else(|| instance.private_address.clone()),
             launched: instance.launched,
+            age: age(instance),
             counts: counted.contains(&instance.id),
         }
     };
@@ -235,7 +238,7 @@ fn show(fleet: &Fleet, region: &str, rows: &[Row], balancer: Option<&Balancer>, 
             row.reason.clone().unwrap_or_else(dash),
             row.zone.clone(),
             row.address.clone().unwrap_or_else(dash),
-            age(row.launched),
+            in_short(row.age),
         ]);
     }
     print(&format!("{table}\n"));
@@ -288,14 +291,12 @@ fn to_json(fleet: &Fleet, region: &str, rows: &[Row], balancer: Option<&Balancer
     })
 }
 
-/// How long ago, in the largest unit that says something.
-fn age(launched: i64) -> String {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    let seconds = now.saturating_sub(u64::try_from(launched).unwrap_or_default());
-    match seconds {
-        0..60 => format!("{seconds} s"),
-        60..3600 => format!("{} min", seconds / 60),
-        3600..172_800 => format!("{} h", seconds / 3600),
-        _ => format!("{} d", seconds / 86_400),
+/// In the largest unit that says something.
+fn in_short(age: Duration) -> String {
+    match age.as_secs() {
+        seconds @ 0..60 => format!("{seconds} s"),
+        seconds @ 60..3600 => format!("{} min", seconds / 60),
+        seconds @ 3600..172_800 => format!("{} h", seconds / 3600),
+        seconds => format!("{} d", seconds / 86_400),
     }
 }

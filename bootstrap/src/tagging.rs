@@ -61,14 +61,23 @@ pub(crate) fn instance(fleet: &Fleet, group: &Group, slots: &[u16]) -> Tags {
     tags.insert("Name".to_owned(), name.clone());
     tags.insert(LAUNCHED_FOR.to_owned(), name.clone());
     tags.insert(TARGET_GROUP.to_owned(), name);
-    tags.insert(ROOT.to_owned(), group.root.as_str().to_owned());
-    if group.paths {
-        tags.insert(CLUSTER.to_owned(), group.name.clone());
-    }
+    tags.extend(answers(group));
     let slots: Vec<_> = slots.iter().map(u16::to_string).collect();
     tags.insert(SLOTS.to_owned(), slots.join(" "));
     tags.insert(REVISION.to_owned(), revision(fleet, group));
     tags
+}
+
+/// The tags by which an instance of a group knows what to answer.
+pub(crate) fn answers(group: &Group) -> Tags {
+    let cluster = group.paths.then(|| (CLUSTER.to_owned(), group.name.clone()));
+    cluster.into_iter().chain([(ROOT.to_owned(), group.root.as_str().to_owned())]).collect()
+}
+
+/// Whether an instance with these tags answers as its group is to.
+pub(crate) fn are_right(tags: &Tags, group: &Group) -> bool {
+    let wanted = answers(group);
+    [CLUSTER, ROOT].iter().all(|key| tags.get(*key) == wanted.get(*key))
 }
 
 /// What an instance of a group is launched as, in short. An instance of another revision is replaced.

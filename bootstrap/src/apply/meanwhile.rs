@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{ActError, Work};
+use tokio::sync::Notify;
+
 use crate::cloud::CallError;
 use crate::pace::Pace;
 
@@ -28,6 +30,23 @@ impl Work<'_> {
         }
     }
 
+    /// Ends when the fleet is no longer the one that a step makes something for: it would wait in vain. Does
+    /// not look before the step has told that it `waits`, and then seldom.
+    pub(super) async fn no_longer_wanted(&self, waits: &Notify) -> ActError {
+        waits.notified().await;
+        loop {
+            tokio::time::sleep(SEEN).await;
+            let is_stored = self.made.borrow().instances_group.is_some();
+            // What is wrong with a look is for the step to find.
+            if is_stored
+                && let Err(error @ (ActError::Overtaken(_) | ActError::Destroyed(_))) =
+                    self.confirm(&self.fleet.definition()).await
+            {
+                return error;
+            }
+        }
+    }
+
     /// Deletes something as soon as nothing uses it any more.
     ///
     /// # Errors
@@ -42,7 +61,7 @@ impl Work<'_> {
         loop {
             match delete().await {
                 Err(error) if error.is_in_use() => {
-                    waiting(&format!("{}: {}", error.code(), error.message()));
+                    waiting(&error.reason_to_wait());
                     if let Some(more) = self.more().await? {
                         return Err(ActError::More(more));
                     }

@@ -80,9 +80,6 @@ pub struct Plan {
     /// Show what destroying the fleet would do
     #[arg(long)]
     pub destroy: bool,
-    /// How to write the plan
-    #[arg(long, value_enum, default_value_t = Output::Text)]
-    pub output: Output,
     // `launch` has it; here it is what the options above conflict with.
     #[arg(long, hide = true)]
     local: bool,
@@ -94,7 +91,7 @@ pub struct Scale {
     /// The fleet's name or file [default: clusters], then the groups and how many instances each is to have
     #[arg(required = true, value_name = "[NAME] GROUP=N")]
     pub what: Vec<String>,
-    /// Where and how.
+    /// Where it is.
     #[command(flatten)]
     pub there: There,
     /// Do not ask before terminating instances
@@ -111,7 +108,7 @@ pub struct Status {
     /// The fleet's name, or its file
     #[arg(default_value = "clusters")]
     pub name: String,
-    /// Where and how.
+    /// Where it is.
     #[command(flatten)]
     pub there: There,
     /// Show it again and again
@@ -125,7 +122,7 @@ pub struct Verify {
     /// The fleet's name, or its file
     #[arg(default_value = "clusters")]
     pub name: String,
-    /// Where and how.
+    /// Where it is.
     #[command(flatten)]
     pub there: There,
 }
@@ -136,7 +133,7 @@ pub struct Destroy {
     /// The fleet's name, or its file
     #[arg(default_value = "clusters")]
     pub name: String,
-    /// Where and how.
+    /// Where it is.
     #[command(flatten)]
     pub there: There,
     /// Do not ask
@@ -150,20 +147,17 @@ pub struct Destroy {
 /// `list`.
 #[derive(Debug, Args)]
 pub struct List {
-    /// Where and how.
+    /// Where it is.
     #[command(flatten)]
     pub there: There,
 }
 
-/// Where a fleet is, and how results are written.
+/// Where a fleet is.
 #[derive(Debug, Args)]
 pub struct There {
     /// The region [default: the file's, the built-in fleet's of that name, else AWS_REGION, else the profile's]
     #[arg(long, value_name = "REGION", value_parser = checked(values::region))]
     pub region: Option<String>,
-    /// How to write the result
-    #[arg(long, value_enum, default_value_t = Output::Text)]
-    pub output: Output,
 }
 
 /// A value parser that takes what `check` takes.
@@ -237,17 +231,17 @@ pub(super) async fn launch(wanted: &Wanted, timeout: Duration, output: Output) -
 }
 
 impl Plan {
-    pub(super) async fn run(&self) -> Result<Outcome> {
+    pub(super) async fn run(&self, output: Output) -> Result<Outcome> {
         if self.destroy {
-            let there = There { region: self.wanted.aws.region.clone(), output: self.output };
+            let there = There { region: self.wanted.aws.region.clone() };
             let word = self.wanted.aws.name.as_ref().unwrap_or(&self.wanted.fleet);
             let (cloud, name) = there.find(word).await?;
-            return launch::plan_destroy(&cloud, &name, self.output).await;
+            return launch::plan_destroy(&cloud, &name, output).await;
         }
         let (fleet, deb) = self.wanted.read().await?;
         let cloud = Cloud::connect(fleet.region.clone()).await?;
         let name = fleet.name.clone();
-        launch::plan(&cloud, &name, Request::Fleet(Box::new(fleet)), deb.as_ref(), self.output).await
+        launch::plan(&cloud, &name, Request::Fleet(Box::new(fleet)), deb.as_ref(), output).await
     }
 }
 
@@ -274,40 +268,40 @@ impl Scale {
         }
     }
 
-    pub(super) async fn run(&self) -> Result<Outcome> {
+    pub(super) async fn run(&self, output: Output) -> Result<Outcome> {
         let (name, counts) = self.asked().map_err(anyhow::Error::msg)?;
         let (cloud, name) = self.there.find(name).await?;
-        let manner = Manner { yes: self.yes, patience: self.timeout, output: self.there.output };
+        let manner = Manner { yes: self.yes, patience: self.timeout, output };
         launch::launch(&cloud, &name, Request::Counts(counts), None, manner).await
     }
 }
 
 impl Status {
-    pub(super) async fn run(&self) -> Result<Outcome> {
+    pub(super) async fn run(&self, output: Output) -> Result<Outcome> {
         let (cloud, name) = self.there.find(&self.name).await?;
-        status::status(&cloud, &name, self.watch, self.there.output).await
+        status::status(&cloud, &name, self.watch, output).await
     }
 }
 
 impl Verify {
-    pub(super) async fn run(&self) -> Result<Outcome> {
+    pub(super) async fn run(&self, output: Output) -> Result<Outcome> {
         let (cloud, name) = self.there.find(&self.name).await?;
-        status::verify(&cloud, &name, self.there.output).await
+        status::verify(&cloud, &name, output).await
     }
 }
 
 impl Destroy {
-    pub(super) async fn run(&self) -> Result<Outcome> {
+    pub(super) async fn run(&self, output: Output) -> Result<Outcome> {
         let (cloud, name) = self.there.find(&self.name).await?;
-        let manner = Manner { yes: self.yes, patience: self.timeout, output: self.there.output };
+        let manner = Manner { yes: self.yes, patience: self.timeout, output };
         launch::destroy(&cloud, &name, manner).await
     }
 }
 
 impl List {
-    pub(super) async fn run(&self) -> Result<Outcome> {
+    pub(super) async fn run(&self, output: Output) -> Result<Outcome> {
         let cloud = Cloud::connect(self.there.region.clone()).await?;
-        list::list(&cloud, self.there.output).await
+        list::list(&cloud, output).await
     }
 }
 

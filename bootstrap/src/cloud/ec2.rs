@@ -158,10 +158,10 @@ impl Cloud {
     ///
     /// # Errors
     /// The call failed.
-    pub(crate) async fn untag(&self, resource: &str, keys: &[String]) -> Result<(), CallError> {
+    pub(crate) async fn untag(&self, resources: &[String], keys: &[String]) -> Result<(), CallError> {
         let tags = keys.iter().map(|key| Tag::builder().key(key).build()).collect();
-        let asked = self.ec2.delete_tags().resources(resource).set_tags(Some(tags));
-        call(format!("remove tags of {resource}"), asked.send()).await.map(|_| ())
+        let asked = self.ec2.delete_tags().set_resources(Some(resources.to_vec())).set_tags(Some(tags));
+        call(format!("remove tags of {}", resources.join(", ")), asked.send()).await.map(|_| ())
     }
 
     /// Launches instances for the batch's slots; `tags` makes the tags for some of them. Asked again

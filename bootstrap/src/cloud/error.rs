@@ -133,6 +133,14 @@ impl CallError {
         }
     }
 
+    /// Why a call that this failure does not end is made again.
+    pub(crate) fn reason_to_wait(&self) -> String {
+        match self.is_not_visible_yet() {
+            true => format!("not all of AWS sees what was just made ({})", self.code()),
+            false => format!("{}: {}", self.code(), self.message()),
+        }
+    }
+
     /// Whether something still uses what is to be deleted.
     pub(crate) fn is_in_use(&self) -> bool {
         matches!(

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{Fleet, Group, Package, values};
@@ -54,6 +55,15 @@ impl Fleet {
     pub fn definition(&self) -> String {
         // Texts, numbers and lists of them have no way to fail.
         serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// The fleet for programs: its definition, and its region if it names one.
+    pub(crate) fn to_json(&self) -> Value {
+        let mut definition = serde_json::to_value(self).unwrap_or_default();
+        if let Some(region) = &self.region {
+            definition["region"] = region.as_str().into();
+        }
+        definition
     }
 
     /// Reads what [`Fleet::definition`] wrote.

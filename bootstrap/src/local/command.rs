@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::cli::{Outcome, Output};
 use crate::fleet::{Fleet, Root};
 use crate::local::{LocalFleet, LocalOptions, TargetState};
-use crate::output::{Progress, print, remark};
+use crate::output::{Progress, no_result, print, remark};
 
 /// What `launch --local` was told.
 #[derive(Debug)]
@@ -68,7 +68,7 @@ pub async fn launch(mut options: LaunchOptions) -> Result<Outcome> {
         }
         ComeUp::Interrupted => Ok(Outcome::Done),
         ComeUp::TimedOut => {
-            report(&fleet, options.timeout);
+            report(&fleet, &options);
             Ok(Outcome::NotHealthy)
         }
         ComeUp::Died => bail_after(&mut fleet, "an agent ended before it was healthy"),
@@ -264,8 +264,10 @@ async fn take_down(fleet: &mut LocalFleet, signals: &mut Signals, limit: Duratio
 }
 
 /// Says why the fleet is not healthy.
-fn report(fleet: &LocalFleet, timeout: Duration) {
-    remark(&format!("not healthy within {} s:", timeout.as_secs()));
+fn report(fleet: &LocalFleet, options: &LaunchOptions) {
+    let timeout = options.timeout.as_secs();
+    remark(&format!("not healthy within {timeout} s:"));
+    let mut reasons = Vec::new();
     for member in &fleet.members {
         let health = fleet.health(member);
         if health.state == TargetState::Healthy {
@@ -274,11 +276,14 @@ fn report(fleet: &LocalFleet, timeout: Duration) {
         let (id, address) = (member.instance.id(), member.address);
         let reason = health.reason.unwrap_or_default();
         let description = health.description.unwrap_or_default();
-        remark(&format!("{id} {address}: {} ({reason}: {description})", health.state));
+        let reason = format!("{id} {address}: {} ({reason}: {description})", health.state);
+        remark(&reason);
+        reasons.push(reason);
         for line in member.agent.last_lines(LOG_LINES) {
             remark(&format!("    {line}"));
         }
     }
+    no_result(options.output, &format!("not healthy within {timeout} s: {}", reasons.join("; ")));
 }
 
 fn show(fleet: &LocalFleet, options: &LaunchOptions) {

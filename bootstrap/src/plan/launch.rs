@@ -122,7 +122,8 @@ impl<'a> Planner<'a> {
             .then(|| self.add(Action::StoreDefinition, "store the fleet's new definition", []))
     }
 
-    /// The wanted tags on what is there. One that was taken out of the fleet file stays.
+    /// The wanted tags on what is there. One that was taken out of the fleet file stays; those that say what
+    /// instances answer are the group's, whatever somebody has made of them.
     fn tags(&mut self) {
         let (have, wanted) = (self.have, tagging::common(self.wanted));
         let lacks = |tags: &Tags| wanted.iter().any(|(key, value)| tags.get(key) != Some(value));
@@ -135,6 +136,18 @@ impl<'a> Planner<'a> {
             let balancers = have.balancer.iter().map(|found| found.arn.clone());
             let arns = balancers.chain(have.target_groups.iter().map(|found| found.arn.clone())).collect();
             self.add(Action::Tag { resources, arns }, "set the fleet's tags on what is there", []);
+        }
+        for group in &self.wanted.groups {
+            let kept = members(self.wanted, group, have).kept.into_values();
+            let wrong = kept.filter(|instance| !tagging::are_right(&instance.tags, group));
+            let ids: Vec<_> = wrong.map(|instance| instance.id.clone()).collect();
+            if !ids.is_empty() {
+                let answer = if ids.len() == 1 { "answers" } else { "answer" };
+                let instances = instances_of(ids.len());
+                let title = format!("set what {instances} of {} {answer}: {}", group.name, listed(&ids));
+                let (group, paths) = (group.name.clone(), group.paths);
+                self.add(Action::TagAnswers { group, paths, ids }, title, []);
+            }
         }
     }
 

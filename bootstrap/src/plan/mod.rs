@@ -70,6 +70,15 @@ pub(crate) enum Action {
         /// Of the balancer and target groups.
         arns: Vec<String>,
     },
+    /// The tags by which instances know what to answer.
+    TagAnswers {
+        /// Their group's name.
+        group: String,
+        /// Whether it has paths; else its instances are of no cluster.
+        paths: bool,
+        /// Their ids.
+        ids: Vec<String>,
+    },
     /// Lets connections in.
     Open(Side, BTreeSet<Opening>),
     /// Lets connections in no more.
@@ -190,6 +199,7 @@ impl Action {
             | Self::Open(..) => Effect::Create,
             Self::StoreDefinition
             | Self::Tag { .. }
+            | Self::TagAnswers { .. }
             | Self::Close(..)
             | Self::SetHealthCheck(_)
             | Self::SetDelay(_)
@@ -215,6 +225,8 @@ impl Action {
             Self::StoreDefinition => &["ec2:DescribeSecurityGroups", "ec2:CreateTags", "ec2:DeleteTags"],
             Self::Confirm => &["ec2:DescribeSecurityGroups"],
             Self::Tag { .. } => &["elasticloadbalancing:AddTags", "ec2:CreateTags"],
+            Self::TagAnswers { paths: true, .. } => &["ec2:CreateTags"],
+            Self::TagAnswers { .. } => &["ec2:CreateTags", "ec2:DeleteTags"],
             Self::Open(..) => &["ec2:AuthorizeSecurityGroupIngress"],
             Self::Close(..) => &["ec2:RevokeSecurityGroupIngress"],
             Self::CreateRole => &["iam:CreateRole"],

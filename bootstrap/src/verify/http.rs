@@ -47,8 +47,8 @@ impl Answer {
             502 | 504 => "an instance does not answer: `bootstrap status` says which",
             503 => "no target takes requests: `bootstrap status` says why",
             404 => {
-                "the request came to a group it is not for: `bootstrap launch` puts rules right, and the instances' \
-                 tags say which cluster they are of"
+                "the request came to an instance it is not for: `bootstrap launch` puts rules and the instances' tags \
+                 right"
             }
             _ => "`bootstrap status` shows the fleet; something else may answer at this address",
         };

@@ -2,9 +2,11 @@
 //! take their time.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::SystemTime;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bootstrap::local::timestamp;
 
 use super::answer::{Answer, AwsError};
 use super::request::Request;
@@ -248,6 +250,9 @@ impl State {
                     continue;
                 };
                 item.set(Element::text("clientToken", known.token.as_str()));
+                if !self.options.age.is_zero() {
+                    item.set(Element::text("launchTime", timestamp(SystemTime::now() - self.options.age)));
+                }
                 match known.shutting_down {
                     Some(0) => {}
                     Some(_) => set_state(item, 32, "shutting-down"),

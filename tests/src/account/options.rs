@@ -33,6 +33,8 @@ pub struct Options {
     pub lingering_use: u32,
     /// Looks at a target after its deregistration that find it `draining`.
     pub draining: u32,
+    /// How much longer ago instances say that they were launched.
+    pub age: Duration,
     /// What becomes of the agents on new instances.
     pub agents: Agents,
     /// Looks at a target that find it `initial`.
@@ -83,6 +85,7 @@ impl Options {
             lingering_interfaces: 2,
             lingering_use: 1,
             draining: 1,
+            age: Duration::ZERO,
             agents: Agents::Healthy,
             initial: 1,
             vcpu_quota: 64,

@@ -2,6 +2,7 @@
 //! what is old goes then, and what is not the fleet's stays. Also when the change is interrupted.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use rustix::process::{Signal, kill_process};
 use serde_json::Value;
@@ -395,7 +396,48 @@ async fn an_instance_that_an_operator_takes_out_by_its_tag_stays_the_fleets() {
     small.account.set(|options| options.draining = 0);
     let again = [&small.launching()[..], &["--timeout", "3s"]].concat();
     small.account.run(&again).await.exits(3).says(&format!("{id} has not registered itself yet"));
-    assert_eq!(tagged(&small).await.into_keys().collect::<Vec<_>>(), before.into_keys().collect::<Vec<_>>());
+    assert_eq!(
+        tagged(&small).await.into_keys().collect::<Vec<_>>(),
+        before.keys().cloned().collect::<Vec<_>>()
+    );
+
+    // It has had the time to boot and to register: the launch does not spend all its own on it.
+    small.account.set(|options| options.age = Duration::from_secs(601));
+    let cure = "see `instance-agent status` on it, and `instance-agent resume` if someone has drained it";
+    let status = small.account.run(&["status", "small"]).await.exits(3);
+    assert!(status.stderr.contains(&format!("{id}: {cure}")), "{}", status.stderr);
+    let told =
+        format!("bootstrap: {id} has not registered itself yet, 10 min and more after its launch; {cure}");
+    let ran = small.account.run(&[&small.launching()[..], &["--output", "json"]].concat()).await.exits(3);
+    assert_eq!(ran.stderr.lines().last(), Some(told.as_str()), "{}", ran.stderr);
+    assert_eq!(format!("bootstrap: {}", ran.json()["error"].as_str().expect("a reason")), told);
+}
+
+#[tokio::test]
+async fn what_instances_answer_is_put_right_where_someone_has_changed_their_tags() {
+    let small = Small::with(Options::prompt()).await;
+    let without = small.changed(&[("name = \"red\"", "name = \"red\"\npaths = false")]);
+    small.account.run(&small.launching_file(&without)).await.success();
+    let wanted = small.account.snapshot().await;
+    let of = |all: &BTreeMap<String, BTreeMap<String, String>>, name: &str| {
+        all.iter().find(|(_, tags)| tags["Name"] == name).map(|(id, _)| id.clone()).expect("one of it")
+    };
+    let all = tagged(&small).await;
+    let (blue, red) = (of(&all, "small-blue"), of(&all, "small-red"));
+    for (id, key, value) in [
+        (&blue, instance_tags::CLUSTER, "red"),
+        (&blue, instance_tags::ROOT, "seed"),
+        (&red, instance_tags::CLUSTER, "blue"),
+    ] {
+        let tag = [("ResourceId.1", id.as_str()), ("Tag.1.Key", key), ("Tag.1.Value", value)];
+        small.foreign("ec2", "CreateTags", &tag).await;
+    }
+    let plan = small.account.ok(&[&["plan"], &small.launching_file(&without)[1..4]].concat()).await.stdout;
+    for (id, group) in [(&blue, "blue"), (&red, "red")] {
+        assert!(plan.contains(&format!("set what 1 instance of {group} answers: {id}")), "{plan}");
+    }
+    small.account.run(&small.launching_file(&without)).await.success();
+    assert_eq!(differences(&wanted, &small.account.snapshot().await), Vec::<String>::new());
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
 use tests::account::{
-    ARM_IMAGE, Account, AwsError, Document, Fault, Options, Ran, Small, Trouble, differences,
+    ARM_IMAGE, Account, Agents, AwsError, Document, Fault, Options, Ran, Small, Trouble, differences,
 };
 
 /// Runs a command that has to fail with this status, these words, and without any change.
@@ -395,4 +395,56 @@ async fn a_result_that_cannot_be_written_is_a_failure_and_a_reader_that_has_gone
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     small.account.bootstrap(&["status", "small", "--watch"]).stdout(writer).run().await.exits(0);
+}
+
+#[tokio::test]
+async fn every_command_writes_json_and_says_in_it_why_there_is_no_result() {
+    let account = Account::start(Options::prompt()).await;
+    for command in [
+        &["plan", "seed", "--in-image"][..],
+        &["launch", "seed", "--in-image", "--yes"],
+        &["scale", "seed", "numbers=1", "--yes"],
+        &["status", "seed"],
+        &["list"],
+        &["policy", "agent", "seed"],
+        &["policy", "operator", "seed"],
+        &["fleets", "list"],
+        &["fleets", "show", "seed"],
+        &["plan", "seed", "--destroy"],
+        &["destroy", "seed", "--yes"],
+    ] {
+        // Before the command or after it, it is the same.
+        let ran = account.ok(&[&["--output", "json"], command].concat()).await;
+        assert!(ran.json().is_object(), "{command:?}: {}", ran.stdout);
+    }
+    let built_in = account.ok(&["fleets", "list", "--output", "json"]).await.json();
+    let shown = account.ok(&["fleets", "show", "seed", "--output", "json"]).await.json();
+    assert!(built_in["fleets"].as_array().unwrap().contains(&shown), "{built_in:#}");
+    assert_eq!(
+        (&shown["name"], &shown["region"], &shown["groups"][0]["count"]),
+        (&json!("seed"), &json!("us-east-1"), &json!(2))
+    );
+    for command in [
+        &["plan", "sed", "--in-image"][..],
+        &["launch", "seed", "--in-image", "--count", "none=1"],
+        &["launch", "seed", "--in-image", "--key-pair", "none"],
+        &["scale", "seed", "numbers=1"],
+        &["status", "seed"],
+        &["verify", "seed"],
+        &["policy", "agent", "sed"],
+        &["fleets", "show", "sed"],
+    ] {
+        let ran = account.run(&[command, &["--output", "json"]].concat()).await.exits(1);
+        let error = ran.json()["error"].as_str().expect("a reason").to_owned();
+        assert_eq!(ran.stderr.trim_end(), format!("bootstrap: {error}"), "{command:?}");
+    }
+    // A launch that does not become healthy has no result either; what a wrong check found is one.
+    account.set(|options| options.agents = Agents::Never);
+    let launch = ["launch", "seed", "--in-image", "--yes", "--timeout", "1s", "--output", "json"];
+    let error = account.run(&launch).await.exits(3).json()["error"].as_str().expect("a reason").to_owned();
+    assert!(error.starts_with("not healthy within 1 s: "), "{error}");
+    let status = account.run(&["status", "seed", "--output", "json"]).await.exits(3).json();
+    assert_eq!((&status["wanted"], &status["healthy"]), (&json!(2), &json!(0)));
+    let report = account.run(&["verify", "seed", "--output", "json"]).await.exits(1).json();
+    assert_eq!((&report["ok"], &report["error"]), (&json!(false), &Value::Null), "{report:#}");
 }

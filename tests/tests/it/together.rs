@@ -1,5 +1,7 @@
 //! Two commands on one fleet at the same time: each ends, and none undoes unseen what the other does.
 
+use std::time::Duration;
+
 use rustix::process::{Signal, kill_process};
 use tests::account::{Agents, Fault, Options, Small, Trouble, differences, without_ids};
 
@@ -113,4 +115,20 @@ async fn a_launch_whose_fleet_is_destroyed_meanwhile_says_so() {
     small.destroy().await.success();
     small.account.release();
     changing.end().await.exits(1).says("fleet small was destroyed meanwhile, so this launch stops");
+}
+
+#[tokio::test]
+async fn a_launch_that_waits_for_what_a_destroy_has_deleted_does_not_wait_for_long() {
+    let small = Small::with(Options::prompt()).await;
+    let empty = without_ids(&small.account.snapshot().await);
+    small.account.fault(Fault::every("ec2:RunInstances", Trouble::Wait));
+    let launching = small.account.bootstrap(&small.launching()).start();
+    small.account.held().await;
+    small.destroy().await.success();
+    small.account.release();
+    let ended = launching.end_within(Duration::from_secs(60)).await.exits(1);
+    ended.says("fleet small was destroyed meanwhile, so this launch stops");
+    small.destroy().await.success();
+    let left = differences(&empty, &without_ids(&small.account.snapshot().await));
+    assert_eq!(left, Vec::<String>::new());
 }
