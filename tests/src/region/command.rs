@@ -9,11 +9,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 
 use super::{Power, Region};
 use crate::account::REGION;
@@ -43,6 +47,11 @@ impl Place {
         self.0.join("log")
     }
 
+    /// For all files of the region, so that none can outlive it.
+    fn files(&self) -> PathBuf {
+        self.0.join("tmp")
+    }
+
     /// Begins a region and returns when it takes orders.
     ///
     /// # Errors
@@ -54,7 +63,7 @@ impl Place {
         std::fs::DirBuilder::new().mode(0o700).recursive(true).create(&self.0)?;
         let log = File::create(self.log())?;
         let mut keeper = Command::new(std::env::current_exe()?);
-        keeper.args(["serve", &room.to_string()]).stdin(Stdio::null());
+        keeper.args(["serve", &room.to_string()]).env("TMPDIR", self.files()).stdin(Stdio::null());
         keeper.stdout(log.try_clone()?).stderr(log);
         // Its own group: whoever stops the one who typed `up` does not stop it.
         let mut keeper = keeper.process_group(0).spawn()?;
@@ -159,6 +168,10 @@ impl Place {
     pub async fn serve(&self, room: u32) -> io::Result<()> {
         let lock = File::create(self.0.join("lock"))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        // What one has left behind that was killed.
+        let _ = std::fs::remove_dir_all(self.files());
+        std::fs::create_dir(self.files())?;
+        let mut owner = Owner::of_the_bed()?;
         let mut region = Region::up(room).await;
         // One that was left behind by a kill.
         let _ = std::fs::remove_file(self.socket());
@@ -171,6 +184,7 @@ impl Place {
                 said = region.failed() => return Err(io::Error::other(said)),
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
+                () = owner.ended() => break,
             };
             let mut stream = tokio::io::BufReader::new(stream);
             let mut line = String::new();
@@ -191,6 +205,36 @@ impl Place {
         }
         drop(region);
         Ok(())
+    }
+}
+
+/// The process that a bed ends with, if one was named: a test that is killed can clean up nothing.
+struct Owner(Option<oneshot::Receiver<()>>);
+
+impl Owner {
+    fn of_the_bed() -> io::Result<Self> {
+        let Some(pid) = std::env::var_os("TESTS_BED_ENDS_WITH") else {
+            return Ok(Self(None));
+        };
+        let pid = pid.to_str().and_then(|pid| Pid::from_raw(pid.parse().ok()?));
+        let pid = pid.ok_or_else(|| io::Error::other("TESTS_BED_ENDS_WITH is not a process's number"))?;
+        let process = pidfd_open(pid, PidfdFlags::empty())?;
+        let (tell, ended) = oneshot::channel();
+        std::thread::spawn(move || {
+            // It is readable when the process has ended.
+            let mut watched = [PollFd::new(&process, PollFlags::IN)];
+            while poll(&mut watched, None) == Err(Errno::INTR) {}
+            // Nobody listens any more where the bed has ended before.
+            let _ = tell.send(());
+        });
+        Ok(Self(Some(ended)))
+    }
+
+    async fn ended(&mut self) {
+        match &mut self.0 {
+            Some(ended) => drop(ended.await),
+            None => std::future::pending().await,
+        }
     }
 }
 

@@ -15,13 +15,15 @@ const WHY: &str = "only root can boot a machine";
 /// A bed with folders of its own, so that several can be up.
 struct Bed {
     folder: tempfile::TempDir,
+    /// The process that it ends with.
+    owner: u32,
 }
 
 impl Bed {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("tmp")).unwrap();
-        Self { folder }
+        Self { folder, owner: std::process::id() }
     }
 
     async fn order(&self, words: &[&str]) -> Output {
@@ -30,6 +32,7 @@ impl Bed {
             .env("TESTS_BED_DIR", self.folder.path().join("bed"))
             .env("TMPDIR", self.folder.path().join("tmp"))
             .env("TESTS_VENV", venv().await)
+            .env("TESTS_BED_ENDS_WITH", self.owner.to_string())
             .kill_on_drop(true)
             .output();
         tokio::time::timeout(std::time::Duration::from_secs(120), run).await.unwrap().unwrap()
@@ -82,20 +85,24 @@ impl Bed {
         Pid::from_raw(pid.cast_signed()).unwrap()
     }
 
-    /// Waits until nothing is left: no process in its network, no file where it puts them.
+    /// Waits until nothing is left: no process in its network, no machine's disk, no file outside of its
+    /// folder.
     async fn until_nothing_is_left(&self, network: u64) {
+        let names = |folder: &str| {
+            let entries = std::fs::read_dir(self.folder.path().join(folder));
+            let names = entries.into_iter().flatten().map(|entry| entry.unwrap().file_name());
+            names.map(|name| name.to_string_lossy().into_owned()).collect::<Vec<_>>()
+        };
         let left = || {
             let processes = pids().filter(|pid| network_of(*pid) == Some(network));
             let processes: Vec<_> =
                 processes.map(|pid| std::fs::read_to_string(format!("/proc/{pid}/cmdline"))).collect();
-            let machines = std::fs::read_dir(self.folder.path().join("tmp")).unwrap();
-            let machines: Vec<_> = machines.map(|entry| entry.unwrap().file_name()).collect();
-            let machines = machines.into_iter().filter(|name| name.to_string_lossy().starts_with("machine-"));
-            (processes, machines.collect::<Vec<_>>())
+            let machines = names("bed/tmp").into_iter().filter(|name| name.starts_with("machine-"));
+            (processes, machines.chain(names("tmp")).collect::<Vec<_>>())
         };
         let gone = async || {
-            let (processes, machines) = left();
-            (processes.is_empty() && machines.is_empty()).then_some(())
+            let (processes, files) = left();
+            (processes.is_empty() && files.is_empty()).then_some(())
         };
         assert!(eventually(gone).await.is_some(), "{:?}", left());
     }
@@ -169,6 +176,25 @@ async fn nothing_of_it_outlives_a_kill() {
     kill_process(keeper, Signal::KILL).unwrap();
     bed.until_nothing_is_left(network).await;
     assert!(bed.refused(&["status"]).await.contains("there is no bed"));
+    // The small files that it has left go with the next one, or when the bed is told to be down.
     bed.ok(&["up", "1"]).await;
     bed.ok(&["down"]).await;
+    assert!(!bed.folder.path().join("bed").exists());
+}
+
+#[tokio::test]
+async fn it_ends_with_the_process_that_it_was_told_to_end_with() {
+    if !is_root_or_skip(WHY) {
+        return;
+    }
+    let mut bed = Bed::new();
+    let mut owner = tokio::process::Command::new("cat");
+    let mut owner = owner.stdin(std::process::Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+    bed.owner = owner.id().unwrap();
+    bed.ok(&["up", "1"]).await;
+    bed.instance().await;
+    let network = network_of(bed.keeper().as_raw_nonzero().get().cast_unsigned()).unwrap();
+    owner.kill().await.unwrap();
+    bed.until_nothing_is_left(network).await;
+    assert!(bed.refused(&["status"]).await.contains("there is no bed"));
 }
