@@ -18,9 +18,14 @@ pub async fn enter() {
 
 /// Runs `ip` in this thread's network.
 pub async fn ip(arguments: &str) {
+    run("ip", arguments).await;
+}
+
+/// Runs a program that has to succeed in this thread's network.
+pub async fn run(program: &str, arguments: &str) {
     let words: Vec<&str> = arguments.split(' ').collect();
-    let output = tool("ip", &words).await;
-    assert!(output.status.success(), "ip {arguments}: {}", text(&output.stderr));
+    let output = tool(program, &words).await;
+    assert!(output.status.success(), "{program} {arguments}: {}", text(&output.stderr));
 }
 
 #[expect(

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FlockOperation, flock};
@@ -25,9 +25,6 @@ use crate::binary;
 
 /// What starting moto may take on a busy machine, and what ending many machines may.
 const PATIENCE: Duration = Duration::from_secs(120);
-
-/// EC2's notice before a spot instance is interrupted.
-const SPOT_NOTICE: Duration = Duration::from_secs(120);
 
 /// The folder of the one region that the command keeps.
 pub struct Place(PathBuf);
@@ -279,8 +276,7 @@ async fn answer(region: &Region, words: &[&str]) -> Result<String, String> {
             Ok(String::new())
         }
         ["spot", id] => {
-            let at = SystemTime::now() + SPOT_NOTICE;
-            on(id)?.tell_spot_interruption(at);
+            on(id)?.tell_spot_interruption();
             Ok(String::new())
         }
         ["rebalance", id] => {

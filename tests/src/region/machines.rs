@@ -27,6 +27,9 @@ use crate::{text, within};
 /// What a shutdown may take before the plug is pulled: the unit's own limit and a little.
 const SHUTDOWN: Duration = Duration::from_secs(400);
 
+/// EC2's notice before a spot instance is interrupted.
+pub const SPOT_NOTICE: Duration = Duration::from_secs(120);
+
 /// How long an instance's credentials are handed out before new ones are.
 const CREDENTIALS: Duration = Duration::from_secs(1800);
 
@@ -192,9 +195,11 @@ impl Machine {
     }
 
     /// A notice of a spot interruption: it will be terminated then.
-    pub fn tell_spot_interruption(&self, at: SystemTime) {
+    pub fn tell_spot_interruption(&self) -> SystemTime {
+        let at = SystemTime::now() + SPOT_NOTICE;
         let notice = json!({ "action": "terminate", "time": timestamp(at) });
         self.tell("spot/instance-action", notice.to_string());
+        at
     }
 
     /// A recommendation to rebalance.

@@ -34,7 +34,7 @@ use balancers::Balancers;
 use machines::Machines;
 
 pub use instances::Instance;
-pub use machines::{Machine, Power, monotonic};
+pub use machines::{Machine, Power, SPOT_NOTICE, monotonic};
 
 mod balancers;
 pub mod command;

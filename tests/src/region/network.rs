@@ -8,8 +8,6 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 use tempfile::NamedTempFile;
 
 use crate::netns;
-use crate::solo::tool;
-use crate::text;
 
 use super::{INSIDE, METADATA};
 
@@ -44,12 +42,12 @@ impl Hosts {
 pub(super) async fn enter() -> Hosts {
     netns::enter().await;
     unshare_mounts();
-    run("mount", "--make-rprivate /").await;
+    netns::run("mount", "--make-rprivate /").await;
     let file = NamedTempFile::new().expect("a temporary file");
     let mut hosts = Hosts { file, content: String::new() };
     hosts.set([]);
     let path = hosts.file.path().to_str().expect("a plain path").to_owned();
-    run("mount", &format!("--bind {path} /etc/hosts")).await;
+    netns::run("mount", &format!("--bind {path} /etc/hosts")).await;
     netns::ip(&format!("link add {BRIDGE} type bridge forward_delay 0")).await;
     netns::ip(&format!("address add {INSIDE}/16 dev {BRIDGE}")).await;
     netns::ip(&format!("address add {METADATA}/32 dev {BRIDGE}")).await;
@@ -75,12 +73,6 @@ pub(super) async fn attach(cable: &str, private: Ipv4Addr, public: Option<Ipv4Ad
     if let Some(public) = public {
         netns::ip(&format!("route replace {public}/32 via {private}")).await;
     }
-}
-
-async fn run(program: &str, arguments: &str) {
-    let words: Vec<&str> = arguments.split(' ').collect();
-    let output = tool(program, &words).await;
-    assert!(output.status.success(), "{program} {arguments}: {}", text(&output.stderr));
 }
 
 #[expect(

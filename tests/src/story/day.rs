@@ -8,15 +8,12 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::account::{Account, AwsError, Fault, Ran, Trouble};
 use crate::debian::{another_version, package};
 use crate::load::{Ask, Load};
-use crate::region::{Instance, Machine, Power, Region, monotonic};
+use crate::region::{Instance, Machine, Power, Region, SPOT_NOTICE, monotonic};
 use crate::within;
 use serde_json::Value;
 
 /// What the instances of the seed fleet are told, each its own.
 const SEEDS: [&str; 2] = ["100", "98765432109876543210"];
-
-/// The notice that EC2 gives before it interrupts a spot instance.
-const SPOT_NOTICE: Duration = Duration::from_secs(120);
 
 /// How long things may take, and how long troubles last.
 pub struct Times {
@@ -361,8 +358,7 @@ impl Day {
     /// next launch replaces it.
     pub async fn a_spot_instance_is_interrupted(&mut self) {
         let machine = self.one_of("cluster1", 1).await;
-        let at = SystemTime::now() + SPOT_NOTICE;
-        machine.tell_spot_interruption(at);
+        let at = machine.tell_spot_interruption();
         machine.until_phase("drained", SPOT_NOTICE).await;
         let left = at.duration_since(SystemTime::now()).unwrap_or_default();
         assert!(left > Duration::ZERO, "not drained in time");
@@ -386,12 +382,7 @@ impl Day {
         let machine = self.one_of("cluster1", 0).await;
         machine.ok("echo 'on-rebalance = \"drain\"' >>/etc/instance-agent/agent.toml && systemctl reload instance-agent").await;
         machine.tell_rebalance();
-        machine.until_phase("drained", self.times.settle).await;
-        self.still_served().await;
-        machine.tell_nothing();
-        machine.ok("systemctl restart instance-agent").await;
-        self.until(&machine, "healthy").await;
-        self.still_served().await;
+        self.drains_and_comes_back(&machine).await;
         self.said("a rebalance was recommended, and followed");
     }
 
@@ -399,13 +390,18 @@ impl Day {
     pub async fn auto_scaling_says_terminated(&mut self) {
         let machine = self.one_of("cluster1", 1).await;
         machine.tell_lifecycle("Terminated");
+        self.drains_and_comes_back(&machine).await;
+        self.said("Auto Scaling took one out");
+    }
+
+    /// One that was given notice drains; when the notice is taken back, a restart has it serve again.
+    async fn drains_and_comes_back(&mut self, machine: &Machine) {
         machine.until_phase("drained", self.times.settle).await;
         self.still_served().await;
         machine.tell_nothing();
         machine.ok("systemctl restart instance-agent").await;
-        self.until(&machine, "healthy").await;
+        self.until(machine, "healthy").await;
         self.still_served().await;
-        self.said("Auto Scaling took one out");
     }
 
     /// Someone takes an instance out of its group with awscli. The agent misses the balancer's probes
@@ -413,9 +409,7 @@ impl Day {
     pub async fn someone_deregisters_one_by_hand(&mut self) {
         let machine = self.one_of("cluster1", 0).await;
         let cli = self.account().cli().await;
-        let found =
-            cli.ok(&["elbv2", "describe-target-groups", "--names", &self.target_group("cluster1")]).await;
-        let arn = found["TargetGroups"][0]["TargetGroupArn"].as_str().unwrap().to_owned();
+        let arn = self.arn("cluster1").await;
         // The same someone has no five minutes.
         let delay = "Key=deregistration_delay.timeout_seconds,Value=30";
         let words =
