@@ -49,8 +49,6 @@ const CONSOLE_EVERY: Duration = Duration::from_secs(30);
 const CONSOLES: usize = 3;
 /// After this an instance of any type has booted, and installed what it is to.
 const BOOTED: Duration = Duration::from_secs(600);
-/// After this a running agent has seen that it is in no target group, and tried to be in it again.
-const NOTICED: Duration = Duration::from_secs(60);
 /// Lines of a console that are shown.
 const EXCERPT: usize = 8;
 
@@ -123,10 +121,16 @@ impl Watch<'_> {
             waiting(&reason);
             let instances = self.all_run(&pending).await?;
             // As long as anything else gets better, that is worth waiting for.
-            if absence.is_for_good(&absent, &instances, Instant::now()) && absent.len() == problems.len() {
-                let minutes = BOOTED.as_secs() / 60;
-                let text = format!("{reason}, {minutes} min and more after its launch; {NOT_REGISTERED}");
-                return Err(Unhealthy::Hopeless(text));
+            let noticed = noticed(self.fleet);
+            let for_good = absence.is_for_good(&absent, &instances, Instant::now(), noticed);
+            if for_good && absent.len() == problems.len() {
+                return Err(Unhealthy::Hopeless(format!(
+                    "launched more than {} min ago and not registered with its target group for {} s: {}; \
+                     {NOT_REGISTERED}",
+                    BOOTED.as_secs() / 60,
+                    noticed.as_secs(),
+                    absent.join(", ")
+                )));
             }
             if consoles_read.elapsed() >= CONSOLE_EVERY {
                 consoles_read = Instant::now();
@@ -135,7 +139,10 @@ impl Watch<'_> {
             if !pace.next().await {
                 // Whoever has waited this long wants to know what the instance says.
                 self.consoles(&absent).await?;
-                return Err(Unhealthy::Late { patience: self.patience, reason });
+                let is_absent = |found: &&Instance| absent.contains(&found.id);
+                let oldest = instances.iter().filter(is_absent).map(age).max();
+                let cure = oldest.map_or_else(String::new, |age| format!("; {}", not_registered(age)));
+                return Err(Unhealthy::Late { patience: self.patience, reason: reason + &cure });
             }
         }
     }
@@ -239,9 +246,18 @@ const NOT_REGISTERED: &str =
 /// What to do about a running instance of this age that is in no target group.
 pub(crate) fn not_registered(age: Duration) -> &'static str {
     match age < BOOTED {
-        true => "it may be booting; if not, see `instance-agent status` on it",
+        true => {
+            "it may be booting; if not, see `instance-agent status` on it, and `instance-agent resume` if someone has \
+             drained it"
+        }
         false => NOT_REGISTERED,
     }
+}
+
+/// After this an agent of the fleet has seen that it is in no target group, and tried to be in it again: it
+/// looks when the balancer's probes have not come for three intervals.
+fn noticed(fleet: &Fleet) -> Duration {
+    fleet.health_check.interval * 5 + Duration::from_secs(60)
 }
 
 /// The time since an instance was launched, or started again.
@@ -256,13 +272,19 @@ struct Absence(BTreeMap<String, Instant>);
 
 impl Absence {
     /// Whether all that are `absent` at this time will not register by themselves: they had the time to boot,
-    /// and their agents to notice that they are in no target group.
-    fn is_for_good(&mut self, absent: &[String], instances: &[Instance], at: Instant) -> bool {
+    /// and their agents to have `noticed`.
+    fn is_for_good(
+        &mut self,
+        absent: &[String],
+        instances: &[Instance],
+        at: Instant,
+        noticed: Duration,
+    ) -> bool {
         self.0.retain(|id, _| absent.contains(id));
         let is_old = |id: &String| instances.iter().any(|found| found.id == *id && age(found) >= BOOTED);
         absent.iter().fold(!absent.is_empty(), |for_good, id| {
             let since = *self.0.entry(id.clone()).or_insert(at);
-            for_good && is_old(id) && at.duration_since(since) >= NOTICED
+            for_good && is_old(id) && at.duration_since(since) >= noticed
         })
     }
 }
@@ -310,9 +332,11 @@ mod tests {
         let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
         let begun = Instant::now();
         let mut absence = Absence::default();
-        let mut is_for_good =
-            |absent: &[&str], after: Duration| absence.is_for_good(&ids(absent), &instances, begun + after);
-        let later = |times: u32| NOTICED * times;
+        let noticed = Duration::from_secs(210);
+        let mut is_for_good = |absent: &[&str], after: Duration| {
+            absence.is_for_good(&ids(absent), &instances, begun + after, noticed)
+        };
+        let later = |times: u32| noticed * times;
         assert!(!is_for_good(&[], later(0)));
         assert!(!is_for_good(&["i-old"], later(0)));
         assert!(is_for_good(&["i-old"], later(1)));

@@ -17,9 +17,10 @@ use crate::interrupt::Interrupt;
 use crate::inventory::Inventory;
 use crate::output::{no_result, print, remark};
 use crate::pace::Pace;
+use crate::plan::Action;
 use crate::plan_text;
 use crate::prepare::{ELSEWHERE, Prepared, Request, place, prepare, prepare_destroy};
-use crate::search::search;
+use crate::search::{Found, search};
 use crate::status;
 
 /// How a command on AWS is to behave.
@@ -81,9 +82,14 @@ pub(crate) async fn launch(
     if plan.is_empty() {
         let work = Work::new(cloud, fleet, names, around, deb, have, manner.patience);
         // Nothing to do is only half the answer: the fleet is there, but is it well?
-        let ended = tokio::select! {
-            ended = work.act(&crate::plan::Action::WaitHealthy, &|reason| remark(&format!("waits  {reason}"))) => ended,
-            () = interrupt.asked() => bail!("interrupted; nothing was changed"),
+        let ended = {
+            let board = Board::new();
+            let line = board.begin("see whether all are healthy");
+            let waiting = |reason: &str| line.waits(reason);
+            tokio::select! {
+                ended = work.act(&Action::WaitHealthy, &waiting) => ended,
+                () = interrupt.asked() => bail!("interrupted; nothing was changed"),
+            }
         };
         if let Err(error) = ended {
             return unhealthy(error, manner.output);
@@ -95,8 +101,8 @@ pub(crate) async fn launch(
     if !manner.yes || prepared.needs_consent() {
         remark(plan_text::text(&prepared).trim_end());
     }
-    if prepared.needs_consent() && !consent(manner.yes, &format!("Change fleet {}?", names.fleet))? {
-        bail!("not confirmed; nothing was changed");
+    if prepared.needs_consent() && !manner.yes {
+        consent(&format!("Change fleet {}?", names.fleet), &mut interrupt).await?;
     }
     let board = Board::new();
     let work = Work::new(cloud, fleet, names, around, deb, have, manner.patience);
@@ -147,9 +153,9 @@ fn unhealthy(error: ActError, output: Output) -> Result<Outcome> {
 pub(crate) async fn destroy(cloud: &Cloud, name: &str, manner: Manner) -> Result<Outcome> {
     let mut interrupt = Interrupt::new().context("cannot listen to signals")?;
     let mut pace = Pace::new(manner.patience);
-    let mut rounds = 0;
+    let (mut rounds, mut looked_again) = (0, false);
     // Until there is nothing to do: a launch that was on its way may go on making things for a while.
-    let prepared = loop {
+    let (prepared, left) = loop {
         let looking = async {
             // What is gone may be shown for a while.
             if rounds > 1 && !pace.next().await {
@@ -168,15 +174,20 @@ pub(crate) async fn destroy(cloud: &Cloud, name: &str, manner: Manner) -> Result
         }
         let Prepared { fleet, names, have, around, plan, .. } = &prepared;
         if plan.is_empty() {
-            break prepared;
+            let mut left = search(cloud, Some(name)).await?;
+            left.retain(Found::counts);
+            if left.is_empty() || looked_again {
+                break (prepared, left);
+            }
+            // What has come to be since, the next look finds, and what it does not is not for us to take.
+            looked_again = true;
+            continue;
         }
+        looked_again = false;
         if rounds == 0 && !manner.yes {
             remark(plan_text::text(&prepared).trim_end());
-        }
-        if rounds == 0
-            && !consent(manner.yes, &format!("Destroy fleet {} in {}?", names.fleet, names.region))?
-        {
-            bail!("not confirmed; nothing was changed");
+            let question = format!("Destroy fleet {} in {}?", names.fleet, names.region);
+            consent(&question, &mut interrupt).await?;
         }
         if rounds > 0 {
             remark("there is more of it, which goes too");
@@ -193,14 +204,12 @@ pub(crate) async fn destroy(cloud: &Cloud, name: &str, manner: Manner) -> Result
         }
     };
     let names = &prepared.names;
-    let left = search(cloud, Some(name)).await?;
-    let left: Vec<_> = left.iter().filter(|found| found.counts()).collect();
     if manner.output == Output::Json {
         let result = json!({
             "fleet": name,
             "region": names.region,
             "account": prepared.around.account,
-            "found": rounds > 0,
+            "found": rounds > 0 || !left.is_empty(),
             "left": left,
         });
         print(&format!("{result:#}\n"));
@@ -234,19 +243,32 @@ fn interrupted(name: &str, rounds: usize) -> String {
 /// Asks on the terminal.
 ///
 /// # Errors
-/// There is nobody to ask.
-fn consent(yes: bool, question: &str) -> Result<bool> {
-    if yes {
-        return Ok(true);
-    }
+/// The answer is no, or there is nobody to ask.
+async fn consent(question: &str, interrupt: &mut Interrupt) -> Result<()> {
     if !std::io::stdin().is_terminal() {
         bail!(
             "this needs to be confirmed, and there is no terminal to ask on: give --yes; nothing was changed"
         );
     }
-    let mut error = std::io::stderr().lock();
-    let _ = write!(error, "{question} [y/N] ").and_then(|()| error.flush());
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer).context("cannot read the answer")?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    let _ = {
+        let mut error = std::io::stderr().lock();
+        write!(error, "{question} [y/N] ").and_then(|()| error.flush())
+    };
+    // In a thread of its own, which ends with the program: a read cannot be given up.
+    let (tell, told) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let mut answer = String::new();
+        let _ = tell.send(std::io::stdin().read_line(&mut answer).map(|_| answer));
+    });
+    let answer = tokio::select! {
+        answer = told => answer?.context("cannot read the answer")?,
+        () = interrupt.asked() => {
+            remark("");
+            bail!("interrupted; nothing was changed");
+        }
+    };
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => bail!("not confirmed; nothing was changed"),
+    }
 }

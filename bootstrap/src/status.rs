@@ -39,9 +39,17 @@ struct Look {
 /// # Errors
 /// A call failed, or there is no such fleet.
 pub(crate) async fn status(cloud: &Cloud, name: &str, watch: bool, output: Output) -> Result<Outcome> {
-    let mut interrupt = Interrupt::new().context("cannot listen to signals")?;
+    // A single look is ended by any signal; who watches does so until they have seen enough.
+    let mut interrupt = watch.then(Interrupt::new).transpose().context("cannot listen to signals")?;
+    let mut enough = async || match &mut interrupt {
+        Some(interrupt) => interrupt.asked().await,
+        None => std::future::pending().await,
+    };
     loop {
-        let look = look(cloud, name).await?;
+        let look = tokio::select! {
+            look = look(cloud, name) => look?,
+            () = enough() => return Ok(Outcome::Done),
+        };
         let rows = rows(&look.fleet, &look.have, Some(&look.health));
         show(&look.fleet, &cloud.region, &rows, look.have.balancer.as_ref(), output);
         let wanted = look.fleet.instances();
@@ -57,7 +65,7 @@ pub(crate) async fn status(cloud: &Cloud, name: &str, watch: bool, output: Outpu
         }
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
-            () = interrupt.asked() => return Ok(Outcome::Done),
+            () = enough() => return Ok(Outcome::Done),
         }
     }
 }
@@ -157,7 +165,7 @@ fn healthy(rows: &[Row]) -> usize {
     rows.iter().filter(|row| row.counts && row.target_state == "healthy").count()
 }
 
-/// Without `health`, all are what a launch has waited for.
+/// Without `health`, those that the fleet is to have are healthy: a launch has waited for them.
 fn rows(fleet: &Fleet, have: &Inventory, health: Option<&BTreeMap<String, Vec<TargetHealth>>>) -> Vec<Row> {
     // One for each that is wanted, so that no other can stand in for it: what is there already, and what
     // it replaces as long as it is not.
@@ -176,7 +184,7 @@ fn rows(fleet: &Fleet, have: &Inventory, health: Option<&BTreeMap<String, Vec<Ta
         let found = health.and_then(|all| all.get(target_group));
         let found = found.and_then(|all| all.iter().find(|health| health.id == instance.id));
         let (target_state, reason) = match (health, found) {
-            (None, _) if instance.is_dead() => ("-".to_owned(), None),
+            (None, _) if !counted.contains(&instance.id) => ("-".to_owned(), None),
             (None, _) => ("healthy".to_owned(), None),
             (Some(_), Some(found)) => (found.state.clone(), found.reason.clone()),
             (Some(_), None) => ("not registered".to_owned(), None),

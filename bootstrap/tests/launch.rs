@@ -169,7 +169,8 @@ fn a_signal_takes_everything_down_and_so_does_kill_9() {
         let pid = child.id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
         let status = child.wait().unwrap();
-        assert_eq!(status.code(), (signal == "-TERM").then_some(0), "{status}");
+        // It was not what was asked for: not all were healthy yet.
+        assert_eq!(status.code(), (signal == "-TERM").then_some(1), "{status}");
         wait_for("no agent is left", || !pids(&kept).into_iter().any(runs));
     }
 }

@@ -149,29 +149,46 @@ impl Cloud {
         waiting: &dyn Fn(&str),
     ) -> Result<(), CallError> {
         if found.in_profile {
-            let asked =
-                self.iam.remove_role_from_instance_profile().instance_profile_name(name).role_name(name);
-            gone_is_fine(call(format!("take the role {name} out of its profile"), asked.send()).await)?;
+            self.take_role_out(name).await?;
         }
+        // What is in the way a launch may have made since it was looked for.
         if found.profile {
             patiently(VISIBLE, waiting, is_being_changed, async || {
                 let asked = self.iam.delete_instance_profile().instance_profile_name(name).send();
-                gone_is_fine(call(format!("delete the instance profile {name}"), asked).await)
+                let deleted = gone_is_fine(call(format!("delete the instance profile {name}"), asked).await);
+                if deleted.as_ref().is_err_and(CallError::is_in_use) {
+                    self.take_role_out(name).await?;
+                }
+                deleted
             })
             .await?;
         }
         if let Some(policy) = &found.policy {
             if !policy.is_null() {
-                let asked = self.iam.delete_role_policy().role_name(name).policy_name(POLICY).send();
-                gone_is_fine(call(format!("delete the policy of the role {name}"), asked).await)?;
+                self.delete_role_policy(name).await?;
             }
             patiently(VISIBLE, waiting, is_being_changed, async || {
                 let asked = self.iam.delete_role().role_name(name).send();
-                gone_is_fine(call(format!("delete the role {name}"), asked).await)
+                let deleted = gone_is_fine(call(format!("delete the role {name}"), asked).await);
+                if deleted.as_ref().is_err_and(CallError::is_in_use) {
+                    self.delete_role_policy(name).await?;
+                    self.take_role_out(name).await?;
+                }
+                deleted
             })
             .await?;
         }
         Ok(())
+    }
+
+    async fn take_role_out(&self, name: &str) -> Result<(), CallError> {
+        let asked = self.iam.remove_role_from_instance_profile().instance_profile_name(name).role_name(name);
+        gone_is_fine(call(format!("take the role {name} out of its profile"), asked.send()).await)
+    }
+
+    async fn delete_role_policy(&self, name: &str) -> Result<(), CallError> {
+        let asked = self.iam.delete_role_policy().role_name(name).policy_name(POLICY).send();
+        gone_is_fine(call(format!("delete the policy of the role {name}"), asked).await)
     }
 }
 

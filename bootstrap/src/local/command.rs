@@ -66,7 +66,7 @@ pub async fn launch(mut options: LaunchOptions) -> Result<Outcome> {
             }
             Ok(Outcome::Done)
         }
-        ComeUp::Interrupted => Ok(Outcome::Done),
+        ComeUp::Interrupted => Err(anyhow::anyhow!("interrupted before all instances were healthy")),
         ComeUp::TimedOut => {
             report(&fleet, &options);
             Ok(Outcome::NotHealthy)

@@ -129,7 +129,9 @@ impl<'a> Planner<'a> {
         let lacks = |tags: &Tags| wanted.iter().any(|(key, value)| tags.get(key) != Some(value));
         let groups = have.balancer_group.iter().chain(&have.instances_group);
         let groups = groups.map(|group| (&group.id, &group.tags));
-        let instances = have.instances.iter().filter(|instance| !instance.is_dead());
+        // Those of others, such as an Auto Scaling group's, are left to them.
+        let is_own = |instance: &&Instance| !instance.is_dead() && instance.slot().is_some();
+        let instances = have.instances.iter().filter(is_own);
         let all = groups.chain(instances.map(|instance| (&instance.id, &instance.tags)));
         let resources: Vec<_> = all.filter(|(_, tags)| lacks(tags)).map(|(id, _)| id.clone()).collect();
         if !resources.is_empty() {

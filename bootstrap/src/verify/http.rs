@@ -50,6 +50,10 @@ impl Answer {
                 "the request came to an instance it is not for: `bootstrap launch` puts rules and the instances' tags \
                  right"
             }
+            200 => {
+                "`bootstrap launch` puts the instances' tags right, which say what they answer; else something else \
+                 answers at this address"
+            }
             _ => "`bootstrap status` shows the fleet; something else may answer at this address",
         };
         cure.to_owned()

@@ -92,6 +92,18 @@ impl Bootstrap {
         self
     }
 
+    /// Reads answers from there.
+    pub fn stdin(mut self, from: impl Into<Stdio>) -> Self {
+        self.command.stdin(from);
+        self
+    }
+
+    /// Sends its remarks there.
+    pub fn stderr(mut self, to: impl Into<Stdio>) -> Self {
+        self.command.stderr(to);
+        self
+    }
+
     /// Runs it to its end.
     pub async fn run(self) -> Ran {
         self.start().end().await

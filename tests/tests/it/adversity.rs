@@ -2,9 +2,13 @@
 //! that says what to do; and what is someone else's is never touched.
 
 use std::collections::BTreeMap;
+use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{Signal, kill_process};
+use rustix::pty::{OpenptFlags, openpt, ptsname, unlockpt};
 use tests::account::{ACCOUNT, Agents, Fault, IMAGE, Options, Small, Trouble, differences, without_ids};
 
 const ELB: &str = "elasticloadbalancing";
@@ -276,4 +280,63 @@ async fn an_instance_that_ended_right_after_its_launch_is_not_taken_for_a_new_on
     // AWS gives the answer that got lost, in which they begin to run.
     place.account.ok(&in_image).await.says("have ended; launching others");
     place.is(&usual).await;
+}
+
+/// A terminal: what is typed on it, and what reads from it.
+fn terminal() -> (OwnedFd, OwnedFd) {
+    let typed = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    unlockpt(&typed).unwrap();
+    let name = ptsname(&typed, Vec::new()).unwrap();
+    let read = open(name.as_c_str(), OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+    (typed, read)
+}
+
+#[tokio::test]
+async fn a_question_is_answered_by_no_yes_or_ctrl_c() {
+    let place = Small::with(Options::prompt()).await;
+    let empty = without_ids(&place.account.snapshot().await);
+    place.launch().await.success();
+    let before = place.account.snapshot().await;
+    for (answer, status, told) in [
+        (None, 1, "interrupted; nothing was changed"),
+        (Some("\n"), 1, "not confirmed; nothing was changed"),
+        (Some("yes\n"), 0, ""),
+    ] {
+        let (typed, read) = terminal();
+        let mut remarks = tempfile::NamedTempFile::new().unwrap();
+        let asking = place.account.bootstrap(&["destroy", "small", "--output", "json"]);
+        let asking = asking.stdin(read).stderr(remarks.reopen().unwrap()).start();
+        let mut said = String::new();
+        let asked = tests::eventually(async || {
+            remarks.read_to_string(&mut said).unwrap();
+            said.ends_with("Destroy fleet small in us-east-1? [y/N] ").then_some(())
+        });
+        assert!(asked.await.is_some(), "{said}");
+        match answer {
+            Some(answer) => drop(rustix::io::write(&typed, answer.as_bytes()).unwrap()),
+            None => asking.signal(Signal::INT),
+        }
+        let ended = asking.end().await.exits(status);
+        if status != 0 {
+            assert_eq!(ended.json()["error"], told);
+            assert_eq!(differences(&before, &place.account.snapshot().await), Vec::<String>::new());
+        }
+    }
+    place.is(&empty).await;
+}
+
+#[tokio::test]
+async fn a_look_that_hangs_can_be_given_up() {
+    let place = Small::with(Options::prompt()).await;
+    place.launch().await.success();
+    place.account.fault(Fault::every("ec2:DescribeInstances", Trouble::Hold));
+    // A single look ends as any program does, by the signal; a watch ends when one has seen enough.
+    for (held, (arguments, status)) in
+        [(&["status", "small"][..], None), (&["status", "small", "--watch"], Some(0))].into_iter().enumerate()
+    {
+        let looking = place.account.bootstrap(arguments).start();
+        place.account.holds(held + 1).await;
+        looking.signal(Signal::TERM);
+        assert_eq!(looking.end().await.status, status, "{arguments:?}");
+    }
 }

@@ -295,13 +295,32 @@ async fn instances_that_others_launched_do_not_count_as_healthy() {
     assert_eq!(counts(&with_other), (Some(4), Some(4)), "{with_other:#}");
     assert_eq!(with_other["instances"].as_array().map(Vec::len), Some(5), "but it is shown");
 
+    // A launch leaves it alone, and does not say what it has not looked at.
+    let tags = "[tags]\nProject = \"x\"\n\n[[group]]\nname = \"blue\"";
+    let file = small.changed(&[("[[group]]\nname = \"blue\"", tags)]);
+    let launched = [&small.launching_file(&file)[..], &["--output", "json"]].concat();
+    let launched = small.account.run(&launched).await.success().json();
+    let states: BTreeMap<_, _> = launched["instances"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|shown| (shown["id"].as_str().expect("an id").to_owned(), shown["target_state"].clone()))
+        .collect();
+    let all = tagged(&small).await;
+    assert_eq!(states.keys().collect::<Vec<_>>(), all.keys().collect::<Vec<_>>());
+    for (id, tags) in &all {
+        let is_own = tags.contains_key("instance-agent:slots");
+        assert_eq!(tags.contains_key("Project"), is_own, "{tags:?}");
+        assert_eq!(states[id], if is_own { "healthy" } else { "-" });
+    }
+
     // It does not take the place of one of the fleet's own.
     small.account.set(|options| options.agents = Agents::Never);
     let victim = own["id"].as_str().expect("an id");
     small.foreign("ec2", "TerminateInstances", &[("InstanceId.1", victim)]).await;
     let without_own = status().await.exits(3).json();
     assert_eq!(counts(&without_own), (Some(4), Some(3)), "{without_own:#}");
-    let again = [&small.launching()[..], &["--timeout", "3s"]].concat();
+    let again = [&small.launching_file(&file)[..], &["--timeout", "3s"]].concat();
     small.account.run(&again).await.exits(3).says("has not registered itself yet");
 }
 
@@ -368,7 +387,10 @@ async fn tagged(small: &Small) -> BTreeMap<String, BTreeMap<String, String>> {
 #[tokio::test]
 async fn an_instance_that_an_operator_takes_out_by_its_tag_stays_the_fleets() {
     let small = Small::with(Options::prompt()).await;
-    small.launch().await.success();
+    let quick = "[health-check]\ninterval = \"5s\"\ntimeout = \"2s\"\n\n[[group]]\nname = \"blue\"";
+    let file = small.changed(&[("[[group]]\nname = \"blue\"", quick)]);
+    let launching = small.launching_file(&file);
+    small.account.run(&launching).await.success();
     let before = tagged(&small).await;
     let id = before.keys().next().expect("one").clone();
     for groups in ["small-blue small-red", ""] {
@@ -379,7 +401,7 @@ async fn an_instance_that_an_operator_takes_out_by_its_tag_stays_the_fleets() {
         ];
         small.foreign("ec2", "CreateTags", &tag).await;
         small.account.clear();
-        small.launch().await.success().says("nothing to do");
+        small.account.run(&launching).await.success().says("nothing to do");
         let names = small.account.names();
         assert!(
             !names
@@ -394,8 +416,11 @@ async fn an_instance_that_an_operator_takes_out_by_its_tag_stays_the_fleets() {
         small.account.ask_front(ELB, "DeregisterTargets", &target).await;
     }
     small.account.set(|options| options.draining = 0);
-    let again = [&small.launching()[..], &["--timeout", "3s"]].concat();
-    small.account.run(&again).await.exits(3).says(&format!("{id} has not registered itself yet"));
+    let again = [&launching[..], &["--timeout", "3s"]].concat();
+    let ran = small.account.run(&again).await.exits(3);
+    ran.says(&format!(
+        "{id} has not registered itself yet; it may be booting; if not, see `instance-agent status`"
+    ));
     assert_eq!(
         tagged(&small).await.into_keys().collect::<Vec<_>>(),
         before.keys().cloned().collect::<Vec<_>>()
@@ -406,9 +431,11 @@ async fn an_instance_that_an_operator_takes_out_by_its_tag_stays_the_fleets() {
     let cure = "see `instance-agent status` on it, and `instance-agent resume` if someone has drained it";
     let status = small.account.run(&["status", "small"]).await.exits(3);
     assert!(status.stderr.contains(&format!("{id}: {cure}")), "{}", status.stderr);
-    let told =
-        format!("bootstrap: {id} has not registered itself yet, 10 min and more after its launch; {cure}");
-    let ran = small.account.run(&[&small.launching()[..], &["--output", "json"]].concat()).await.exits(3);
+    let told = format!(
+        "bootstrap: launched more than 10 min ago and not registered with its target group for 85 s: {id}; {cure}"
+    );
+    let ran = small.account.run(&[&launching[..], &["--output", "json"]].concat()).await.exits(3);
+    assert_eq!(ran.stderr.matches("waits  ").count(), 1, "the same reason is told once: {}", ran.stderr);
     assert_eq!(ran.stderr.lines().last(), Some(told.as_str()), "{}", ran.stderr);
     assert_eq!(format!("bootstrap: {}", ran.json()["error"].as_str().expect("a reason")), told);
 }

@@ -141,9 +141,15 @@ async fn ctrl_c_before_it_is_healthy_takes_it_down_as_well() {
     let mut launch = Launch::start(&[&PAIR[..], &["--agent-arg=--register-port=9"]].concat());
     // With a port that nobody listens on it will not become healthy in the meantime.
     launch.until_said("0 of 2 healthy").await;
-    assert_eq!(launch.interrupted().await.code(), Some(0), "{}", launch.stderr());
-    assert!(launch.stderr().ends_with("2 of 2 stopped\n"), "{}", launch.stderr());
-    assert_eq!(launch.stdout(), "", "there was nothing to show");
+    assert_eq!(launch.interrupted().await.code(), Some(1), "{}", launch.stderr());
+    let told = "interrupted before all instances were healthy";
+    assert!(
+        launch.stderr().ends_with(&format!("2 of 2 stopped\nbootstrap: {told}\n")),
+        "{}",
+        launch.stderr()
+    );
+    let result: serde_json::Value = serde_json::from_str(&launch.stdout()).unwrap();
+    assert_eq!(result, serde_json::json!({ "error": told }));
     assert!(launch.temporary_files().is_empty());
 }
 
@@ -168,7 +174,8 @@ async fn a_second_launch_on_the_same_port_says_so_and_one_on_another_runs_beside
     let said = refused.stderr();
     assert_eq!(said.lines().count(), 1, "{said}");
     assert!(said.contains(&format!(":{}", first.port)) && said.contains("--port"), "{said}");
-    assert_eq!(refused.stdout(), "");
+    let result: serde_json::Value = serde_json::from_str(&refused.stdout()).unwrap();
+    assert_eq!(format!("bootstrap: {}\n", result["error"].as_str().unwrap()), said);
 
     let mut second = Launch::start(&PAIR);
     let other = second.healthy().await;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rustix::process::{Signal, kill_process};
+use serde_json::json;
 use tests::account::{Agents, Fault, Options, Small, Trouble, differences, without_ids};
 
 const ELB: &str = "elasticloadbalancing";
@@ -19,6 +20,8 @@ async fn one_destroy_ends_what_a_launch_makes_after_it_was_looked_for() {
         (elb("CreateLoadBalancer"), 1, "ec2:TerminateInstances", false),
         (elb("CreateTargetGroup"), 2, "ec2:DeleteSecurityGroup", false),
         ("iam:CreateRole".to_owned(), 1, "ec2:DeleteSecurityGroup", false),
+        ("iam:AddRoleToInstanceProfile".to_owned(), 1, "iam:DeleteInstanceProfile", false),
+        ("iam:PutRolePolicy".to_owned(), 1, "iam:DeleteRole", false),
         ("s3:PutObject".to_owned(), 1, "ec2:DeleteSecurityGroup", false),
     ] {
         small.account.reset(Options::prompt()).await;
@@ -129,6 +132,22 @@ async fn a_launch_that_waits_for_what_a_destroy_has_deleted_does_not_wait_for_lo
     let ended = launching.end_within(Duration::from_secs(60)).await.exits(1);
     ended.says("fleet small was destroyed meanwhile, so this launch stops");
     small.destroy().await.success();
+    let left = differences(&empty, &without_ids(&small.account.snapshot().await));
+    assert_eq!(left, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_destroy_that_found_nothing_takes_what_has_come_to_be_when_it_looks_once_more() {
+    let small = Small::with(Options::prompt()).await;
+    let empty = without_ids(&small.account.snapshot().await);
+    // Only the search by tag at the end looks for volumes.
+    small.account.fault(Fault::nth("ec2:DescribeVolumes", 1, Trouble::Wait));
+    let destroying = small.account.bootstrap(&["destroy", "small", "--yes", "--output", "json"]).start();
+    small.account.held().await;
+    small.launch().await.success();
+    small.account.release();
+    let result = destroying.end().await.success().json();
+    assert_eq!((&result["found"], &result["left"]), (&json!(true), &json!([])), "{result:#}");
     let left = differences(&empty, &without_ids(&small.account.snapshot().await));
     assert_eq!(left, Vec::<String>::new());
 }
