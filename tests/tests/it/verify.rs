@@ -126,7 +126,10 @@ async fn a_rule_that_leads_to_the_wrong_group_is_found() {
         let failure = failed(&report, what);
         assert_eq!(failure.expected, "200 and \"Instance ID is responding now!\"");
         assert!(failure.seen.starts_with("404 "), "{failure:?}");
-        assert!(failure.cure.contains("`bootstrap launch` puts rules and the instances' tags right"), "{failure:?}");
+        assert!(
+            failure.cure.contains("`bootstrap launch` puts rules and the instances' tags right"),
+            "{failure:?}"
+        );
     }
     passed(&report, "/");
     passed(&report, "unknown path");
