@@ -235,15 +235,7 @@ impl<'a> Work<'a> {
                 return self.run_instances(group, zone, slots, waiting).await;
             }
             Action::Confirm => self.confirm(&fleet.definition()).await?,
-            Action::WaitHealthy => {
-                let wanted = self.wanted()?;
-                let watch = Watch { cloud, fleet, names, wanted: &wanted, patience: self.patience };
-                let balancer = self.made.borrow().balancer.clone();
-                watch.until_healthy(balancer.as_ref(), waiting).await?;
-                if let Some(balancer) = &mut self.made.borrow_mut().balancer {
-                    "active".clone_into(&mut balancer.state);
-                }
-            }
+            Action::WaitHealthy => self.until_healthy(true, waiting).await?,
             Action::TerminateInstances { ids } => {
                 // Whatever led to it: what this run has launched is not what this run has to end.
                 let launched = self.made.borrow().launched.clone();
@@ -280,6 +272,23 @@ impl<'a> Work<'a> {
             }
         }
         Ok(String::new())
+    }
+
+    /// Waits until every wanted instance is healthy. `repaired`: agents may have been in vain for what has
+    /// just come to be.
+    ///
+    /// # Errors
+    /// They are not, or a call failed.
+    pub(crate) async fn until_healthy(&self, repaired: bool, waiting: &dyn Fn(&str)) -> Result<(), ActError> {
+        let Self { cloud, fleet, names, patience, .. } = *self;
+        let wanted = self.wanted()?;
+        let watch = Watch { cloud, fleet, names, wanted: &wanted, patience, repaired };
+        let balancer = self.made.borrow().balancer.clone();
+        watch.until_healthy(balancer.as_ref(), waiting).await?;
+        if let Some(balancer) = &mut self.made.borrow_mut().balancer {
+            "active".clone_into(&mut balancer.state);
+        }
+        Ok(())
     }
 
     async fn create_security_group(&self, side: Side) -> Result<String, ActError> {

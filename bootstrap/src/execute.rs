@@ -8,6 +8,8 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
+use tokio::sync::Notify;
+
 use crate::board::Board;
 use crate::interrupt::Interrupt;
 use crate::plan::{Action, Effect, Plan};
@@ -40,6 +42,7 @@ pub(crate) async fn execute<E: fmt::Display>(
     // The steps that have told why they wait. When all ends nobody waits with them: what they may just be
     // making is found by the next command, as all that a killed one leaves.
     let waits: Vec<Cell<bool>> = plan.steps.iter().map(|_| Cell::new(false)).collect();
+    let told = Notify::new();
     let mut running = FuturesUnordered::new();
     let mut halt = None;
     let mut grace = pin!(tokio::time::sleep(Duration::MAX));
@@ -50,11 +53,12 @@ pub(crate) async fn execute<E: fmt::Display>(
                     && step.after.iter().all(|before| steps[*before] == State::Done)
                 {
                     steps[index] = State::Running;
-                    let waits = &waits[index];
+                    let (waits, told) = (&waits[index], &told);
                     running.push(async move {
                         let line = board.begin(&step.title);
                         let waiting = |reason: &str| {
                             waits.set(true);
+                            told.notify_one();
                             line.waits(reason);
                         };
                         let result = act(&step.action, &waiting).await;
@@ -94,6 +98,7 @@ pub(crate) async fn execute<E: fmt::Display>(
                 halt = Some(Halt::Interrupted);
                 grace.as_mut().reset(tokio::time::Instant::now() + GRACE);
             }
+            () = told.notified(), if halt.is_some() => {}
             () = &mut grace => break,
         }
     }

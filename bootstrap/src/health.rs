@@ -47,7 +47,7 @@ pub(crate) enum Unhealthy {
 const CONSOLE_EVERY: Duration = Duration::from_secs(30);
 /// How many consoles are read each time.
 const CONSOLES: usize = 3;
-/// After this an instance of any type has booted, and installed what it is to.
+/// After this an instance has booted, and installed what it is to.
 const BOOTED: Duration = Duration::from_secs(600);
 /// Lines of a console that are shown.
 const EXCERPT: usize = 8;
@@ -59,6 +59,8 @@ pub(crate) struct Watch<'a> {
     pub(crate) names: &'a Names,
     pub(crate) wanted: &'a [Wanted],
     pub(crate) patience: Duration,
+    /// Whether agents may have been in vain for what has just come to be.
+    pub(crate) repaired: bool,
 }
 
 impl Watch<'_> {
@@ -77,7 +79,9 @@ impl Watch<'_> {
         let mut active = balancer.is_some_and(serves);
         let mut pending: Vec<&Wanted> = self.wanted.iter().collect();
         let mut unhealthy_since: BTreeMap<String, Instant> = BTreeMap::new();
-        let mut absence = Absence::default();
+        // Who is older than a launch may take had the time to boot.
+        let mut absence =
+            Absence { booted: BOOTED.max(self.patience), noticed: self.noticed(), since: BTreeMap::new() };
         let mut consoles_read = Instant::now();
         loop {
             let asked = pending.iter().map(|wanted| self.cloud.target_health(&wanted.target_group));
@@ -121,14 +125,13 @@ impl Watch<'_> {
             waiting(&reason);
             let instances = self.all_run(&pending).await?;
             // As long as anything else gets better, that is worth waiting for.
-            let noticed = noticed(self.fleet);
-            let for_good = absence.is_for_good(&absent, &instances, Instant::now(), noticed);
+            let for_good = absence.is_for_good(&absent, &instances, Instant::now());
             if for_good && absent.len() == problems.len() {
                 return Err(Unhealthy::Hopeless(format!(
                     "launched more than {} min ago and not registered with its target group for {} s: {}; \
                      {NOT_REGISTERED}",
-                    BOOTED.as_secs() / 60,
-                    noticed.as_secs(),
+                    absence.booted.as_secs() / 60,
+                    absence.noticed.as_secs(),
                     absent.join(", ")
                 )));
             }
@@ -145,6 +148,14 @@ impl Watch<'_> {
                 return Err(Unhealthy::Late { patience: self.patience, reason: reason + &cure });
             }
         }
+    }
+
+    /// After this an agent has seen that it is in no target group, and tried to be in it again: it looks when
+    /// the balancer's probes have not come for three intervals, and where its calls have failed for long, it
+    /// makes one in five minutes.
+    fn noticed(&self) -> Duration {
+        let retry = if self.repaired { Duration::from_secs(300) } else { Duration::ZERO };
+        self.fleet.health_check.interval * 5 + Duration::from_secs(60) + retry
     }
 
     fn summary(&self, problems: &[String]) -> String {
@@ -254,37 +265,32 @@ pub(crate) fn not_registered(age: Duration) -> &'static str {
     }
 }
 
-/// After this an agent of the fleet has seen that it is in no target group, and tried to be in it again: it
-/// looks when the balancer's probes have not come for three intervals.
-fn noticed(fleet: &Fleet) -> Duration {
-    fleet.health_check.interval * 5 + Duration::from_secs(60)
-}
-
 /// The time since an instance was launched, or started again.
 pub(crate) fn age(instance: &Instance) -> Duration {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     now.saturating_sub(Duration::from_secs(instance.launched.try_into().unwrap_or_default()))
 }
 
-/// Since when instances have been seen to be in no target group.
-#[derive(Debug, Default)]
-struct Absence(BTreeMap<String, Instant>);
+/// Instances that have been seen to be in no target group.
+#[derive(Debug)]
+struct Absence {
+    /// After this time an instance has booted.
+    booted: Duration,
+    /// After this time an agent has noticed.
+    noticed: Duration,
+    /// Since when, by instance.
+    since: BTreeMap<String, Instant>,
+}
 
 impl Absence {
     /// Whether all that are `absent` at this time will not register by themselves: they had the time to boot,
-    /// and their agents to have `noticed`.
-    fn is_for_good(
-        &mut self,
-        absent: &[String],
-        instances: &[Instance],
-        at: Instant,
-        noticed: Duration,
-    ) -> bool {
-        self.0.retain(|id, _| absent.contains(id));
-        let is_old = |id: &String| instances.iter().any(|found| found.id == *id && age(found) >= BOOTED);
+    /// and their agents to notice.
+    fn is_for_good(&mut self, absent: &[String], instances: &[Instance], at: Instant) -> bool {
+        self.since.retain(|id, _| absent.contains(id));
+        let is_old = |id: &String| instances.iter().any(|found| found.id == *id && age(found) >= self.booted);
         absent.iter().fold(!absent.is_empty(), |for_good, id| {
-            let since = *self.0.entry(id.clone()).or_insert(at);
-            for_good && is_old(id) && at.duration_since(since) >= noticed
+            let since = *self.since.entry(id.clone()).or_insert(at);
+            for_good && is_old(id) && at.duration_since(since) >= self.noticed
         })
     }
 }
@@ -331,11 +337,10 @@ mod tests {
         let instances = [instance("i-old", BOOTED), instance("i-new", BOOTED / 2)];
         let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
         let begun = Instant::now();
-        let mut absence = Absence::default();
         let noticed = Duration::from_secs(210);
-        let mut is_for_good = |absent: &[&str], after: Duration| {
-            absence.is_for_good(&ids(absent), &instances, begun + after, noticed)
-        };
+        let mut absence = Absence { booted: BOOTED, noticed, since: BTreeMap::new() };
+        let mut is_for_good =
+            |absent: &[&str], after: Duration| absence.is_for_good(&ids(absent), &instances, begun + after);
         let later = |times: u32| noticed * times;
         assert!(!is_for_good(&[], later(0)));
         assert!(!is_for_good(&["i-old"], later(0)));

@@ -17,7 +17,6 @@ use crate::interrupt::Interrupt;
 use crate::inventory::Inventory;
 use crate::output::{no_result, print, remark};
 use crate::pace::Pace;
-use crate::plan::Action;
 use crate::plan_text;
 use crate::prepare::{ELSEWHERE, Prepared, Request, place, prepare, prepare_destroy};
 use crate::search::{Found, search};
@@ -87,7 +86,7 @@ pub(crate) async fn launch(
             let line = board.begin("see whether all are healthy");
             let waiting = |reason: &str| line.waits(reason);
             tokio::select! {
-                ended = work.act(&Action::WaitHealthy, &waiting) => ended,
+                ended = work.until_healthy(false, &waiting) => ended,
                 () = interrupt.asked() => bail!("interrupted; nothing was changed"),
             }
         };
@@ -146,6 +145,9 @@ fn unhealthy(error: ActError, output: Output) -> Result<Outcome> {
     }
 }
 
+/// How long what is gone may go on being shown.
+const SHOWN: Duration = Duration::from_secs(10);
+
 /// Takes the fleet down and looks whether anything is left.
 ///
 /// # Errors
@@ -153,20 +155,26 @@ fn unhealthy(error: ActError, output: Output) -> Result<Outcome> {
 pub(crate) async fn destroy(cloud: &Cloud, name: &str, manner: Manner) -> Result<Outcome> {
     let mut interrupt = Interrupt::new().context("cannot listen to signals")?;
     let mut pace = Pace::new(manner.patience);
-    let (mut rounds, mut looked_again) = (0, false);
+    let (mut rounds, mut settling) = (0, None);
     // Until there is nothing to do: a launch that was on its way may go on making things for a while.
     let (prepared, left) = loop {
         let looking = async {
             // What is gone may be shown for a while.
-            if rounds > 1 && !pace.next().await {
+            if rounds > 1 && settling.is_none() && !pace.next().await {
                 bail!(
                     "there is always more of fleet {name}: end the launch of it that runs, and destroy it again"
                 );
             }
-            prepare_destroy(cloud, name).await
+            let prepared = prepare_destroy(cloud, name).await?;
+            let mut left = match prepared.plan.is_empty() {
+                true => search(cloud, Some(name)).await?,
+                false => Vec::new(),
+            };
+            left.retain(Found::counts);
+            Ok((prepared, left))
         };
-        let prepared = tokio::select! {
-            prepared = looking => prepared?,
+        let (prepared, left) = tokio::select! {
+            found = looking => found?,
             () = interrupt.asked() => bail!(interrupted(name, rounds)),
         };
         if rounds == 0 {
@@ -174,16 +182,14 @@ pub(crate) async fn destroy(cloud: &Cloud, name: &str, manner: Manner) -> Result
         }
         let Prepared { fleet, names, have, around, plan, .. } = &prepared;
         if plan.is_empty() {
-            let mut left = search(cloud, Some(name)).await?;
-            left.retain(Found::counts);
-            if left.is_empty() || looked_again {
+            // What a launch has made meanwhile the next look finds; what else is shown may be gone in a moment.
+            let settling = settling.get_or_insert_with(|| Pace::new(SHOWN));
+            if left.is_empty() || !settling.next().await {
                 break (prepared, left);
             }
-            // What has come to be since, the next look finds, and what it does not is not for us to take.
-            looked_again = true;
             continue;
         }
-        looked_again = false;
+        settling = None;
         if rounds == 0 && !manner.yes {
             remark(plan_text::text(&prepared).trim_end());
             let question = format!("Destroy fleet {} in {}?", names.fleet, names.region);

@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
@@ -11,18 +12,23 @@ use crate::cli::Output;
 /// Why results no longer go anywhere; the first reason there was.
 static LOST: OnceLock<io::Error> = OnceLock::new();
 
+/// Whether there has been a result.
+static WRITTEN: AtomicBool = AtomicBool::new(false);
+
 /// Writes a result. That it could not be written is told at the end ([`lost`]): what is being done for
 /// the user is not left half done for it.
 pub(crate) fn print(text: &str) {
+    WRITTEN.store(true, Ordering::Relaxed);
     let mut out = io::stdout().lock();
     if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         LOST.get_or_init(|| error);
     }
 }
 
-/// For programs, the reason why there is no result takes its place. People are told on stderr.
+/// For programs, the reason why there is no result takes its place. People are told on stderr, as all are
+/// of what fails after the result.
 pub(crate) fn no_result(output: Output, reason: &str) {
-    if output == Output::Json {
+    if output == Output::Json && !WRITTEN.load(Ordering::Relaxed) {
         print(&format!("{:#}\n", json!({ "error": reason })));
     }
 }

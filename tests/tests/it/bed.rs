@@ -3,12 +3,16 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Output;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tests::account::IMAGE;
 use tests::outside::venv;
 use tests::solo::is_root_or_skip;
-use tests::{binary, eventually, text};
+use tests::{binary, eventually, text, within};
+
+/// What a boot may take on a busy machine.
+const BOOT: Duration = Duration::from_secs(120);
 
 const WHY: &str = "only root can boot a machine";
 
@@ -35,7 +39,7 @@ impl Bed {
             .env("TESTS_BED_ENDS_WITH", self.owner.to_string())
             .kill_on_drop(true)
             .output();
-        tokio::time::timeout(std::time::Duration::from_secs(120), run).await.unwrap().unwrap()
+        tokio::time::timeout(Duration::from_secs(120), run).await.unwrap().unwrap()
     }
 
     async fn ok(&self, words: &[&str]) -> String {
@@ -57,7 +61,7 @@ impl Bed {
     /// Waits until its one machine is as said.
     async fn until(&self, power: &str) {
         let is = async || self.ok(&["status"]).await.contains(power).then_some(());
-        assert!(eventually(is).await.is_some(), "{}", self.ok(&["status"]).await);
+        assert!(within(BOOT, is).await.is_some(), "{}", self.ok(&["status"]).await);
     }
 
     /// An instance by awscli, and its machine up.
@@ -69,7 +73,7 @@ impl Bed {
             .await;
         self.until(" running On ").await;
         let up = async || self.order(&["shell", &told, "true"]).await.status.success().then_some(());
-        assert!(eventually(up).await.is_some(), "{}", self.log());
+        assert!(within(BOOT, up).await.is_some(), "{}", self.log());
         told
     }
 

@@ -426,15 +426,16 @@ async fn an_instance_that_an_operator_takes_out_by_its_tag_stays_the_fleets() {
         before.keys().cloned().collect::<Vec<_>>()
     );
 
-    // It has had the time to boot and to register: the launch does not spend all its own on it.
-    small.account.set(|options| options.age = Duration::from_secs(601));
+    // It has had all the time of a launch: this one does not spend its own on it.
+    small.account.set(|options| options.age = Duration::from_secs(901));
     let cure = "see `instance-agent status` on it, and `instance-agent resume` if someone has drained it";
     let status = small.account.run(&["status", "small"]).await.exits(3);
     assert!(status.stderr.contains(&format!("{id}: {cure}")), "{}", status.stderr);
     let told = format!(
-        "bootstrap: launched more than 10 min ago and not registered with its target group for 85 s: {id}; {cure}"
+        "bootstrap: launched more than 15 min ago and not registered with its target group for 85 s: {id}; {cure}"
     );
-    let ran = small.account.run(&[&launching[..], &["--output", "json"]].concat()).await.exits(3);
+    let ran = small.account.bootstrap(&[&launching[..], &["--output", "json"]].concat()).start();
+    let ran = ran.end_within(Duration::from_secs(240)).await.exits(3);
     assert_eq!(ran.stderr.matches("waits  ").count(), 1, "the same reason is told once: {}", ran.stderr);
     assert_eq!(ran.stderr.lines().last(), Some(told.as_str()), "{}", ran.stderr);
     assert_eq!(format!("bootstrap: {}", ran.json()["error"].as_str().expect("a reason")), told);

@@ -20,8 +20,6 @@ async fn one_destroy_ends_what_a_launch_makes_after_it_was_looked_for() {
         (elb("CreateLoadBalancer"), 1, "ec2:TerminateInstances", false),
         (elb("CreateTargetGroup"), 2, "ec2:DeleteSecurityGroup", false),
         ("iam:CreateRole".to_owned(), 1, "ec2:DeleteSecurityGroup", false),
-        ("iam:AddRoleToInstanceProfile".to_owned(), 1, "iam:DeleteInstanceProfile", false),
-        ("iam:PutRolePolicy".to_owned(), 1, "iam:DeleteRole", false),
         ("s3:PutObject".to_owned(), 1, "ec2:DeleteSecurityGroup", false),
     ] {
         small.account.reset(Options::prompt()).await;
@@ -126,7 +124,8 @@ async fn a_launch_that_waits_for_what_a_destroy_has_deleted_does_not_wait_for_lo
     let empty = without_ids(&small.account.snapshot().await);
     small.account.fault(Fault::every("ec2:RunInstances", Trouble::Wait));
     let launching = small.account.bootstrap(&small.launching()).start();
-    small.account.held().await;
+    // One for each group and zone.
+    small.account.holds(4).await;
     small.destroy().await.success();
     small.account.release();
     let ended = launching.end_within(Duration::from_secs(60)).await.exits(1);
@@ -150,4 +149,34 @@ async fn a_destroy_that_found_nothing_takes_what_has_come_to_be_when_it_looks_on
     assert_eq!((&result["found"], &result["left"]), (&json!(true), &json!([])), "{result:#}");
     let left = differences(&empty, &without_ids(&small.account.snapshot().await));
     assert_eq!(left, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_destroy_takes_out_of_the_way_what_was_put_there_since_it_looked() {
+    let small = Small::with(Options::prompt()).await;
+    let empty = without_ids(&small.account.snapshot().await);
+    let name = "instance-agent-small-us-east-1";
+    let role = ("RoleName", name);
+    let in_profile = [role, ("InstanceProfileName", name)];
+    let document = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"ec2:DescribeTags","Resource":"*"}]}"#;
+    let own = [role, ("PolicyName", "instance-agent"), ("PolicyDocument", document)];
+    // What is not there when it is looked for, and is when the deletion comes.
+    for (delete, absent, asked) in [
+        ("iam:DeleteInstanceProfile", "RemoveRoleFromInstanceProfile", &in_profile[..]),
+        ("iam:DeleteRole", "DeleteRolePolicy", &own[..]),
+    ] {
+        small.account.reset(Options::prompt()).await;
+        small.launch().await.success();
+        small.foreign("iam", absent, asked).await;
+        small.account.fault(Fault::nth(delete, 1, Trouble::Wait));
+        let destroying = small.account.bootstrap(&["destroy", "small", "--yes"]).start();
+        small.account.held().await;
+        let put = if absent == "DeleteRolePolicy" { "PutRolePolicy" } else { "AddRoleToInstanceProfile" };
+        small.foreign("iam", put, asked).await;
+        small.account.release();
+        let destroyed = destroying.end().await.success();
+        assert!(destroyed.stderr.contains("DeleteConflict"), "{}", destroyed.stderr);
+        let left = differences(&empty, &without_ids(&small.account.snapshot().await));
+        assert_eq!(left, Vec::<String>::new(), "{delete}");
+    }
 }
