@@ -274,8 +274,8 @@ impl<'a> Work<'a> {
         Ok(String::new())
     }
 
-    /// Waits until every wanted instance is healthy. `repaired`: agents may have been in vain for what has
-    /// just come to be.
+    /// Waits until every wanted instance is healthy. `repaired`: something has just come to be that agents may
+    /// have asked for in vain.
     ///
     /// # Errors
     /// They are not, or a call failed.

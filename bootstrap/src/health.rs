@@ -59,7 +59,7 @@ pub(crate) struct Watch<'a> {
     pub(crate) names: &'a Names,
     pub(crate) wanted: &'a [Wanted],
     pub(crate) patience: Duration,
-    /// Whether agents may have been in vain for what has just come to be.
+    /// Whether something has just come to be that agents may have asked for in vain.
     pub(crate) repaired: bool,
 }
 
