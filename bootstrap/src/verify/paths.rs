@@ -89,6 +89,7 @@ pub(super) async fn cluster(asker: &Asker, target: &VerifyTarget, group: &Group)
     let expected = "200 and \"Instance ID is responding now!\"";
     let mut heard: BTreeSet<String> = BTreeSet::new();
     let wanted = wanted(own.len());
+    let mut looked = 0;
     let mut look = |answer: Answer| {
         let text = answer.body.strip_prefix("Instance ");
         let id = text.and_then(|text| text.strip_suffix(" is responding now!"));
@@ -97,7 +98,9 @@ pub(super) async fn cluster(asker: &Asker, target: &VerifyTarget, group: &Group)
             return Err(stranger(target, group, id));
         }
         heard.insert(id.to_owned());
-        Ok(heard.len() >= wanted)
+        looked += 1;
+        // Also when all have answered: a stranger among them would show.
+        Ok(heard.len() >= wanted && looked >= requests(1, 1.0))
     };
     // What is below the path is the cluster's as well.
     asker.ask(&format!("/{}/below", group.name), 1, &mut look).await?;
