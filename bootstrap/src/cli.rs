@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use serde_json::json;
 
 use crate::duration;
 use crate::fleet::{Fleet, Group};
 use crate::local::LocalOptions;
 use crate::local::command::{self, LaunchOptions};
-use crate::output::{lost, no_result, print};
+use crate::output::{Outcome, Output, lost, no_result, print};
 use crate::policy::command::Policy;
 
 mod aws;
@@ -87,15 +87,6 @@ pub enum Fleets {
         /// The fleet's name.
         name: String,
     },
-}
-
-/// How results are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// For people.
-    Text,
-    /// For programs.
-    Json,
 }
 
 /// `launch`.
@@ -171,17 +162,6 @@ fn interval(text: &str) -> Result<Duration, String> {
         true => Ok(interval),
         false => Err("less than 50ms is not a health check but a load test".to_owned()),
     }
-}
-
-/// How a command ended, when it did not fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Done, or nothing to do.
-    Done,
-    /// The fleet did not become healthy in time.
-    NotHealthy,
-    /// Not all is as it should be; the result says what.
-    Failed,
 }
 
 impl Cli {

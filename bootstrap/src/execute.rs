@@ -10,8 +10,8 @@ use futures_util::stream::FuturesUnordered;
 
 use tokio::sync::Notify;
 
-use crate::board::Board;
 use crate::interrupt::Interrupt;
+use crate::output::Board;
 use crate::plan::{Action, Effect, Plan};
 
 /// After a failure or an interrupt, how long calls that are on their way may take to end.

@@ -7,19 +7,17 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde_json::json;
 
 use crate::apply::{ActError, Work};
-use crate::board::Board;
-use crate::cli::{Outcome, Output};
 use crate::cloud::Cloud;
+use crate::pace::Pace;
+use crate::search::{Found, search};
 use crate::deb::Deb;
 use crate::execute::{Halt, execute};
 use crate::health::Unhealthy;
 use crate::interrupt::Interrupt;
 use crate::inventory::Inventory;
-use crate::output::{no_result, print, remark};
-use crate::pace::Pace;
+use crate::output::{Board, Outcome, Output, no_result, print, remark};
 use crate::plan_text;
 use crate::prepare::{ELSEWHERE, Prepared, Request, place, prepare, prepare_destroy};
-use crate::search::{Found, search};
 use crate::status;
 
 /// How a command on AWS is to behave.

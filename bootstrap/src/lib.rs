@@ -3,7 +3,6 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "in a test a panic is the report"))]
 
 mod apply;
-mod board;
 pub mod cli;
 mod cloud;
 mod deb;
@@ -17,7 +16,7 @@ mod launch;
 mod list;
 pub mod local;
 mod names;
-mod output;
+pub mod output;
 mod pace;
 mod plan;
 mod plan_text;

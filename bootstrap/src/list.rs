@@ -7,10 +7,9 @@ use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use serde_json::json;
 
-use crate::cli::{Outcome, Output};
 use crate::cloud::Cloud;
-use crate::output::print;
 use crate::search::{Found, Kind, search};
+use crate::output::{Outcome, Output, print};
 
 /// Shows them.
 ///

@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use bootstrap::cli::{Cli, Outcome};
+use bootstrap::cli::Cli;
+use bootstrap::output::Outcome;
 
 fn main() -> ExitCode {
     // Wrong usage exits 2 in here.

@@ -6,9 +6,8 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use crate::cli::Output;
 use crate::fleet::Package;
-use crate::output::print;
+use crate::output::{Output, print};
 use crate::plan::{Action, Effect};
 use crate::prepare::Prepared;
 

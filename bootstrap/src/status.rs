@@ -10,7 +10,6 @@ use comfy_table::presets::NOTHING;
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 
-use crate::cli::{Outcome, Output};
 use crate::cloud::Cloud;
 use crate::cloud::elbv2::TargetHealth;
 use crate::fleet::Fleet;
@@ -18,7 +17,7 @@ use crate::health::{age, cure, not_registered};
 use crate::interrupt::Interrupt;
 use crate::inventory::{Balancer, Instance, Inventory};
 use crate::names::Names;
-use crate::output::{has_no_reader, print, remark};
+use crate::output::{Outcome, Output, has_no_reader, print, remark};
 use crate::plan::{Members, members};
 use crate::prepare;
 use crate::verify::{self, VerifyTarget};

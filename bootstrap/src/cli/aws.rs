@@ -6,12 +6,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use super::{Counts, Outcome, Output, count, given_twice, read_fleet};
+use super::{Counts, count, given_twice, read_fleet};
 use crate::cloud::Cloud;
 use crate::deb::Deb;
 use crate::duration;
 use crate::fleet::{Fleet, Package, values};
 use crate::launch::{self, Manner};
+use crate::output::{Outcome, Output};
 use crate::prepare::Request;
 use crate::{list, status};
 

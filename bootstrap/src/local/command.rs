@@ -12,10 +12,9 @@ use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
-use crate::cli::{Outcome, Output};
 use crate::fleet::{Fleet, Root};
 use crate::local::{LocalFleet, LocalOptions, TargetState};
-use crate::output::{Progress, no_result, print, remark};
+use crate::output::{Outcome, Output, Progress, no_result, print, remark};
 
 /// What `launch --local` was told.
 #[derive(Debug)]

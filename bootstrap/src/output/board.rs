@@ -2,12 +2,12 @@
 //! a line for each that ends.
 
 use std::cell::RefCell;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::output::remark;
+use super::remark;
 
 /// Where steps are shown.
 pub(crate) struct Board {
@@ -17,7 +17,7 @@ pub(crate) struct Board {
 impl Board {
     /// On stderr, as it suits what stderr is.
     pub(crate) fn new() -> Self {
-        let terminal = std::io::stderr().is_terminal();
+        let terminal = io::stderr().is_terminal();
         Self { lines: terminal.then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr())) }
     }
 
@@ -87,6 +87,56 @@ impl Line<'_> {
 
 impl Drop for Line<'_> {
     fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Progress towards a number: a bar on a terminal, else a line for each step.
+pub(crate) struct Progress {
+    bar: Option<ProgressBar>,
+    total: usize,
+    what: &'static str,
+    reached: Option<usize>,
+}
+
+impl Progress {
+    /// Progress of `what` ("healthy", "stopped") towards `total`.
+    pub(crate) fn new(what: &'static str, total: usize) -> Self {
+        let bar = io::stderr().is_terminal().then(|| {
+            let length = u64::try_from(total).unwrap_or(u64::MAX);
+            let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
+            // Without colours, so there is nothing for NO_COLOR to switch off.
+            let style = ProgressStyle::with_template("{bar:24} {pos} of {len} {msg}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar.set_message(what);
+            bar
+        });
+        Self { bar, total, what, reached: None }
+    }
+
+    /// Shows how far it is.
+    pub(crate) fn reach(&mut self, count: usize) {
+        if self.reached.replace(count) == Some(count) {
+            return;
+        }
+        match &self.bar {
+            Some(bar) => bar.set_position(u64::try_from(count).unwrap_or(u64::MAX)),
+            None => remark(&format!("{count} of {} {}", self.total, self.what)),
+        }
+    }
+
+    /// Writes a line without disturbing the bar.
+    pub(crate) fn line(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| remark(line)),
+            None => remark(line),
+        }
+    }
+
+    /// Removes the bar.
+    pub(crate) fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
