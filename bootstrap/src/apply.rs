@@ -8,6 +8,7 @@ use instance_tags::CLUSTER;
 use tokio::sync::Notify;
 
 use crate::cloud::ec2::Batch;
+use crate::cloud::pace::Pace;
 use crate::cloud::package::PackageError;
 use crate::cloud::{CallError, Cloud};
 use crate::deb::Deb;
@@ -15,7 +16,6 @@ use crate::fleet::{Fleet, Group, Package};
 use crate::health::{Unhealthy, Wanted, Watch};
 use crate::inventory::{Balancer, Instance, Inventory};
 use crate::names::Names;
-use crate::pace::Pace;
 use crate::plan::{Action, Effect, Side, members};
 use crate::policy::{self, Scope};
 use crate::surroundings::Surroundings;

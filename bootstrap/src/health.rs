@@ -8,11 +8,11 @@ use futures_util::future::try_join_all;
 use tokio::time::Instant;
 
 use crate::cloud::elbv2::TargetHealth;
+use crate::cloud::pace::Pace;
 use crate::cloud::{CallError, Cloud};
 use crate::fleet::Fleet;
 use crate::inventory::{Balancer, Instance};
 use crate::names::Names;
-use crate::pace::Pace;
 use crate::user_data::failure_in_console;
 
 /// The instances of a group that have to be healthy.

@@ -8,8 +8,8 @@ use serde_json::json;
 
 use crate::apply::{ActError, Work};
 use crate::cloud::Cloud;
-use crate::pace::Pace;
-use crate::search::{Found, search};
+use crate::cloud::pace::Pace;
+use crate::cloud::search::{Found, search};
 use crate::deb::Deb;
 use crate::execute::{Halt, execute};
 use crate::health::Unhealthy;

@@ -8,7 +8,7 @@ use comfy_table::presets::NOTHING;
 use serde_json::json;
 
 use crate::cloud::Cloud;
-use crate::search::{Found, Kind, search};
+use crate::cloud::search::{Found, Kind, search};
 use crate::output::{Outcome, Output, print};
 
 /// Shows them.

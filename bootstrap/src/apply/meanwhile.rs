@@ -7,7 +7,7 @@ use super::{ActError, Work};
 use tokio::sync::Notify;
 
 use crate::cloud::CallError;
-use crate::pace::Pace;
+use crate::cloud::pace::Pace;
 
 /// How long a tag that was just written may take to be seen.
 const SEEN: Duration = Duration::from_secs(10);

@@ -12,15 +12,13 @@ use aws_sdk_ec2::types::{
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::survey::{filter, instance};
+use super::describe::{filter, instance};
+use super::pace::{Pace, VISIBLE, patiently};
 use super::{CallError, Cloud, call};
 use crate::inventory::{Instance, Opening, Source};
 use crate::names::Names;
-use crate::pace::{Pace, patiently};
 use crate::tagging::{Tags, digest};
 
-/// How long something new may take to be visible everywhere.
-pub(crate) const VISIBLE: Duration = Duration::from_secs(120);
 /// How long an instance that was asked for may take to be shown.
 const SHOWN: Duration = Duration::from_secs(60);
 

@@ -9,16 +9,12 @@ use aws_sdk_elasticloadbalancingv2::types::{
     TargetGroupTuple, TargetTypeEnum,
 };
 
-use super::ec2::VISIBLE;
-use super::survey::balancer;
-use super::{CallError, Cloud, call};
+use super::describe::{DEREGISTRATION_DELAY, balancer};
+use super::pace::{VISIBLE, patiently};
+use super::{CallError, Cloud, call, gone_is_fine};
 use crate::fleet::{Fleet, Group};
 use crate::inventory::Balancer;
-use crate::pace::patiently;
 use crate::tagging::{self, Tags};
-
-/// The attribute that holds the deregistration delay.
-pub(crate) const DELAY: &str = "deregistration_delay.timeout_seconds";
 
 /// How a target is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,7 +136,7 @@ impl Cloud {
         waiting: &dyn Fn(&str),
     ) -> Result<(), CallError> {
         let delay = delay.as_secs().to_string();
-        let attribute = TargetGroupAttribute::builder().key(DELAY).value(delay).build();
+        let attribute = TargetGroupAttribute::builder().key(DEREGISTRATION_DELAY).value(delay).build();
         patiently(VISIBLE, waiting, CallError::is_not_visible_yet, async || {
             let asked = self.elbv2.modify_target_group_attributes().target_group_arn(arn);
             let asked = asked.attributes(attribute.clone()).send();
@@ -342,13 +338,6 @@ impl Cloud {
                 }
             })
             .collect())
-    }
-}
-
-fn gone_is_fine<T>(result: Result<T, CallError>) -> Result<(), CallError> {
-    match result {
-        Err(error) if error.is_not_found() => Ok(()),
-        result => result.map(|_| ()),
     }
 }
 

@@ -35,6 +35,14 @@ where
     sent.await.map_err(|error| CallError::new(tried.into(), &error))
 }
 
+/// Whether it was deleted now or before makes no difference.
+pub(super) fn gone_is_fine<T>(result: Result<T, CallError>) -> Result<(), CallError> {
+    match result {
+        Err(error) if error.is_not_found() => Ok(()),
+        result => result.map(|_| ()),
+    }
+}
+
 impl std::error::Error for CallError {}
 
 impl fmt::Display for CallError {

@@ -3,10 +3,9 @@
 use aws_sdk_iam::types::Tag;
 use serde_json::{Value, json};
 
-use super::ec2::VISIBLE;
-use super::{CallError, Cloud, call};
+use super::pace::{VISIBLE, patiently};
+use super::{CallError, Cloud, call, gone_is_fine};
 use crate::inventory::Role;
-use crate::pace::patiently;
 use crate::tagging::Tags;
 
 /// The name of the role's only policy.
@@ -201,13 +200,6 @@ fn there<T>(result: Result<T, CallError>) -> Result<Option<T>, CallError> {
     match result {
         Err(error) if error.is_not_found() => Ok(None),
         result => result.map(Some),
-    }
-}
-
-fn gone_is_fine<T>(result: Result<T, CallError>) -> Result<(), CallError> {
-    match result {
-        Err(error) if error.is_not_found() => Ok(()),
-        result => result.map(|_| ()),
     }
 }
 

@@ -22,6 +22,7 @@ use aws_smithy_runtime_api::client::orchestrator::Metadata;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::ConfigBag;
 
+use error::gone_is_fine;
 pub(crate) use error::{CallError, call};
 
 use credentials::OrAwsCli;
@@ -29,13 +30,16 @@ use credentials::OrAwsCli;
 use crate::policy;
 
 mod credentials;
+mod describe;
 pub(crate) mod ec2;
 pub(crate) mod elbv2;
 mod error;
 pub(crate) mod iam;
 pub(crate) mod image;
+pub(crate) mod pace;
 pub(crate) mod package;
 pub(crate) mod reachable;
+pub(crate) mod search;
 mod surroundings;
 pub(crate) mod survey;
 

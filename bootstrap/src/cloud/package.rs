@@ -17,9 +17,9 @@ use aws_sdk_s3::types::{
 };
 use instance_tags::FLEET;
 
+use super::pace::{Pace, patiently};
 use super::{CallError, Cloud, call};
 use crate::deb::Deb;
-use crate::pace::{Pace, patiently};
 
 /// How long an instance may take from the launch to its download.
 const PRESIGNED: Duration = Duration::from_secs(3600);

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_ec2::types as ec2;
 
+use super::describe::filter;
 use super::image::{Image, ImageError};
-use super::survey::filter;
 use super::{CallError, Cloud, call};
 use crate::fleet::Fleet;
 use crate::surroundings::{InstanceType, Subnet, Surroundings, Vcpus, is_standard};

@@ -6,8 +6,8 @@ use futures_util::future::try_join_all;
 use instance_tags::FLEET;
 use serde::Serialize;
 
-use crate::cloud::survey::filter;
-use crate::cloud::{CallError, Cloud, call};
+use super::describe::filter;
+use super::{CallError, Cloud, call};
 use crate::fleet::values;
 use crate::output::remark;
 

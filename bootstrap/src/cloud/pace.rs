@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::cloud::CallError;
+use super::CallError;
 
 const FIRST: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(10);
+
+/// How long something new may take to be visible everywhere.
+pub(super) const VISIBLE: Duration = Duration::from_secs(120);
 
 /// Delays that grow by half from half a second to ten, each drawn from the upper half of its step,
 /// until a deadline.
