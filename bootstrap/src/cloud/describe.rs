@@ -7,8 +7,8 @@ use aws_sdk_ec2::types as ec2;
 use aws_sdk_elasticloadbalancingv2::types as elbv2;
 
 use crate::fleet::HealthCheck;
-use crate::inventory::{Balancer, Instance, Opening, Rule, SecurityGroup, Source, TargetGroup};
-use crate::tagging::Tags;
+use crate::fleet::tagging::Tags;
+use crate::plan::inventory::{Balancer, Instance, Opening, Rule, SecurityGroup, Source, TargetGroup};
 
 /// The attribute of a target group that holds its deregistration delay, in seconds.
 pub(super) const DEREGISTRATION_DELAY: &str = "deregistration_delay.timeout_seconds";

@@ -15,9 +15,9 @@ use base64::engine::general_purpose::STANDARD;
 use super::describe::{filter, instance};
 use super::pace::{Pace, VISIBLE, patiently};
 use super::{CallError, Cloud, call};
-use crate::inventory::{Instance, Opening, Source};
-use crate::names::Names;
-use crate::tagging::{Tags, digest};
+use crate::fleet::names::Names;
+use crate::fleet::tagging::{Tags, digest};
+use crate::plan::inventory::{Instance, Opening, Source};
 
 /// How long an instance that was asked for may take to be shown.
 const SHOWN: Duration = Duration::from_secs(60);

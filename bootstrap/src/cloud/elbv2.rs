@@ -12,9 +12,9 @@ use aws_sdk_elasticloadbalancingv2::types::{
 use super::describe::{DEREGISTRATION_DELAY, balancer};
 use super::pace::{VISIBLE, patiently};
 use super::{CallError, Cloud, call, gone_is_fine};
+use crate::fleet::tagging::{self, Tags};
 use crate::fleet::{Fleet, Group};
-use crate::inventory::Balancer;
-use crate::tagging::{self, Tags};
+use crate::plan::inventory::Balancer;
 
 /// How a target is.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::pace::{VISIBLE, patiently};
 use super::{CallError, Cloud, call, gone_is_fine};
-use crate::inventory::Role;
-use crate::tagging::Tags;
+use crate::fleet::tagging::Tags;
+use crate::plan::inventory::Role;
 
 /// The name of the role's only policy.
 pub(crate) const POLICY: &str = "instance-agent";

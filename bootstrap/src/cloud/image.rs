@@ -3,6 +3,7 @@
 use aws_sdk_ec2::types::{DeviceType, ImageState, PlatformValues};
 
 use super::{CallError, Cloud, call};
+use crate::plan::surroundings::Image;
 
 /// The names that are known: what a fleet file says, and the public parameter in which the image's
 /// publisher keeps the newest one's id, with `ARCH` in place of Debian's name for the processor.
@@ -12,17 +13,6 @@ const NAMES: [(&str, &str); 4] = [
     ("debian-12", "/aws/service/debian/release/12/latest/ARCH"),
     ("debian-13", "/aws/service/debian/release/13/latest/ARCH"),
 ];
-
-/// An image that instances can be launched from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Image {
-    /// Its id.
-    pub(crate) id: String,
-    /// The processors it runs on, in EC2's words: `x86_64` or `arm64`.
-    pub(crate) architecture: String,
-    /// The device that its root volume has to be described under.
-    pub(crate) root_device: Option<String>,
-}
 
 /// Why there is no such image.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -109,29 +99,31 @@ fn reference<'a>(image: &'a str, architecture: &str) -> Result<Reference<'a>, Im
     Ok(Reference::Parameter(parameter.replace("ARCH", of)))
 }
 
-impl Image {
-    fn from_ec2(image: &aws_sdk_ec2::types::Image, id: &str) -> Result<Self, ImageError> {
-        let unusable = |why: String| ImageError::Unusable { id: id.to_owned(), why };
-        match image.state() {
-            None | Some(ImageState::Available) => {}
-            Some(state) => return Err(unusable(format!("its state is {}", state.as_str()))),
-        }
-        if image.platform() == Some(&PlatformValues::Windows) {
-            return Err(unusable("it is Windows".to_owned()));
-        }
-        if image.root_device_type() == Some(&DeviceType::InstanceStore) {
-            return Err(unusable("its root volume is not on EBS, so it cannot be encrypted".to_owned()));
-        }
-        let architecture = image.architecture().map_or("nothing known", |architecture| architecture.as_str());
-        if debian_name(architecture).is_none() {
-            return Err(unusable(format!("it is for {architecture}, the agent for x86_64 and arm64")));
-        }
-        Ok(Self {
-            id: id.to_owned(),
-            architecture: architecture.to_owned(),
-            root_device: image.root_device_name().map(str::to_owned),
-        })
+/// The image with this id, from EC2's description.
+///
+/// # Errors
+/// The agent could not run from it.
+fn usable(image: &aws_sdk_ec2::types::Image, id: &str) -> Result<Image, ImageError> {
+    let unusable = |why: String| ImageError::Unusable { id: id.to_owned(), why };
+    match image.state() {
+        None | Some(ImageState::Available) => {}
+        Some(state) => return Err(unusable(format!("its state is {}", state.as_str()))),
     }
+    if image.platform() == Some(&PlatformValues::Windows) {
+        return Err(unusable("it is Windows".to_owned()));
+    }
+    if image.root_device_type() == Some(&DeviceType::InstanceStore) {
+        return Err(unusable("its root volume is not on EBS, so it cannot be encrypted".to_owned()));
+    }
+    let architecture = image.architecture().map_or("nothing known", |architecture| architecture.as_str());
+    if debian_name(architecture).is_none() {
+        return Err(unusable(format!("it is for {architecture}, the agent for x86_64 and arm64")));
+    }
+    Ok(Image {
+        id: id.to_owned(),
+        architecture: architecture.to_owned(),
+        root_device: image.root_device_name().map(str::to_owned),
+    })
 }
 
 impl Cloud {
@@ -182,7 +174,7 @@ impl Cloud {
         );
         match described.await {
             Ok(answer) => match answer.images().iter().find(|image| image.image_id() == Some(id)) {
-                Some(image) => Image::from_ec2(image, id),
+                Some(image) => usable(image, id),
                 None => Err(missing()),
             },
             Err(error) if error.code().starts_with("InvalidAMIID.") => Err(missing()),
@@ -250,7 +242,7 @@ mod tests {
 
     #[test]
     fn an_image_is_used_only_if_the_agent_could_run_from_it() {
-        let image = Image::from_ec2(&ubuntu().build(), ID).unwrap();
+        let image = usable(&ubuntu().build(), ID).unwrap();
         assert_eq!(
             (image.architecture.as_str(), image.root_device.as_deref()),
             ("x86_64", Some("/dev/sda1"))
@@ -261,7 +253,7 @@ mod tests {
             (ubuntu().root_device_type(DeviceType::InstanceStore), "not on EBS"),
             (ubuntu().architecture(ArchitectureValues::I386), "it is for i386"),
         ] {
-            let error = Image::from_ec2(&image.build(), ID).unwrap_err().to_string();
+            let error = usable(&image.build(), ID).unwrap_err().to_string();
             assert!(error.contains(why) && error.contains("choose one of"), "{error}");
         }
     }

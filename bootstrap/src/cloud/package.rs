@@ -20,6 +20,7 @@ use instance_tags::FLEET;
 use super::pace::{Pace, patiently};
 use super::{CallError, Cloud, call};
 use crate::deb::Deb;
+use crate::plan::inventory::Bucket;
 
 /// How long an instance may take from the launch to its download.
 const PRESIGNED: Duration = Duration::from_secs(3600);
@@ -27,17 +28,6 @@ const PRESIGNED: Duration = Duration::from_secs(3600);
 const PATIENCE: Duration = Duration::from_secs(120);
 /// The region whose name S3 does not take as a place.
 const UNNAMED_PLACE: &str = "us-east-1";
-
-/// What there is under the name of a fleet's bucket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Bucket {
-    /// Nothing.
-    Absent,
-    /// A bucket that a launch made and did not come to tag; it is empty.
-    Begun,
-    /// The fleet's.
-    Ours,
-}
 
 /// Why a package cannot be handed over.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -371,25 +361,9 @@ impl Cloud {
     }
 }
 
-/// The name of a fleet's bucket, unique in the world as an account's number is. With the longest name
-/// of a fleet and of a region it has the 63 characters that S3 takes.
-pub(crate) fn bucket_name(fleet: &str, account: &str, region: &str) -> String {
-    format!("instance-agent-{fleet}-{account}-{region}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_buckets_name_fits_with_the_longest_fleet_and_region() {
-        let name = bucket_name(&"f".repeat(20), "123456789012", "ap-northeast-1");
-        assert_eq!(name.len(), 63);
-        assert_eq!(
-            bucket_name("clusters", "123456789012", "us-east-1"),
-            "instance-agent-clusters-123456789012-us-east-1"
-        );
-    }
 
     #[test]
     fn an_address_that_lives_for_less_than_an_hour_says_so() {

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use aws_sdk_ec2::types as ec2;
 
 use super::describe::filter;
-use super::image::{Image, ImageError};
+use super::image::ImageError;
 use super::{CallError, Cloud, call};
 use crate::fleet::Fleet;
-use crate::surroundings::{InstanceType, Subnet, Surroundings, Vcpus, is_standard};
+use crate::plan::surroundings::{Image, InstanceType, Subnet, Surroundings, Vcpus, is_standard};
 
 /// Running On-Demand Standard instances, in vCPU.
 const QUOTA: &str = "L-1216C47A";

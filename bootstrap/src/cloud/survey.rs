@@ -12,9 +12,9 @@ use instance_tags::FLEET;
 use super::describe::{self, DEREGISTRATION_DELAY, filter, forwards, security_group};
 use super::{CallError, Cloud, call};
 use crate::fleet::Fleet;
-use crate::inventory::{Balancer, Instance, Inventory, Listener, Rule, SecurityGroup, TargetGroup};
-use crate::names::Names;
-use crate::tagging::{self, Tags};
+use crate::fleet::names::Names;
+use crate::fleet::tagging::{self, Tags};
+use crate::plan::inventory::{Balancer, Instance, Inventory, Listener, Rule, SecurityGroup, TargetGroup};
 
 /// What a look found.
 #[derive(Debug, Default)]

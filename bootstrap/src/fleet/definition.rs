@@ -5,11 +5,12 @@ use std::fmt;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{Fleet, Group, Package, values};
+use super::model::{Fleet, Group, Package};
+use super::values;
 use crate::duration;
 
 /// Characters of a definition in one tag, whose value takes 256.
-pub(crate) const PIECE: usize = 250;
+pub(super) const PIECE: usize = 250;
 /// Tags that a resource takes.
 const TAGS: usize = 50;
 /// Tags beside definition and user's own: fleet, settled and name, and room for two more.

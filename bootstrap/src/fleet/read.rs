@@ -8,8 +8,15 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::DeTable;
 
-use super::section::{Found, Section, Source};
-use super::{Fleet, FleetError, Group, HealthCheck, Package, Root, Security, values};
+use super::model::{Fleet, Group, HealthCheck, Package, Root, Security};
+use super::section::{FleetError, Found, Section, Source};
+use super::values;
+
+/// The fleets that are part of the program: name and file.
+const BUILT_IN: [(&str, &str); 2] = [
+    ("clusters", include_str!("../../fleets/clusters.toml")),
+    ("seed", include_str!("../../fleets/seed.toml")),
+];
 
 const FLEET_KEYS: [&str; 13] = [
     "name",
@@ -49,8 +56,42 @@ const TAGS: usize = 40;
 
 type Read<'a> = &'a dyn Fn(&Path) -> io::Result<String>;
 
+impl Fleet {
+    /// The names of the built-in fleets.
+    pub fn built_in_names() -> impl Iterator<Item = &'static str> {
+        BUILT_IN.into_iter().map(|(name, _)| name)
+    }
+
+    /// The file of a built-in fleet.
+    pub fn built_in(name: &str) -> Option<&'static str> {
+        let found = BUILT_IN.into_iter().find(|(known, _)| *known == name);
+        found.map(|(_, text)| text)
+    }
+
+    /// Reads a fleet file. Files that it names are meant from its folder; of these an apt
+    /// repository's key is read, a Debian package is not yet.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn parse(file: &str, text: &str) -> Result<Self, FleetError> {
+        Self::parse_with(file, text, &|path| std::fs::read_to_string(path))
+    }
+
+    /// Reads a fleet file, and the files that it names with `read`.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn parse_with(
+        file: &str,
+        text: &str,
+        read: &dyn Fn(&Path) -> io::Result<String>,
+    ) -> Result<Self, FleetError> {
+        fleet(file, text, read)
+    }
+}
+
 /// Reads a fleet file, and with `read` the files that it names.
-pub(super) fn fleet(file: &str, text: &str, read: Read<'_>) -> Result<Fleet, FleetError> {
+fn fleet(file: &str, text: &str, read: Read<'_>) -> Result<Fleet, FleetError> {
     let source = Source { file, text };
     let root = DeTable::parse(text).map_err(|error| {
         let span = error.span().unwrap_or(0..0);

@@ -7,8 +7,19 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::FleetError;
 use crate::duration;
+
+/// What is wrong with a fleet file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{file}:{line}: {message}")]
+pub struct FleetError {
+    /// The file, or a built-in fleet's name.
+    pub file: String,
+    /// The line, from 1.
+    pub line: usize,
+    /// The key and what is wrong with it.
+    pub message: String,
+}
 
 /// A file and its text, to make errors from.
 #[derive(Clone, Copy)]

@@ -20,7 +20,6 @@
 mod api;
 mod balancer;
 mod cloud;
-pub mod command;
 mod ec2;
 mod elbv2;
 mod fleet;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::ValueEnum;
 use serde_json::json;
 
-pub(crate) use board::{Board, Line, Progress};
+pub(crate) use board::{Board, Progress};
 
 mod board;
 

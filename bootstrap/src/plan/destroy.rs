@@ -1,9 +1,8 @@
 //! From what is there to nothing, in the order that AWS needs.
 
+use super::inventory::{Bucket, Inventory};
 use super::{Action, Plan, instances_of, listed};
-use crate::cloud::package::Bucket;
-use crate::inventory::Inventory;
-use crate::names::Names;
+use crate::fleet::names::Names;
 
 /// What takes the fleet down. Empty if nothing is there.
 pub(crate) fn destroy(have: &Inventory, names: &Names) -> Plan {

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::{Action, Plan, Side, instances_of, listed, members};
-use crate::cloud::package::Bucket;
+use crate::fleet::names::Names;
+use crate::fleet::tagging::{self, Tags};
 use crate::fleet::{Fleet, Group, Package};
-use crate::inventory::{Instance, Inventory, Opening, Rule, Source, TargetGroup};
-use crate::names::Names;
-use crate::tagging::{self, Tags};
+use crate::plan::inventory::Bucket;
+use crate::plan::inventory::{Instance, Inventory, Opening, Rule, Source, TargetGroup};
 
 /// AWS's own deregistration delay, which a new target group has.
 const DEFAULT_DELAY: u64 = 300;

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::fleet::tagging;
 use crate::fleet::{Fleet, Group};
-use crate::inventory::{Instance, Inventory};
-use crate::tagging;
+use crate::plan::inventory::{Instance, Inventory};
 
 /// What a fleet's instances are, against what is wanted.
 #[derive(Debug, Default)]

@@ -4,15 +4,17 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use crate::inventory::{Opening, Source};
+use crate::plan::inventory::{Opening, Source};
 
 pub(crate) use destroy::destroy;
 pub(crate) use launch::launch;
 pub(crate) use members::{Members, members};
 
 mod destroy;
+pub(crate) mod inventory;
 mod launch;
 mod members;
+pub(crate) mod surroundings;
 
 #[cfg(test)]
 mod tests;

@@ -1,11 +1,13 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::cloud::package::Bucket;
+use crate::fleet::names::Names;
+use crate::fleet::tagging;
 use crate::fleet::{Fleet, Group};
-use crate::inventory::{Balancer, Instance, Inventory, Listener, Role, Rule, SecurityGroup, TargetGroup};
-use crate::names::Names;
-use crate::tagging;
+use crate::plan::inventory::Bucket;
+use crate::plan::inventory::{
+    Balancer, Instance, Inventory, Listener, Role, Rule, SecurityGroup, TargetGroup,
+};
 
 mod exchange;
 

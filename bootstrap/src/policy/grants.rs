@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::Scope;
+use super::scope::Scope;
 
 /// Resources, and the condition under which they may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

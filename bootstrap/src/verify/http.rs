@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::Failure;
+use super::report::Failure;
 
 /// How long one request may take.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::http::{Answer, Asker};
-use super::{Failure, VerifyTarget};
+use super::report::{Failure, VerifyTarget};
 use crate::fleet::{Group, Root};
 
 /// Beyond this many instances, half of them are enough: hearing the last one takes too many requests.

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::http::Asker;
 use super::paths::{is_number, requests, share, wanted};
-use super::{Failure, Instance, VerifyTarget};
+use super::report::{Failure, Instance, VerifyTarget};
 use crate::fleet::Root;
 
 /// A number that was replaced.

@@ -1,20 +1,20 @@
-//! The commands that call AWS.
+//! The arguments of the commands, and what the commands are asked for with them.
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow};
 use clap::Args;
 
-use super::{Counts, count, given_twice, read_fleet};
-use crate::cloud::Cloud;
-use crate::deb::Deb;
+use crate::commands::consent::Consent;
+use crate::commands::local::LaunchOptions;
+use crate::commands::policy::Whose;
+use crate::commands::request::{ExistingFleet, FleetRequest};
 use crate::duration;
-use crate::fleet::{Fleet, Package, values};
-use crate::launch::{self, Manner};
-use crate::output::{Outcome, Output};
-use crate::prepare::Request;
-use crate::{list, status};
+use crate::fleet::{Package, values};
+use crate::output::Output;
 
 /// A fleet as wanted, and how the agent gets onto it.
 #[derive(Debug, Args)]
@@ -84,6 +84,56 @@ pub struct Plan {
     // `launch` has it; here it is what the options above conflict with.
     #[arg(long, hide = true)]
     local: bool,
+}
+
+/// `launch`.
+#[derive(Debug, Args)]
+pub struct Launch {
+    /// The fleet.
+    #[command(flatten)]
+    pub wanted: Wanted,
+    /// How long the fleet may take to become healthy [default: 15m, with --local 60s]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub timeout: Option<Duration>,
+    /// Run the fleet on this machine, with a local stand-in for AWS
+    #[arg(long)]
+    pub local: bool,
+    /// What is said for a local launch alone.
+    #[command(flatten)]
+    pub here: Here,
+}
+
+/// What a launch on this machine can be told.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "With --local")]
+pub struct Here {
+    /// The load balancer's port on 127.0.0.1; the instances' addresses follow from it (0: any free)
+    #[arg(long, requires = "local", default_value_t = 8080)]
+    pub port: u16,
+    /// The port each instance serves on, at its own address
+    #[arg(long, requires = "local", value_name = "PORT", default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1..))]
+    pub instance_port: u16,
+    /// The agent's binary [default: instance-agent beside bootstrap, then on PATH]
+    #[arg(long, requires = "local", value_name = "PATH")]
+    pub agent: Option<PathBuf>,
+    /// An argument for each agent, such as --agent-arg=--log-level=debug; may be repeated
+    #[arg(long, requires = "local", value_name = "ARG", allow_hyphen_values = true)]
+    pub agent_arg: Vec<OsString>,
+    /// Keep the instances' folders here: seeds, logs [default: a temporary folder, removed at the end]
+    #[arg(long, requires = "local", value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Stop by itself after this time
+    #[arg(long, requires = "local", value_name = "TIME", value_parser = duration::parse)]
+    pub duration: Option<Duration>,
+    /// Stop as soon as every instance is healthy
+    #[arg(long, requires = "local", conflicts_with = "duration")]
+    pub exit_when_healthy: bool,
+    /// How long an agent must have been without requests before it goes
+    #[arg(long, requires = "local", value_name = "TIME", default_value = "3s", value_parser = duration::parse)]
+    pub drain_quiet: Duration,
+    /// The time from one health check to the next [default: a thirtieth of the fleet's]
+    #[arg(long, requires = "local", value_name = "TIME", value_parser = interval)]
+    pub health_interval: Option<Duration>,
 }
 
 /// `scale`.
@@ -161,6 +211,56 @@ pub struct There {
     pub region: Option<String>,
 }
 
+/// `policy`.
+#[derive(Debug, Args)]
+pub struct Policy {
+    /// Whose policy
+    #[arg(value_enum)]
+    pub whose: Whose,
+    /// A built-in fleet's name or a fleet file
+    #[arg(default_value = "clusters")]
+    pub fleet: String,
+    /// Another name for the fleet
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// The region [default: the fleet's, else any]
+    #[arg(long, value_name = "REGION", value_parser = checked(values::region))]
+    pub region: Option<String>,
+    /// The account's twelve digits [default: any]
+    #[arg(long, value_name = "ACCOUNT", value_parser = account)]
+    pub account: Option<String>,
+}
+
+fn account(text: &str) -> Result<String, String> {
+    let right = text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit());
+    right.then(|| text.to_owned()).ok_or_else(|| "expected the account's twelve digits".to_owned())
+}
+
+fn count(text: &str) -> Result<(String, u16), String> {
+    let expected = || format!("{text:?} is not a group and a number, such as cluster1=3");
+    let (group, count) = text.split_once('=').ok_or_else(expected)?;
+    let count = count.parse().ok().filter(|count| (1..=1000).contains(count));
+    Ok((group.to_owned(), count.ok_or_else(expected)?))
+}
+
+/// Groups, and how many instances each is to have.
+type Counts = Vec<(String, u16)>;
+
+/// What is wrong with these counts: a group that is there twice.
+pub(super) fn given_twice(counts: &[(String, u16)]) -> Option<String> {
+    let mut seen = BTreeSet::new();
+    let twice = counts.iter().find(|(group, _)| !seen.insert(group));
+    twice.map(|(group, _)| format!("group {group} is given twice"))
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = duration::parse(text)?;
+    match interval >= Duration::from_millis(50) {
+        true => Ok(interval),
+        false => Err("less than 50ms is not a health check but a load test".to_owned()),
+    }
+}
+
 /// A value parser that takes what `check` takes.
 fn checked(
     check: fn(&str) -> Result<(), String>,
@@ -169,38 +269,15 @@ fn checked(
 }
 
 impl Wanted {
-    /// The fleet, with what the flags say otherwise, and the package's file.
-    async fn read(&self) -> Result<(Fleet, Option<Deb>)> {
-        let mut fleet = read_fleet(&self.fleet)?;
-        for (group, count) in &self.count {
-            fleet.set_count(group, *count).map_err(anyhow::Error::msg)?;
-        }
-        let aws = &self.aws;
-        if let Some(name) = &aws.name {
-            fleet.rename(name).map_err(|message| anyhow::anyhow!("--name {name}: {message}"))?;
-        }
-        if let Some(region) = &aws.region {
-            fleet.set_region(region).map_err(|message| anyhow::anyhow!("--region {region}: {message}"))?;
-        }
-        if aws.key_pair.is_some() {
-            fleet.key_pair.clone_from(&aws.key_pair);
-        }
-        if aws.instance_profile.is_some() {
-            fleet.instance_profile.clone_from(&aws.instance_profile);
-        }
-        if !aws.allow.is_empty() {
-            fleet.security.allow.clone_from(&aws.allow);
-        }
-        if let Some(package) = aws.package()? {
-            fleet.package = Some(package);
-        }
-        let mut deb = None;
-        if let Some(Package::Deb { file: Some(file), sha256 }) = &mut fleet.package {
-            let read = Deb::read(file).await?;
-            sha256.clone_from(&read.sha256);
-            deb = Some(read);
-        }
-        Ok((fleet, deb))
+    /// What of it says which fleet is wanted.
+    ///
+    /// # Errors
+    /// The apt source's key cannot be read.
+    pub(super) fn request(self) -> Result<FleetRequest> {
+        let package = self.aws.package()?;
+        let OnAws { name, region, key_pair, allow, instance_profile, .. } = self.aws;
+        let (fleet, counts) = (self.fleet, self.count);
+        Ok(FleetRequest { fleet, counts, name, region, key_pair, instance_profile, allow, package })
     }
 }
 
@@ -214,7 +291,7 @@ impl OnAws {
             let key = std::fs::read_to_string(file)
                 .with_context(|| format!("cannot read the apt source's key {}", file.display()))?;
             values::armoured_key(&key)
-                .map_err(|message| anyhow::anyhow!("--apt-key {}: {message}", file.display()))?;
+                .map_err(|message| anyhow!("--apt-key {}: {message}", file.display()))?;
             Some(Package::Apt { line: line.clone(), key })
         } else {
             self.in_image.then_some(Package::InImage)
@@ -222,27 +299,35 @@ impl OnAws {
     }
 }
 
-/// Launches on AWS.
-pub(super) async fn launch(wanted: &Wanted, timeout: Duration, output: Output) -> Result<Outcome> {
-    let (fleet, deb) = wanted.read().await?;
-    let cloud = Cloud::connect(fleet.region.clone()).await?;
-    let manner = Manner { yes: wanted.aws.yes, patience: timeout, output };
-    let name = fleet.name.clone();
-    launch::launch(&cloud, &name, Request::Fleet(Box::new(fleet)), deb.as_ref(), manner).await
+impl Plan {
+    /// The fleet whose destruction is to be shown.
+    pub(super) fn existing(self) -> ExistingFleet {
+        let OnAws { name, region, .. } = self.wanted.aws;
+        ExistingFleet { fleet: name.unwrap_or(self.wanted.fleet), region }
+    }
 }
 
-impl Plan {
-    pub(super) async fn run(&self, output: Output) -> Result<Outcome> {
-        if self.destroy {
-            let there = There { region: self.wanted.aws.region.clone() };
-            let word = self.wanted.aws.name.as_ref().unwrap_or(&self.wanted.fleet);
-            let (cloud, name) = there.find(word).await?;
-            return launch::plan_destroy(&cloud, &name, output).await;
-        }
-        let (fleet, deb) = self.wanted.read().await?;
-        let cloud = Cloud::connect(fleet.region.clone()).await?;
-        let name = fleet.name.clone();
-        launch::plan(&cloud, &name, Request::Fleet(Box::new(fleet)), deb.as_ref(), output).await
+impl Launch {
+    /// What `launch --local` is asked for.
+    ///
+    /// # Errors
+    /// As [`Wanted::request`].
+    pub(super) fn local(self, output: Output) -> Result<LaunchOptions> {
+        let here = self.here;
+        Ok(LaunchOptions {
+            request: self.wanted.request()?,
+            agent: here.agent,
+            agent_arguments: here.agent_arg,
+            port: here.port,
+            instance_port: here.instance_port,
+            drain_quiet: here.drain_quiet,
+            health_interval: here.health_interval,
+            dir: here.dir,
+            timeout: self.timeout.unwrap_or(Duration::from_secs(60)),
+            duration: here.duration,
+            exit_when_healthy: here.exit_when_healthy,
+            output,
+        })
     }
 }
 
@@ -251,7 +336,7 @@ impl Scale {
     ///
     /// # Errors
     /// What is wrong with the words, in a sentence.
-    pub(super) fn asked(&self) -> Result<(&str, Counts), String> {
+    pub(super) fn asked(&self) -> Result<(String, Counts), String> {
         let (mut counts, mut name) = (Vec::new(), None);
         for word in &self.what {
             if word.contains('=') {
@@ -265,61 +350,26 @@ impl Scale {
         }
         match given_twice(&counts) {
             Some(text) => Err(text),
-            None => Ok((name.unwrap_or("clusters"), counts)),
+            None => Ok((name.unwrap_or("clusters").to_owned(), counts)),
         }
-    }
-
-    pub(super) async fn run(&self, output: Output) -> Result<Outcome> {
-        let (name, counts) = self.asked().map_err(anyhow::Error::msg)?;
-        let (cloud, name) = self.there.find(name).await?;
-        let manner = Manner { yes: self.yes, patience: self.timeout, output };
-        launch::launch(&cloud, &name, Request::Counts(counts), None, manner).await
-    }
-}
-
-impl Status {
-    pub(super) async fn run(&self, output: Output) -> Result<Outcome> {
-        let (cloud, name) = self.there.find(&self.name).await?;
-        status::status(&cloud, &name, self.watch, output).await
-    }
-}
-
-impl Verify {
-    pub(super) async fn run(&self, output: Output) -> Result<Outcome> {
-        let (cloud, name) = self.there.find(&self.name).await?;
-        status::verify(&cloud, &name, output).await
-    }
-}
-
-impl Destroy {
-    pub(super) async fn run(&self, output: Output) -> Result<Outcome> {
-        let (cloud, name) = self.there.find(&self.name).await?;
-        let manner = Manner { yes: self.yes, patience: self.timeout, output };
-        launch::destroy(&cloud, &name, manner).await
-    }
-}
-
-impl List {
-    pub(super) async fn run(&self, output: Output) -> Result<Outcome> {
-        let cloud = Cloud::connect(self.there.region.clone()).await?;
-        list::list(&cloud, output).await
     }
 }
 
 impl There {
-    /// The fleet that a word means, which is its name or its file, and clients for the region where it is.
-    async fn find(&self, word: &str) -> Result<(Cloud, String)> {
-        let (name, region) = match values::fleet_name(word) {
-            Ok(()) => {
-                let built_in = || Fleet::parse(word, Fleet::built_in(word)?).ok()?.region;
-                (word.to_owned(), built_in())
-            }
-            Err(_) if Path::new(word).is_file() => {
-                let fleet = read_fleet(word)?;
-                (fleet.name, fleet.region)
-            }
-            Err(message) => bail!("{word} is no file, and no fleet's name: {message}"),
-        };
-        Ok((Cloud::connect(self.region.clone().or(region)).await?, name))
+    /// A fleet that is there.
+    pub(super) fn existing(self, fleet: String) -> ExistingFleet {
+        ExistingFleet { fleet, region: self.region }
     }
+}
+
+impl Policy {
+    /// What of it says which fleet is meant.
+    pub(super) fn request(&self) -> FleetRequest {
+        FleetRequest { fleet: self.fleet.clone(), name: self.name.clone(), ..FleetRequest::default() }
+    }
+}
+
+/// Whether to ask, from `--yes`.
+pub(super) fn consent(yes: bool) -> Consent {
+    if yes { Consent::Given } else { Consent::Ask }
 }

@@ -15,9 +15,10 @@ use crate::output::{Outcome, Output, print};
 ///
 /// # Errors
 /// A call failed.
-pub(crate) async fn list(cloud: &Cloud, output: Output) -> Result<Outcome> {
+pub(crate) async fn list(region: Option<String>, output: Output) -> Result<Outcome> {
+    let cloud = Cloud::connect(region).await?;
     let mut fleets: BTreeMap<String, Vec<Found>> = BTreeMap::new();
-    for found in search(cloud, None).await?.into_iter().filter(Found::counts) {
+    for found in search(&cloud, None).await?.into_iter().filter(Found::counts) {
         fleets.entry(found.fleet.clone()).or_default().push(found);
     }
     if output == Output::Json {

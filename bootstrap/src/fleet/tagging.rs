@@ -14,7 +14,8 @@ use std::collections::BTreeMap;
 use instance_tags::{CLUSTER, FLEET, ROOT, TARGET_GROUP};
 use sha2::{Digest, Sha256};
 
-use crate::fleet::{Fleet, Group};
+use super::definition::PIECE;
+use super::model::{Fleet, Group};
 
 /// Followed by the piece's number, from 1.
 pub(crate) const DEFINITION: &str = "instance-agent:definition-";
@@ -29,9 +30,6 @@ pub(crate) const REVISION: &str = "instance-agent:revision";
 
 /// Tags by key.
 pub(crate) type Tags = BTreeMap<String, String>;
-
-/// Characters of a piece; AWS takes 256 for a value.
-const PIECE: usize = 250;
 
 /// The tags that every resource of the fleet carries.
 pub(crate) fn common(fleet: &Fleet) -> Tags {

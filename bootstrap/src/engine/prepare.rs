@@ -6,18 +6,18 @@ use std::collections::BTreeSet;
 use anyhow::{Result, anyhow, bail};
 use futures_util::future::try_join_all;
 
-use crate::apply::agent_policy;
-use crate::cloud::package::Bucket;
 use crate::cloud::reachable::{Unreachable, reachable};
 use crate::cloud::survey::{Foreign, Survey, TARGET_GROUP};
 use crate::cloud::{CallError, Cloud};
 use crate::deb::Deb;
+use crate::engine::apply::agent_policy;
+use crate::fleet::names::Names;
 use crate::fleet::{Difference, Fleet, Package};
-use crate::inventory::{Inventory, Role};
-use crate::names::Names;
 use crate::output::remark;
+use crate::plan::inventory::Bucket;
+use crate::plan::inventory::{Inventory, Role};
+use crate::plan::surroundings::Surroundings;
 use crate::plan::{self, Action, Effect, Plan};
-use crate::surroundings::Surroundings;
 use crate::user_data::{PackageForInstance, user_data};
 
 /// What is asked for.

@@ -10,7 +10,7 @@ use futures_util::stream::FuturesUnordered;
 
 use tokio::sync::Notify;
 
-use crate::interrupt::Interrupt;
+use crate::engine::interrupt::Interrupt;
 use crate::output::Board;
 use crate::plan::{Action, Effect, Plan};
 

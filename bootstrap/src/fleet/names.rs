@@ -1,7 +1,5 @@
 //! What the resources of a fleet are called.
 
-use crate::cloud::package::bucket_name;
-
 /// The names that follow from a fleet's name and region.
 #[derive(Clone, Debug)]
 pub(crate) struct Names {
@@ -42,8 +40,24 @@ impl Names {
         format!("instance-agent-{}-{}", self.fleet, self.region)
     }
 
-    /// The bucket that holds the package.
+    /// The bucket that holds the package, unique in the world as an account's number is. With the longest
+    /// name of a fleet and of a region it has the 63 characters that S3 takes.
     pub(crate) fn bucket(&self, account: &str) -> String {
-        bucket_name(&self.fleet, account, &self.region)
+        format!("instance-agent-{}-{account}-{}", self.fleet, self.region)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buckets_name_fits_with_the_longest_fleet_and_region() {
+        let name = Names::new(&"f".repeat(20), "ap-northeast-1").bucket("123456789012");
+        assert_eq!(name.len(), 63);
+        assert_eq!(
+            Names::new("clusters", "us-east-1").bucket("123456789012"),
+            "instance-agent-clusters-123456789012-us-east-1"
+        );
     }
 }

@@ -4,80 +4,21 @@
 //! | --- | --- |
 //! | `calls.rs` | every call this program makes, and the permissions each takes |
 //! | `grants.rs` | what those permissions are given for: which resources, under which condition |
-//! | `command.rs` | `bootstrap policy` |
+//! | `scope.rs` | which fleet, region and account a policy is for |
 
 use serde_json::{Value, json};
 
-use crate::fleet::Fleet;
 use calls::CALLS;
 use grants::GRANTS;
 
+pub(crate) use scope::Scope;
+
 mod calls;
-pub(crate) mod command;
 mod grants;
+mod scope;
 
 #[cfg(test)]
 mod tests;
-
-/// What policies are aimed at.
-#[derive(Clone, Debug)]
-pub(crate) struct Scope {
-    /// The fleet's name.
-    pub(crate) fleet: String,
-    /// Its target groups' names.
-    pub(crate) target_groups: Vec<String>,
-    /// The instance profile that exists, for fleets that do not make their own.
-    pub(crate) instance_profile: Option<String>,
-    /// `None` is any.
-    pub(crate) region: Option<String>,
-    /// `None` is any.
-    pub(crate) account: Option<String>,
-}
-
-impl Scope {
-    /// For this fleet.
-    pub(crate) fn of(fleet: &Fleet, region: Option<&str>, account: Option<&str>) -> Self {
-        Self {
-            fleet: fleet.name.clone(),
-            target_groups: fleet.groups.iter().map(|group| fleet.target_group(group)).collect(),
-            instance_profile: fleet.instance_profile.clone(),
-            region: region.map(str::to_owned),
-            account: account.map(str::to_owned),
-        }
-    }
-
-    fn region(&self) -> &str {
-        self.region.as_deref().unwrap_or("*")
-    }
-
-    fn account(&self) -> &str {
-        self.account.as_deref().unwrap_or("*")
-    }
-
-    /// The part of AWS that the region is in, as ARNs name it.
-    fn partition(&self) -> &'static str {
-        partition(self.region())
-    }
-
-    /// The ARN of something in the region.
-    fn arn(&self, service: &str, path: &str) -> String {
-        format!("arn:{}:{service}:{}:{}:{path}", self.partition(), self.region(), self.account())
-    }
-}
-
-/// The part of AWS that a region is in, as ARNs name it.
-fn partition(region: &str) -> &'static str {
-    let known = [
-        ("cn-", "aws-cn"),
-        ("us-gov-", "aws-us-gov"),
-        ("us-iso-", "aws-iso"),
-        ("us-isob-", "aws-iso-b"),
-        ("eu-isoe-", "aws-iso-e"),
-        ("us-isof-", "aws-iso-f"),
-        ("eusc-", "aws-eusc"),
-    ];
-    known.iter().find(|(prefix, _)| region.starts_with(prefix)).map_or("aws", |(_, partition)| partition)
-}
 
 /// Whether the operator policy lists this call of the SDK.
 pub(crate) fn lists(service: &str, operation: &str) -> bool {

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::cloud::image::Image;
 use crate::fleet::Fleet;
 
 /// The account and region, as far as a launch needs to know them.
@@ -38,6 +37,17 @@ pub(crate) struct InstanceType {
     pub(crate) vcpus: u32,
     /// `x86_64` or `arm64`; `None` if it is neither, so that the agent is not built for it.
     pub(crate) architecture: Option<String>,
+}
+
+/// An image that instances can be launched from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Image {
+    /// Its id.
+    pub(crate) id: String,
+    /// The processors it runs on, in EC2's words: `x86_64` or `arm64`.
+    pub(crate) architecture: String,
+    /// The device that its root volume has to be described under.
+    pub(crate) root_device: Option<String>,
 }
 
 /// The account's processors of on-demand standard instances.

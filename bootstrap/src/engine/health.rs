@@ -11,8 +11,8 @@ use crate::cloud::elbv2::TargetHealth;
 use crate::cloud::pace::Pace;
 use crate::cloud::{CallError, Cloud};
 use crate::fleet::Fleet;
-use crate::inventory::{Balancer, Instance};
-use crate::names::Names;
+use crate::fleet::names::Names;
+use crate::plan::inventory::{Balancer, Instance};
 use crate::user_data::failure_in_console;
 
 /// The instances of a group that have to be healthy.

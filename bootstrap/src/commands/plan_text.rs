@@ -6,10 +6,10 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
+use crate::engine::prepare::Prepared;
 use crate::fleet::Package;
 use crate::output::{Output, print};
 use crate::plan::{Action, Effect};
-use crate::prepare::Prepared;
 
 /// Writes the plan as a result.
 pub(crate) fn show(prepared: &Prepared, output: Output) {

@@ -1,6 +1,7 @@
 //! `launch --local`: bring a fleet up, show it, take it down again.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -12,27 +13,38 @@ use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
+use super::request::FleetRequest;
 use crate::fleet::{Fleet, Root};
 use crate::local::{LocalFleet, LocalOptions, TargetState};
 use crate::output::{Outcome, Output, Progress, no_result, print, remark};
 
-/// What `launch --local` was told.
+/// What `launch --local` is asked for.
 #[derive(Debug)]
-pub struct LaunchOptions {
+pub(crate) struct LaunchOptions {
     /// The fleet.
-    pub fleet: Fleet,
-    /// How to run it; `folder` follows from `dir`.
-    pub local: LocalOptions,
+    pub(crate) request: FleetRequest,
+    /// The agent's binary; `None` looks for it beside this program, then on `PATH`.
+    pub(crate) agent: Option<PathBuf>,
+    /// Further arguments for each agent.
+    pub(crate) agent_arguments: Vec<OsString>,
+    /// The load balancer's port on 127.0.0.1; 0 picks a free one.
+    pub(crate) port: u16,
+    /// The port each agent serves on, at its own address.
+    pub(crate) instance_port: u16,
+    /// How long an agent is without requests before it ends.
+    pub(crate) drain_quiet: Duration,
+    /// From one health check to the next; `None` is a thirtieth of the fleet's.
+    pub(crate) health_interval: Option<Duration>,
     /// The folder to keep; `None` is a temporary one.
-    pub dir: Option<PathBuf>,
-    /// How long it may take to become healthy.
-    pub timeout: Duration,
+    pub(crate) dir: Option<PathBuf>,
+    /// How long the fleet may take to become healthy.
+    pub(crate) timeout: Duration,
     /// How long to run; `None` is until a signal.
-    pub duration: Option<Duration>,
+    pub(crate) duration: Option<Duration>,
     /// Whether to stop once healthy.
-    pub exit_when_healthy: bool,
+    pub(crate) exit_when_healthy: bool,
     /// How the result is written.
-    pub output: Output,
+    pub(crate) output: Output,
 }
 
 /// Lines of an agent's log that are shown when it fails.
@@ -42,46 +54,78 @@ const LOG_LINES: usize = 5;
 ///
 /// # Errors
 /// It could not be started, or an agent ended before it was healthy. Nothing is left running.
-pub async fn launch(mut options: LaunchOptions) -> Result<Outcome> {
+pub(crate) async fn launch(mut options: LaunchOptions) -> Result<Outcome> {
+    let definition = options.request.read()?;
+    let agent = find_agent(options.agent.take())?;
     // Before the first process is started, so that no signal can leave any behind.
     let mut signals = Signals::new().context("cannot listen to signals")?;
     let folder = Folder::new(options.dir.as_deref())?;
-    options.local.folder = folder.path().to_owned();
-    let mut fleet = LocalFleet::start(&options.fleet, &options.local).await?;
+    let local = LocalOptions {
+        agent_arguments: std::mem::take(&mut options.agent_arguments),
+        port: options.port,
+        instance_port: options.instance_port,
+        drain_quiet: options.drain_quiet,
+        health_interval: options.health_interval,
+        ..LocalOptions::new(agent, folder.path().to_owned())
+    };
+    let mut fleet = LocalFleet::start(&definition, &local).await?;
     remark(&format!(
         "fleet {}: {} agents started, their folders are in {}",
-        options.fleet.name,
+        definition.name,
         fleet.members.len(),
         folder.path().display()
     ));
 
-    let mut deaths = Deaths::default();
-    let came_up = come_up(&mut fleet, &mut signals, &mut deaths, options.timeout).await;
-    let result = match came_up {
-        ComeUp::Healthy => {
-            show(&fleet, &options);
+    let mut exits = ChildExits::default();
+    let started = start_up(&mut fleet, &mut signals, &mut exits, options.timeout).await;
+    let result = match started {
+        StartUp::Healthy => {
+            show(&fleet, &definition, &options);
             if !options.exit_when_healthy {
-                run(&mut fleet, &mut signals, &mut deaths, options.duration).await;
+                run(&mut fleet, &mut signals, &mut exits, options.duration).await;
             }
             Ok(Outcome::Done)
         }
-        ComeUp::Interrupted => Err(anyhow::anyhow!("interrupted before all instances were healthy")),
-        ComeUp::TimedOut => {
+        StartUp::Interrupted => Err(anyhow::anyhow!("interrupted before all instances were healthy")),
+        StartUp::TimedOut => {
             report(&fleet, &options);
             Ok(Outcome::NotHealthy)
         }
-        ComeUp::Died => bail_after(&mut fleet, "an agent ended before it was healthy"),
+        StartUp::AgentEnded => bail_after(&mut fleet, "an agent ended before it was healthy"),
     };
     // As long as an agent may take by itself, and then some.
-    let silence = options.local.drain_quiet + Duration::from_secs(10);
-    let limit = options.fleet.deregistration_delay.max(silence) + Duration::from_secs(60);
-    let all_left = take_down(&mut fleet, &mut signals, limit).await;
+    let silence = options.drain_quiet + Duration::from_secs(10);
+    let limit = definition.deregistration_delay.max(silence) + Duration::from_secs(60);
+    let all_left = shut_down(&mut fleet, &mut signals, limit).await;
     drop(fleet);
     folder.remove()?;
     if !all_left {
         bail!("agents that did not drain within {} s were killed", limit.as_secs());
     }
     result
+}
+
+/// The agent's binary.
+///
+/// # Errors
+/// It is not where it was said to be, or in none of the usual places.
+fn find_agent(given: Option<PathBuf>) -> Result<PathBuf> {
+    const NAME: &str = "instance-agent";
+    if let Some(path) = given {
+        if !path.is_file() {
+            bail!("{} is not a file (--agent)", path.display());
+        }
+        // Made absolute: a bare name would be looked for on PATH.
+        return std::path::absolute(&path).with_context(|| format!("{}", path.display()));
+    }
+    let own = std::env::current_exe().ok();
+    let beside = own.as_deref().and_then(Path::parent).map(|dir| dir.join(NAME));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&path).map(|dir| dir.join(NAME));
+    let found = beside.into_iter().chain(on_path).find(|path| path.is_file());
+    found.with_context(|| {
+        format!("no {NAME} beside bootstrap and none on PATH; say where it is with --agent PATH")
+    })
 }
 
 /// A failed start: nothing was served, so the others need not drain.
@@ -102,9 +146,9 @@ struct Signals {
 
 /// What a signal means here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Heard {
+enum SignalEvent {
     Stop,
-    Child,
+    ChildExit,
 }
 
 impl Signals {
@@ -117,23 +161,23 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) -> Heard {
+    async fn next(&mut self) -> SignalEvent {
         tokio::select! {
-            _ = self.interrupt.recv() => Heard::Stop,
-            _ = self.terminate.recv() => Heard::Stop,
-            _ = self.hang_up.recv() => Heard::Stop,
-            _ = self.child.recv() => Heard::Child,
+            _ = self.interrupt.recv() => SignalEvent::Stop,
+            _ = self.terminate.recv() => SignalEvent::Stop,
+            _ = self.hang_up.recv() => SignalEvent::Stop,
+            _ = self.child.recv() => SignalEvent::ChildExit,
         }
     }
 }
 
 /// Agents whose end was told already.
 #[derive(Default)]
-struct Deaths(BTreeSet<String>);
+struct ChildExits(BTreeSet<String>);
 
-impl Deaths {
+impl ChildExits {
     /// A line for each agent that ended since it was last asked.
-    fn news(&mut self, fleet: &mut LocalFleet) -> Vec<String> {
+    fn new_lines(&mut self, fleet: &mut LocalFleet) -> Vec<String> {
         let mut lines = Vec::new();
         for member in &mut fleet.members {
             let Some(status) = member.agent.ended() else {
@@ -153,19 +197,19 @@ impl Deaths {
     }
 }
 
-enum ComeUp {
+enum StartUp {
     Healthy,
     TimedOut,
-    Died,
+    AgentEnded,
     Interrupted,
 }
 
-async fn come_up(
+async fn start_up(
     fleet: &mut LocalFleet,
     signals: &mut Signals,
-    deaths: &mut Deaths,
+    exits: &mut ChildExits,
     timeout: Duration,
-) -> ComeUp {
+) -> StartUp {
     let deadline = Instant::now() + timeout;
     let mut changes = fleet.cloud.changes();
     let mut progress = Progress::new("healthy", fleet.members.len());
@@ -175,28 +219,28 @@ async fn come_up(
         progress.reach(healthy);
         if healthy == fleet.members.len() {
             progress.finish();
-            return ComeUp::Healthy;
+            return StartUp::Healthy;
         }
-        let heard = tokio::select! {
+        let event = tokio::select! {
             _ = changes.changed() => continue,
             () = tokio::time::sleep_until(deadline) => None,
-            heard = signals.next() => Some(heard),
+            event = signals.next() => Some(event),
         };
-        match heard {
+        match event {
             None => {
                 progress.finish();
-                return ComeUp::TimedOut;
+                return StartUp::TimedOut;
             }
-            Some(Heard::Stop) => {
+            Some(SignalEvent::Stop) => {
                 progress.finish();
-                return ComeUp::Interrupted;
+                return StartUp::Interrupted;
             }
-            Some(Heard::Child) => {
-                let news = deaths.news(fleet);
-                news.iter().for_each(|line| progress.line(line));
-                if !news.is_empty() {
+            Some(SignalEvent::ChildExit) => {
+                let lines = exits.new_lines(fleet);
+                lines.iter().for_each(|line| progress.line(line));
+                if !lines.is_empty() {
                     progress.finish();
-                    return ComeUp::Died;
+                    return StartUp::AgentEnded;
                 }
             }
         }
@@ -204,7 +248,12 @@ async fn come_up(
 }
 
 /// Lets the fleet run until a signal or the end of its time.
-async fn run(fleet: &mut LocalFleet, signals: &mut Signals, deaths: &mut Deaths, duration: Option<Duration>) {
+async fn run(
+    fleet: &mut LocalFleet,
+    signals: &mut Signals,
+    exits: &mut ChildExits,
+    duration: Option<Duration>,
+) {
     let end = duration.map(|duration| Instant::now() + duration);
     loop {
         let over = async {
@@ -215,9 +264,9 @@ async fn run(fleet: &mut LocalFleet, signals: &mut Signals, deaths: &mut Deaths,
         };
         tokio::select! {
             () = over => return,
-            heard = signals.next() => match heard {
-                Heard::Stop => return,
-                Heard::Child => deaths.news(fleet).iter().for_each(|line| remark(line)),
+            event = signals.next() => match event {
+                SignalEvent::Stop => return,
+                SignalEvent::ChildExit => exits.new_lines(fleet).iter().for_each(|line| remark(line)),
             },
         }
     }
@@ -225,7 +274,7 @@ async fn run(fleet: &mut LocalFleet, signals: &mut Signals, deaths: &mut Deaths,
 
 /// Drains all agents and waits for their end; `false` if some had to be killed for their slowness.
 /// A second signal kills them at once.
-async fn take_down(fleet: &mut LocalFleet, signals: &mut Signals, limit: Duration) -> bool {
+async fn shut_down(fleet: &mut LocalFleet, signals: &mut Signals, limit: Duration) -> bool {
     let deadline = Instant::now() + limit;
     let total = fleet.members.len();
     let ended = |fleet: &mut LocalFleet| {
@@ -252,7 +301,7 @@ async fn take_down(fleet: &mut LocalFleet, signals: &mut Signals, limit: Duratio
                 all_left = false;
                 true
             }
-            heard = signals.next() => heard == Heard::Stop,
+            event = signals.next() => event == SignalEvent::Stop,
         };
         if kill {
             for member in &mut fleet.members {
@@ -285,17 +334,17 @@ fn report(fleet: &LocalFleet, options: &LaunchOptions) {
     no_result(options.output, &format!("not healthy within {timeout} s: {}", reasons.join("; ")));
 }
 
-fn show(fleet: &LocalFleet, options: &LaunchOptions) {
+fn show(fleet: &LocalFleet, definition: &Fleet, options: &LaunchOptions) {
     match options.output {
-        Output::Json => print(&format!("{:#}\n", to_json(fleet, &options.fleet))),
+        Output::Json => print(&format!("{:#}\n", to_json(fleet, definition))),
         Output::Text => {
             print(&table(fleet));
-            print(&advice(fleet, options));
+            print(&advice(fleet, definition, options));
         }
     }
 }
 
-fn to_json(fleet: &LocalFleet, wanted: &Fleet) -> serde_json::Value {
+fn to_json(fleet: &LocalFleet, definition: &Fleet) -> serde_json::Value {
     let instances: Vec<_> = fleet
         .members
         .iter()
@@ -316,7 +365,7 @@ fn to_json(fleet: &LocalFleet, wanted: &Fleet) -> serde_json::Value {
         })
         .collect();
     json!({
-        "fleet": wanted.name,
+        "fleet": definition.name,
         "url": fleet.balancer.url(),
         "endpoint": fleet.cloud.endpoint_url(),
         "instances": instances,
@@ -341,17 +390,17 @@ fn table(fleet: &LocalFleet) -> String {
 }
 
 /// What to try, and how to stop.
-fn advice(fleet: &LocalFleet, options: &LaunchOptions) -> String {
+fn advice(fleet: &LocalFleet, definition: &Fleet, options: &LaunchOptions) -> String {
     let url = fleet.balancer.url();
     let mut lines = vec![String::new(), format!("load balancer: {url}"), String::new()];
-    let seed = options.fleet.groups.iter().find(|group| group.root == Root::Seed);
+    let seed = definition.groups.iter().find(|group| group.root == Root::Seed);
     let member = seed.and_then(|seed| fleet.members.iter().find(|m| m.group == seed.name));
     if let Some(member) = member {
         lines.push(format!("  curl -d '{{\"num\": 100}}' http://{}/", member.address));
         lines.push(format!("  curl http://{}/", member.address));
     }
     lines.push(format!("  curl {url}/"));
-    for group in options.fleet.groups.iter().filter(|group| group.paths) {
+    for group in definition.groups.iter().filter(|group| group.paths) {
         lines.push(format!("  curl {url}/{}", group.name));
     }
     let stop = match (options.exit_when_healthy, options.duration) {

@@ -1,34 +1,13 @@
-//! The fleet: what is wanted, as a fleet file or the definition that is stored in AWS says it.
-//!
-//! | file | holds |
-//! | --- | --- |
-//! | `read.rs` | a fleet file, key by key |
-//! | `section.rs` | the tables of a TOML file; errors that name the line, the key, the nearest known key |
-//! | `values.rs` | what AWS takes as a name, an address range, a tag, …: the same for files and flags |
-//! | `definition.rs` | the definition that is stored, and the difference between two |
+//! What a fleet is.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::values;
 use crate::duration;
-
-pub use definition::{DefinitionError, Difference};
-
-mod definition;
-mod read;
-mod section;
-pub mod values;
-
-#[cfg(test)]
-mod tests;
-
-/// The fleets that are part of the program: name and file.
-const BUILT_IN: [(&str, &str); 2] =
-    [("clusters", include_str!("../fleets/clusters.toml")), ("seed", include_str!("../fleets/seed.toml"))];
 
 /// A fleet as wanted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -185,51 +164,7 @@ impl Root {
     }
 }
 
-/// What is wrong with a fleet file.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{file}:{line}: {message}")]
-pub struct FleetError {
-    /// The file, or a built-in fleet's name.
-    pub file: String,
-    /// The line, from 1.
-    pub line: usize,
-    /// The key and what is wrong with it.
-    pub message: String,
-}
-
 impl Fleet {
-    /// The names of the built-in fleets.
-    pub fn built_in_names() -> impl Iterator<Item = &'static str> {
-        BUILT_IN.into_iter().map(|(name, _)| name)
-    }
-
-    /// The file of a built-in fleet.
-    pub fn built_in(name: &str) -> Option<&'static str> {
-        let found = BUILT_IN.into_iter().find(|(known, _)| *known == name);
-        found.map(|(_, text)| text)
-    }
-
-    /// Reads a fleet file. Files that it names are meant from its folder; of these an apt
-    /// repository's key is read, a Debian package is not yet.
-    ///
-    /// # Errors
-    /// The first thing that is wrong.
-    pub fn parse(file: &str, text: &str) -> Result<Self, FleetError> {
-        Self::parse_with(file, text, &|path| std::fs::read_to_string(path))
-    }
-
-    /// Reads a fleet file, and the files that it names with `read`.
-    ///
-    /// # Errors
-    /// The first thing that is wrong.
-    pub fn parse_with(
-        file: &str,
-        text: &str,
-        read: &dyn Fn(&Path) -> io::Result<String>,
-    ) -> Result<Self, FleetError> {
-        read::fleet(file, text, read)
-    }
-
     /// A fleet of which nothing but the name is known.
     pub(crate) fn unknown(name: &str) -> Self {
         let wait = Duration::from_secs(30);

@@ -1,7 +1,6 @@
-//! `status` and `verify`: how a fleet is, as the balancer and EC2 see it.
+//! `status`: how a fleet is, as the balancer and EC2 see it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -10,34 +9,35 @@ use comfy_table::presets::NOTHING;
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 
+use super::request::ExistingFleet;
 use crate::cloud::Cloud;
 use crate::cloud::elbv2::TargetHealth;
+use crate::engine::health::{age, cure, not_registered};
+use crate::engine::interrupt::Interrupt;
+use crate::engine::prepare;
 use crate::fleet::Fleet;
-use crate::health::{age, cure, not_registered};
-use crate::interrupt::Interrupt;
-use crate::inventory::{Balancer, Instance, Inventory};
-use crate::names::Names;
+use crate::fleet::names::Names;
 use crate::output::{Outcome, Output, has_no_reader, print, remark};
+use crate::plan::inventory::{Balancer, Instance, Inventory};
 use crate::plan::{Members, members};
-use crate::prepare;
-use crate::verify::{self, VerifyTarget};
 
 /// From one look to the next with `--watch`.
 const EVERY: Duration = Duration::from_secs(5);
 
-/// What a look found.
-struct Look {
-    fleet: Fleet,
-    have: Inventory,
+/// A fleet at one moment.
+pub(super) struct Snapshot {
+    pub(super) fleet: Fleet,
+    pub(super) have: Inventory,
     /// Target health by target group's name, then instance.
-    health: BTreeMap<String, Vec<TargetHealth>>,
+    pub(super) health: BTreeMap<String, Vec<TargetHealth>>,
 }
 
 /// Shows how the fleet is; with `watch` again and again until interrupted.
 ///
 /// # Errors
 /// A call failed, or there is no such fleet.
-pub(crate) async fn status(cloud: &Cloud, name: &str, watch: bool, output: Output) -> Result<Outcome> {
+pub(crate) async fn status(fleet: ExistingFleet, watch: bool, output: Output) -> Result<Outcome> {
+    let (cloud, name) = fleet.connect().await?;
     // A single look is ended by any signal; who watches does so until they have seen enough.
     let mut interrupt = watch.then(Interrupt::new).transpose().context("cannot listen to signals")?;
     let mut enough = async || match &mut interrupt {
@@ -45,13 +45,13 @@ pub(crate) async fn status(cloud: &Cloud, name: &str, watch: bool, output: Outpu
         None => std::future::pending().await,
     };
     loop {
-        let look = tokio::select! {
-            look = look(cloud, name) => look?,
+        let found = tokio::select! {
+            found = snapshot(&cloud, &name) => found?,
             () = enough() => return Ok(Outcome::Done),
         };
-        let rows = rows(&look.fleet, &look.have, Some(&look.health));
-        show(&look.fleet, &cloud.region, &rows, look.have.balancer.as_ref(), output);
-        let wanted = look.fleet.instances();
+        let rows = rows(&found.fleet, &found.have, Some(&found.health));
+        show(&found.fleet, &cloud.region, &rows, found.have.balancer.as_ref(), output);
+        let wanted = found.fleet.instances();
         let healthy = healthy(&rows);
         if !watch {
             return Ok(if healthy >= wanted { Outcome::Done } else { Outcome::NotHealthy });
@@ -69,52 +69,7 @@ pub(crate) async fn status(cloud: &Cloud, name: &str, watch: bool, output: Outpu
     }
 }
 
-/// Checks through the balancer that the fleet does what it should.
-///
-/// # Errors
-/// A call failed, there is no such fleet, or a check failed.
-pub(crate) async fn verify(cloud: &Cloud, name: &str, output: Output) -> Result<Outcome> {
-    let look = look(cloud, name).await?;
-    let Some(balancer) = &look.have.balancer else {
-        bail!("fleet {name} has no load balancer in {}; `bootstrap launch` finishes it", cloud.region);
-    };
-    let port = look.have.listener.as_ref().map_or(look.fleet.port, |listener| listener.port);
-    let rows = rows(&look.fleet, &look.have, Some(&look.health)).into_iter();
-    // Others have to do no more than `status` asks of them; but who gets requests has to answer rightly.
-    let serving = rows.filter(|row| row.counts || row.target_state == "healthy");
-    let instances = serving.map(|row| {
-        let reason = row.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
-        let unhealthy = (row.target_state != "healthy").then(|| format!("{}{reason}", row.target_state));
-        let address = row.address.as_deref().and_then(|address| address.parse::<IpAddr>().ok());
-        verify::Instance {
-            id: row.id,
-            group: row.group,
-            address: address.map(|address| SocketAddr::new(address, look.fleet.port)),
-            unhealthy,
-        }
-    });
-    let target = VerifyTarget {
-        url: format!("http://{}:{port}", balancer.dns_name),
-        groups: look.fleet.groups.clone(),
-        instances: instances.collect(),
-    };
-    let report = verify::verify(&target, |check| {
-        if output == Output::Text {
-            print(&format!("{check}\n"));
-        }
-    })
-    .await;
-    if output == Output::Json {
-        print(&format!("{:#}\n", report.to_json()));
-    }
-    if report.is_ok() {
-        return Ok(Outcome::Done);
-    }
-    remark(&format!("bootstrap: fleet {name} does not do what it should, see the checks that FAILED"));
-    Ok(Outcome::Failed)
-}
-
-async fn look(cloud: &Cloud, name: &str) -> Result<Look> {
+pub(super) async fn snapshot(cloud: &Cloud, name: &str) -> Result<Snapshot> {
     let names = Names::new(name, &cloud.region);
     let mut survey = cloud.survey(&names).await?;
     if !survey.is_proved() {
@@ -140,32 +95,36 @@ async fn look(cloud: &Cloud, name: &str) -> Result<Look> {
     have.unhealthy = unhealthy.cloned().collect();
     let groups = have.target_groups.iter().map(|group| group.name.clone());
     let health = groups.zip(healths).collect();
-    Ok(Look { fleet, have, health })
+    Ok(Snapshot { fleet, have, health })
 }
 
 /// An instance, as it is shown.
-struct Row {
-    id: String,
-    group: String,
-    state: String,
-    target_state: String,
-    reason: Option<String>,
-    cure: Option<&'static str>,
-    zone: String,
-    address: Option<String>,
-    launched: i64,
-    age: Duration,
+pub(super) struct InstanceRow {
+    pub(super) id: String,
+    pub(super) group: String,
+    pub(super) state: String,
+    pub(super) target_state: String,
+    pub(super) reason: Option<String>,
+    pub(super) cure: Option<&'static str>,
+    pub(super) zone: String,
+    pub(super) address: Option<String>,
+    pub(super) launched: i64,
+    pub(super) age: Duration,
     /// Whether it is one of those that the fleet is to have.
-    counts: bool,
+    pub(super) counts: bool,
 }
 
 /// Those of the fleet's own instances that are healthy.
-fn healthy(rows: &[Row]) -> usize {
+fn healthy(rows: &[InstanceRow]) -> usize {
     rows.iter().filter(|row| row.counts && row.target_state == "healthy").count()
 }
 
 /// Without `health`, those that the fleet is to have are healthy: a launch has waited for them.
-fn rows(fleet: &Fleet, have: &Inventory, health: Option<&BTreeMap<String, Vec<TargetHealth>>>) -> Vec<Row> {
+pub(super) fn rows(
+    fleet: &Fleet,
+    have: &Inventory,
+    health: Option<&BTreeMap<String, Vec<TargetHealth>>>,
+) -> Vec<InstanceRow> {
     // One for each that is wanted, so that no other can stand in for it: what is there already, and what
     // it replaces as long as it is not.
     let counted: BTreeSet<_> = fleet
@@ -196,7 +155,7 @@ fn rows(fleet: &Fleet, have: &Inventory, health: Option<&BTreeMap<String, Vec<Ta
             (true, "running") if found.is_none() => Some(not_registered(age(instance))),
             _ => None,
         };
-        Row {
+        InstanceRow {
             id: instance.id.clone(),
             group: group.map_or_else(|| target_group.to_owned(), |group| group.name.clone()),
             state: instance.state.clone(),
@@ -228,7 +187,7 @@ pub(crate) fn show_launched(
     show(fleet, region, &rows, balancer, output);
 }
 
-fn show(fleet: &Fleet, region: &str, rows: &[Row], balancer: Option<&Balancer>, output: Output) {
+fn show(fleet: &Fleet, region: &str, rows: &[InstanceRow], balancer: Option<&Balancer>, output: Output) {
     if output == Output::Json {
         return print(&format!("{:#}\n", to_json(fleet, region, rows, balancer)));
     }
@@ -271,7 +230,7 @@ fn show(fleet: &Fleet, region: &str, rows: &[Row], balancer: Option<&Balancer>, 
     }
 }
 
-fn to_json(fleet: &Fleet, region: &str, rows: &[Row], balancer: Option<&Balancer>) -> Value {
+fn to_json(fleet: &Fleet, region: &str, rows: &[InstanceRow], balancer: Option<&Balancer>) -> Value {
     let instances: Vec<_> = rows
         .iter()
         .map(|row| {

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::cloud::package::Bucket;
+use crate::fleet::tagging::{self, Tags};
 use crate::fleet::{Fleet, Group};
-use crate::tagging::{self, Tags};
 
 /// The fleet's resources. What is not there is `None` or not in the list.
 #[derive(Clone, Debug, Default)]
@@ -120,6 +119,17 @@ pub(crate) struct Instance {
     /// Its number in its batch.
     pub(crate) index: usize,
     pub(crate) tags: Tags,
+}
+
+/// What there is under the name of a fleet's bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bucket {
+    /// Nothing.
+    Absent,
+    /// A bucket that a launch made and did not come to tag; it is empty.
+    Begun,
+    /// The fleet's.
+    Ours,
 }
 
 /// The instances' role and profile.

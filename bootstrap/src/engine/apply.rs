@@ -12,17 +12,15 @@ use crate::cloud::pace::Pace;
 use crate::cloud::package::PackageError;
 use crate::cloud::{CallError, Cloud};
 use crate::deb::Deb;
+use crate::engine::health::{Unhealthy, Wanted, Watch};
+use crate::fleet::names::Names;
+use crate::fleet::tagging;
 use crate::fleet::{Fleet, Group, Package};
-use crate::health::{Unhealthy, Wanted, Watch};
-use crate::inventory::{Balancer, Instance, Inventory};
-use crate::names::Names;
+use crate::plan::inventory::{Balancer, Instance, Inventory};
+use crate::plan::surroundings::Surroundings;
 use crate::plan::{Action, Effect, Side, members};
 use crate::policy::{self, Scope};
-use crate::surroundings::Surroundings;
-use crate::tagging;
 use crate::user_data::{PackageForInstance, UserDataError, user_data};
-
-mod meanwhile;
 
 /// Why an action failed.
 #[derive(Debug, thiserror::Error)]
@@ -76,20 +74,20 @@ pub(crate) struct Work<'a> {
     pub(crate) have: &'a Inventory,
     /// How long the fleet may take to become healthy, or to go.
     pub(crate) patience: Duration,
-    made: RefCell<Made>,
+    pub(super) made: RefCell<Made>,
 }
 
 /// What is there by now.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Made {
     pub(crate) balancer: Option<Balancer>,
-    balancer_group: Option<String>,
-    instances_group: Option<String>,
-    listener: Option<String>,
+    pub(super) balancer_group: Option<String>,
+    pub(super) instances_group: Option<String>,
+    pub(super) listener: Option<String>,
     /// ARNs by group.
-    target_groups: BTreeMap<String, String>,
+    pub(super) target_groups: BTreeMap<String, String>,
     /// The ids of instances that were launched, by group.
-    launched: BTreeMap<String, Vec<String>>,
+    pub(super) launched: BTreeMap<String, Vec<String>>,
     /// The fleet's instances when all was done.
     instances: Vec<Instance>,
     fresh_bucket: bool,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{ActError, Work};
+use super::apply::{ActError, Work};
 use tokio::sync::Notify;
 
 use crate::cloud::CallError;

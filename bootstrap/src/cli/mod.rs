@@ -1,0 +1,162 @@
+//! The command line: which command, with what, and how it ended.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::commands::{destroy, fleets, launch, list, local, plan, policy, scale, status, verify};
+use crate::output::{Outcome, Output, lost, no_result};
+use args::{consent, given_twice};
+
+mod args;
+
+/// Launches a fleet of instance-agent machines behind one load balancer, and takes it down again.
+#[derive(Debug, Parser)]
+#[command(name = "bootstrap", version)]
+pub struct Cli {
+    /// How to write the result
+    // Everywhere, so that a program can ask for it without knowing which command it runs.
+    #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+impl Cli {
+    /// The command line of this process. Wrong usage is told, and ends the process with 2.
+    pub fn read() -> Self {
+        let cli = Self::parse();
+        let wrong = match &cli.command {
+            Command::Scale(scale) => scale.asked().err(),
+            Command::Launch(launch) => given_twice(&launch.wanted.count),
+            Command::Plan(plan) => given_twice(&plan.wanted.count),
+            _ => None,
+        };
+        if let Some(text) = wrong {
+            Self::command().error(ErrorKind::ValueValidation, text).exit();
+        }
+        cli
+    }
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show what a launch would do, and change nothing
+    Plan(Box<args::Plan>),
+    /// Launch a fleet, finish one, or bring one to what its file says now
+    #[command(after_help = "Exit status: 0 done, 1 failed, 2 wrong usage, 3 not healthy in time.")]
+    Launch(Box<args::Launch>),
+    /// Change how many instances groups have
+    Scale(args::Scale),
+    /// Show a fleet's instances as the load balancer sees them; exit status 3 if not all are healthy
+    Status(args::Status),
+    /// Check through the load balancer that a fleet does what it should
+    Verify(args::Verify),
+    /// Remove a fleet, and show that nothing of it is left
+    Destroy(args::Destroy),
+    /// List the fleets in a region, and what is left of others
+    List(args::List),
+    /// Print the least IAM policy that a fleet's operator or its agents need
+    Policy(args::Policy),
+    /// Show the built-in fleets
+    Fleets {
+        /// What to show.
+        #[command(subcommand)]
+        command: Fleets,
+    },
+}
+
+/// What `fleets` shows.
+#[derive(Debug, Subcommand)]
+pub enum Fleets {
+    /// List the built-in fleets, one a line
+    List,
+    /// Print a built-in fleet's file
+    Show {
+        /// The fleet's name.
+        name: String,
+    },
+}
+
+impl Cli {
+    /// Does what was asked for. Must run on the main thread, see
+    /// [`AgentCommand::spawn`](crate::local::AgentCommand::spawn).
+    ///
+    /// # Errors
+    /// What failed, with its causes.
+    pub async fn run(self) -> Result<Outcome> {
+        let output = self.output;
+        let outcome = self.act().await.inspect_err(|error| no_result(output, &format!("{error:#}")))?;
+        match lost() {
+            Some(error) => bail!("the result cannot be written: {error}"),
+            None => Ok(outcome),
+        }
+    }
+
+    async fn act(self) -> Result<Outcome> {
+        let output = self.output;
+        match self.command {
+            Command::Plan(plan) if plan.destroy => plan::plan_destroy(plan.existing(), output).await,
+            Command::Plan(plan) => plan::plan_launch(plan.wanted.request()?, output).await,
+            Command::Launch(launch) if launch.local => local::launch(launch.local(output)?).await,
+            Command::Launch(launch) => {
+                let (consent, timeout) = (consent(launch.wanted.aws.yes), launch.timeout.unwrap_or(HEALTHY));
+                launch::launch(launch.wanted.request()?, consent, timeout, output).await
+            }
+            Command::Scale(scale) => {
+                let (name, counts) = scale.asked().map_err(anyhow::Error::msg)?;
+                let (consent, timeout) = (consent(scale.yes), scale.timeout);
+                scale::scale(scale.there.existing(name), counts, consent, timeout, output).await
+            }
+            Command::Status(status) => {
+                status::status(status.there.existing(status.name), status.watch, output).await
+            }
+            Command::Verify(verify) => verify::verify(verify.there.existing(verify.name), output).await,
+            Command::Destroy(destroy) => {
+                let fleet = destroy.there.existing(destroy.name);
+                destroy::destroy(fleet, consent(destroy.yes), destroy.timeout, output).await
+            }
+            Command::List(list) => list::list(list.there.region, output).await,
+            Command::Policy(policy) => {
+                let (region, account) = (policy.region.as_deref(), policy.account.as_deref());
+                policy::policy(policy.whose, &policy.request(), region, account)
+            }
+            Command::Fleets { command: Fleets::List } => fleets::list(output),
+            Command::Fleets { command: Fleets::Show { name } } => fleets::show(&name, output),
+        }
+    }
+}
+
+/// How long a fleet on AWS may take to become healthy, unless told.
+const HEALTHY: Duration = Duration::from_secs(15 * 60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+        let cli = Cli::try_parse_from([
+            "bootstrap",
+            "launch",
+            "--local",
+            "--count",
+            "cluster1=3",
+            "--agent-arg=--drain-quiet=2s",
+        ]);
+        let Command::Launch(launch) = cli.unwrap().command else {
+            panic!("not a launch");
+        };
+        assert_eq!(launch.wanted.fleet, "clusters");
+        assert_eq!(launch.wanted.count, [("cluster1".to_owned(), 3)]);
+        assert_eq!(launch.here.agent_arg, ["--drain-quiet=2s"]);
+        for wrong in ["--count=3", "--count=a=0", "--timeout=5", "--health-interval=1ms"] {
+            assert!(Cli::try_parse_from(["bootstrap", "launch", "--local", wrong]).is_err());
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Asking before something that is there is changed or deleted.
+
+use std::io::{IsTerminal, Write};
+
+use anyhow::{Context, Result, bail};
+
+use crate::engine::interrupt::Interrupt;
+use crate::output::remark;
+
+/// Whether somebody has to agree before something that is there is changed or deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Consent {
+    /// They are asked on the terminal.
+    Ask,
+    /// They have agreed on the command line.
+    Given,
+}
+
+/// Asks on the terminal.
+///
+/// # Errors
+/// The answer is no, or there is nobody to ask.
+pub(super) async fn ask(question: &str, interrupt: &mut Interrupt) -> Result<()> {
+    if !std::io::stdin().is_terminal() {
+        bail!(
+            "this needs to be confirmed, and there is no terminal to ask on: give --yes; nothing was changed"
+        );
+    }
+    let _ = {
+        let mut error = std::io::stderr().lock();
+        write!(error, "{question} [y/N] ").and_then(|()| error.flush())
+    };
+    // In a thread of its own, which ends with the program: a read cannot be given up.
+    let (tell, told) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let mut answer = String::new();
+        let _ = tell.send(std::io::stdin().read_line(&mut answer).map(|_| answer));
+    });
+    let answer = tokio::select! {
+        answer = told => answer?.context("cannot read the answer")?,
+        () = interrupt.asked() => {
+            remark("");
+            bail!("interrupted; nothing was changed");
+        }
+    };
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => bail!("not confirmed; nothing was changed"),
+    }
+}

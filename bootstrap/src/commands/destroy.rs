@@ -1,0 +1,125 @@
+//! `destroy`: take a fleet down, and look whether anything is left.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+
+use super::consent::{self, Consent};
+use super::plan_text;
+use super::request::ExistingFleet;
+use crate::cloud::pace::Pace;
+use crate::cloud::search::{Found, search};
+use crate::engine::apply::{ActError, Work};
+use crate::engine::execute::{Halt, execute};
+use crate::engine::interrupt::Interrupt;
+use crate::engine::prepare::{ELSEWHERE, Prepared, place, prepare_destroy};
+use crate::output::{Board, Outcome, Output, print, remark};
+
+/// How long what is gone may go on being shown.
+const SHOWN: Duration = Duration::from_secs(10);
+
+/// Takes the fleet down and looks whether anything is left.
+///
+/// # Errors
+/// What failed, or what is left. Running it again goes on.
+pub(crate) async fn destroy(
+    fleet: ExistingFleet,
+    consent: Consent,
+    timeout: Duration,
+    output: Output,
+) -> Result<Outcome> {
+    let (cloud, name) = fleet.connect().await?;
+    let (cloud, name) = (&cloud, name.as_str());
+    let mut interrupt = Interrupt::new().context("cannot listen to signals")?;
+    let mut pace = Pace::new(timeout);
+    let (mut rounds, mut settling) = (0, None);
+    // Until there is nothing to do: a launch that was on its way may go on making things for a while.
+    let (prepared, left) = loop {
+        let looking = async {
+            // What is gone may be shown for a while.
+            if rounds > 1 && settling.is_none() && !pace.next().await {
+                bail!(
+                    "there is always more of fleet {name}: end the launch of it that runs, and destroy it again"
+                );
+            }
+            let prepared = prepare_destroy(cloud, name).await?;
+            let mut left = match prepared.plan.is_empty() {
+                true => search(cloud, Some(name)).await?,
+                false => Vec::new(),
+            };
+            left.retain(Found::counts);
+            Ok((prepared, left))
+        };
+        let (prepared, left) = tokio::select! {
+            found = looking => found?,
+            () = interrupt.asked() => bail!(interrupted(name, rounds)),
+        };
+        if rounds == 0 {
+            prepared.notes.iter().for_each(|note| remark(note));
+        }
+        let Prepared { fleet, names, have, around, plan, .. } = &prepared;
+        if plan.is_empty() {
+            // What a launch has made meanwhile the next look finds; what else is shown may be gone in a moment.
+            let settling = settling.get_or_insert_with(|| Pace::new(SHOWN));
+            if left.is_empty() || !settling.next().await {
+                break (prepared, left);
+            }
+            continue;
+        }
+        settling = None;
+        if rounds == 0 && consent == Consent::Ask {
+            remark(plan_text::text(&prepared).trim_end());
+            let question = format!("Destroy fleet {} in {}?", names.fleet, names.region);
+            consent::ask(&question, &mut interrupt).await?;
+        }
+        if rounds > 0 {
+            remark("there is more of it, which goes too");
+        }
+        rounds += 1;
+        let board = Board::new();
+        let work = Work::new(cloud, fleet, names, around, None, have, timeout);
+        let ended =
+            execute(plan, &board, &mut interrupt, async |action, waiting| work.act(action, waiting).await);
+        match ended.await {
+            Ok(()) | Err(Halt::Failed(ActError::More(_))) => {}
+            Err(Halt::Interrupted) => bail!(interrupted(name, rounds)),
+            Err(Halt::Failed(error)) => bail!("{error}\nrun `bootstrap destroy {name}` again to finish"),
+        }
+    };
+    let names = &prepared.names;
+    if output == Output::Json {
+        let result = json!({
+            "fleet": name,
+            "region": names.region,
+            "account": prepared.around.account,
+            "found": rounds > 0 || !left.is_empty(),
+            "left": left,
+        });
+        print(&format!("{result:#}\n"));
+    }
+    if !left.is_empty() {
+        let lines: Vec<_> = left.iter().map(|found| format!("\n  {found}")).collect();
+        let lines = lines.concat();
+        remark(&format!("bootstrap: still there with the tag of fleet {name} in {}:{lines}", names.region));
+        return Ok(Outcome::Failed);
+    }
+    let text = match rounds {
+        0 => {
+            let place = place(&names.region, &prepared.around.account);
+            format!("nothing of fleet {name} is in {place}: nothing to do; {ELSEWHERE}")
+        }
+        _ => format!("fleet {name} is gone from {}: nothing with its tag is left", names.region),
+    };
+    if output == Output::Text {
+        print(&format!("{text}\n"));
+    }
+    Ok(Outcome::Done)
+}
+
+fn interrupted(name: &str, rounds: usize) -> String {
+    match rounds {
+        0 => "interrupted; nothing was changed".to_owned(),
+        _ => format!("interrupted; run `bootstrap destroy {name}` again to finish"),
+    }
+}

@@ -1,0 +1,122 @@
+//! `launch`: bring a fleet to what its file says.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use super::consent::{self, Consent};
+use super::request::FleetRequest;
+use super::{plan_text, status};
+use crate::cloud::Cloud;
+use crate::deb::Deb;
+use crate::engine::apply::{ActError, Work};
+use crate::engine::execute::{Halt, execute};
+use crate::engine::health::Unhealthy;
+use crate::engine::interrupt::Interrupt;
+use crate::engine::prepare::{Prepared, Request, prepare};
+use crate::output::{Board, Outcome, Output, no_result, remark};
+use crate::plan::inventory::Inventory;
+
+/// Launches a fleet, finishes one, or changes one that is there.
+///
+/// # Errors
+/// As [`bring_up`]; the fleet's file or package cannot be read.
+pub(crate) async fn launch(
+    request: FleetRequest,
+    consent: Consent,
+    timeout: Duration,
+    output: Output,
+) -> Result<Outcome> {
+    let (fleet, deb) = request.read_with_package().await?;
+    let cloud = Cloud::connect(fleet.region.clone()).await?;
+    let name = fleet.name.clone();
+    let request = Request::Fleet(Box::new(fleet));
+    bring_up(&cloud, &name, request, deb.as_ref(), consent, timeout, output).await
+}
+
+/// Brings the fleet to what is asked for and waits until it is healthy.
+///
+/// # Errors
+/// What failed. What is there by then is finished by the next launch and removed by a destroy.
+pub(super) async fn bring_up(
+    cloud: &Cloud,
+    name: &str,
+    request: Request,
+    deb: Option<&Deb>,
+    consent: Consent,
+    timeout: Duration,
+    output: Output,
+) -> Result<Outcome> {
+    let mut interrupt = Interrupt::new().context("cannot listen to signals")?;
+    let preparing = prepare(cloud, name, request, deb);
+    let prepared = tokio::select! {
+        prepared = preparing => prepared?,
+        () = interrupt.asked() => bail!("interrupted; nothing was changed"),
+    };
+    let Prepared { fleet, names, have, around, plan, .. } = &prepared;
+    if plan.is_empty() {
+        let work = Work::new(cloud, fleet, names, around, deb, have, timeout);
+        // Nothing to do is only half the answer: the fleet is there, but is it well?
+        let ended = {
+            let board = Board::new();
+            let line = board.begin("see whether all are healthy");
+            let waiting = |reason: &str| line.waits(reason);
+            tokio::select! {
+                ended = work.until_healthy(false, &waiting) => ended,
+                () = interrupt.asked() => bail!("interrupted; nothing was changed"),
+            }
+        };
+        if let Err(error) = ended {
+            return unhealthy(error, output);
+        }
+        remark(&format!("fleet {} is as defined: nothing to do", names.fleet));
+        status::show_launched(fleet, &names.region, have, work.balancer().as_ref(), output);
+        return Ok(Outcome::Done);
+    }
+    if consent == Consent::Ask || prepared.needs_consent() {
+        remark(plan_text::text(&prepared).trim_end());
+    }
+    if prepared.needs_consent() && consent == Consent::Ask {
+        consent::ask(&format!("Change fleet {}?", names.fleet), &mut interrupt).await?;
+    }
+    let board = Board::new();
+    let work = Work::new(cloud, fleet, names, around, deb, have, timeout);
+    let ended =
+        execute(plan, &board, &mut interrupt, async |action, waiting| work.act(action, waiting).await);
+    match ended.await {
+        Ok(()) => {}
+        Err(Halt::Interrupted) => bail!(
+            "interrupted; `bootstrap launch` finishes what was begun, `bootstrap destroy {} --region {}` removes it",
+            names.fleet,
+            names.region
+        ),
+        Err(Halt::Failed(error @ ActError::Unhealthy(_))) => return unhealthy(error, output),
+        Err(Halt::Failed(error @ (ActError::Overtaken(_) | ActError::Destroyed(_)))) => {
+            return Err(error.into());
+        }
+        Err(Halt::Failed(error)) => {
+            return Err(anyhow!(
+                "{error}\nwhat was made stays: `bootstrap launch` finishes it, `bootstrap destroy {} --region {}` removes it",
+                names.fleet,
+                names.region
+            ));
+        }
+    }
+    let now = Inventory { instances: work.instances(), ..have.clone() };
+    let now = Inventory { balancer: work.balancer(), ..now };
+    status::show_launched(fleet, &names.region, &now, None, output);
+    Ok(Outcome::Done)
+}
+
+/// Exit status 3 where the fleet is not healthy, 1 where that could not be found out.
+fn unhealthy(error: ActError, output: Output) -> Result<Outcome> {
+    match error {
+        ActError::Unhealthy(Unhealthy::Call(error)) => Err(error.into()),
+        ActError::Unhealthy(error) => {
+            remark(&format!("bootstrap: {error}"));
+            no_result(output, &error.to_string());
+            Ok(Outcome::NotHealthy)
+        }
+        error => Err(error.into()),
+    }
+}

@@ -1,0 +1,34 @@
+//! `plan`: show what a launch or a destroy would do, and change nothing.
+
+use anyhow::Result;
+
+use super::plan_text;
+use super::request::{ExistingFleet, FleetRequest};
+use crate::cloud::Cloud;
+use crate::engine::prepare::{Request, prepare, prepare_destroy};
+use crate::output::{Outcome, Output, remark};
+
+/// Shows what a launch would do.
+///
+/// # Errors
+/// A call failed, or the launch would.
+pub(crate) async fn plan_launch(request: FleetRequest, output: Output) -> Result<Outcome> {
+    let (fleet, deb) = request.read_with_package().await?;
+    let cloud = Cloud::connect(fleet.region.clone()).await?;
+    let name = fleet.name.clone();
+    let prepared = prepare(&cloud, &name, Request::Fleet(Box::new(fleet)), deb.as_ref()).await?;
+    plan_text::show(&prepared, output);
+    Ok(Outcome::Done)
+}
+
+/// Shows what a destroy would do.
+///
+/// # Errors
+/// A call failed.
+pub(crate) async fn plan_destroy(fleet: ExistingFleet, output: Output) -> Result<Outcome> {
+    let (cloud, name) = fleet.connect().await?;
+    let prepared = prepare_destroy(&cloud, &name).await?;
+    prepared.notes.iter().for_each(|note| remark(note));
+    plan_text::show(&prepared, output);
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,37 @@
+//! `policy`: the policy documents, to be attached by whoever administers the account.
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use super::request::FleetRequest;
+use crate::output::{Outcome, print};
+use crate::policy::{self, Scope};
+
+/// Whose policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Whose {
+    /// Whoever plans, launches, watches, scales and destroys the fleet
+    Operator,
+    /// The instances' role
+    Agent,
+}
+
+/// Prints one, for this region and account; for any where none is known.
+///
+/// # Errors
+/// There is no such fleet, or it cannot have that name.
+pub(crate) fn policy(
+    whose: Whose,
+    request: &FleetRequest,
+    region: Option<&str>,
+    account: Option<&str>,
+) -> Result<Outcome> {
+    let fleet = request.read()?;
+    let scope = Scope::of(&fleet, region.or(fleet.region.as_deref()), account);
+    let document = match whose {
+        Whose::Operator => policy::operator(&scope),
+        Whose::Agent => policy::agent(&scope),
+    };
+    print(&format!("{document:#}\n"));
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,127 @@
+//! Which fleet a command is about.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use crate::cloud::Cloud;
+use crate::deb::Deb;
+use crate::fleet::{Fleet, Package, values};
+
+/// A fleet as wanted: what its file says, and what the command line says instead.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FleetRequest {
+    /// A built-in fleet's name or a fleet file.
+    pub(crate) fleet: String,
+    /// Numbers of instances, by group.
+    pub(crate) counts: Vec<(String, u16)>,
+    /// Another name.
+    pub(crate) name: Option<String>,
+    /// Another region.
+    pub(crate) region: Option<String>,
+    /// Another key pair for SSH.
+    pub(crate) key_pair: Option<String>,
+    /// Another instance profile.
+    pub(crate) instance_profile: Option<String>,
+    /// Other address ranges that reach the instances' ports; empty is the file's.
+    pub(crate) allow: Vec<String>,
+    /// Another source of the agent's package.
+    pub(crate) package: Option<Package>,
+}
+
+impl FleetRequest {
+    /// The fleet.
+    ///
+    /// # Errors
+    /// There is no such fleet, its file is wrong, or it cannot be as the command line says.
+    pub(super) fn read(&self) -> Result<Fleet> {
+        let mut fleet = load(&self.fleet)?;
+        for (group, count) in &self.counts {
+            fleet.set_count(group, *count).map_err(anyhow::Error::msg)?;
+        }
+        if let Some(name) = &self.name {
+            fleet.rename(name).map_err(|message| anyhow!("--name {name}: {message}"))?;
+        }
+        if let Some(region) = &self.region {
+            fleet.set_region(region).map_err(|message| anyhow!("--region {region}: {message}"))?;
+        }
+        if self.key_pair.is_some() {
+            fleet.key_pair.clone_from(&self.key_pair);
+        }
+        if self.instance_profile.is_some() {
+            fleet.instance_profile.clone_from(&self.instance_profile);
+        }
+        if !self.allow.is_empty() {
+            fleet.security.allow.clone_from(&self.allow);
+        }
+        if self.package.is_some() {
+            fleet.package.clone_from(&self.package);
+        }
+        Ok(fleet)
+    }
+
+    /// The fleet, and the agent's package if that is a file on this machine.
+    ///
+    /// # Errors
+    /// As [`Self::read`], or the file cannot be read or is no package of the agent.
+    pub(super) async fn read_with_package(&self) -> Result<(Fleet, Option<Deb>)> {
+        let mut fleet = self.read()?;
+        let mut deb = None;
+        if let Some(Package::Deb { file: Some(file), sha256 }) = &mut fleet.package {
+            let read = Deb::read(file).await?;
+            sha256.clone_from(&read.sha256);
+            deb = Some(read);
+        }
+        Ok((fleet, deb))
+    }
+}
+
+/// A fleet that exists on AWS.
+#[derive(Clone, Debug)]
+pub(crate) struct ExistingFleet {
+    /// Its name or its file.
+    pub(crate) fleet: String,
+    /// Another region than its file's or the built-in fleet's of that name.
+    pub(crate) region: Option<String>,
+}
+
+impl ExistingFleet {
+    /// Clients for the region where it is, and its name.
+    ///
+    /// # Errors
+    /// It is neither a file nor a name, or no region is known.
+    pub(super) async fn connect(&self) -> Result<(Cloud, String)> {
+        let word = self.fleet.as_str();
+        let (name, region) = match values::fleet_name(word) {
+            Ok(()) => {
+                let built_in = || Fleet::parse(word, Fleet::built_in(word)?).ok()?.region;
+                (word.to_owned(), built_in())
+            }
+            Err(_) if Path::new(word).is_file() => {
+                let fleet = load(word)?;
+                (fleet.name, fleet.region)
+            }
+            Err(message) => bail!("{word} is no file, and no fleet's name: {message}"),
+        };
+        Ok((Cloud::connect(self.region.clone().or(region)).await?, name))
+    }
+}
+
+/// A built-in fleet by its name, else a file.
+///
+/// # Errors
+/// There is no such file, or it is wrong.
+fn load(name: &str) -> Result<Fleet> {
+    if let Some(text) = Fleet::built_in(name) {
+        return Ok(Fleet::parse(name, text)?);
+    }
+    let text = std::fs::read_to_string(name)
+        .with_context(|| format!("cannot read the fleet file {name} (built in are {})", built_in_names()))?;
+    Ok(Fleet::parse(name, &text)?)
+}
+
+/// The names of the built-in fleets, for a message.
+pub(super) fn built_in_names() -> String {
+    let names: Vec<_> = Fleet::built_in_names().collect();
+    names.join(" and ")
+}

@@ -1,0 +1,26 @@
+//! `scale`: change how many instances groups have.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::consent::Consent;
+use super::launch::bring_up;
+use super::request::ExistingFleet;
+use crate::engine::prepare::Request;
+use crate::output::{Outcome, Output};
+
+/// Brings the groups to these numbers of instances, and waits until the fleet is healthy.
+///
+/// # Errors
+/// As a launch; there is no such fleet or group.
+pub(crate) async fn scale(
+    fleet: ExistingFleet,
+    counts: Vec<(String, u16)>,
+    consent: Consent,
+    timeout: Duration,
+    output: Output,
+) -> Result<Outcome> {
+    let (cloud, name) = fleet.connect().await?;
+    bring_up(&cloud, &name, Request::Counts(counts), None, consent, timeout, output).await
+}

@@ -1,0 +1,56 @@
+//! `verify`: check through the load balancer that a fleet does what it should.
+
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::{Result, bail};
+
+use super::request::ExistingFleet;
+use super::status::{rows, snapshot};
+use crate::output::{Outcome, Output, print, remark};
+use crate::verify::{self, VerifyTarget};
+
+/// Checks through the balancer that the fleet does what it should.
+///
+/// # Errors
+/// A call failed, there is no such fleet, or a check failed.
+pub(crate) async fn verify(fleet: ExistingFleet, output: Output) -> Result<Outcome> {
+    let (cloud, name) = fleet.connect().await?;
+    let found = snapshot(&cloud, &name).await?;
+    let Some(balancer) = &found.have.balancer else {
+        bail!("fleet {name} has no load balancer in {}; `bootstrap launch` finishes it", cloud.region);
+    };
+    let port = found.have.listener.as_ref().map_or(found.fleet.port, |listener| listener.port);
+    let rows = rows(&found.fleet, &found.have, Some(&found.health)).into_iter();
+    // Others have to do no more than `status` asks of them; but who gets requests has to answer rightly.
+    let serving = rows.filter(|row| row.counts || row.target_state == "healthy");
+    let instances = serving.map(|row| {
+        let reason = row.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+        let unhealthy = (row.target_state != "healthy").then(|| format!("{}{reason}", row.target_state));
+        let address = row.address.as_deref().and_then(|address| address.parse::<IpAddr>().ok());
+        verify::Instance {
+            id: row.id,
+            group: row.group,
+            address: address.map(|address| SocketAddr::new(address, found.fleet.port)),
+            unhealthy,
+        }
+    });
+    let target = VerifyTarget {
+        url: format!("http://{}:{port}", balancer.dns_name),
+        groups: found.fleet.groups.clone(),
+        instances: instances.collect(),
+    };
+    let report = verify::verify(&target, |check| {
+        if output == Output::Text {
+            print(&format!("{check}\n"));
+        }
+    })
+    .await;
+    if output == Output::Json {
+        print(&format!("{:#}\n", report.to_json()));
+    }
+    if report.is_ok() {
+        return Ok(Outcome::Done);
+    }
+    remark(&format!("bootstrap: fleet {name} does not do what it should, see the checks that FAILED"));
+    Ok(Outcome::Failed)
+}

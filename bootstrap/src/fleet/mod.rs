@@ -1,0 +1,26 @@
+//! The fleet: what is wanted, as a fleet file or the definition that is stored in AWS says it.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `model.rs` | what a fleet is |
+//! | `read.rs` | a fleet file, key by key; the built-in fleets |
+//! | `section.rs` | the tables of a TOML file; errors that name the line, the key, the nearest known key |
+//! | `values.rs` | what AWS takes as a name, an address range, a tag, …: the same for files and flags |
+//! | `definition.rs` | the definition that is stored, and the difference between two |
+//! | `names.rs` | what the fleet's resources are called |
+//! | `tagging.rs` | the tags that bootstrap gives them |
+
+pub use definition::{DefinitionError, Difference};
+pub use model::{Fleet, Group, HealthCheck, Package, Root, Security};
+pub use section::FleetError;
+
+mod definition;
+mod model;
+pub(crate) mod names;
+mod read;
+mod section;
+pub(crate) mod tagging;
+pub mod values;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+//! What `verify` asks about, and what it found.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+
+use crate::fleet::Group;
+
+/// What is verified.
+#[derive(Clone, Debug)]
+pub struct VerifyTarget {
+    /// The balancer's URL, without a slash at the end.
+    pub url: String,
+    /// The fleet's groups.
+    pub groups: Vec<Group>,
+    /// Its instances.
+    pub instances: Vec<Instance>,
+}
+
+/// An instance of the fleet.
+#[derive(Clone, Debug)]
+pub struct Instance {
+    /// Its id.
+    pub id: String,
+    /// Its group's name.
+    pub group: String,
+    /// Where it serves, for requests past the balancer; `None` if it cannot be reached from here.
+    pub address: Option<SocketAddr>,
+    /// Why the balancer does not call it healthy; `None` if it does.
+    pub unhealthy: Option<String>,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug)]
+pub struct Check {
+    /// What: `targets`, a path, `seeds`.
+    pub what: String,
+    /// What was found, in a few words.
+    pub result: Result<String, Failure>,
+}
+
+/// Something that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What should be.
+    pub expected: String,
+    /// What is.
+    pub seen: String,
+    /// What to do.
+    pub cure: String,
+}
+
+/// Everything that was looked at.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The balancer's URL.
+    pub url: String,
+    /// In the order in which it was done.
+    pub checks: Vec<Check>,
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.result {
+            Ok(found) => write!(f, "ok      {}: {found}", self.what),
+            Err(Failure { expected, seen, cure }) => {
+                write!(f, "FAILED  {}: expected {expected}; {seen}; {cure}", self.what)
+            }
+        }
+    }
+}
+
+impl Report {
+    /// Whether all is as it should be.
+    pub fn is_ok(&self) -> bool {
+        self.checks.iter().all(|check| check.result.is_ok())
+    }
+
+    /// For programs.
+    pub fn to_json(&self) -> Value {
+        let checks = self.checks.iter().map(|check| match &check.result {
+            Ok(found) => json!({ "check": check.what, "ok": true, "found": found }),
+            Err(Failure { expected, seen, cure }) => json!({
+                "check": check.what, "ok": false, "expected": expected, "seen": seen, "cure": cure,
+            }),
+        });
+        json!({ "url": self.url, "ok": self.is_ok(), "checks": checks.collect::<Vec<_>>() })
+    }
+}
+
+impl VerifyTarget {
+    /// The ids of a group's instances.
+    pub(super) fn ids(&self, group: &str) -> BTreeSet<&str> {
+        let of = self.instances.iter().filter(|instance| instance.group == group);
+        of.map(|instance| instance.id.as_str()).collect()
+    }
+
+    /// The groups that share in what no rule takes.
+    pub(super) fn sharing(&self) -> impl Iterator<Item = &Group> {
+        self.groups.iter().filter(|group| group.weight > 0 && !self.ids(&group.name).is_empty())
+    }
+}
