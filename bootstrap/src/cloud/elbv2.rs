@@ -12,8 +12,8 @@ use aws_sdk_elasticloadbalancingv2::types::{
 use super::describe::{DEREGISTRATION_DELAY, balancer};
 use super::pace::{VISIBLE, patiently};
 use super::{CallError, Cloud, call, gone_is_fine};
-use crate::fleet::tagging::{self, Tags};
-use crate::fleet::{Fleet, Group};
+use crate::fleet::tagging::Tags;
+use crate::fleet::{Desired, Fleet, Group};
 use crate::plan::inventory::Balancer;
 
 /// How a target is.
@@ -36,10 +36,11 @@ impl Cloud {
     /// The call failed, or the name is taken by one with other settings.
     pub(crate) async fn create_target_group(
         &self,
-        fleet: &Fleet,
+        desired: &Desired,
         group: &Group,
         vpc: &str,
     ) -> Result<String, CallError> {
+        let fleet = &desired.fleet;
         let name = fleet.target_group(group);
         let check = &fleet.health_check;
         let asked = self
@@ -57,7 +58,7 @@ impl Cloud {
             .healthy_threshold_count(count(check.healthy))
             .unhealthy_threshold_count(count(check.unhealthy))
             .matcher(Matcher::builder().http_code("200").build())
-            .set_tags(Some(tags(&tagging::common(fleet))));
+            .set_tags(Some(tags(&desired.tags)));
         let made = match call(format!("create the target group {name}"), asked.send()).await {
             Ok(made) => made.target_groups.unwrap_or_default(),
             Err(error) if error.is_duplicate() => self.own_target_group(&name, &fleet.name, error).await?,
@@ -151,12 +152,13 @@ impl Cloud {
     /// The call failed, or the name is someone else's.
     pub(crate) async fn create_balancer(
         &self,
-        fleet: &Fleet,
+        desired: &Desired,
         subnets: &[String],
         security_group: &str,
         waiting: &dyn Fn(&str),
     ) -> Result<Balancer, CallError> {
-        let tags = tags(&tagging::common(fleet));
+        let fleet = &desired.fleet;
+        let tags = tags(&desired.tags);
         let made = patiently(VISIBLE, waiting, CallError::is_not_visible_yet, async || {
             let asked = self
                 .elbv2
@@ -203,21 +205,21 @@ impl Cloud {
     pub(crate) async fn create_listener(
         &self,
         balancer: &str,
-        fleet: &Fleet,
+        desired: &Desired,
         weights: &[(String, u16)],
         waiting: &dyn Fn(&str),
     ) -> Result<String, CallError> {
-        let tags = tags(&tagging::common(fleet));
+        let tags = tags(&desired.tags);
         let made = patiently(VISIBLE, waiting, CallError::is_not_visible_yet, async || {
             let asked = self
                 .elbv2
                 .create_listener()
                 .load_balancer_arn(balancer)
                 .protocol(ProtocolEnum::Http)
-                .port(fleet.port.into())
+                .port(desired.fleet.port.into())
                 .default_actions(forward(weights))
                 .set_tags(Some(tags.clone()));
-            call(format!("create the listener on port {}", fleet.port), asked.send()).await
+            call(format!("create the listener on port {}", desired.fleet.port), asked.send()).await
         })
         .await;
         let found = match made {
@@ -252,7 +254,7 @@ impl Cloud {
     pub(crate) async fn create_rule(
         &self,
         listener: &str,
-        fleet: &Fleet,
+        desired: &Desired,
         group: &Group,
         priority: u32,
         target_group: &str,
@@ -261,7 +263,7 @@ impl Cloud {
         let paths = group.rule_paths();
         let config = PathPatternConditionConfig::builder().set_values(Some(paths.clone())).build();
         let condition = RuleCondition::builder().field("path-pattern").path_pattern_config(config).build();
-        let tags = tags(&tagging::common(fleet));
+        let tags = tags(&desired.tags);
         let made = patiently(VISIBLE, waiting, CallError::is_not_visible_yet, async || {
             let asked = self
                 .elbv2

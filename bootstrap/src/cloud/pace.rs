@@ -20,9 +20,9 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// For a wait of at most `patience`.
-    pub(crate) fn new(patience: Duration) -> Self {
-        Self { step: FIRST, deadline: Instant::now() + patience }
+    /// For a wait of at most `timeout`.
+    pub(crate) fn new(timeout: Duration) -> Self {
+        Self { step: FIRST, deadline: Instant::now() + timeout }
     }
 
     /// Waits for the next step. `false`, at once, when the time is over.
@@ -43,12 +43,12 @@ impl Pace {
 /// # Errors
 /// The last failure.
 pub(crate) async fn patiently<T>(
-    patience: Duration,
+    timeout: Duration,
     waiting: &dyn Fn(&str),
     again: impl Fn(&CallError) -> bool,
     mut attempt: impl AsyncFnMut() -> Result<T, CallError>,
 ) -> Result<T, CallError> {
-    let mut pace = Pace::new(patience);
+    let mut pace = Pace::new(timeout);
     loop {
         match attempt().await {
             Err(error) if again(&error) => {

@@ -10,7 +10,7 @@ use super::plan_text;
 use super::request::ExistingFleet;
 use crate::cloud::pace::Pace;
 use crate::cloud::search::{Found, search};
-use crate::engine::apply::{ActError, Work};
+use crate::engine::apply::{ActionError, Executor};
 use crate::engine::execute::{Halt, execute};
 use crate::engine::interrupt::Interrupt;
 use crate::engine::prepare::{ELSEWHERE, Prepared, place, prepare_destroy};
@@ -58,7 +58,8 @@ pub(crate) async fn destroy(
         if rounds == 0 {
             prepared.notes.iter().for_each(|note| remark(note));
         }
-        let Prepared { fleet, names, have, around, plan, .. } = &prepared;
+        let Prepared { desired, plan, .. } = &prepared;
+        let names = &desired.names;
         if plan.is_empty() {
             // What a launch has made meanwhile the next look finds; what else is shown may be gone in a moment.
             let settling = settling.get_or_insert_with(|| Pace::new(SHOWN));
@@ -78,16 +79,17 @@ pub(crate) async fn destroy(
         }
         rounds += 1;
         let board = Board::new();
-        let work = Work::new(cloud, fleet, names, around, None, have, timeout);
-        let ended =
-            execute(plan, &board, &mut interrupt, async |action, waiting| work.act(action, waiting).await);
+        let executor = Executor::new(cloud, &prepared, None, timeout);
+        let ended = execute(plan, &board, &mut interrupt, async |action, waiting| {
+            executor.perform(action, waiting).await
+        });
         match ended.await {
-            Ok(()) | Err(Halt::Failed(ActError::More(_))) => {}
+            Ok(()) | Err(Halt::Failed(ActionError::More(_))) => {}
             Err(Halt::Interrupted) => bail!(interrupted(name, rounds)),
             Err(Halt::Failed(error)) => bail!("{error}\nrun `bootstrap destroy {name}` again to finish"),
         }
     };
-    let names = &prepared.names;
+    let names = &prepared.desired.names;
     if output == Output::Json {
         let result = json!({
             "fleet": name,

@@ -9,7 +9,7 @@ use super::request::FleetRequest;
 use super::{plan_text, status};
 use crate::cloud::Cloud;
 use crate::deb::Deb;
-use crate::engine::apply::{ActError, Work};
+use crate::engine::apply::{ActionError, Executor};
 use crate::engine::execute::{Halt, execute};
 use crate::engine::health::Unhealthy;
 use crate::engine::interrupt::Interrupt;
@@ -53,16 +53,17 @@ pub(super) async fn bring_up(
         prepared = preparing => prepared?,
         () = interrupt.asked() => bail!("interrupted; nothing was changed"),
     };
-    let Prepared { fleet, names, have, around, plan, .. } = &prepared;
+    let Prepared { desired, have, plan, .. } = &prepared;
+    let names = &desired.names;
+    let executor = Executor::new(cloud, &prepared, deb, timeout);
     if plan.is_empty() {
-        let work = Work::new(cloud, fleet, names, around, deb, have, timeout);
         // Nothing to do is only half the answer: the fleet is there, but is it well?
         let ended = {
             let board = Board::new();
             let line = board.begin("see whether all are healthy");
             let waiting = |reason: &str| line.waits(reason);
             tokio::select! {
-                ended = work.until_healthy(false, &waiting) => ended,
+                ended = executor.until_healthy(false, &waiting) => ended,
                 () = interrupt.asked() => bail!("interrupted; nothing was changed"),
             }
         };
@@ -70,7 +71,7 @@ pub(super) async fn bring_up(
             return unhealthy(error, output);
         }
         remark(&format!("fleet {} is as defined: nothing to do", names.fleet));
-        status::show_launched(fleet, &names.region, have, work.balancer().as_ref(), output);
+        status::show_launched(desired, have, executor.balancer().as_ref(), output);
         return Ok(Outcome::Done);
     }
     if consent == Consent::Ask || prepared.needs_consent() {
@@ -80,9 +81,9 @@ pub(super) async fn bring_up(
         consent::ask(&format!("Change fleet {}?", names.fleet), &mut interrupt).await?;
     }
     let board = Board::new();
-    let work = Work::new(cloud, fleet, names, around, deb, have, timeout);
-    let ended =
-        execute(plan, &board, &mut interrupt, async |action, waiting| work.act(action, waiting).await);
+    let ended = execute(plan, &board, &mut interrupt, async |action, waiting| {
+        executor.perform(action, waiting).await
+    });
     match ended.await {
         Ok(()) => {}
         Err(Halt::Interrupted) => bail!(
@@ -90,8 +91,8 @@ pub(super) async fn bring_up(
             names.fleet,
             names.region
         ),
-        Err(Halt::Failed(error @ ActError::Unhealthy(_))) => return unhealthy(error, output),
-        Err(Halt::Failed(error @ (ActError::Overtaken(_) | ActError::Destroyed(_)))) => {
+        Err(Halt::Failed(error @ ActionError::Unhealthy(_))) => return unhealthy(error, output),
+        Err(Halt::Failed(error @ (ActionError::Overtaken(_) | ActionError::Destroyed(_)))) => {
             return Err(error.into());
         }
         Err(Halt::Failed(error)) => {
@@ -102,17 +103,17 @@ pub(super) async fn bring_up(
             ));
         }
     }
-    let now = Inventory { instances: work.instances(), ..have.clone() };
-    let now = Inventory { balancer: work.balancer(), ..now };
-    status::show_launched(fleet, &names.region, &now, None, output);
+    let now = Inventory { instances: executor.instances(), ..have.clone() };
+    let now = Inventory { balancer: executor.balancer(), ..now };
+    status::show_launched(desired, &now, None, output);
     Ok(Outcome::Done)
 }
 
 /// Exit status 3 where the fleet is not healthy, 1 where that could not be found out.
-fn unhealthy(error: ActError, output: Output) -> Result<Outcome> {
+fn unhealthy(error: ActionError, output: Output) -> Result<Outcome> {
     match error {
-        ActError::Unhealthy(Unhealthy::Call(error)) => Err(error.into()),
-        ActError::Unhealthy(error) => {
+        ActionError::Unhealthy(Unhealthy::Call(error)) => Err(error.into()),
+        ActionError::Unhealthy(error) => {
             remark(&format!("bootstrap: {error}"));
             no_result(output, &error.to_string());
             Ok(Outcome::NotHealthy)

@@ -28,7 +28,8 @@ pub(crate) fn text(prepared: &Prepared) -> String {
 }
 
 fn write_text(prepared: &Prepared, text: &mut String) -> std::fmt::Result {
-    let Prepared { names, plan, around, differences, .. } = prepared;
+    let Prepared { desired, plan, around, differences, .. } = prepared;
+    let names = &desired.names;
     write!(text, "fleet {} in {}", names.fleet, names.region)?;
     match around.account.as_str() {
         "" => writeln!(text)?,
@@ -76,7 +77,7 @@ fn write_text(prepared: &Prepared, text: &mut String) -> std::fmt::Result {
     if !billed.is_empty() {
         writeln!(text, "billed by the hour: {}", billed.join(", "))?;
     }
-    if matches!(prepared.fleet.package, Some(Package::Deb { .. })) && launches(prepared) {
+    if matches!(prepared.desired.fleet.package, Some(Package::Deb { .. })) && launches(prepared) {
         writeln!(
             text,
             "the package's address is signed for an hour and for these instances alone, so --deb is not offered for \
@@ -87,7 +88,8 @@ fn write_text(prepared: &Prepared, text: &mut String) -> std::fmt::Result {
 }
 
 fn json(prepared: &Prepared) -> Value {
-    let Prepared { names, plan, around, differences, .. } = prepared;
+    let Prepared { desired, plan, around, differences, .. } = prepared;
+    let names = &desired.names;
     let steps: Vec<_> = plan
         .steps
         .iter()
@@ -129,8 +131,9 @@ fn launches(prepared: &Prepared) -> bool {
 
 /// Processors that the plan needs, and how many the account may have.
 fn vcpus(prepared: &Prepared) -> Option<(u32, Option<u32>)> {
-    let Prepared { fleet, plan, around, .. } = prepared;
-    let needed = fleet
+    let Prepared { desired, plan, around, .. } = prepared;
+    let needed = desired
+        .fleet
         .groups
         .iter()
         .map(|group| around.standard_vcpus(&group.instance_type, plan.launched(&group.name)));
@@ -139,12 +142,15 @@ fn vcpus(prepared: &Prepared) -> Option<(u32, Option<u32>)> {
 
 /// What of the new things costs money as long as it is there.
 fn billed(prepared: &Prepared) -> Vec<String> {
-    let Prepared { fleet, plan, .. } = prepared;
+    let Prepared { desired, plan, .. } = prepared;
     let mut billed = Vec::new();
     if plan.steps.iter().any(|step| step.action == Action::CreateBalancer) {
-        billed.push(format!("1 load balancer in {} zones, a public address in each", fleet.zones.len()));
+        billed.push(format!(
+            "1 load balancer in {} zones, a public address in each",
+            desired.fleet.zones.len()
+        ));
     }
-    for group in &fleet.groups {
+    for group in &desired.fleet.groups {
         let count = plan.launched(&group.name);
         if count > 0 {
             billed

@@ -15,7 +15,7 @@ use crate::cloud::elbv2::TargetHealth;
 use crate::engine::health::{age, cure, not_registered};
 use crate::engine::interrupt::Interrupt;
 use crate::engine::prepare;
-use crate::fleet::Fleet;
+use crate::fleet::Desired;
 use crate::fleet::names::Names;
 use crate::output::{Outcome, Output, has_no_reader, print, remark};
 use crate::plan::inventory::{Balancer, Instance, Inventory};
@@ -26,7 +26,7 @@ const EVERY: Duration = Duration::from_secs(5);
 
 /// A fleet at one moment.
 pub(super) struct Snapshot {
-    pub(super) fleet: Fleet,
+    pub(super) desired: Desired,
     pub(super) have: Inventory,
     /// Target health by target group's name, then instance.
     pub(super) health: BTreeMap<String, Vec<TargetHealth>>,
@@ -49,9 +49,9 @@ pub(crate) async fn status(fleet: ExistingFleet, watch: bool, output: Output) ->
             found = snapshot(&cloud, &name) => found?,
             () = enough() => return Ok(Outcome::Done),
         };
-        let rows = rows(&found.fleet, &found.have, Some(&found.health));
-        show(&found.fleet, &cloud.region, &rows, found.have.balancer.as_ref(), output);
-        let wanted = found.fleet.instances();
+        let rows = rows(&found.desired, &found.have, Some(&found.health));
+        show(&found.desired, &rows, found.have.balancer.as_ref(), output);
+        let wanted = found.desired.fleet.instances();
         let healthy = healthy(&rows);
         if !watch {
             return Ok(if healthy >= wanted { Outcome::Done } else { Outcome::NotHealthy });
@@ -95,7 +95,7 @@ pub(super) async fn snapshot(cloud: &Cloud, name: &str) -> Result<Snapshot> {
     have.unhealthy = unhealthy.cloned().collect();
     let groups = have.target_groups.iter().map(|group| group.name.clone());
     let health = groups.zip(healths).collect();
-    Ok(Snapshot { fleet, have, health })
+    Ok(Snapshot { desired: Desired::new(fleet, names), have, health })
 }
 
 /// An instance, as it is shown.
@@ -121,17 +121,18 @@ fn healthy(rows: &[InstanceRow]) -> usize {
 
 /// Without `health`, those that the fleet is to have are healthy: a launch has waited for them.
 pub(super) fn rows(
-    fleet: &Fleet,
+    desired: &Desired,
     have: &Inventory,
     health: Option<&BTreeMap<String, Vec<TargetHealth>>>,
 ) -> Vec<InstanceRow> {
+    let fleet = &desired.fleet;
     // One for each that is wanted, so that no other can stand in for it: what is there already, and what
     // it replaces as long as it is not.
     let counted: BTreeSet<_> = fleet
         .groups
         .iter()
         .flat_map(|group| {
-            let Members { kept, missing, replaced, .. } = members(fleet, group, have);
+            let Members { kept, missing, replaced, .. } = members(desired, group, have);
             kept.into_values().chain(replaced.into_iter().take(missing.len()))
         })
         .map(|instance| &instance.id)
@@ -175,21 +176,21 @@ pub(super) fn rows(
 }
 
 /// Shows a fleet that a launch has seen healthy.
-pub(crate) fn show_launched(
-    fleet: &Fleet,
-    region: &str,
+pub(super) fn show_launched(
+    desired: &Desired,
     have: &Inventory,
     balancer: Option<&Balancer>,
     output: Output,
 ) {
-    let rows = rows(fleet, have, None);
+    let rows = rows(desired, have, None);
     let balancer = have.balancer.as_ref().or(balancer);
-    show(fleet, region, &rows, balancer, output);
+    show(desired, &rows, balancer, output);
 }
 
-fn show(fleet: &Fleet, region: &str, rows: &[InstanceRow], balancer: Option<&Balancer>, output: Output) {
+fn show(desired: &Desired, rows: &[InstanceRow], balancer: Option<&Balancer>, output: Output) {
+    let fleet = &desired.fleet;
     if output == Output::Json {
-        return print(&format!("{:#}\n", to_json(fleet, region, rows, balancer)));
+        return print(&format!("{:#}\n", to_json(desired, rows, balancer)));
     }
     let mut table = Table::new();
     table.load_style(NOTHING);
@@ -230,7 +231,8 @@ fn show(fleet: &Fleet, region: &str, rows: &[InstanceRow], balancer: Option<&Bal
     }
 }
 
-fn to_json(fleet: &Fleet, region: &str, rows: &[InstanceRow], balancer: Option<&Balancer>) -> Value {
+fn to_json(desired: &Desired, rows: &[InstanceRow], balancer: Option<&Balancer>) -> Value {
+    let Desired { fleet, names, .. } = desired;
     let instances: Vec<_> = rows
         .iter()
         .map(|row| {
@@ -249,7 +251,7 @@ fn to_json(fleet: &Fleet, region: &str, rows: &[InstanceRow], balancer: Option<&
         .collect();
     json!({
         "fleet": fleet.name,
-        "region": region,
+        "region": names.region,
         "wanted": fleet.instances(),
         "healthy": healthy(rows),
         "balancer": balancer.map(|found| json!({ "dns_name": found.dns_name, "state": found.state })),

@@ -19,8 +19,8 @@ pub(crate) async fn verify(fleet: ExistingFleet, output: Output) -> Result<Outco
     let Some(balancer) = &found.have.balancer else {
         bail!("fleet {name} has no load balancer in {}; `bootstrap launch` finishes it", cloud.region);
     };
-    let port = found.have.listener.as_ref().map_or(found.fleet.port, |listener| listener.port);
-    let rows = rows(&found.fleet, &found.have, Some(&found.health)).into_iter();
+    let port = found.have.listener.as_ref().map_or(found.desired.fleet.port, |listener| listener.port);
+    let rows = rows(&found.desired, &found.have, Some(&found.health)).into_iter();
     // Others have to do no more than `status` asks of them; but who gets requests has to answer rightly.
     let serving = rows.filter(|row| row.counts || row.target_state == "healthy");
     let instances = serving.map(|row| {
@@ -30,13 +30,13 @@ pub(crate) async fn verify(fleet: ExistingFleet, output: Output) -> Result<Outco
         verify::Instance {
             id: row.id,
             group: row.group,
-            address: address.map(|address| SocketAddr::new(address, found.fleet.port)),
+            address: address.map(|address| SocketAddr::new(address, found.desired.fleet.port)),
             unhealthy,
         }
     });
     let target = VerifyTarget {
         url: format!("http://{}:{port}", balancer.dns_name),
-        groups: found.fleet.groups.clone(),
+        groups: found.desired.fleet.groups.clone(),
         instances: instances.collect(),
     };
     let report = verify::verify(&target, |check| {

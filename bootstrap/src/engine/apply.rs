@@ -7,24 +7,24 @@ use std::time::Duration;
 use instance_tags::CLUSTER;
 use tokio::sync::Notify;
 
+use super::health::{AwaitedInstances, Unhealthy, Watch};
+use super::prepare::Prepared;
 use crate::cloud::ec2::Batch;
 use crate::cloud::pace::Pace;
 use crate::cloud::package::PackageError;
 use crate::cloud::{CallError, Cloud};
 use crate::deb::Deb;
-use crate::engine::health::{Unhealthy, Wanted, Watch};
-use crate::fleet::names::Names;
 use crate::fleet::tagging;
-use crate::fleet::{Fleet, Group, Package};
+use crate::fleet::{Desired, Group, Package};
 use crate::plan::inventory::{Balancer, Instance, Inventory};
 use crate::plan::surroundings::Surroundings;
 use crate::plan::{Action, Effect, Side, members};
-use crate::policy::{self, Scope};
+use crate::policy::agent_policy;
 use crate::user_data::{PackageForInstance, UserDataError, user_data};
 
 /// Why an action failed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ActError {
+pub(crate) enum ActionError {
     /// AWS refused, or did not answer.
     #[error(transparent)]
     Call(#[from] CallError),
@@ -63,24 +63,23 @@ pub(crate) enum ActError {
     Missing(String),
 }
 
-/// What actions need, and what they have made so far.
-pub(crate) struct Work<'a> {
-    pub(crate) cloud: &'a Cloud,
-    pub(crate) fleet: &'a Fleet,
-    pub(crate) names: &'a Names,
-    pub(crate) around: &'a Surroundings,
+/// Does the actions of a plan: what they need, and what they have created so far.
+pub(crate) struct Executor<'a> {
+    pub(super) cloud: &'a Cloud,
+    pub(super) desired: &'a Desired,
+    around: &'a Surroundings,
     /// The package's file, where it is at hand.
-    pub(crate) deb: Option<&'a Deb>,
-    pub(crate) have: &'a Inventory,
+    deb: Option<&'a Deb>,
+    pub(super) have: &'a Inventory,
     /// How long the fleet may take to become healthy, or to go.
-    pub(crate) patience: Duration,
-    pub(super) made: RefCell<Made>,
+    pub(super) timeout: Duration,
+    pub(super) created: RefCell<Created>,
 }
 
-/// What is there by now.
+/// What is there by now: what was found before the first action, and what actions have created since.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Made {
-    pub(crate) balancer: Option<Balancer>,
+pub(super) struct Created {
+    pub(super) balancer: Option<Balancer>,
     pub(super) balancer_group: Option<String>,
     pub(super) instances_group: Option<String>,
     pub(super) listener: Option<String>,
@@ -93,67 +92,70 @@ pub(crate) struct Made {
     fresh_bucket: bool,
 }
 
-impl<'a> Work<'a> {
-    /// Work on what is there.
+impl<'a> Executor<'a> {
+    /// For a fleet of which `have` is there.
     pub(crate) fn new(
         cloud: &'a Cloud,
-        fleet: &'a Fleet,
-        names: &'a Names,
-        around: &'a Surroundings,
+        prepared: &'a Prepared,
         deb: Option<&'a Deb>,
-        have: &'a Inventory,
-        patience: Duration,
+        timeout: Duration,
     ) -> Self {
+        let Prepared { desired, have, around, .. } = prepared;
+        let fleet = &desired.fleet;
         let target_groups = fleet.groups.iter().filter_map(|group| {
             let found = have.target_group(fleet, group)?;
             Some((group.name.clone(), found.arn.clone()))
         });
-        let made = Made {
+        let created = Created {
             balancer: have.balancer.clone(),
             balancer_group: have.balancer_group.as_ref().map(|group| group.id.clone()),
             instances_group: have.instances_group.as_ref().map(|group| group.id.clone()),
             listener: have.listener.as_ref().map(|listener| listener.arn.clone()),
             target_groups: target_groups.collect(),
-            ..Made::default()
+            ..Created::default()
         };
-        Self { cloud, fleet, names, around, deb, have, patience, made: RefCell::new(made) }
+        Self { cloud, desired, around, deb, have, timeout, created: RefCell::new(created) }
     }
 
     /// The balancer as last seen.
     pub(crate) fn balancer(&self) -> Option<Balancer> {
-        self.made.borrow().balancer.clone()
+        self.created.borrow().balancer.clone()
     }
 
     /// The fleet's instances as they were when all was done.
     pub(crate) fn instances(&self) -> Vec<Instance> {
-        self.made.borrow().instances.clone()
+        self.created.borrow().instances.clone()
     }
 
     /// Does one action and answers what it made, in short. May be repeated.
     ///
     /// # Errors
     /// It could not be done.
-    pub(crate) async fn act(&self, action: &Action, waiting: &dyn Fn(&str)) -> Result<String, ActError> {
+    pub(crate) async fn perform(
+        &self,
+        action: &Action,
+        waiting: &dyn Fn(&str),
+    ) -> Result<String, ActionError> {
         let waits = Notify::new();
         let tell = |reason: &str| {
             waits.notify_one();
             waiting(reason);
         };
         tokio::select! {
-            made = self.make(action, &tell) => made,
+            result = self.attempt(action, &tell) => result,
             error = self.no_longer_wanted(&waits), if action.effect() == Effect::Create => Err(error),
         }
     }
 
-    async fn make(&self, action: &Action, waiting: &dyn Fn(&str)) -> Result<String, ActError> {
-        let Self { cloud, fleet, names, .. } = self;
+    async fn attempt(&self, action: &Action, waiting: &dyn Fn(&str)) -> Result<String, ActionError> {
+        let Self { cloud, desired, .. } = self;
+        let Desired { fleet, names, .. } = desired;
         match action {
             Action::CreateSecurityGroup(side) => return self.create_security_group(*side).await,
             Action::StoreDefinition => self.store_definition().await?,
             Action::Tag { resources, arns } => {
-                let tags = tagging::common(fleet);
-                cloud.tag_load_balancing(arns, &tags).await?;
-                cloud.tag(resources, &tags).await?;
+                cloud.tag_load_balancing(arns, &desired.tags).await?;
+                cloud.tag(resources, &desired.tags).await?;
             }
             Action::TagAnswers { group, paths, ids } => {
                 cloud.tag(ids, &tagging::answers(self.group(group)?)).await?;
@@ -170,30 +172,31 @@ impl<'a> Work<'a> {
             Action::CreateRole => {
                 let china = self.around.partition == "aws-cn";
                 let service = if china { "ec2.amazonaws.com.cn" } else { "ec2.amazonaws.com" };
-                cloud.create_role(&names.role(), &tagging::common(fleet), service).await?;
+                cloud.create_role(&names.role(), &desired.tags, service).await?;
             }
             Action::PutRolePolicy { also } => {
-                let policy = agent_policy(fleet, names, self.around, also);
+                let policy = agent_policy(desired, &self.around.account, also);
                 cloud.put_role_policy(&names.role(), &policy, waiting).await?;
             }
-            Action::CreateProfile => cloud.create_profile(&names.role(), &tagging::common(fleet)).await?,
+            Action::CreateProfile => cloud.create_profile(&names.role(), &desired.tags).await?,
             Action::AddRole => cloud.add_role(&names.role(), waiting).await?,
             Action::CreateBucket => {
                 let (bucket, account) = self.bucket();
-                cloud.create_bucket(&bucket, account, &tagging::common(fleet), waiting).await?;
-                self.made.borrow_mut().fresh_bucket = true;
+                cloud.create_bucket(&bucket, account, &desired.tags, waiting).await?;
+                self.created.borrow_mut().fresh_bucket = true;
                 return Ok(bucket);
             }
             Action::Upload => {
                 let (bucket, account) = self.bucket();
-                let fresh = self.made.borrow().fresh_bucket;
-                let deb = self.deb.ok_or_else(|| ActError::Missing("the package's file".to_owned()))?;
+                let fresh = self.created.borrow().fresh_bucket;
+                let deb = self.deb.ok_or_else(|| ActionError::Missing("the package's file".to_owned()))?;
                 cloud.upload(&bucket, account, deb, fresh, waiting).await?;
             }
             Action::CreateTargetGroup(name) => {
-                let vpc = self.around.vpc().ok_or_else(|| ActError::Missing("the default VPC".to_owned()))?;
-                let arn = cloud.create_target_group(fleet, self.group(name)?, vpc).await?;
-                self.made.borrow_mut().target_groups.insert(name.clone(), arn);
+                let vpc =
+                    self.around.vpc().ok_or_else(|| ActionError::Missing("the default VPC".to_owned()))?;
+                let arn = cloud.create_target_group(desired, self.group(name)?, vpc).await?;
+                self.created.borrow_mut().target_groups.insert(name.clone(), arn);
             }
             Action::SetHealthCheck(name) => cloud.set_health_check(&self.target_group(name)?, fleet).await?,
             Action::SetDelay(name) => {
@@ -202,9 +205,9 @@ impl<'a> Work<'a> {
             Action::CreateBalancer => {
                 let group = self.security_group(Side::Balancer)?;
                 let made =
-                    cloud.create_balancer(fleet, &self.subnets(&fleet.zones)?, &group, waiting).await?;
+                    cloud.create_balancer(desired, &self.subnets(&fleet.zones)?, &group, waiting).await?;
                 let dns_name = made.dns_name.clone();
-                self.made.borrow_mut().balancer = Some(made);
+                self.created.borrow_mut().balancer = Some(made);
                 return Ok(dns_name);
             }
             Action::SetZones(zones) => {
@@ -212,8 +215,8 @@ impl<'a> Work<'a> {
             }
             Action::CreateListener => {
                 let (balancer, weights) = (self.balancer_arn()?, self.weights()?);
-                let arn = cloud.create_listener(&balancer, fleet, &weights, waiting).await?;
-                self.made.borrow_mut().listener = Some(arn);
+                let arn = cloud.create_listener(&balancer, desired, &weights, waiting).await?;
+                self.created.borrow_mut().listener = Some(arn);
             }
             Action::KeepDefault { there, new } => {
                 let mut weights = there.clone();
@@ -226,20 +229,20 @@ impl<'a> Work<'a> {
             Action::CreateRule { group, priority } => {
                 let (listener, target_group) = (self.listener()?, self.target_group(group)?);
                 let group = self.group(group)?;
-                cloud.create_rule(&listener, fleet, group, *priority, &target_group, waiting).await?;
+                cloud.create_rule(&listener, desired, group, *priority, &target_group, waiting).await?;
             }
             Action::DeleteRule { arn } => cloud.delete_rule(arn).await?,
             Action::RunInstances { group, zone, slots } => {
                 return self.run_instances(group, zone, slots, waiting).await;
             }
-            Action::Confirm => self.confirm(&fleet.definition()).await?,
+            Action::Confirm => self.confirm(&desired.definition).await?,
             Action::WaitHealthy => self.until_healthy(true, waiting).await?,
             Action::TerminateInstances { ids } => {
                 // Whatever led to it: what this run has launched is not what this run has to end.
-                let launched = self.made.borrow().launched.clone();
+                let launched = self.created.borrow().launched.clone();
                 let is_new = |id: &&String| launched.values().flatten().any(|new| new == *id);
                 if let Some(id) = ids.iter().find(is_new) {
-                    return Err(ActError::Reused(id.clone()));
+                    return Err(ActionError::Reused(id.clone()));
                 }
                 cloud.terminate(ids).await?;
             }
@@ -248,12 +251,11 @@ impl<'a> Work<'a> {
             }
             Action::Settle => {
                 let group = self.security_group(Side::Instances)?;
-                let digest = tagging::digest(&fleet.definition());
-                let tags = [(tagging::SETTLED.to_owned(), digest)].into();
+                let tags = [(tagging::SETTLED.to_owned(), desired.digest.clone())].into();
                 // The addresses of new instances are known only now, and whoever launched wants to see them.
-                let (group, names) = ([group], *names);
+                let group = [group];
                 let ((), found) = tokio::try_join!(cloud.tag(&group, &tags), cloud.instances(names))?;
-                self.made.borrow_mut().instances = found;
+                self.created.borrow_mut().instances = found;
             }
             Action::DeleteBalancer { arn } => cloud.delete_balancer(arn).await?,
             Action::WaitTerminated { ids } => self.until_terminated(ids, waiting).await?,
@@ -277,48 +279,52 @@ impl<'a> Work<'a> {
     ///
     /// # Errors
     /// They are not, or a call failed.
-    pub(crate) async fn until_healthy(&self, repaired: bool, waiting: &dyn Fn(&str)) -> Result<(), ActError> {
-        let Self { cloud, fleet, names, patience, .. } = *self;
-        let wanted = self.wanted()?;
-        let watch = Watch { cloud, fleet, names, wanted: &wanted, patience, repaired };
-        let balancer = self.made.borrow().balancer.clone();
+    pub(crate) async fn until_healthy(
+        &self,
+        repaired: bool,
+        waiting: &dyn Fn(&str),
+    ) -> Result<(), ActionError> {
+        let Self { cloud, desired, timeout, .. } = *self;
+        let awaited = self.awaited()?;
+        let watch = Watch { cloud, desired, awaited: &awaited, timeout, repaired };
+        let balancer = self.created.borrow().balancer.clone();
         watch.until_healthy(balancer.as_ref(), waiting).await?;
-        if let Some(balancer) = &mut self.made.borrow_mut().balancer {
+        if let Some(balancer) = &mut self.created.borrow_mut().balancer {
             "active".clone_into(&mut balancer.state);
         }
         Ok(())
     }
 
-    async fn create_security_group(&self, side: Side) -> Result<String, ActError> {
-        let vpc = self.around.vpc().ok_or_else(|| ActError::Missing("the default VPC".to_owned()))?;
-        let mut tags = tagging::common(self.fleet);
+    async fn create_security_group(&self, side: Side) -> Result<String, ActionError> {
+        let vpc = self.around.vpc().ok_or_else(|| ActionError::Missing("the default VPC".to_owned()))?;
+        let Desired { fleet, names, definition, .. } = self.desired;
+        let mut tags = self.desired.tags.clone();
         let (name, description) = match side {
-            Side::Balancer => (self.names.balancer_group(), "load balancer of the fleet"),
+            Side::Balancer => (names.balancer_group(), "load balancer of the fleet"),
             Side::Instances => {
-                tags.extend(tagging::definition(self.fleet));
-                (self.names.instances_group(), "instances of the fleet")
+                tags.extend(tagging::definition_tags(definition));
+                (names.instances_group(), "instances of the fleet")
             }
         };
-        let description = format!("{description} {}", self.fleet.name);
-        let (id, was_there) =
-            self.cloud.create_security_group(self.names, &name, &description, vpc, tags).await?;
+        let description = format!("{description} {}", fleet.name);
+        let (id, was_there) = self.cloud.create_security_group(names, &name, &description, vpc, tags).await?;
         if was_there && side == Side::Instances {
-            self.confirm(&self.fleet.definition()).await?;
+            self.confirm(definition).await?;
         }
-        let mut made = self.made.borrow_mut();
+        let mut created = self.created.borrow_mut();
         match side {
-            Side::Balancer => made.balancer_group = Some(id.clone()),
-            Side::Instances => made.instances_group = Some(id.clone()),
+            Side::Balancer => created.balancer_group = Some(id.clone()),
+            Side::Instances => created.instances_group = Some(id.clone()),
         }
         Ok(id)
     }
 
     /// Pieces of an older, longer definition are removed first: cut off at a gap, what is left of it
     /// cannot be taken for a whole one.
-    async fn store_definition(&self) -> Result<(), ActError> {
+    async fn store_definition(&self) -> Result<(), ActionError> {
         let group = self.security_group(Side::Instances)?;
         self.confirm(&self.have.definition().unwrap_or_default()).await?;
-        let tags = tagging::definition(self.fleet);
+        let tags = tagging::definition_tags(&self.desired.definition);
         let there = self.have.instances_group.as_ref().map(|group| &group.tags);
         let keys = there.into_iter().flat_map(|tags| tags.keys());
         let stale: Vec<_> = keys
@@ -339,24 +345,24 @@ impl<'a> Work<'a> {
         zone: &str,
         slots: &[u16],
         waiting: &dyn Fn(&str),
-    ) -> Result<String, ActError> {
-        let fleet = self.fleet;
+    ) -> Result<String, ActionError> {
+        let Desired { fleet, names, .. } = self.desired;
         let group = self.group(group)?;
         let image = self.around.image(&group.instance_type);
-        let image = image.ok_or_else(|| ActError::Missing(format!("the image {}", fleet.image)))?;
+        let image = image.ok_or_else(|| ActionError::Missing(format!("the image {}", fleet.image)))?;
         let mut batch = Batch {
             group: group.name.clone(),
             target_group: self.target_group(&group.name)?,
             subnet: String::new(),
             zone: String::new(),
-            revision: tagging::revision(fleet, group),
+            revision: self.desired.revision(group).to_owned(),
             slots: slots.to_vec(),
             image: image.id.clone(),
             root_device: image.root_device.clone(),
             instance_type: group.instance_type.clone(),
             security_group: self.security_group(Side::Instances)?,
             key_pair: fleet.key_pair.clone(),
-            profile: fleet.instance_profile.clone().unwrap_or_else(|| self.names.role()),
+            profile: fleet.instance_profile.clone().unwrap_or_else(|| names.role()),
             user_data: self.user_data(waiting).await?,
             known: self.have.instances.iter().map(|instance| instance.id.clone()).collect(),
         };
@@ -369,13 +375,13 @@ impl<'a> Work<'a> {
             };
             batch.subnet.clone_from(&subnet.id);
             zone.clone_into(&mut batch.zone);
-            let tags = |slots: &[u16]| tagging::instance(fleet, group, slots);
+            let tags = |slots: &[u16]| self.desired.instance_tags(group, slots);
             match self.cloud.run_instances(&batch, &tags, waiting).await {
                 Ok(launched) => {
                     let ids: Vec<_> = launched.into_iter().map(|instance| instance.id).collect();
                     let text = ids.join(", ");
-                    let mut made = self.made.borrow_mut();
-                    made.launched.entry(group.name.clone()).or_default().extend(ids);
+                    let mut created = self.created.borrow_mut();
+                    created.launched.entry(group.name.clone()).or_default().extend(ids);
                     return Ok(format!("{text} in {zone}"));
                 }
                 Err(error) if error.code() == "InsufficientInstanceCapacity" => {
@@ -385,11 +391,14 @@ impl<'a> Work<'a> {
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(full.map_or_else(|| ActError::Missing(format!("a subnet in {zone}")), ActError::from))
+        Err(full.map_or_else(|| ActionError::Missing(format!("a subnet in {zone}")), ActionError::from))
     }
 
-    async fn user_data(&self, waiting: &dyn Fn(&str)) -> Result<Option<String>, ActError> {
-        let package = match (PackageForInstance::of(self.fleet.package.as_ref()), &self.fleet.package) {
+    async fn user_data(&self, waiting: &dyn Fn(&str)) -> Result<Option<String>, ActionError> {
+        let package = match (
+            PackageForInstance::of(self.desired.fleet.package.as_ref()),
+            &self.desired.fleet.package,
+        ) {
             (None, Some(Package::Deb { sha256, .. })) => {
                 let signed = self.cloud.presign(&self.bucket().0, sha256).await?;
                 if let Some(note) = signed.note() {
@@ -403,14 +412,21 @@ impl<'a> Work<'a> {
     }
 
     /// The instances that have to be healthy: those that stay and those that were launched.
-    fn wanted(&self) -> Result<Vec<Wanted>, ActError> {
-        wanted(self.fleet, self.have, |group| self.target_group(group), &self.made.borrow().launched)
+    fn awaited(&self) -> Result<Vec<AwaitedInstances>, ActionError> {
+        let launched = &self.created.borrow().launched;
+        let of_group = |group: &Group| {
+            let kept = members(self.desired, group, self.have).kept;
+            let mut ids: BTreeSet<_> = kept.into_values().map(|instance| instance.id.clone()).collect();
+            ids.extend(launched.get(&group.name).into_iter().flatten().cloned());
+            Ok(AwaitedInstances { target_group: self.target_group(&group.name)?, ids })
+        };
+        self.desired.fleet.groups.iter().map(of_group).collect()
     }
 
-    async fn until_terminated(&self, ids: &[String], waiting: &dyn Fn(&str)) -> Result<(), ActError> {
-        let mut pace = Pace::new(self.patience);
+    async fn until_terminated(&self, ids: &[String], waiting: &dyn Fn(&str)) -> Result<(), ActionError> {
+        let mut pace = Pace::new(self.timeout);
         loop {
-            let found = self.cloud.instances(self.names).await?;
+            let found = self.cloud.instances(&self.desired.names).await?;
             let left: Vec<_> =
                 found.iter().filter(|i| ids.contains(&i.id) && !i.is_gone()).map(|i| i.id.clone()).collect();
             if left.is_empty() {
@@ -418,86 +434,58 @@ impl<'a> Work<'a> {
             }
             waiting(&format!("{} still shutting down", left.len()));
             if !pace.next().await {
-                return Err(ActError::Lingering(left.join(", ")));
+                return Err(ActionError::Lingering(left.join(", ")));
             }
         }
     }
 
     fn bucket(&self) -> (String, &str) {
-        (self.names.bucket(&self.around.account), &self.around.account)
+        (self.desired.names.bucket(&self.around.account), &self.around.account)
     }
 
-    fn group(&self, name: &str) -> Result<&'a Group, ActError> {
-        let found = self.fleet.groups.iter().find(|group| group.name == name);
-        found.ok_or_else(|| ActError::Missing(format!("the group {name}")))
+    fn group(&self, name: &str) -> Result<&'a Group, ActionError> {
+        let found = self.desired.fleet.groups.iter().find(|group| group.name == name);
+        found.ok_or_else(|| ActionError::Missing(format!("the group {name}")))
     }
 
-    fn target_group(&self, group: &str) -> Result<String, ActError> {
-        let found = self.made.borrow().target_groups.get(group).cloned();
-        found.ok_or_else(|| ActError::Missing(format!("the target group of {group}")))
+    fn target_group(&self, group: &str) -> Result<String, ActionError> {
+        let found = self.created.borrow().target_groups.get(group).cloned();
+        found.ok_or_else(|| ActionError::Missing(format!("the target group of {group}")))
     }
 
-    fn security_group(&self, side: Side) -> Result<String, ActError> {
-        let made = self.made.borrow();
+    fn security_group(&self, side: Side) -> Result<String, ActionError> {
+        let created = self.created.borrow();
         let (found, name) = match side {
-            Side::Balancer => (&made.balancer_group, self.names.balancer_group()),
-            Side::Instances => (&made.instances_group, self.names.instances_group()),
+            Side::Balancer => (&created.balancer_group, self.desired.names.balancer_group()),
+            Side::Instances => (&created.instances_group, self.desired.names.instances_group()),
         };
-        found.clone().ok_or_else(|| ActError::Missing(format!("the security group {name}")))
+        found.clone().ok_or_else(|| ActionError::Missing(format!("the security group {name}")))
     }
 
     fn balancer_group(&self) -> String {
-        self.made.borrow().balancer_group.clone().unwrap_or_default()
+        self.created.borrow().balancer_group.clone().unwrap_or_default()
     }
 
-    fn balancer_arn(&self) -> Result<String, ActError> {
-        let made = self.made.borrow();
-        let found = made.balancer.as_ref().map(|balancer| balancer.arn.clone());
-        found.ok_or_else(|| ActError::Missing("the load balancer".to_owned()))
+    fn balancer_arn(&self) -> Result<String, ActionError> {
+        let created = self.created.borrow();
+        let found = created.balancer.as_ref().map(|balancer| balancer.arn.clone());
+        found.ok_or_else(|| ActionError::Missing("the load balancer".to_owned()))
     }
 
-    fn listener(&self) -> Result<String, ActError> {
-        self.made.borrow().listener.clone().ok_or_else(|| ActError::Missing("the listener".to_owned()))
+    fn listener(&self) -> Result<String, ActionError> {
+        self.created.borrow().listener.clone().ok_or_else(|| ActionError::Missing("the listener".to_owned()))
     }
 
-    fn subnets<'z>(&self, zones: impl IntoIterator<Item = &'z String>) -> Result<Vec<String>, ActError> {
+    fn subnets<'z>(&self, zones: impl IntoIterator<Item = &'z String>) -> Result<Vec<String>, ActionError> {
         let subnet = |zone: &String| {
             let found = self.around.subnets.get(zone).map(|subnet| subnet.id.clone());
-            found.ok_or_else(|| ActError::Missing(format!("a subnet in {zone}")))
+            found.ok_or_else(|| ActionError::Missing(format!("a subnet in {zone}")))
         };
         zones.into_iter().map(subnet).collect()
     }
 
-    fn weights(&self) -> Result<Vec<(String, u16)>, ActError> {
-        let groups = self.fleet.groups.iter();
+    fn weights(&self) -> Result<Vec<(String, u16)>, ActionError> {
+        let groups = self.desired.fleet.groups.iter();
         groups.map(|group| Ok((self.target_group(&group.name)?, group.weight))).collect()
     }
-}
-
-/// What the fleet's agents may do, and those in target groups that it had `also`.
-pub(crate) fn agent_policy(
-    fleet: &Fleet,
-    names: &Names,
-    around: &Surroundings,
-    also: &[String],
-) -> serde_json::Value {
-    let mut scope = Scope::of(fleet, Some(&names.region), Some(&around.account));
-    scope.target_groups.extend_from_slice(also);
-    policy::agent(&scope)
-}
-
-/// The instances of each group that have to be healthy.
-pub(crate) fn wanted<E>(
-    fleet: &Fleet,
-    have: &Inventory,
-    arn: impl Fn(&str) -> Result<String, E>,
-    launched: &BTreeMap<String, Vec<String>>,
-) -> Result<Vec<Wanted>, E> {
-    let of_group = |group: &Group| {
-        let kept = members(fleet, group, have).kept;
-        let mut ids: BTreeSet<_> = kept.into_values().map(|instance| instance.id.clone()).collect();
-        ids.extend(launched.get(&group.name).into_iter().flatten().cloned());
-        Ok(Wanted { target_group: arn(&group.name)?, ids })
-    };
-    fleet.groups.iter().map(of_group).collect()
 }

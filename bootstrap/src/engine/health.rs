@@ -10,14 +10,13 @@ use tokio::time::Instant;
 use crate::cloud::elbv2::TargetHealth;
 use crate::cloud::pace::Pace;
 use crate::cloud::{CallError, Cloud};
-use crate::fleet::Fleet;
-use crate::fleet::names::Names;
+use crate::fleet::Desired;
 use crate::plan::inventory::{Balancer, Instance};
 use crate::user_data::failure_in_console;
 
 /// The instances of a group that have to be healthy.
 #[derive(Clone, Debug)]
-pub(crate) struct Wanted {
+pub(crate) struct AwaitedInstances {
     /// The group's target group's ARN.
     pub(crate) target_group: String,
     /// Their ids.
@@ -34,10 +33,10 @@ pub(crate) enum Unhealthy {
     #[error("{0}")]
     Hopeless(String),
     /// It did not become so in time.
-    #[error("not healthy within {} s: {reason}", .patience.as_secs())]
+    #[error("not healthy within {} s: {reason}", .timeout.as_secs())]
     Late {
         /// How long it was waited for.
-        patience: Duration,
+        timeout: Duration,
         /// What it was last waiting for.
         reason: String,
     },
@@ -55,10 +54,9 @@ const EXCERPT: usize = 8;
 /// What a wait knows of the fleet.
 pub(crate) struct Watch<'a> {
     pub(crate) cloud: &'a Cloud,
-    pub(crate) fleet: &'a Fleet,
-    pub(crate) names: &'a Names,
-    pub(crate) wanted: &'a [Wanted],
-    pub(crate) patience: Duration,
+    pub(crate) desired: &'a Desired,
+    pub(crate) awaited: &'a [AwaitedInstances],
+    pub(crate) timeout: Duration,
     /// Whether something has just come to be that agents may have asked for in vain.
     pub(crate) repaired: bool,
 }
@@ -73,22 +71,22 @@ impl Watch<'_> {
         balancer: Option<&Balancer>,
         waiting: &dyn Fn(&str),
     ) -> Result<(), Unhealthy> {
-        let mut pace = Pace::new(self.patience);
+        let mut pace = Pace::new(self.timeout);
         // An impaired one serves, though it could not get all the capacity it wanted.
         let serves = |found: &Balancer| matches!(found.state.as_str(), "active" | "active_impaired");
         let mut active = balancer.is_some_and(serves);
-        let mut pending: Vec<&Wanted> = self.wanted.iter().collect();
+        let mut pending: Vec<&AwaitedInstances> = self.awaited.iter().collect();
         let mut unhealthy_since: BTreeMap<String, Instant> = BTreeMap::new();
         // Who is older than a launch may take had the time to boot.
         let mut absence =
-            Absence { booted: BOOTED.max(self.patience), noticed: self.noticed(), since: BTreeMap::new() };
+            Absence { booted: BOOTED.max(self.timeout), noticed: self.noticed(), since: BTreeMap::new() };
         let mut consoles_read = Instant::now();
         loop {
-            let asked = pending.iter().map(|wanted| self.cloud.target_health(&wanted.target_group));
+            let asked = pending.iter().map(|awaited| self.cloud.target_health(&awaited.target_group));
             let (healths, seen) = tokio::try_join!(try_join_all(asked), async {
                 match active {
                     true => Ok(None),
-                    false => self.cloud.balancer(self.names).await,
+                    false => self.cloud.balancer(&self.desired.names).await,
                 }
             })?;
             active |= seen.as_ref().is_some_and(serves);
@@ -104,8 +102,8 @@ impl Watch<'_> {
             }
             let mut absent = Vec::new();
             let mut left = Vec::new();
-            for (wanted, healths) in pending.iter().zip(healths) {
-                let not_healthy = not_healthy(wanted, &healths);
+            for (awaited, healths) in pending.iter().zip(healths) {
+                let not_healthy = not_healthy(awaited, &healths);
                 for (id, health) in &not_healthy {
                     problems.push(describe(id, health.as_ref()));
                     if health.is_none() {
@@ -114,7 +112,7 @@ impl Watch<'_> {
                     self.has_hope(id, health.as_ref(), &mut unhealthy_since)?;
                 }
                 if !not_healthy.is_empty() {
-                    left.push(*wanted);
+                    left.push(*awaited);
                 }
             }
             pending = left;
@@ -145,7 +143,7 @@ impl Watch<'_> {
                 let is_absent = |found: &&Instance| absent.contains(&found.id);
                 let oldest = instances.iter().filter(is_absent).map(age).max();
                 let cure = oldest.map_or_else(String::new, |age| format!("; {}", not_registered(age)));
-                return Err(Unhealthy::Late { patience: self.patience, reason: reason + &cure });
+                return Err(Unhealthy::Late { timeout: self.timeout, reason: reason + &cure });
             }
         }
     }
@@ -155,7 +153,7 @@ impl Watch<'_> {
     /// makes one in five minutes.
     fn noticed(&self) -> Duration {
         let retry = if self.repaired { Duration::from_secs(300) } else { Duration::ZERO };
-        self.fleet.health_check.interval * 5 + Duration::from_secs(60) + retry
+        self.desired.fleet.health_check.interval * 5 + Duration::from_secs(60) + retry
     }
 
     fn summary(&self, problems: &[String]) -> String {
@@ -178,7 +176,7 @@ impl Watch<'_> {
             return Ok(());
         };
         let since = unhealthy_since.entry(id.to_owned()).or_insert_with(Instant::now);
-        let check = &self.fleet.health_check;
+        let check = &self.desired.fleet.health_check;
         // Twice what a target that works again needs to be called healthy, and a minute for the agent.
         let enough = check.interval * check.healthy * 2 + Duration::from_secs(60);
         match since.elapsed() > enough {
@@ -191,14 +189,14 @@ impl Watch<'_> {
     ///
     /// # Errors
     /// An instance that should become healthy does not run.
-    async fn all_run(&self, pending: &[&Wanted]) -> Result<Vec<Instance>, Unhealthy> {
-        let wanted: BTreeSet<_> = pending.iter().flat_map(|wanted| &wanted.ids).collect();
-        if wanted.is_empty() {
+    async fn all_run(&self, pending: &[&AwaitedInstances]) -> Result<Vec<Instance>, Unhealthy> {
+        let awaited: BTreeSet<_> = pending.iter().flat_map(|awaited| &awaited.ids).collect();
+        if awaited.is_empty() {
             return Ok(Vec::new());
         }
-        let instances = self.cloud.instances(self.names).await?;
+        let instances = self.cloud.instances(&self.desired.names).await?;
         let stuck = |instance: &&Instance| {
-            wanted.contains(&instance.id) && !matches!(instance.state.as_str(), "pending" | "running")
+            awaited.contains(&instance.id) && !matches!(instance.state.as_str(), "pending" | "running")
         };
         let Some(stuck) = instances.iter().find(stuck) else {
             return Ok(instances);
@@ -234,9 +232,9 @@ impl Watch<'_> {
 }
 
 /// The instances that are not healthy, and how they are; `None` if not registered.
-fn not_healthy(wanted: &Wanted, healths: &[TargetHealth]) -> Vec<(String, Option<TargetHealth>)> {
+fn not_healthy(awaited: &AwaitedInstances, healths: &[TargetHealth]) -> Vec<(String, Option<TargetHealth>)> {
     let of = |id: &String| healths.iter().find(|health| health.id == *id).cloned();
-    let all = wanted.ids.iter().map(|id| (id.clone(), of(id)));
+    let all = awaited.ids.iter().map(|id| (id.clone(), of(id)));
     all.filter(|(_, health)| health.as_ref().is_none_or(|health| health.state != "healthy")).collect()
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::apply::{ActError, Work};
+use super::apply::{ActionError, Executor};
 use tokio::sync::Notify;
 
 use crate::cloud::CallError;
@@ -12,17 +12,17 @@ use crate::cloud::pace::Pace;
 /// How long a tag that was just written may take to be seen.
 const SEEN: Duration = Duration::from_secs(10);
 
-impl Work<'_> {
+impl Executor<'_> {
     /// # Errors
     /// The stored definition is another, also after the moment that a change may take to be seen.
-    pub(super) async fn confirm(&self, wanted: &str) -> Result<(), ActError> {
+    pub(super) async fn confirm(&self, wanted: &str) -> Result<(), ActionError> {
         let mut pace = Pace::new(SEEN);
         loop {
-            let name = self.fleet.name.clone();
-            let error = match self.cloud.definition(self.names).await? {
+            let name = self.desired.fleet.name.clone();
+            let error = match self.cloud.definition(&self.desired.names).await? {
                 Some(found) if found.as_deref().unwrap_or_default() == wanted => return Ok(()),
-                Some(_) => ActError::Overtaken(name),
-                None => ActError::Destroyed(name),
+                Some(_) => ActionError::Overtaken(name),
+                None => ActionError::Destroyed(name),
             };
             if !pace.next().await {
                 return Err(error);
@@ -32,15 +32,15 @@ impl Work<'_> {
 
     /// Ends when the fleet is no longer the one that a step makes something for: it would wait in vain. Does
     /// not look before the step has told that it `waits`, and then seldom.
-    pub(super) async fn no_longer_wanted(&self, waits: &Notify) -> ActError {
+    pub(super) async fn no_longer_wanted(&self, waits: &Notify) -> ActionError {
         waits.notified().await;
         loop {
             tokio::time::sleep(SEEN).await;
-            let is_stored = self.made.borrow().instances_group.is_some();
+            let is_stored = self.created.borrow().instances_group.is_some();
             // What is wrong with a look is for the step to find.
             if is_stored
-                && let Err(error @ (ActError::Overtaken(_) | ActError::Destroyed(_))) =
-                    self.confirm(&self.fleet.definition()).await
+                && let Err(error @ (ActionError::Overtaken(_) | ActionError::Destroyed(_))) =
+                    self.confirm(&self.desired.definition).await
             {
                 return error;
             }
@@ -50,20 +50,20 @@ impl Work<'_> {
     /// Deletes something as soon as nothing uses it any more.
     ///
     /// # Errors
-    /// The call failed, it is still used after all the patience, or by something that the plan does not
+    /// The call failed, it is still used when the time is over, or by something that the plan does not
     /// know of, so that no waiting would help.
     pub(super) async fn when_unused(
         &self,
         waiting: &dyn Fn(&str),
         delete: impl AsyncFn() -> Result<(), CallError>,
-    ) -> Result<(), ActError> {
-        let mut pace = Pace::new(self.patience);
+    ) -> Result<(), ActionError> {
+        let mut pace = Pace::new(self.timeout);
         loop {
             match delete().await {
                 Err(error) if error.is_in_use() => {
                     waiting(&error.reason_to_wait());
                     if let Some(more) = self.more().await? {
-                        return Err(ActError::More(more));
+                        return Err(ActionError::More(more));
                     }
                     if !pace.next().await {
                         return Err(error.into());
@@ -75,20 +75,21 @@ impl Work<'_> {
     }
 
     /// Something of the fleet that neither was there when the plan was made, nor was made by it.
-    async fn more(&self) -> Result<Option<String>, ActError> {
-        let mut survey = self.cloud.survey(self.names).await?;
-        self.cloud.prove(self.names, &mut survey).await?;
-        let (now, have, made) = (survey.inventory, self.have, self.made.borrow());
+    async fn more(&self) -> Result<Option<String>, ActionError> {
+        let mut survey = self.cloud.survey(&self.desired.names).await?;
+        self.cloud.prove(&self.desired.names, &mut survey).await?;
+        let (now, have, created) = (survey.inventory, self.have, self.created.borrow());
         let is_known = |id: &String| {
             have.instances.iter().any(|known| known.id == *id)
-                || made.launched.values().flatten().any(|i| i == id)
+                || created.launched.values().flatten().any(|i| i == id)
         };
         let instances = now.instances.iter().filter(|instance| !instance.is_dead());
         let mut more: Vec<_> =
             instances.map(|instance| instance.id.clone()).filter(|id| !is_known(id)).collect();
-        let balancer = now.balancer.filter(|found| made.balancer.as_ref().is_none_or(|b| b.arn != found.arn));
-        more.extend(balancer.map(|_| format!("the load balancer {}", self.names.balancer())));
-        let known = have.target_groups.iter().map(|group| &group.arn).chain(made.target_groups.values());
+        let balancer =
+            now.balancer.filter(|found| created.balancer.as_ref().is_none_or(|b| b.arn != found.arn));
+        more.extend(balancer.map(|_| format!("the load balancer {}", self.desired.names.balancer())));
+        let known = have.target_groups.iter().map(|group| &group.arn).chain(created.target_groups.values());
         let known: BTreeSet<_> = known.collect();
         let groups = now.target_groups.iter().filter(|group| !known.contains(&group.arn));
         more.extend(groups.map(|group| format!("the target group {}", group.name)));

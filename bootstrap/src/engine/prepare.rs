@@ -10,14 +10,14 @@ use crate::cloud::reachable::{Unreachable, reachable};
 use crate::cloud::survey::{Foreign, Survey, TARGET_GROUP};
 use crate::cloud::{CallError, Cloud};
 use crate::deb::Deb;
-use crate::engine::apply::agent_policy;
 use crate::fleet::names::Names;
-use crate::fleet::{Difference, Fleet, Package};
+use crate::fleet::{Desired, Difference, Fleet, Package};
 use crate::output::remark;
 use crate::plan::inventory::Bucket;
 use crate::plan::inventory::{Inventory, Role};
 use crate::plan::surroundings::Surroundings;
-use crate::plan::{self, Action, Effect, Plan};
+use crate::plan::{Action, Effect, Plan, destroy_plan, launch_plan};
+use crate::policy::agent_policy;
 use crate::user_data::{PackageForInstance, user_data};
 
 /// What is asked for.
@@ -31,8 +31,7 @@ pub(crate) enum Request {
 /// Everything that is known before the first change.
 pub(crate) struct Prepared {
     /// The fleet as wanted, package included.
-    pub(crate) fleet: Fleet,
-    pub(crate) names: Names,
+    pub(crate) desired: Desired,
     pub(crate) have: Inventory,
     pub(crate) around: Surroundings,
     pub(crate) plan: Plan,
@@ -61,27 +60,19 @@ pub(crate) async fn prepare(
     if asked_for && stored.is_none() {
         bail!("{}", nowhere(cloud, name).await);
     }
-    let mut fleet = wanted(request, stored.as_ref())?;
+    let mut fleet = requested(request, stored.as_ref())?;
     let differences = stored.as_ref().map(|stored| fleet.differences(stored)).unwrap_or_default();
     if fleet.package.is_none() {
         fleet.package = stored.and_then(|stored| stored.package);
     }
-    if survey.is_proved() && survey.inventory.is_settled(&fleet) {
+    let desired = Desired::new(fleet, names);
+    let (fleet, names) = (&desired.fleet, &desired.names);
+    if survey.is_proved() && survey.inventory.is_settled(&desired) {
         let have = survey.inventory.clone();
-        let plan =
-            plan::launch(&fleet, &have, &names, &|_| serde_json::Value::Null).map_err(|e| anyhow!(e))?;
+        let plan = launch_plan(&desired, &have, &|_| serde_json::Value::Null).map_err(|e| anyhow!(e))?;
         if plan.is_empty() {
-            let around = Surroundings::default();
-            return Ok(Prepared {
-                fleet,
-                names,
-                have,
-                around,
-                plan,
-                differences,
-                notes: Vec::new(),
-                asked_for,
-            });
+            let (around, notes) = (Surroundings::default(), Vec::new());
+            return Ok(Prepared { desired, have, around, plan, differences, notes, asked_for });
         }
     }
     if fleet.package.is_none() {
@@ -92,28 +83,28 @@ pub(crate) async fn prepare(
         );
     }
     let mut problems = Vec::new();
-    let around = details(cloud, &names, &fleet, &mut survey, &mut problems).await?;
+    let around = details(cloud, &desired, &mut survey, &mut problems).await?;
     let have = survey.inventory;
-    problems.extend(taken(&survey.foreign, &fleet, around.vpc()));
-    let policy = |also: &[String]| agent_policy(&fleet, &names, &around, also);
-    let plan = plan::launch(&fleet, &have, &names, &policy).map_err(|e| anyhow!(e))?;
+    problems.extend(taken(&survey.foreign, fleet, around.vpc()));
+    let policy = |also: &[String]| agent_policy(&desired, &around.account, also);
+    let plan = launch_plan(&desired, &have, &policy).map_err(|e| anyhow!(e))?;
     let launched = fleet.groups.iter().map(|g| (g.instance_type.clone(), plan.launched(&g.name)));
     let launched: Vec<_> = launched.filter(|(_, count)| *count > 0).collect();
     // A plan that only takes away needs nothing of what could be missing.
     if plan.steps.iter().any(|step| step.action.effect() == Effect::Create) {
-        problems.extend(around.problems(&fleet, &cloud.region, &launched));
+        problems.extend(around.problems(fleet, &cloud.region, &launched));
     }
     // A package that nobody needs now is kept for later launches.
     if !launched.is_empty() || deb.is_some() {
-        problems.extend(package_problem(&fleet, &have, &around, deb).await);
+        problems.extend(package_problem(fleet, &have, &around, deb).await);
     }
-    refuse(&names, &problems)?;
-    Ok(Prepared { fleet, names, have, around, plan, differences, notes: Vec::new(), asked_for })
+    refuse(names, &problems)?;
+    Ok(Prepared { desired, have, around, plan, differences, notes: Vec::new(), asked_for })
 }
 
 /// # Errors
 /// The problems, one a line, if there are any.
-pub(crate) fn refuse(names: &Names, problems: &[String]) -> Result<()> {
+fn refuse(names: &Names, problems: &[String]) -> Result<()> {
     match problems {
         [] => Ok(()),
         [one] => bail!("nothing was changed: {one}"),
@@ -155,7 +146,7 @@ pub(crate) fn stored(have: &Inventory) -> Result<Option<Fleet>> {
     Ok(Some(Fleet::from_definition(&text)?))
 }
 
-fn wanted(request: Request, stored: Option<&Fleet>) -> Result<Fleet> {
+fn requested(request: Request, stored: Option<&Fleet>) -> Result<Fleet> {
     match (request, stored) {
         (Request::Fleet(fleet), _) => Ok(*fleet),
         (Request::Counts(_), None) => bail!("there is nothing to scale"),
@@ -194,11 +185,11 @@ fn foreign_role(names: &Names) -> Foreign {
 /// Looks at what only changes need to know.
 async fn details(
     cloud: &Cloud,
-    names: &Names,
-    fleet: &Fleet,
+    desired: &Desired,
     survey: &mut Survey,
     problems: &mut Vec<String>,
 ) -> Result<Surroundings> {
+    let Desired { fleet, names, .. } = desired;
     let have = survey.inventory.clone();
     let groups = &have.target_groups;
     let delays = async { try_join_all(groups.iter().map(|group| cloud.deregistration_delay(group))).await };
@@ -323,14 +314,15 @@ pub(crate) async fn prepare_destroy(cloud: &Cloud, name: &str) -> Result<Prepare
         notes.push(format!("{found} is not this fleet's, going by its tags, and stays as it is"));
     }
     let have = survey.inventory;
-    let plan = plan::destroy(&have, &names);
+    let plan = destroy_plan(&have, &names);
     // Only its name counts here; what it was is not needed to take it down.
     let fleet = match stored(&have) {
         Ok(Some(fleet)) => fleet,
         _ => Fleet::unknown(name),
     };
     let around = Surroundings { account, partition, ..Surroundings::default() };
-    Ok(Prepared { fleet, names, have, around, plan, differences: Vec::new(), notes, asked_for: true })
+    let desired = Desired::new(fleet, names);
+    Ok(Prepared { desired, have, around, plan, differences: Vec::new(), notes, asked_for: true })
 }
 
 impl Prepared {

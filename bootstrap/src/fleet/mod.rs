@@ -7,14 +7,18 @@
 //! | `section.rs` | the tables of a TOML file; errors that name the line, the key, the nearest known key |
 //! | `values.rs` | what AWS takes as a name, an address range, a tag, …: the same for files and flags |
 //! | `definition.rs` | the definition that is stored, and the difference between two |
+//! | `desired.rs` | a fleet as wanted, with its definition, tags and revisions: made once and handed down |
 //! | `names.rs` | what the fleet's resources are called |
 //! | `tagging.rs` | the tags that bootstrap gives them |
+
+pub(crate) use desired::Desired;
 
 pub use definition::{DefinitionError, Difference};
 pub use model::{Fleet, Group, HealthCheck, Package, Root, Security};
 pub use section::FleetError;
 
 mod definition;
+mod desired;
 mod model;
 pub(crate) mod names;
 mod read;

@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 
-use instance_tags::{CLUSTER, FLEET, ROOT, TARGET_GROUP};
+use instance_tags::{CLUSTER, FLEET, ROOT};
 use sha2::{Digest, Sha256};
 
 use super::definition::PIECE;
@@ -32,15 +32,15 @@ pub(crate) const REVISION: &str = "instance-agent:revision";
 pub(crate) type Tags = BTreeMap<String, String>;
 
 /// The tags that every resource of the fleet carries.
-pub(crate) fn common(fleet: &Fleet) -> Tags {
+pub(super) fn common(fleet: &Fleet) -> Tags {
     let mut tags = fleet.tags.clone();
     tags.insert(FLEET.to_owned(), fleet.name.clone());
     tags
 }
 
-/// The tags of the instances' security group, which hold the definition.
-pub(crate) fn definition(fleet: &Fleet) -> Tags {
-    let text: Vec<char> = fleet.definition().chars().collect();
+/// The tags that hold a definition, in pieces that fit into their values.
+pub(crate) fn definition_tags(definition: &str) -> Tags {
+    let text: Vec<char> = definition.chars().collect();
     let pieces = text.chunks(PIECE).enumerate();
     pieces.map(|(index, piece)| (format!("{DEFINITION}{}", index + 1), piece.iter().collect())).collect()
 }
@@ -50,20 +50,6 @@ pub(crate) fn read_definition(tags: &Tags) -> Option<String> {
     let pieces = (1..).map_while(|number| tags.get(&format!("{DEFINITION}{number}")));
     let text: String = pieces.map(String::as_str).collect();
     (!text.is_empty()).then_some(text)
-}
-
-/// The tags of the instances of a group that fill these slots.
-pub(crate) fn instance(fleet: &Fleet, group: &Group, slots: &[u16]) -> Tags {
-    let mut tags = common(fleet);
-    let name = fleet.target_group(group);
-    tags.insert("Name".to_owned(), name.clone());
-    tags.insert(LAUNCHED_FOR.to_owned(), name.clone());
-    tags.insert(TARGET_GROUP.to_owned(), name);
-    tags.extend(answers(group));
-    let slots: Vec<_> = slots.iter().map(u16::to_string).collect();
-    tags.insert(SLOTS.to_owned(), slots.join(" "));
-    tags.insert(REVISION.to_owned(), revision(fleet, group));
-    tags
 }
 
 /// The tags by which an instance of a group knows what to answer.
@@ -80,7 +66,7 @@ pub(crate) fn are_right(tags: &Tags, group: &Group) -> bool {
 
 /// What an instance of a group is launched as, in short. An instance of another revision is replaced.
 /// The agent's package is not part of it: a new version is installed in place, and keeps the seed.
-pub(crate) fn revision(fleet: &Fleet, group: &Group) -> String {
+pub(super) fn revision(fleet: &Fleet, group: &Group) -> String {
     let Fleet { image, key_pair, .. } = fleet;
     let key_pair = key_pair.as_deref().unwrap_or_default();
     let profile = fleet.instance_profile.as_deref().unwrap_or_default();
@@ -104,7 +90,7 @@ mod tests {
     fn a_definition_survives_being_cut_into_pieces() {
         let mut fleet = Fleet::parse("clusters", Fleet::built_in("clusters").unwrap()).unwrap();
         fleet.tags.insert("note".to_owned(), "größer, 数, \"quoted\"".repeat(20));
-        let tags = definition(&fleet);
+        let tags = definition_tags(&fleet.definition());
         assert!(tags.len() > 1, "{}", tags.len());
         assert!(tags.values().all(|piece| piece.chars().count() <= 256));
         assert_eq!(read_definition(&tags), Some(fleet.definition()));

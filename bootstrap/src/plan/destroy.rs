@@ -5,7 +5,7 @@ use super::{Action, Plan, instances_of, listed};
 use crate::fleet::names::Names;
 
 /// What takes the fleet down. Empty if nothing is there.
-pub(crate) fn destroy(have: &Inventory, names: &Names) -> Plan {
+pub(crate) fn destroy_plan(have: &Inventory, names: &Names) -> Plan {
     let mut plan = Plan::default();
     let alive: Vec<_> = have.instances.iter().filter(|i| !i.is_dead()).map(|i| i.id.clone()).collect();
     let lingering: Vec<_> = have.instances.iter().filter(|i| !i.is_gone()).map(|i| i.id.clone()).collect();

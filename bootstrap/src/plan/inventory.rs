@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::fleet::tagging::{self, Tags};
-use crate::fleet::{Fleet, Group};
+use crate::fleet::{Desired, Fleet, Group};
 
 /// The fleet's resources. What is not there is `None` or not in the list.
 #[derive(Clone, Debug, Default)]
@@ -150,9 +150,9 @@ impl Inventory {
     }
 
     /// Whether a launch of this fleet was completed, and no other begun since.
-    pub(crate) fn is_settled(&self, fleet: &Fleet) -> bool {
+    pub(crate) fn is_settled(&self, desired: &Desired) -> bool {
         let settled = self.instances_group.as_ref().and_then(|group| group.tags.get(tagging::SETTLED));
-        settled == Some(&tagging::digest(&fleet.definition()))
+        settled == Some(&desired.digest)
     }
 
     /// Whether anything of the fleet is there, but for instances that are as good as gone.

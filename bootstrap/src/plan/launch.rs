@@ -4,12 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use super::inventory::{Bucket, Instance, Inventory, Opening, Rule, Source, TargetGroup};
 use super::{Action, Plan, Side, instances_of, listed, members};
-use crate::fleet::names::Names;
 use crate::fleet::tagging::{self, Tags};
-use crate::fleet::{Fleet, Group, Package};
-use crate::plan::inventory::Bucket;
-use crate::plan::inventory::{Instance, Inventory, Opening, Rule, Source, TargetGroup};
+use crate::fleet::{Desired, Fleet, Group, Package};
 
 /// AWS's own deregistration delay, which a new target group has.
 const DEFAULT_DELAY: u64 = 300;
@@ -25,26 +23,26 @@ const MOST_GROUPS: usize = 5;
 ///
 /// # Errors
 /// What cannot be changed while the fleet is there.
-pub(crate) fn launch(
-    wanted: &Fleet,
+pub(crate) fn launch_plan(
+    desired: &Desired,
     have: &Inventory,
-    names: &Names,
     agent_policy: &dyn Fn(&[String]) -> Value,
 ) -> Result<Plan, String> {
-    for group in &wanted.groups {
-        if let Some(found) = have.target_group(wanted, group)
-            && found.port != wanted.port
+    let fleet = &desired.fleet;
+    for group in &fleet.groups {
+        if let Some(found) = have.target_group(fleet, group)
+            && found.port != fleet.port
         {
             return Err(format!(
                 "the target group {} has port {}, and AWS cannot change that to {}; destroy the fleet first, or \
                  launch another with --name",
-                found.name, found.port, wanted.port
+                found.name, found.port, fleet.port
             ));
         }
     }
-    let new = newcomers(wanted, have)?;
+    let new = newcomers(fleet, have)?;
     let plan = Plan::default();
-    let mut planner = Planner { wanted, have, names, agent_policy, plan, stored: None, changed: Vec::new() };
+    let mut planner = Planner { desired, have, agent_policy, plan, stored: None, changed: Vec::new() };
     planner.stored = planner.definition();
     planner.tags();
     let (balancer_group, instances_group) = planner.security_groups();
@@ -64,15 +62,15 @@ pub(crate) fn launch(
 ///
 /// # Errors
 /// There is no room for them beside those that are there.
-fn newcomers(wanted: &Fleet, have: &Inventory) -> Result<Vec<String>, String> {
+fn newcomers(fleet: &Fleet, have: &Inventory) -> Result<Vec<String>, String> {
     let Some(listener) = &have.listener else {
         return Ok(Vec::new());
     };
     let is_new = |group: &&Group| {
-        let found = have.target_group(wanted, group);
+        let found = have.target_group(fleet, group);
         found.is_none_or(|found| listener.default.iter().all(|(arn, _)| *arn != found.arn))
     };
-    let mut new: Vec<_> = wanted.groups.iter().filter(is_new).collect();
+    let mut new: Vec<_> = fleet.groups.iter().filter(is_new).collect();
     let there = listener.default.len();
     if there + new.len() > MOST_GROUPS {
         // The listener knows those with paths by their rules.
@@ -89,9 +87,8 @@ fn newcomers(wanted: &Fleet, have: &Inventory) -> Result<Vec<String>, String> {
 }
 
 struct Planner<'a> {
-    wanted: &'a Fleet,
+    desired: &'a Desired,
     have: &'a Inventory,
-    names: &'a Names,
     /// What agents may do, with the names of the target groups that go.
     agent_policy: &'a dyn Fn(&[String]) -> Value,
     plan: Plan,
@@ -116,8 +113,7 @@ impl<'a> Planner<'a> {
     }
 
     fn definition(&mut self) -> Option<usize> {
-        let stored = self.have.definition();
-        let same = stored == Some(self.wanted.definition());
+        let same = self.have.definition().as_ref() == Some(&self.desired.definition);
         (self.have.instances_group.is_some() && !same)
             .then(|| self.add(Action::StoreDefinition, "store the fleet's new definition", []))
     }
@@ -125,8 +121,8 @@ impl<'a> Planner<'a> {
     /// The wanted tags on what is there. One that was taken out of the fleet file stays; those that say what
     /// instances answer are the group's, whatever somebody has made of them.
     fn tags(&mut self) {
-        let (have, wanted) = (self.have, tagging::common(self.wanted));
-        let lacks = |tags: &Tags| wanted.iter().any(|(key, value)| tags.get(key) != Some(value));
+        let (have, desired) = (self.have, self.desired);
+        let lacks = |tags: &Tags| desired.tags.iter().any(|(key, value)| tags.get(key) != Some(value));
         let groups = have.balancer_group.iter().chain(&have.instances_group);
         let groups = groups.map(|group| (&group.id, &group.tags));
         // Those of others, such as an Auto Scaling group's, are left to them.
@@ -139,8 +135,8 @@ impl<'a> Planner<'a> {
             let arns = balancers.chain(have.target_groups.iter().map(|found| found.arn.clone())).collect();
             self.add(Action::Tag { resources, arns }, "set the fleet's tags on what is there", []);
         }
-        for group in &self.wanted.groups {
-            let kept = members(self.wanted, group, have).kept.into_values();
+        for group in &desired.fleet.groups {
+            let kept = members(desired, group, have).kept.into_values();
             let wrong = kept.filter(|instance| !tagging::are_right(&instance.tags, group));
             let ids: Vec<_> = wrong.map(|instance| instance.id.clone()).collect();
             if !ids.is_empty() {
@@ -154,7 +150,7 @@ impl<'a> Planner<'a> {
     }
 
     fn security_groups(&mut self) -> (Option<usize>, Option<usize>) {
-        let (have, wanted, names) = (self.have, self.wanted, self.names);
+        let (have, fleet, names) = (self.have, &self.desired.fleet, &self.desired.names);
         let mut create = |side, name: String, there: bool| {
             (!there).then(|| {
                 self.add(Action::CreateSecurityGroup(side), format!("create security group {name}"), [])
@@ -162,13 +158,13 @@ impl<'a> Planner<'a> {
         };
         let instances = create(Side::Instances, names.instances_group(), have.instances_group.is_some());
         let balancer = create(Side::Balancer, names.balancer_group(), have.balancer_group.is_some());
-        let security = &wanted.security;
+        let security = &fleet.security;
         let anywhere = |cidrs: &[String], first, last| -> Vec<Opening> {
             cidrs.iter().map(|cidr| Opening { first, last, from: Source::Cidr(cidr.clone()) }).collect()
         };
         let mut openings: BTreeSet<_> =
             security.ports.iter().flat_map(|port| anywhere(&security.allow, *port, *port)).collect();
-        openings.insert(Opening { first: wanted.port, last: wanted.port, from: Source::Balancer });
+        openings.insert(Opening { first: fleet.port, last: fleet.port, from: Source::Balancer });
         let there = have.instances_group.as_ref().map(|group| &group.openings);
         self.openings(Side::Instances, openings, there, [instances, balancer]);
         let openings = anywhere(&security.balancer_allow, 0, u16::MAX).into_iter().collect();
@@ -185,8 +181,8 @@ impl<'a> Planner<'a> {
         after: [Option<usize>; 2],
     ) {
         let name = match side {
-            Side::Balancer => self.names.balancer_group(),
-            Side::Instances => self.names.instances_group(),
+            Side::Balancer => self.desired.names.balancer_group(),
+            Side::Instances => self.desired.names.instances_group(),
         };
         let none = BTreeSet::new();
         let there = there.unwrap_or(&none);
@@ -206,10 +202,11 @@ impl<'a> Planner<'a> {
 
     /// The steps after which instances can be launched with the profile.
     fn role(&mut self) -> Vec<usize> {
-        let Some(found) = self.have.role.as_ref().filter(|_| self.wanted.instance_profile.is_none()) else {
+        let Some(found) = self.have.role.as_ref().filter(|_| self.desired.fleet.instance_profile.is_none())
+        else {
             return Vec::new();
         };
-        let name = self.names.role();
+        let name = self.desired.names.role();
         let role = found.policy.is_none();
         let role = role.then(|| self.add(Action::CreateRole, format!("create role {name}"), []));
         let profile = (!found.profile)
@@ -228,7 +225,7 @@ impl<'a> Planner<'a> {
 
     fn package(&mut self) -> Option<usize> {
         // Where the file is not at hand it was uploaded by an earlier launch.
-        let Some(Package::Deb { file: Some(_), sha256 }) = &self.wanted.package else {
+        let Some(Package::Deb { file: Some(_), sha256 }) = &self.desired.fleet.package else {
             return None;
         };
         let bucket = match self.have.bucket {
@@ -245,18 +242,18 @@ impl<'a> Planner<'a> {
     /// The steps that create target groups, by group.
     fn target_groups(&mut self) -> BTreeMap<String, Option<usize>> {
         let mut steps = BTreeMap::new();
-        for group in &self.wanted.groups {
-            let name = self.wanted.target_group(group);
-            let found = self.have.target_group(self.wanted, group);
+        for group in &self.desired.fleet.groups {
+            let name = self.desired.fleet.target_group(group);
+            let found = self.have.target_group(&self.desired.fleet, group);
             let created = found.is_none().then(|| {
-                let title = format!("create target group {name}: HTTP, port {}", self.wanted.port);
+                let title = format!("create target group {name}: HTTP, port {}", self.desired.fleet.port);
                 self.add(Action::CreateTargetGroup(group.name.clone()), title, [])
             });
-            if found.is_some_and(|found| found.health != self.wanted.health_check) {
+            if found.is_some_and(|found| found.health != self.desired.fleet.health_check) {
                 let title = format!("set the health check of {name}");
                 self.add(Action::SetHealthCheck(group.name.clone()), title, []);
             }
-            let delay = self.wanted.deregistration_delay.as_secs();
+            let delay = self.desired.fleet.deregistration_delay.as_secs();
             let there = match found {
                 None => Some(DEFAULT_DELAY),
                 Some(found) => found.delay,
@@ -277,11 +274,12 @@ impl<'a> Planner<'a> {
         target_groups: &BTreeMap<String, Option<usize>>,
         new: Vec<String>,
     ) -> Option<usize> {
-        let wanted = self.wanted;
-        let zones: BTreeSet<_> = wanted.zones.iter().cloned().collect();
+        let fleet = &self.desired.fleet;
+        let zones: BTreeSet<_> = fleet.zones.iter().cloned().collect();
         let balancer = match &self.have.balancer {
             None => {
-                let title = format!("create load balancer {} in {}", self.names.balancer(), listed(&zones));
+                let title =
+                    format!("create load balancer {} in {}", self.desired.names.balancer(), listed(&zones));
                 Some(self.add(Action::CreateBalancer, title, [security_group]))
             }
             // The zones that are given up follow when nothing in them serves any more.
@@ -294,7 +292,7 @@ impl<'a> Planner<'a> {
         };
         let after: Vec<_> = target_groups.values().copied().chain([balancer]).collect();
         let Some(listener) = &self.have.listener else {
-            let title = format!("create HTTP listener on port {}: {}", wanted.port, self.shares());
+            let title = format!("create HTTP listener on port {}: {}", fleet.port, self.shares());
             return Some(self.add(Action::CreateListener, title, after));
         };
         // A group that no listener knows is not probed; one that has no healthy instance gets no requests.
@@ -307,11 +305,11 @@ impl<'a> Planner<'a> {
     /// The target groups that nobody wants any more.
     fn removed(&self) -> Vec<&'a TargetGroup> {
         let found = self.have.target_groups.iter();
-        found.filter(|found| !is_wanted(self.wanted, &found.name)).collect()
+        found.filter(|found| !is_wanted(&self.desired.fleet, &found.name)).collect()
     }
 
     fn shares(&self) -> String {
-        listed(self.wanted.groups.iter().map(|group| format!("{} × {}", group.name, group.weight)))
+        listed(self.desired.fleet.groups.iter().map(|group| format!("{} × {}", group.name, group.weight)))
     }
 
     /// Whether the listener that is there shares requests otherwise than wanted.
@@ -320,9 +318,9 @@ impl<'a> Planner<'a> {
             return false;
         };
         let of_group = |group: &Group| {
-            (self.have.target_group(self.wanted, group).map(|found| found.arn.clone()), group.weight)
+            (self.have.target_group(&self.desired.fleet, group).map(|found| found.arn.clone()), group.weight)
         };
-        let mut weights: Vec<_> = self.wanted.groups.iter().map(of_group).collect();
+        let mut weights: Vec<_> = self.desired.fleet.groups.iter().map(of_group).collect();
         weights.sort();
         !listener.default.iter().map(|(arn, weight)| (Some(arn.clone()), *weight)).eq(weights)
     }
@@ -333,12 +331,12 @@ impl<'a> Planner<'a> {
         listener: Option<usize>,
         target_groups: &BTreeMap<String, Option<usize>>,
     ) -> Vec<&'a Rule> {
-        let (wanted, have) = (self.wanted, self.have);
+        let (fleet, have) = (&self.desired.fleet, self.have);
         let mut unwanted: Vec<_> = have.rules.iter().collect();
         let mut missing = Vec::new();
-        for group in wanted.groups.iter().filter(|group| group.paths) {
+        for group in fleet.groups.iter().filter(|group| group.paths) {
             let paths: BTreeSet<_> = group.rule_paths().into_iter().collect();
-            let arn = have.target_group(wanted, group).map(|found| found.arn.as_str());
+            let arn = have.target_group(fleet, group).map(|found| found.arn.as_str());
             let right =
                 |rule: &&Rule| rule.paths == paths && rule.target_group.as_deref() == arn && arn.is_some();
             match unwanted.iter().position(right) {
@@ -367,12 +365,12 @@ impl<'a> Planner<'a> {
 
     /// Adds what launches instances.
     fn instances(&mut self, before: &[usize], target_groups: &BTreeMap<String, Option<usize>>) {
-        let wanted = self.wanted;
-        for group in &wanted.groups {
-            let missing = members(wanted, group, self.have).missing;
+        let fleet = &self.desired.fleet;
+        for group in &fleet.groups {
+            let missing = members(self.desired, group, self.have).missing;
             let created = target_groups.get(&group.name).copied().flatten();
-            for (index, zone) in wanted.zones.iter().enumerate() {
-                let of_zone = |slot: &u16| usize::from(*slot) % wanted.zones.len() == index;
+            for (index, zone) in fleet.zones.iter().enumerate() {
+                let of_zone = |slot: &u16| usize::from(*slot) % fleet.zones.len() == index;
                 let slots: Vec<_> = missing.iter().copied().filter(of_zone).collect();
                 for slots in slots.chunks(BATCH) {
                     let Group { name, instance_type, .. } = group;
@@ -387,10 +385,10 @@ impl<'a> Planner<'a> {
 
     /// What comes when all that is new is there: until it is healthy, what was there serves.
     fn finish(&mut self, unwanted: &[&Rule]) {
-        let (wanted, have) = (self.wanted, self.have);
+        let (fleet, have) = (&self.desired.fleet, self.have);
         let (mut surplus, mut replaced) = (Vec::new(), Vec::new());
-        for group in &wanted.groups {
-            let members = members(wanted, group, have);
+        for group in &fleet.groups {
+            let members = members(self.desired, group, have);
             surplus.extend(members.surplus);
             replaced.extend(members.replaced);
         }
@@ -398,13 +396,13 @@ impl<'a> Planner<'a> {
             let confirmed = self.confirm([]);
             self.terminate(&surplus, "surplus", [confirmed]);
         }
-        let is_wanted = |name: &str| is_wanted(wanted, name);
+        let is_wanted = |name: &str| is_wanted(fleet, name);
         let removed = self.removed();
         let is_leftover = |found: &&Instance| {
             !found.is_dead() && found.slot().is_some() && !found.target_group().is_some_and(is_wanted)
         };
         let leftover: Vec<_> = have.instances.iter().filter(is_leftover).collect();
-        let zones: BTreeSet<_> = wanted.zones.iter().cloned().collect();
+        let zones: BTreeSet<_> = fleet.zones.iter().cloned().collect();
         let leaves = have.balancer.as_ref().is_some_and(|found| !found.zones.is_subset(&zones));
         let share = self.shares_differ();
         let nothing = self.changed.is_empty()
@@ -414,10 +412,10 @@ impl<'a> Planner<'a> {
             && unwanted.is_empty()
             && !leaves
             && !share;
-        if nothing && have.is_settled(wanted) {
+        if nothing && have.is_settled(self.desired) {
             return;
         }
-        let title = match wanted.instances() {
+        let title = match fleet.instances() {
             1 => "wait until the instance is healthy".to_owned(),
             count => format!("wait until all {count} instances are healthy"),
         };
@@ -444,8 +442,8 @@ impl<'a> Planner<'a> {
             let after = freed.iter().copied().chain([ended]);
             deleted.push(Some(self.add(action, format!("delete target group {}", group.name), after)));
         }
-        if !deleted.is_empty() && have.role.is_some() && wanted.instance_profile.is_none() {
-            let title = format!("allow role {} no more than what is left needs", self.names.role());
+        if !deleted.is_empty() && have.role.is_some() && fleet.instance_profile.is_none() {
+            let title = format!("allow role {} no more than what is left needs", self.desired.names.role());
             self.add(Action::PutRolePolicy { also: Vec::new() }, title, deleted);
         }
         if leaves {

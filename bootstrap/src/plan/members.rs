@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::fleet::tagging;
-use crate::fleet::{Fleet, Group};
+use crate::fleet::{Desired, Group};
 use crate::plan::inventory::{Instance, Inventory};
 
 /// What a fleet's instances are, against what is wanted.
@@ -21,8 +20,8 @@ pub(crate) struct Members<'a> {
 
 /// Compares a group's instances with what is wanted. Any slots do, as long as there are enough: of more
 /// instances than are wanted those stay that run and are healthy, and of these the lowest slots.
-pub(crate) fn members<'a>(fleet: &Fleet, group: &Group, have: &'a Inventory) -> Members<'a> {
-    let revision = tagging::revision(fleet, group);
+pub(crate) fn members<'a>(desired: &Desired, group: &Group, have: &'a Inventory) -> Members<'a> {
+    let (fleet, revision) = (&desired.fleet, desired.revision(group));
     let count = usize::from(group.count);
     let mut instances = have.of_group(fleet, group);
     // The oldest first, so that of two in one slot it is always the same one that stays.
@@ -33,7 +32,7 @@ pub(crate) fn members<'a>(fleet: &Fleet, group: &Group, have: &'a Inventory) -> 
     let mut members = Members::default();
     for instance in instances {
         let slot = instance.slot().unwrap_or_default();
-        let fits = instance.revision() == Some(&revision) && fleet.zones.contains(&instance.zone);
+        let fits = instance.revision() == Some(revision) && fleet.zones.contains(&instance.zone);
         if fits && members.kept.len() < count && !members.kept.contains_key(&slot) {
             members.kept.insert(slot, instance);
         } else if !fits && members.replaced.len() < count {

@@ -4,10 +4,10 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use crate::plan::inventory::{Opening, Source};
+use inventory::{Opening, Source};
 
-pub(crate) use destroy::destroy;
-pub(crate) use launch::launch;
+pub(crate) use destroy::destroy_plan;
+pub(crate) use launch::launch_plan;
 pub(crate) use members::{Members, members};
 
 mod destroy;

@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::fleet::names::Names;
 use crate::fleet::tagging;
-use crate::fleet::{Fleet, Group};
+use crate::fleet::{Desired, Fleet, Group};
 use crate::plan::inventory::Bucket;
 use crate::plan::inventory::{
     Balancer, Instance, Inventory, Listener, Role, Rule, SecurityGroup, TargetGroup,
@@ -19,6 +19,10 @@ fn clusters() -> Fleet {
 
 fn names() -> Names {
     Names::new("clusters", "us-east-1")
+}
+
+fn desired(fleet: &Fleet) -> Desired {
+    Desired::new(fleet.clone(), names())
 }
 
 fn policy(also: &[String]) -> Value {
@@ -51,13 +55,14 @@ fn launched(fleet: &Fleet) -> Inventory {
     let cidr = |cidr: &str, first, last| Opening { first, last, from: Source::Cidr(cidr.to_owned()) };
     let mut open: BTreeSet<_> = [22, 80, 443].map(|port| cidr("0.0.0.0/0", port, port)).into();
     open.insert(Opening { first: 80, last: 80, from: Source::Balancer });
-    let common = tagging::common(fleet);
+    let desired = desired(fleet);
+    let common = desired.tags.clone();
     let group = |id: &str, tags: tagging::Tags, openings| {
         Some(SecurityGroup { id: id.to_owned(), vpc: "vpc-1".to_owned(), tags, openings })
     };
     let mut anchor = common.clone();
-    anchor.extend(tagging::definition(fleet));
-    anchor.insert(tagging::SETTLED.to_owned(), tagging::digest(&fleet.definition()));
+    anchor.extend(tagging::definition_tags(&desired.definition));
+    anchor.insert(tagging::SETTLED.to_owned(), desired.digest.clone());
     let instances = fleet.groups.iter().flat_map(|group| {
         (0..group.count).map(|slot| instance(fleet, group, slot, usize::from(slot) % fleet.zones.len()))
     });
@@ -92,7 +97,7 @@ fn instance(fleet: &Fleet, group: &Group, slot: u16, zone: usize) -> Instance {
         private_address: None,
         launched: 1000,
         index: 0,
-        tags: tagging::instance(fleet, group, &[slot]),
+        tags: desired(fleet).instance_tags(group, &[slot]),
     }
 }
 
@@ -101,7 +106,7 @@ fn nothing() -> Inventory {
 }
 
 fn plan(wanted: &Fleet, have: &Inventory) -> Plan {
-    let plan = launch(wanted, have, &names(), &|also| policy(also)).unwrap();
+    let plan = launch_plan(&desired(wanted), have, &|also| policy(also)).unwrap();
     for (number, step) in plan.steps.iter().enumerate() {
         assert!(step.after.iter().all(|before| *before < number), "{step:?}");
     }
@@ -289,7 +294,7 @@ fn the_slots_of_one_call_fit_into_a_tag() {
     fleet.set_count("cluster1", 1000).unwrap();
     for step in plan(&fleet, &nothing()).steps {
         if let Action::RunInstances { slots, .. } = step.action {
-            let tags = tagging::instance(&fleet, &fleet.groups[0], &slots);
+            let tags = desired(&fleet).instance_tags(&fleet.groups[0], &slots);
             assert!(tags.values().all(|value| value.chars().count() <= 256));
         }
     }
@@ -350,7 +355,7 @@ fn instances_that_bootstrap_did_not_launch_are_left_to_who_did() {
     other.tags.remove(tagging::SLOTS);
     have.instances.push(other);
     assert!(plan(&fleet, &have).is_empty());
-    let plan = destroy(&have, &names());
+    let plan = destroy_plan(&have, &names());
     assert!(plan.steps[1].title.contains("i-scaled"), "{:#?}", titles(&plan));
 }
 
@@ -392,7 +397,7 @@ fn a_target_groups_port_cannot_change() {
     let stored = clusters();
     let mut wanted = clusters();
     wanted.port = 8080;
-    let error = launch(&wanted, &launched(&stored), &names(), &|also| policy(also)).unwrap_err();
+    let error = launch_plan(&desired(&wanted), &launched(&stored), &|also| policy(also)).unwrap_err();
     assert!(error.starts_with("the target group clusters-cluster1 has port 80"), "{error}");
 }
 
@@ -402,7 +407,7 @@ fn a_fleet_goes_in_the_order_that_aws_needs() {
     let mut have = launched(&fleet);
     have.bucket = Some(Bucket::Ours);
     have.instances[0].state = "shutting-down".to_owned();
-    let plan = destroy(&have, &names());
+    let plan = destroy_plan(&have, &names());
     let balancer = step(&plan, |action| matches!(action, Action::DeleteBalancer { .. }));
     let terminate =
         step(&plan, |action| matches!(action, Action::TerminateInstances { ids } if ids.len() == 8));
@@ -421,5 +426,5 @@ fn a_fleet_goes_in_the_order_that_aws_needs() {
         assert!(comes_after(&plan, later, earlier), "{:#?}", titles(&plan));
     }
     step(&plan, |action| *action == Action::DeleteBucket);
-    assert!(destroy(&nothing(), &names()).is_empty());
+    assert!(destroy_plan(&nothing(), &names()).is_empty());
 }

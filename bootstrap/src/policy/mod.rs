@@ -8,6 +8,8 @@
 
 use serde_json::{Value, json};
 
+use crate::fleet::Desired;
+
 use calls::CALLS;
 use grants::GRANTS;
 
@@ -82,4 +84,11 @@ pub(crate) fn agent(scope: &Scope) -> Value {
             },
         ],
     })
+}
+
+/// What the agents of a fleet in this account may do, and those in target groups that it had `also`.
+pub(crate) fn agent_policy(desired: &Desired, account: &str, also: &[String]) -> Value {
+    let mut scope = Scope::of(&desired.fleet, Some(&desired.names.region), Some(account));
+    scope.target_groups.extend_from_slice(also);
+    agent(&scope)
 }

@@ -1,0 +1,63 @@
+//! A fleet as wanted, with all that follows from it.
+
+use std::collections::BTreeMap;
+
+use instance_tags::TARGET_GROUP;
+
+use super::model::{Fleet, Group};
+use super::names::Names;
+use super::tagging::{self, LAUNCHED_FOR, REVISION, SLOTS, Tags};
+
+/// A fleet as wanted. Made once, when all that decides it is known, and handed down: so every step and
+/// every call means the same definition, tags and revisions.
+#[derive(Clone, Debug)]
+pub(crate) struct Desired {
+    /// The fleet, package included.
+    pub(crate) fleet: Fleet,
+    /// What its resources are called.
+    pub(crate) names: Names,
+    /// The tags that every resource of it carries.
+    pub(crate) tags: Tags,
+    /// The definition that is stored of it.
+    pub(crate) definition: String,
+    /// The definition's digest.
+    pub(crate) digest: String,
+    /// What the instances of each group are launched as, by the group's name.
+    revisions: BTreeMap<String, String>,
+}
+
+impl Desired {
+    /// All that follows from this fleet.
+    pub(crate) fn new(fleet: Fleet, names: Names) -> Self {
+        let definition = fleet.definition();
+        let groups = fleet.groups.iter();
+        Self {
+            tags: tagging::common(&fleet),
+            digest: tagging::digest(&definition),
+            definition,
+            revisions: groups.map(|group| (group.name.clone(), tagging::revision(&fleet, group))).collect(),
+            fleet,
+            names,
+        }
+    }
+
+    /// What the instances of a group are launched as, in short. An instance of another revision is
+    /// replaced.
+    pub(crate) fn revision(&self, group: &Group) -> &str {
+        self.revisions.get(&group.name).map_or("", String::as_str)
+    }
+
+    /// The tags of the instances of a group that fill these slots.
+    pub(crate) fn instance_tags(&self, group: &Group, slots: &[u16]) -> Tags {
+        let mut tags = self.tags.clone();
+        let name = self.fleet.target_group(group);
+        tags.insert("Name".to_owned(), name.clone());
+        tags.insert(LAUNCHED_FOR.to_owned(), name.clone());
+        tags.insert(TARGET_GROUP.to_owned(), name);
+        tags.extend(tagging::answers(group));
+        let slots: Vec<_> = slots.iter().map(u16::to_string).collect();
+        tags.insert(SLOTS.to_owned(), slots.join(" "));
+        tags.insert(REVISION.to_owned(), self.revision(group).to_owned());
+        tags
+    }
+}
