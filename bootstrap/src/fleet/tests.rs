@@ -1,5 +1,8 @@
 //! What a fleet file may say, and what is said of one that is wrong.
 
+use std::io;
+use std::time::Duration;
+
 use super::*;
 
 fn clusters() -> &'static str {

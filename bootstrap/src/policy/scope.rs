@@ -39,25 +39,21 @@ impl Scope {
 
     /// The part of AWS that the region is in, as ARNs name it.
     pub(super) fn partition(&self) -> &'static str {
-        partition(self.region())
+        let known = [
+            ("cn-", "aws-cn"),
+            ("us-gov-", "aws-us-gov"),
+            ("us-iso-", "aws-iso"),
+            ("us-isob-", "aws-iso-b"),
+            ("eu-isoe-", "aws-iso-e"),
+            ("us-isof-", "aws-iso-f"),
+            ("eusc-", "aws-eusc"),
+        ];
+        let found = known.iter().find(|(prefix, _)| self.region().starts_with(prefix));
+        found.map_or("aws", |(_, partition)| partition)
     }
 
     /// The ARN of something in the region.
     pub(super) fn arn(&self, service: &str, path: &str) -> String {
         format!("arn:{}:{service}:{}:{}:{path}", self.partition(), self.region(), self.account())
     }
-}
-
-/// The part of AWS that a region is in, as ARNs name it.
-fn partition(region: &str) -> &'static str {
-    let known = [
-        ("cn-", "aws-cn"),
-        ("us-gov-", "aws-us-gov"),
-        ("us-iso-", "aws-iso"),
-        ("us-isob-", "aws-iso-b"),
-        ("eu-isoe-", "aws-iso-e"),
-        ("us-isof-", "aws-iso-f"),
-        ("eusc-", "aws-eusc"),
-    ];
-    known.iter().find(|(prefix, _)| region.starts_with(prefix)).map_or("aws", |(_, partition)| partition)
 }

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::fleet::Fleet;
 
 fn scope(fleet: &str) -> Scope {
     Scope {
@@ -163,7 +164,8 @@ fn arns_are_of_the_regions_part_of_aws() {
         ("us-isob-east-1", "aws-iso-b"),
         ("*", "aws"),
     ] {
-        assert_eq!(partition(region), expected, "{region}");
+        let scope = Scope { region: Some(region.to_owned()), ..scope("web") };
+        assert_eq!(scope.partition(), expected, "{region}");
     }
     let document = operator(&Scope { region: Some("cn-north-1".to_owned()), ..scope("web") });
     assert!(!document.to_string().contains("arn:aws:"), "{document}");

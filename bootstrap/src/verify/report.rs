@@ -102,3 +102,29 @@ impl VerifyTarget {
         self.groups.iter().filter(|group| group.weight > 0 && !self.ids(&group.name).is_empty())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_is_one_line() {
+        let right = Check { what: "/cluster1".to_owned(), result: Ok("5 of 5 instances".to_owned()) };
+        assert_eq!(right.to_string(), "ok      /cluster1: 5 of 5 instances");
+        let failure = Failure { expected: "404".to_owned(), seen: "200".to_owned(), cure: "look".to_owned() };
+        let wrong = Check { what: "unknown path".to_owned(), result: Err(failure) };
+        assert_eq!(wrong.to_string(), "FAILED  unknown path: expected 404; 200; look");
+        let report = Report { url: "http://x".to_owned(), checks: vec![right, wrong] };
+        assert_eq!(
+            report.to_json(),
+            json!({
+                "url": "http://x",
+                "ok": false,
+                "checks": [
+                    { "check": "/cluster1", "ok": true, "found": "5 of 5 instances" },
+                    { "check": "unknown path", "ok": false, "expected": "404", "seen": "200", "cure": "look" },
+                ],
+            })
+        );
+    }
+}
