@@ -8,10 +8,10 @@ use serde_json::json;
 use crate::fleet::Package;
 
 /// The user data, but for where the package comes from.
-const FORM: &str = include_str!("../../packaging/cloud-init.yaml");
-const BLANK: &str = "@PACKAGE@";
+const TEMPLATE: &str = include_str!("../../packaging/cloud-init.yaml");
+const PLACEHOLDER: &str = "@PACKAGE@";
 /// EC2's limit, before base64.
-const LONGEST: usize = 16 * 1024;
+const MAX_BYTES: usize = 16 * 1024;
 /// Where the user data puts the repository's key.
 const KEYRING: &str = "/etc/apt/keyrings/instance-agent.asc";
 /// What begins each line that the user data writes to the console.
@@ -65,7 +65,7 @@ pub enum UserDataError {
     Line(String),
     /// More than EC2 takes.
     #[error(
-        "the user data is {0} bytes, and EC2 takes {LONGEST}: give a shorter address, or a smaller key, as \
+        "the user data is {0} bytes, and EC2 takes {MAX_BYTES}: give a shorter address, or a smaller key, as \
          `gpg --armor --export-options export-minimal --export KEY` makes it"
     )]
     TooLong(usize),
@@ -92,9 +92,9 @@ pub fn user_data(package: &PackageForInstance) -> Result<Option<String>, UserDat
     };
     // JSON's strings, of which all is ASCII, are Python's too, and their line breaks are escaped: what
     // is in them can end neither the string nor YAML's block.
-    let text = FORM.replacen(BLANK, &package.to_string(), 1);
+    let text = TEMPLATE.replacen(PLACEHOLDER, &package.to_string(), 1);
     match text.len() {
-        length if length > LONGEST => Err(UserDataError::TooLong(length)),
+        length if length > MAX_BYTES => Err(UserDataError::TooLong(length)),
         _ => Ok(Some(text)),
     }
 }
@@ -180,11 +180,11 @@ mod tests {
     /// The one line in which the user data differs from the form.
     fn filled_in(package: &PackageForInstance) -> String {
         let text = user_data(package).unwrap().unwrap();
-        assert_eq!(text.lines().count(), FORM.lines().count());
-        let mut differing = text.lines().zip(FORM.lines()).filter(|(ours, form)| ours != form);
+        assert_eq!(text.lines().count(), TEMPLATE.lines().count());
+        let mut differing = text.lines().zip(TEMPLATE.lines()).filter(|(ours, form)| ours != form);
         let (ours, form) = differing.next().unwrap();
         assert_eq!(differing.next(), None);
-        let (before, _) = form.split_once(BLANK).unwrap();
+        let (before, _) = form.split_once(PLACEHOLDER).unwrap();
         ours.strip_prefix(before).unwrap().to_owned()
     }
 
@@ -195,8 +195,8 @@ mod tests {
 
     #[test]
     fn the_form_has_one_blank_and_room_for_a_long_address() {
-        assert_eq!(FORM.matches(BLANK).count(), 1);
-        assert!(FORM.starts_with("#cloud-config\n"));
+        assert_eq!(TEMPLATE.matches(PLACEHOLDER).count(), 1);
+        assert!(TEMPLATE.starts_with("#cloud-config\n"));
         let address = format!("https://bucket.s3.amazonaws.com/x.deb?{}", "a=%2F&".repeat(500));
         assert!(user_data(&download(&address)).is_ok());
     }
@@ -240,7 +240,7 @@ mod tests {
         for line in ["", "deb", "deb-src https://h s", "deb [arch=a https://h s"] {
             assert_eq!(user_data(&apt(line, KEY)), Err(UserDataError::Line(line.to_owned())));
         }
-        assert!(FORM.contains(&format!("KEYRING = {KEYRING:?}")));
+        assert!(TEMPLATE.contains(&format!("KEYRING = {KEYRING:?}")));
     }
 
     #[test]

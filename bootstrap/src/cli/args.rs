@@ -10,7 +10,7 @@ use clap::Args;
 
 use crate::commands::consent::Consent;
 use crate::commands::local::LaunchOptions;
-use crate::commands::policy::Whose;
+use crate::commands::policy::Audience;
 use crate::commands::request::{ExistingFleet, FleetRequest};
 use crate::duration;
 use crate::fleet::{Package, values};
@@ -18,7 +18,7 @@ use crate::output::Output;
 
 /// A fleet as wanted, and how the agent gets onto it.
 #[derive(Debug, Args)]
-pub struct Wanted {
+pub struct FleetArgs {
     /// A built-in fleet's name or a fleet file
     #[arg(default_value = "clusters")]
     pub fleet: String,
@@ -27,13 +27,13 @@ pub struct Wanted {
     pub count: Vec<(String, u16)>,
     /// What is said for AWS alone.
     #[command(flatten)]
-    pub aws: OnAws,
+    pub aws: AwsArgs,
 }
 
 /// What a launch on AWS can be told.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "On AWS")]
-pub struct OnAws {
+pub struct AwsArgs {
     /// Another name for the fleet
     #[arg(long, value_name = "NAME", conflicts_with = "local")]
     pub name: Option<String>,
@@ -77,7 +77,7 @@ pub struct OnAws {
 pub struct Plan {
     /// The fleet.
     #[command(flatten)]
-    pub wanted: Wanted,
+    pub fleet_args: FleetArgs,
     /// Show what destroying the fleet would do
     #[arg(long)]
     pub destroy: bool,
@@ -91,7 +91,7 @@ pub struct Plan {
 pub struct Launch {
     /// The fleet.
     #[command(flatten)]
-    pub wanted: Wanted,
+    pub fleet_args: FleetArgs,
     /// How long the fleet may take to become healthy [default: 15m, with --local 60s]
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub timeout: Option<Duration>,
@@ -100,13 +100,13 @@ pub struct Launch {
     pub local: bool,
     /// What is said for a local launch alone.
     #[command(flatten)]
-    pub here: Here,
+    pub local_args: LocalArgs,
 }
 
 /// What a launch on this machine can be told.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "With --local")]
-pub struct Here {
+pub struct LocalArgs {
     /// The load balancer's port on 127.0.0.1; the instances' addresses follow from it (0: any free)
     #[arg(long, requires = "local", default_value_t = 8080)]
     pub port: u16,
@@ -144,7 +144,7 @@ pub struct Scale {
     pub what: Vec<String>,
     /// Where it is.
     #[command(flatten)]
-    pub there: There,
+    pub at: RegionArgs,
     /// Do not ask before terminating instances
     #[arg(long)]
     pub yes: bool,
@@ -161,7 +161,7 @@ pub struct Status {
     pub name: String,
     /// Where it is.
     #[command(flatten)]
-    pub there: There,
+    pub at: RegionArgs,
     /// Show it again and again
     #[arg(long)]
     pub watch: bool,
@@ -175,7 +175,7 @@ pub struct Verify {
     pub name: String,
     /// Where it is.
     #[command(flatten)]
-    pub there: There,
+    pub at: RegionArgs,
 }
 
 /// `destroy`.
@@ -186,7 +186,7 @@ pub struct Destroy {
     pub name: String,
     /// Where it is.
     #[command(flatten)]
-    pub there: There,
+    pub at: RegionArgs,
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
@@ -200,12 +200,12 @@ pub struct Destroy {
 pub struct List {
     /// Where it is.
     #[command(flatten)]
-    pub there: There,
+    pub at: RegionArgs,
 }
 
 /// Where a fleet is.
 #[derive(Debug, Args)]
-pub struct There {
+pub struct RegionArgs {
     /// The region [default: the file's, the built-in fleet's of that name, else AWS_REGION, else the profile's]
     #[arg(long, value_name = "REGION", value_parser = checked(values::region))]
     pub region: Option<String>,
@@ -216,7 +216,7 @@ pub struct There {
 pub struct Policy {
     /// Whose policy
     #[arg(value_enum)]
-    pub whose: Whose,
+    pub whose: Audience,
     /// A built-in fleet's name or a fleet file
     #[arg(default_value = "clusters")]
     pub fleet: String,
@@ -247,7 +247,7 @@ fn count(text: &str) -> Result<(String, u16), String> {
 type Counts = Vec<(String, u16)>;
 
 /// What is wrong with these counts: a group that is there twice.
-pub(super) fn given_twice(counts: &[(String, u16)]) -> Option<String> {
+pub(super) fn repeated_group(counts: &[(String, u16)]) -> Option<String> {
     let mut seen = BTreeSet::new();
     let twice = counts.iter().find(|(group, _)| !seen.insert(group));
     twice.map(|(group, _)| format!("group {group} is given twice"))
@@ -268,20 +268,20 @@ fn checked(
     move |text| check(text).map(|()| text.to_owned())
 }
 
-impl Wanted {
+impl FleetArgs {
     /// What of it says which fleet is wanted.
     ///
     /// # Errors
     /// The apt source's key cannot be read.
     pub(super) fn request(self) -> Result<FleetRequest> {
         let package = self.aws.package()?;
-        let OnAws { name, region, key_pair, allow, instance_profile, .. } = self.aws;
+        let AwsArgs { name, region, key_pair, allow, instance_profile, .. } = self.aws;
         let (fleet, counts) = (self.fleet, self.count);
         Ok(FleetRequest { fleet, counts, name, region, key_pair, instance_profile, allow, package })
     }
 }
 
-impl OnAws {
+impl AwsArgs {
     fn package(&self) -> Result<Option<Package>> {
         Ok(if let Some(file) = &self.deb {
             Some(Package::Deb { file: Some(file.clone()), sha256: String::new() })
@@ -302,8 +302,8 @@ impl OnAws {
 impl Plan {
     /// The fleet whose destruction is to be shown.
     pub(super) fn existing(self) -> ExistingFleet {
-        let OnAws { name, region, .. } = self.wanted.aws;
-        ExistingFleet { fleet: name.unwrap_or(self.wanted.fleet), region }
+        let AwsArgs { name, region, .. } = self.fleet_args.aws;
+        ExistingFleet { fleet: name.unwrap_or(self.fleet_args.fleet), region }
     }
 }
 
@@ -311,21 +311,21 @@ impl Launch {
     /// What `launch --local` is asked for.
     ///
     /// # Errors
-    /// As [`Wanted::request`].
+    /// As [`FleetArgs::request`].
     pub(super) fn local(self, output: Output) -> Result<LaunchOptions> {
-        let here = self.here;
+        let args = self.local_args;
         Ok(LaunchOptions {
-            request: self.wanted.request()?,
-            agent: here.agent,
-            agent_arguments: here.agent_arg,
-            port: here.port,
-            instance_port: here.instance_port,
-            drain_quiet: here.drain_quiet,
-            health_interval: here.health_interval,
-            dir: here.dir,
+            request: self.fleet_args.request()?,
+            agent: args.agent,
+            agent_arguments: args.agent_arg,
+            port: args.port,
+            instance_port: args.instance_port,
+            drain_quiet: args.drain_quiet,
+            health_interval: args.health_interval,
+            dir: args.dir,
             timeout: self.timeout.unwrap_or(Duration::from_secs(60)),
-            duration: here.duration,
-            exit_when_healthy: here.exit_when_healthy,
+            duration: args.duration,
+            exit_when_healthy: args.exit_when_healthy,
             output,
         })
     }
@@ -336,7 +336,7 @@ impl Scale {
     ///
     /// # Errors
     /// What is wrong with the words, in a sentence.
-    pub(super) fn asked(&self) -> Result<(String, Counts), String> {
+    pub(super) fn fleet_and_counts(&self) -> Result<(String, Counts), String> {
         let (mut counts, mut name) = (Vec::new(), None);
         for word in &self.what {
             if word.contains('=') {
@@ -348,14 +348,14 @@ impl Scale {
         if counts.is_empty() {
             return Err("scale to what? give GROUP=N, such as cluster1=6".to_owned());
         }
-        match given_twice(&counts) {
+        match repeated_group(&counts) {
             Some(text) => Err(text),
             None => Ok((name.unwrap_or("clusters").to_owned(), counts)),
         }
     }
 }
 
-impl There {
+impl RegionArgs {
     /// A fleet that is there.
     pub(super) fn existing(self, fleet: String) -> ExistingFleet {
         ExistingFleet { fleet, region: self.region }

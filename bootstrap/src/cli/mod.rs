@@ -7,8 +7,8 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::commands::{destroy, fleets, launch, list, local, plan, policy, scale, status, verify};
-use crate::output::{Outcome, Output, lost, no_result};
-use args::{consent, given_twice};
+use crate::output::{Outcome, Output, print_error, write_failure};
+use args::{consent, repeated_group};
 
 mod args;
 
@@ -30,9 +30,9 @@ impl Cli {
     pub fn read() -> Self {
         let cli = Self::parse();
         let wrong = match &cli.command {
-            Command::Scale(scale) => scale.asked().err(),
-            Command::Launch(launch) => given_twice(&launch.wanted.count),
-            Command::Plan(plan) => given_twice(&plan.wanted.count),
+            Command::Scale(scale) => scale.fleet_and_counts().err(),
+            Command::Launch(launch) => repeated_group(&launch.fleet_args.count),
+            Command::Plan(plan) => repeated_group(&plan.fleet_args.count),
             _ => None,
         };
         if let Some(text) = wrong {
@@ -90,8 +90,8 @@ impl Cli {
     /// What failed, with its causes.
     pub async fn run(self) -> Result<Outcome> {
         let output = self.output;
-        let outcome = self.act().await.inspect_err(|error| no_result(output, &format!("{error:#}")))?;
-        match lost() {
+        let outcome = self.act().await.inspect_err(|error| print_error(output, &format!("{error:#}")))?;
+        match write_failure() {
             Some(error) => bail!("the result cannot be written: {error}"),
             None => Ok(outcome),
         }
@@ -101,26 +101,27 @@ impl Cli {
         let output = self.output;
         match self.command {
             Command::Plan(plan) if plan.destroy => plan::plan_destroy(plan.existing(), output).await,
-            Command::Plan(plan) => plan::plan_launch(plan.wanted.request()?, output).await,
+            Command::Plan(plan) => plan::plan_launch(plan.fleet_args.request()?, output).await,
             Command::Launch(launch) if launch.local => local::launch(launch.local(output)?).await,
             Command::Launch(launch) => {
-                let (consent, timeout) = (consent(launch.wanted.aws.yes), launch.timeout.unwrap_or(HEALTHY));
-                launch::launch(launch.wanted.request()?, consent, timeout, output).await
+                let (consent, timeout) =
+                    (consent(launch.fleet_args.aws.yes), launch.timeout.unwrap_or(LAUNCH_TIMEOUT));
+                launch::launch(launch.fleet_args.request()?, consent, timeout, output).await
             }
             Command::Scale(scale) => {
-                let (name, counts) = scale.asked().map_err(anyhow::Error::msg)?;
+                let (name, counts) = scale.fleet_and_counts().map_err(anyhow::Error::msg)?;
                 let (consent, timeout) = (consent(scale.yes), scale.timeout);
-                scale::scale(scale.there.existing(name), counts, consent, timeout, output).await
+                scale::scale(scale.at.existing(name), counts, consent, timeout, output).await
             }
             Command::Status(status) => {
-                status::status(status.there.existing(status.name), status.watch, output).await
+                status::status(status.at.existing(status.name), status.watch, output).await
             }
-            Command::Verify(verify) => verify::verify(verify.there.existing(verify.name), output).await,
+            Command::Verify(verify) => verify::verify(verify.at.existing(verify.name), output).await,
             Command::Destroy(destroy) => {
-                let fleet = destroy.there.existing(destroy.name);
+                let fleet = destroy.at.existing(destroy.name);
                 destroy::destroy(fleet, consent(destroy.yes), destroy.timeout, output).await
             }
-            Command::List(list) => list::list(list.there.region, output).await,
+            Command::List(list) => list::list(list.at.region, output).await,
             Command::Policy(policy) => {
                 let (region, account) = (policy.region.as_deref(), policy.account.as_deref());
                 policy::policy(policy.whose, &policy.request(), region, account)
@@ -132,7 +133,7 @@ impl Cli {
 }
 
 /// How long a fleet on AWS may take to become healthy, unless told.
-const HEALTHY: Duration = Duration::from_secs(15 * 60);
+const LAUNCH_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 #[cfg(test)]
 mod tests {
@@ -152,9 +153,9 @@ mod tests {
         let Command::Launch(launch) = cli.unwrap().command else {
             panic!("not a launch");
         };
-        assert_eq!(launch.wanted.fleet, "clusters");
-        assert_eq!(launch.wanted.count, [("cluster1".to_owned(), 3)]);
-        assert_eq!(launch.here.agent_arg, ["--drain-quiet=2s"]);
+        assert_eq!(launch.fleet_args.fleet, "clusters");
+        assert_eq!(launch.fleet_args.count, [("cluster1".to_owned(), 3)]);
+        assert_eq!(launch.local_args.agent_arg, ["--drain-quiet=2s"]);
         for wrong in ["--count=3", "--count=a=0", "--timeout=5", "--health-interval=1ms"] {
             assert!(Cli::try_parse_from(["bootstrap", "launch", "--local", wrong]).is_err());
         }

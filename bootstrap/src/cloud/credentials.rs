@@ -18,9 +18,9 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The SDK's own credentials, else awscli's.
 #[derive(Debug)]
-pub(super) struct OrAwsCli(pub(super) SharedCredentialsProvider);
+pub(super) struct AwsCliFallback(pub(super) SharedCredentialsProvider);
 
-impl ProvideCredentials for OrAwsCli {
+impl ProvideCredentials for AwsCliFallback {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
     where
         Self: 'a,
@@ -29,7 +29,7 @@ impl ProvideCredentials for OrAwsCli {
     }
 }
 
-impl OrAwsCli {
+impl AwsCliFallback {
     async fn find(&self) -> Result {
         let error = match self.0.provide_credentials().await {
             Ok(found) => return Ok(found),
@@ -42,13 +42,13 @@ impl OrAwsCli {
             // There is no session: what the SDK said is all there is to say.
             Ok(Err(_)) if matches!(error, CredentialsError::CredentialsNotLoaded(_)) => Err(error),
             // The profile is one of a session, of which awscli knows what is wrong.
-            Ok(Err(of_awscli)) => Err(CredentialsError::provider_error(what_awscli_said(&of_awscli))),
+            Ok(Err(of_awscli)) => Err(CredentialsError::provider_error(awscli_message(&of_awscli))),
         }
     }
 }
 
 /// Why awscli had no credentials, in one line.
-fn what_awscli_said(error: &CredentialsError) -> String {
+fn awscli_message(error: &CredentialsError) -> String {
     let told = error.source().map(ToString::to_string).unwrap_or_default();
     // What the library says of the process, then what the process said.
     let (_, said) = told.split_once("Stderr: ").unwrap_or(("", &told));

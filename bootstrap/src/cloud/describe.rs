@@ -8,7 +8,7 @@ use aws_sdk_elasticloadbalancingv2::types as elbv2;
 
 use crate::fleet::HealthCheck;
 use crate::fleet::tagging::Tags;
-use crate::plan::inventory::{Balancer, Instance, Opening, Rule, SecurityGroup, Source, TargetGroup};
+use crate::plan::inventory::{Balancer, IngressRule, Instance, Rule, SecurityGroup, Source, TargetGroup};
 
 /// The attribute of a target group that holds its deregistration delay, in seconds.
 pub(super) const DEREGISTRATION_DELAY: &str = "deregistration_delay.timeout_seconds";
@@ -25,19 +25,19 @@ fn ec2_tags(tags: Option<Vec<ec2::Tag>>) -> Tags {
 
 /// `balancer` is the id of the fleet's balancer's group, which rules of the other may name.
 pub(super) fn security_group(group: ec2::SecurityGroup, balancer: Option<&str>) -> SecurityGroup {
-    let mut openings = BTreeSet::new();
+    let mut ingress = BTreeSet::new();
     for permission in group.ip_permissions.unwrap_or_default() {
-        openings.extend(permission_openings(&permission, balancer));
+        ingress.extend(permission_openings(&permission, balancer));
     }
     SecurityGroup {
         id: group.group_id.unwrap_or_default(),
         vpc: group.vpc_id.unwrap_or_default(),
         tags: ec2_tags(group.tags),
-        openings,
+        ingress,
     }
 }
 
-fn permission_openings(permission: &ec2::IpPermission, balancer: Option<&str>) -> Vec<Opening> {
+fn permission_openings(permission: &ec2::IpPermission, balancer: Option<&str>) -> Vec<IngressRule> {
     let protocol = permission.ip_protocol().unwrap_or_default();
     let port = |port: Option<i32>| port.and_then(|port| u16::try_from(port).ok());
     let (first, last) = (port(permission.from_port), port(permission.to_port));
@@ -68,7 +68,7 @@ fn permission_openings(permission: &ec2::IpPermission, balancer: Option<&str>) -
     for list in permission.prefix_list_ids() {
         sources.push(Source::Other(list.prefix_list_id().unwrap_or_default().to_owned()));
     }
-    sources.into_iter().map(|from| Opening { first, last, from }).collect()
+    sources.into_iter().map(|from| IngressRule { first, last, from }).collect()
 }
 
 /// An instance, from EC2's description.

@@ -13,18 +13,18 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::describe::{filter, instance};
-use super::pace::{Pace, VISIBLE, patiently};
+use super::pace::{Pace, VISIBLE_WITHIN, retry_while};
 use super::{CallError, Cloud, call};
 use crate::fleet::names::Names;
 use crate::fleet::tagging::{Tags, digest};
-use crate::plan::inventory::{Instance, Opening, Source};
+use crate::plan::inventory::{IngressRule, Instance, Source};
 
 /// How long an instance that was asked for may take to be shown.
-const SHOWN: Duration = Duration::from_secs(60);
+const LISTED_WITHIN: Duration = Duration::from_secs(60);
 
 /// Instances that are launched in one call.
 #[derive(Clone, Debug)]
-pub(crate) struct Batch {
+pub(crate) struct InstanceBatch {
     /// What they are for: `cluster1`.
     pub(crate) group: String,
     /// The group's target group's ARN, which is another after each destroy.
@@ -47,7 +47,7 @@ pub(crate) struct Batch {
     pub(crate) known: BTreeSet<String>,
 }
 
-impl Batch {
+impl InstanceBatch {
     /// The same for the same slots of the same group, however often it is asked for.
     fn token(&self, slots: &[u16], generation: u32) -> String {
         let Self { target_group, subnet, revision, .. } = self;
@@ -93,15 +93,15 @@ impl Cloud {
     ///
     /// # Errors
     /// The call failed.
-    pub(crate) async fn open(
+    pub(crate) async fn authorize_ingress(
         &self,
         group: &str,
-        openings: &BTreeSet<Opening>,
+        ingress: &BTreeSet<IngressRule>,
         balancer: &str,
         waiting: &dyn Fn(&str),
     ) -> Result<(), CallError> {
-        let permissions = permissions(openings, balancer);
-        patiently(VISIBLE, waiting, CallError::is_not_visible_yet, async || {
+        let permissions = permissions(ingress, balancer);
+        retry_while(VISIBLE_WITHIN, waiting, CallError::is_not_visible_yet, async || {
             let asked = self.ec2.authorize_security_group_ingress().group_id(group);
             let asked = asked.set_ip_permissions(Some(permissions.clone()));
             match call(format!("open ports of the security group {group}"), asked.send()).await {
@@ -128,14 +128,14 @@ impl Cloud {
     ///
     /// # Errors
     /// The call failed.
-    pub(crate) async fn close(
+    pub(crate) async fn revoke_ingress(
         &self,
         group: &str,
-        openings: &BTreeSet<Opening>,
+        ingress: &BTreeSet<IngressRule>,
         balancer: &str,
     ) -> Result<(), CallError> {
         let asked = self.ec2.revoke_security_group_ingress().group_id(group);
-        let asked = asked.set_ip_permissions(Some(permissions(openings, balancer)));
+        let asked = asked.set_ip_permissions(Some(permissions(ingress, balancer)));
         match call(format!("close ports of the security group {group}"), asked.send()).await {
             Err(error) if error.code() == "InvalidPermission.NotFound" => Ok(()),
             result => result.map(|_| ()),
@@ -169,7 +169,7 @@ impl Cloud {
     /// A call failed; `InsufficientInstanceCapacity` is one the caller may cure elsewhere.
     pub(crate) async fn run_instances(
         &self,
-        batch: &Batch,
+        batch: &InstanceBatch,
         tags: &dyn Fn(&[u16]) -> Tags,
         waiting: &dyn Fn(&str),
     ) -> Result<Vec<Instance>, CallError> {
@@ -199,7 +199,7 @@ impl Cloud {
     /// The instances of one client token: those that this call launched, or an earlier one.
     async fn run_generation(
         &self,
-        batch: &Batch,
+        batch: &InstanceBatch,
         slots: &[u16],
         generation: u32,
         tags: &dyn Fn(&[u16]) -> Tags,
@@ -207,7 +207,7 @@ impl Cloud {
     ) -> Result<Vec<Instance>, CallError> {
         let token = batch.token(slots, generation);
         let asked_at = SystemTime::now();
-        let answer = patiently(VISIBLE, waiting, CallError::is_not_visible_yet, async || {
+        let answer = retry_while(VISIBLE_WITHIN, waiting, CallError::is_not_visible_yet, async || {
             let tried = format!("launch {} instances of {} in {}", slots.len(), batch.group, batch.zone);
             call(tried, self.run_request(batch, slots, &token, &tags(slots)).send()).await
         })
@@ -232,7 +232,7 @@ impl Cloud {
 
     /// What a client token launched, once it is shown; nothing if it has been gone for long.
     async fn by_token(&self, token: &str) -> Result<Vec<Instance>, CallError> {
-        let mut pace = Pace::new(SHOWN);
+        let mut pace = Pace::new(LISTED_WITHIN);
         loop {
             let found = self.instances_where(filter("client-token", [token.to_owned()])).await?;
             if !found.is_empty() || !pace.next().await {
@@ -243,7 +243,7 @@ impl Cloud {
 
     fn run_request(
         &self,
-        batch: &Batch,
+        batch: &InstanceBatch,
         slots: &[u16],
         token: &str,
         tags: &Tags,
@@ -343,8 +343,8 @@ fn specification(kind: ResourceType, tags: &Tags) -> TagSpecification {
     TagSpecification::builder().resource_type(kind).set_tags(Some(ec2_tags(tags))).build()
 }
 
-fn permissions(openings: &BTreeSet<Opening>, balancer: &str) -> Vec<IpPermission> {
-    let permission = |opening: &Opening| {
+fn permissions(ingress: &BTreeSet<IngressRule>, balancer: &str) -> Vec<IpPermission> {
+    let permission = |opening: &IngressRule| {
         let base = IpPermission::builder()
             .ip_protocol("tcp")
             .from_port(opening.first.into())
@@ -359,5 +359,5 @@ fn permissions(openings: &BTreeSet<Opening>, balancer: &str) -> Vec<IpPermission
         .build()
         .into()
     };
-    openings.iter().filter_map(permission).collect()
+    ingress.iter().filter_map(permission).collect()
 }

@@ -10,8 +10,8 @@ use aws_sdk_elasticloadbalancingv2::types::{
 };
 
 use super::describe::{DEREGISTRATION_DELAY, balancer};
-use super::pace::{VISIBLE, patiently};
-use super::{CallError, Cloud, call, gone_is_fine};
+use super::pace::{VISIBLE_WITHIN, retry_while};
+use super::{CallError, Cloud, call, ok_if_absent};
 use crate::fleet::tagging::Tags;
 use crate::fleet::{Desired, Fleet, Group};
 use crate::plan::inventory::Balancer;
@@ -78,13 +78,13 @@ impl Cloud {
         let found = call(format!("look for the target group {name}"), asked.send()).await?;
         let found = found.target_groups.unwrap_or_default();
         let arns: Vec<_> = found.iter().filter_map(|group| group.target_group_arn.clone()).collect();
-        self.must_be_ours(&arns, fleet, error).await?;
+        self.check_ownership(&arns, fleet, error).await?;
         Ok(found)
     }
 
     /// # Errors
     /// `error`, unless all of them carry the fleet's tag.
-    async fn must_be_ours(&self, arns: &[String], fleet: &str, error: CallError) -> Result<(), CallError> {
+    async fn check_ownership(&self, arns: &[String], fleet: &str, error: CallError) -> Result<(), CallError> {
         let tags = self.load_balancing_tags(arns).await?;
         let ours = |arn: &String| {
             tags.get(arn).and_then(|tags| tags.get(instance_tags::FLEET)).is_some_and(|found| found == fleet)
@@ -138,7 +138,7 @@ impl Cloud {
     ) -> Result<(), CallError> {
         let delay = delay.as_secs().to_string();
         let attribute = TargetGroupAttribute::builder().key(DEREGISTRATION_DELAY).value(delay).build();
-        patiently(VISIBLE, waiting, CallError::is_not_visible_yet, async || {
+        retry_while(VISIBLE_WITHIN, waiting, CallError::is_not_visible_yet, async || {
             let asked = self.elbv2.modify_target_group_attributes().target_group_arn(arn);
             let asked = asked.attributes(attribute.clone()).send();
             call(format!("set the deregistration delay of {arn}"), asked).await.map(|_| ())
@@ -159,7 +159,7 @@ impl Cloud {
     ) -> Result<Balancer, CallError> {
         let fleet = &desired.fleet;
         let tags = tags(&desired.tags);
-        let made = patiently(VISIBLE, waiting, CallError::is_not_visible_yet, async || {
+        let made = retry_while(VISIBLE_WITHIN, waiting, CallError::is_not_visible_yet, async || {
             let asked = self
                 .elbv2
                 .create_load_balancer()
@@ -180,7 +180,7 @@ impl Cloud {
                 let found = call(format!("look for the load balancer {}", fleet.name), asked.send()).await?;
                 let found = found.load_balancers.unwrap_or_default();
                 let arns: Vec<_> = found.iter().filter_map(|found| found.load_balancer_arn.clone()).collect();
-                self.must_be_ours(&arns, &fleet.name, error).await?;
+                self.check_ownership(&arns, &fleet.name, error).await?;
                 found
             }
             Err(error) => return Err(error),
@@ -210,7 +210,7 @@ impl Cloud {
         waiting: &dyn Fn(&str),
     ) -> Result<String, CallError> {
         let tags = tags(&desired.tags);
-        let made = patiently(VISIBLE, waiting, CallError::is_not_visible_yet, async || {
+        let made = retry_while(VISIBLE_WITHIN, waiting, CallError::is_not_visible_yet, async || {
             let asked = self
                 .elbv2
                 .create_listener()
@@ -264,7 +264,7 @@ impl Cloud {
         let config = PathPatternConditionConfig::builder().set_values(Some(paths.clone())).build();
         let condition = RuleCondition::builder().field("path-pattern").path_pattern_config(config).build();
         let tags = tags(&desired.tags);
-        let made = patiently(VISIBLE, waiting, CallError::is_not_visible_yet, async || {
+        let made = retry_while(VISIBLE_WITHIN, waiting, CallError::is_not_visible_yet, async || {
             let asked = self
                 .elbv2
                 .create_rule()
@@ -294,7 +294,7 @@ impl Cloud {
     /// # Errors
     /// The call failed.
     pub(crate) async fn delete_rule(&self, arn: &str) -> Result<(), CallError> {
-        gone_is_fine(call("delete a rule", self.elbv2.delete_rule().rule_arn(arn).send()).await)
+        ok_if_absent(call("delete a rule", self.elbv2.delete_rule().rule_arn(arn).send()).await)
     }
 
     /// Deletes the balancer with its listeners and rules. One that is gone is no failure.
@@ -303,7 +303,7 @@ impl Cloud {
     /// The call failed.
     pub(crate) async fn delete_balancer(&self, arn: &str) -> Result<(), CallError> {
         let asked = self.elbv2.delete_load_balancer().load_balancer_arn(arn);
-        gone_is_fine(call("delete the load balancer", asked.send()).await)
+        ok_if_absent(call("delete the load balancer", asked.send()).await)
     }
 
     /// Deletes a target group. One that is gone is no failure.
@@ -312,7 +312,7 @@ impl Cloud {
     /// The call failed; [`CallError::is_in_use`] while a listener uses it.
     pub(crate) async fn delete_target_group(&self, arn: &str, name: &str) -> Result<(), CallError> {
         let asked = self.elbv2.delete_target_group().target_group_arn(arn);
-        gone_is_fine(call(format!("delete the target group {name}"), asked.send()).await)
+        ok_if_absent(call(format!("delete the target group {name}"), asked.send()).await)
     }
 
     /// How the targets of a group are.

@@ -36,7 +36,7 @@ where
 }
 
 /// Whether it was deleted now or before makes no difference.
-pub(super) fn gone_is_fine<T>(result: Result<T, CallError>) -> Result<(), CallError> {
+pub(super) fn ok_if_absent<T>(result: Result<T, CallError>) -> Result<(), CallError> {
     match result {
         Err(error) if error.is_not_found() => Ok(()),
         result => result.map(|_| ()),

@@ -3,8 +3,8 @@
 use aws_sdk_iam::types::Tag;
 use serde_json::{Value, json};
 
-use super::pace::{VISIBLE, patiently};
-use super::{CallError, Cloud, call, gone_is_fine};
+use super::pace::{VISIBLE_WITHIN, retry_while};
+use super::{CallError, Cloud, call, ok_if_absent};
 use crate::fleet::tagging::Tags;
 use crate::plan::inventory::Role;
 
@@ -24,7 +24,7 @@ impl Cloud {
             call(format!("look for the instance profile {name}"), profile.send()),
             call(format!("look for the role {name}"), role.send()),
         );
-        if let Some(answer) = there(profile)? {
+        if let Some(answer) = none_if_absent(profile)? {
             let profile = answer.instance_profile;
             let tags = profile.as_ref().map(|profile| profile.tags()).unwrap_or_default();
             if !is_ours(tags, fleet) {
@@ -33,7 +33,7 @@ impl Cloud {
             found.profile = true;
             found.in_profile = profile.is_some_and(|p| p.roles.iter().any(|role| role.role_name == name));
         }
-        let role = there(role)?.and_then(|answer| answer.role);
+        let role = none_if_absent(role)?.and_then(|answer| answer.role);
         if let Some(role) = role {
             if !is_ours(role.tags(), fleet) {
                 return Ok(None);
@@ -100,7 +100,7 @@ impl Cloud {
         policy: &Value,
         waiting: &dyn Fn(&str),
     ) -> Result<(), CallError> {
-        patiently(VISIBLE, waiting, CallError::is_not_visible_yet, async || {
+        retry_while(VISIBLE_WITHIN, waiting, CallError::is_not_visible_yet, async || {
             let asked = self.iam.put_role_policy().role_name(name).policy_name(POLICY);
             let asked = asked.policy_document(policy.to_string()).send();
             call(format!("set the policy of the role {name}"), asked).await.map(|_| ())
@@ -126,7 +126,7 @@ impl Cloud {
     /// # Errors
     /// The call failed.
     pub(crate) async fn add_role(&self, name: &str, waiting: &dyn Fn(&str)) -> Result<(), CallError> {
-        patiently(VISIBLE, waiting, CallError::is_not_visible_yet, async || {
+        retry_while(VISIBLE_WITHIN, waiting, CallError::is_not_visible_yet, async || {
             let asked = self.iam.add_role_to_instance_profile().instance_profile_name(name).role_name(name);
             match call(format!("put the role {name} into its instance profile"), asked.send()).await {
                 // A profile holds one role; after a lost answer that is this one.
@@ -152,9 +152,9 @@ impl Cloud {
         }
         // What is in the way a launch may have made since it was looked for.
         if found.profile {
-            patiently(VISIBLE, waiting, is_being_changed, async || {
+            retry_while(VISIBLE_WITHIN, waiting, is_being_changed, async || {
                 let asked = self.iam.delete_instance_profile().instance_profile_name(name).send();
-                let deleted = gone_is_fine(call(format!("delete the instance profile {name}"), asked).await);
+                let deleted = ok_if_absent(call(format!("delete the instance profile {name}"), asked).await);
                 if deleted.as_ref().is_err_and(CallError::is_in_use) {
                     self.take_role_out(name).await?;
                 }
@@ -166,9 +166,9 @@ impl Cloud {
             if !policy.is_null() {
                 self.delete_role_policy(name).await?;
             }
-            patiently(VISIBLE, waiting, is_being_changed, async || {
+            retry_while(VISIBLE_WITHIN, waiting, is_being_changed, async || {
                 let asked = self.iam.delete_role().role_name(name).send();
-                let deleted = gone_is_fine(call(format!("delete the role {name}"), asked).await);
+                let deleted = ok_if_absent(call(format!("delete the role {name}"), asked).await);
                 if deleted.as_ref().is_err_and(CallError::is_in_use) {
                     self.delete_role_policy(name).await?;
                     self.take_role_out(name).await?;
@@ -182,12 +182,12 @@ impl Cloud {
 
     async fn take_role_out(&self, name: &str) -> Result<(), CallError> {
         let asked = self.iam.remove_role_from_instance_profile().instance_profile_name(name).role_name(name);
-        gone_is_fine(call(format!("take the role {name} out of its profile"), asked.send()).await)
+        ok_if_absent(call(format!("take the role {name} out of its profile"), asked.send()).await)
     }
 
     async fn delete_role_policy(&self, name: &str) -> Result<(), CallError> {
         let asked = self.iam.delete_role_policy().role_name(name).policy_name(POLICY).send();
-        gone_is_fine(call(format!("delete the policy of the role {name}"), asked).await)
+        ok_if_absent(call(format!("delete the policy of the role {name}"), asked).await)
     }
 }
 
@@ -196,7 +196,7 @@ fn is_being_changed(error: &CallError) -> bool {
 }
 
 /// `None` for what is not there.
-fn there<T>(result: Result<T, CallError>) -> Result<Option<T>, CallError> {
+fn none_if_absent<T>(result: Result<T, CallError>) -> Result<Option<T>, CallError> {
     match result {
         Err(error) if error.is_not_found() => Ok(None),
         result => result.map(Some),

@@ -40,7 +40,7 @@ pub(crate) enum ImageError {
     /// It cannot be seen from here.
     #[error(
         "there is no image {id} in {region}: it was deregistered, or is of another region, or is another account's and not shared; {choose}",
-        choose = choose()
+        choose = choice_hint()
     )]
     Missing {
         /// Its id.
@@ -49,7 +49,7 @@ pub(crate) enum ImageError {
         region: String,
     },
     /// It is there but no use.
-    #[error("the image {id} cannot be used: {why}; {choose}", choose = choose())]
+    #[error("the image {id} cannot be used: {why}; {choose}", choose = choice_hint())]
     Unusable {
         /// Its id.
         id: String,
@@ -65,7 +65,7 @@ fn known_names() -> String {
     NAMES.map(|(name, _)| name).join(", ")
 }
 
-fn choose() -> String {
+fn choice_hint() -> String {
     format!("choose one of {}, or the id of an image in this region", known_names())
 }
 
@@ -85,7 +85,7 @@ enum Reference<'a> {
     Parameter(String),
 }
 
-fn reference<'a>(image: &'a str, architecture: &str) -> Result<Reference<'a>, ImageError> {
+fn parse_reference<'a>(image: &'a str, architecture: &str) -> Result<Reference<'a>, ImageError> {
     if let Some(rest) = image.strip_prefix("ami-")
         && !rest.is_empty()
         && rest.bytes().all(|byte| byte.is_ascii_hexdigit())
@@ -103,7 +103,7 @@ fn reference<'a>(image: &'a str, architecture: &str) -> Result<Reference<'a>, Im
 ///
 /// # Errors
 /// The agent could not run from it.
-fn usable(image: &aws_sdk_ec2::types::Image, id: &str) -> Result<Image, ImageError> {
+fn usable_image(image: &aws_sdk_ec2::types::Image, id: &str) -> Result<Image, ImageError> {
     let unusable = |why: String| ImageError::Unusable { id: id.to_owned(), why };
     match image.state() {
         None | Some(ImageState::Available) => {}
@@ -133,7 +133,7 @@ impl Cloud {
     /// # Errors
     /// It is unknown, not there, or cannot be launched.
     pub(crate) async fn image(&self, image: &str, architecture: &str) -> Result<Image, ImageError> {
-        match reference(image, architecture)? {
+        match parse_reference(image, architecture)? {
             Reference::Id(id) => self.image_by_id(id).await,
             Reference::Parameter(parameter) => {
                 let id = self.newest_image(image, architecture, &parameter).await?;
@@ -174,7 +174,7 @@ impl Cloud {
         );
         match described.await {
             Ok(answer) => match answer.images().iter().find(|image| image.image_id() == Some(id)) {
-                Some(image) => usable(image, id),
+                Some(image) => usable_image(image, id),
                 None => Err(missing()),
             },
             Err(error) if error.code().starts_with("InvalidAMIID.") => Err(missing()),
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn an_id_stays_and_a_name_becomes_its_publishers_parameter() {
-        assert_eq!(reference(ID, "arm64").unwrap(), Reference::Id(ID));
+        assert_eq!(parse_reference(ID, "arm64").unwrap(), Reference::Id(ID));
         for (name, architecture, parameter) in [
             (
                 "ubuntu-22.04",
@@ -218,7 +218,7 @@ mod tests {
             ("debian-12", "arm64", "/aws/service/debian/release/12/latest/arm64"),
             ("debian-13", "x86_64", "/aws/service/debian/release/13/latest/amd64"),
         ] {
-            let found = reference(name, architecture).unwrap();
+            let found = parse_reference(name, architecture).unwrap();
             assert_eq!(found, Reference::Parameter(parameter.to_owned()));
         }
     }
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn an_unknown_name_is_answered_with_the_known_ones() {
         for name in ["", "ubuntu", "ami-", "ami-xyz", "debian-11"] {
-            let error = reference(name, "x86_64").unwrap_err();
+            let error = parse_reference(name, "x86_64").unwrap_err();
             let expected = format!(
                 "image {name:?} is neither an id (ami-...) nor one of the known names: \
                  ubuntu-22.04, ubuntu-24.04, debian-12, debian-13"
@@ -237,12 +237,12 @@ mod tests {
 
     #[test]
     fn a_name_is_of_no_use_for_processors_without_an_agent() {
-        assert!(matches!(reference("debian-12", "x86_64_mac"), Err(ImageError::NoAgent(_))));
+        assert!(matches!(parse_reference("debian-12", "x86_64_mac"), Err(ImageError::NoAgent(_))));
     }
 
     #[test]
     fn an_image_is_used_only_if_the_agent_could_run_from_it() {
-        let image = usable(&ubuntu().build(), ID).unwrap();
+        let image = usable_image(&ubuntu().build(), ID).unwrap();
         assert_eq!(
             (image.architecture.as_str(), image.root_device.as_deref()),
             ("x86_64", Some("/dev/sda1"))
@@ -253,7 +253,7 @@ mod tests {
             (ubuntu().root_device_type(DeviceType::InstanceStore), "not on EBS"),
             (ubuntu().architecture(ArchitectureValues::I386), "it is for i386"),
         ] {
-            let error = usable(&image.build(), ID).unwrap_err().to_string();
+            let error = usable_image(&image.build(), ID).unwrap_err().to_string();
             assert!(error.contains(why) && error.contains("choose one of"), "{error}");
         }
     }

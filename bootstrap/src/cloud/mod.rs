@@ -22,10 +22,10 @@ use aws_smithy_runtime_api::client::orchestrator::Metadata;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::ConfigBag;
 
-use error::gone_is_fine;
+use error::ok_if_absent;
 pub(crate) use error::{CallError, call};
 
-use credentials::OrAwsCli;
+use credentials::AwsCliFallback;
 
 use crate::policy;
 
@@ -103,7 +103,7 @@ impl Cloud {
             .await;
         let config = match config.credentials_provider() {
             Some(found) => {
-                let credentials = SharedCredentialsProvider::new(OrAwsCli(found));
+                let credentials = SharedCredentialsProvider::new(AwsCliFallback(found));
                 config.into_builder().credentials_provider(credentials).build()
             }
             None => config,
@@ -111,7 +111,7 @@ impl Cloud {
         macro_rules! client {
             ($service:ident) => {
                 $service::Client::from_conf(
-                    $service::config::Builder::from(&config).interceptor(OnlyWhatThePolicyAllows).build(),
+                    $service::config::Builder::from(&config).interceptor(PolicyGuard).build(),
                 )
             };
         }
@@ -137,11 +137,11 @@ pub(crate) struct NoRegion;
 /// Refuses what the printed operator policy does not list, before it is sent: so the policy names
 /// every call that this program can make.
 #[derive(Debug)]
-struct OnlyWhatThePolicyAllows;
+struct PolicyGuard;
 
-impl Intercept for OnlyWhatThePolicyAllows {
+impl Intercept for PolicyGuard {
     fn name(&self) -> &'static str {
-        "OnlyWhatThePolicyAllows"
+        "PolicyGuard"
     }
 
     // Not sooner: a client's interceptors run once before the operation has said its name.
@@ -152,7 +152,7 @@ impl Intercept for OnlyWhatThePolicyAllows {
         config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         match config.load::<Metadata>() {
-            Some(call) if policy::lists(call.service(), call.name()) => Ok(()),
+            Some(call) if policy::allows_call(call.service(), call.name()) => Ok(()),
             Some(call) => Err(format!("{} {} is not in policy.rs", call.service(), call.name()).into()),
             None => Err("a call without a name".into()),
         }

@@ -6,11 +6,11 @@ use tokio::time::Instant;
 
 use super::CallError;
 
-const FIRST: Duration = Duration::from_millis(500);
-const LONGEST: Duration = Duration::from_secs(10);
+const FIRST_DELAY: Duration = Duration::from_millis(500);
+const MAX_DELAY: Duration = Duration::from_secs(10);
 
 /// How long something new may take to be visible everywhere.
-pub(super) const VISIBLE: Duration = Duration::from_secs(120);
+pub(super) const VISIBLE_WITHIN: Duration = Duration::from_secs(120);
 
 /// Delays that grow by half from half a second to ten, each drawn from the upper half of its step,
 /// until a deadline.
@@ -22,7 +22,7 @@ pub(crate) struct Pace {
 impl Pace {
     /// For a wait of at most `timeout`.
     pub(crate) fn new(timeout: Duration) -> Self {
-        Self { step: FIRST, deadline: Instant::now() + timeout }
+        Self { step: FIRST_DELAY, deadline: Instant::now() + timeout }
     }
 
     /// Waits for the next step. `false`, at once, when the time is over.
@@ -32,7 +32,7 @@ impl Pace {
             return false;
         }
         let delay = self.step.mul_f64(0.5 + 0.5 * fastrand::f64());
-        self.step = self.step.mul_f64(1.5).min(LONGEST);
+        self.step = self.step.mul_f64(1.5).min(MAX_DELAY);
         tokio::time::sleep(delay.min(left)).await;
         true
     }
@@ -42,7 +42,7 @@ impl Pace {
 ///
 /// # Errors
 /// The last failure.
-pub(crate) async fn patiently<T>(
+pub(crate) async fn retry_while<T>(
     timeout: Duration,
     waiting: &dyn Fn(&str),
     again: impl Fn(&CallError) -> bool,

@@ -17,7 +17,7 @@ use aws_sdk_s3::types::{
 };
 use instance_tags::FLEET;
 
-use super::pace::{Pace, patiently};
+use super::pace::{Pace, retry_while};
 use super::{CallError, Cloud, call};
 use crate::deb::Deb;
 use crate::plan::inventory::Bucket;
@@ -75,26 +75,26 @@ pub(crate) enum PackageError {
 
 /// An address from which the package can be downloaded for a while.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Presigned {
+pub(crate) struct PresignedUrl {
     /// The address; whoever has it can download the package.
     pub(crate) url: String,
     /// For how long; less than an hour where the credentials end sooner.
-    pub(crate) lives: Duration,
+    pub(crate) valid_for: Duration,
 }
 
-impl Presigned {
+impl PresignedUrl {
     /// What there is to say about it, if it is anything out of the ordinary.
     pub(crate) fn note(&self) -> Option<String> {
-        (self.lives < PRESIGNED).then(|| {
+        (self.valid_for < PRESIGNED).then(|| {
             format!(
                 "the credentials end in {} min: an instance that starts later cannot download the package",
-                self.lives.as_secs() / 60
+                self.valid_for.as_secs() / 60
             )
         })
     }
 }
 
-fn local(tried: &'static str) -> impl Fn(&dyn std::error::Error) -> PackageError {
+fn local_error(tried: &'static str) -> impl Fn(&dyn std::error::Error) -> PackageError {
     move |error| PackageError::Local { tried, why: error.to_string() }
 }
 
@@ -125,7 +125,7 @@ impl Cloud {
             Err(error) if error.code() == "NoSuchBucket" => Ok(Bucket::Absent),
             Err(error) if error.code() == "NoSuchTagSet" => match self.versions(bucket, account).await?.0[..]
             {
-                [] => Ok(Bucket::Begun),
+                [] => Ok(Bucket::Untagged),
                 _ => Err(foreign(format!("it has no tag {FLEET}, and there is something in it"))),
             },
             Err(error) if error.is_denied() => Err(foreign(format!(
@@ -152,7 +152,7 @@ impl Cloud {
             let place = BucketLocationConstraint::from(self.region.as_str());
             CreateBucketConfiguration::builder().location_constraint(place).build()
         });
-        let created = patiently(PATIENCE, waiting, CallError::is_not_visible_yet, async || {
+        let created = retry_while(PATIENCE, waiting, CallError::is_not_visible_yet, async || {
             let asked = self.s3.create_bucket().bucket(bucket).set_create_bucket_configuration(place.clone());
             call(format!("create the bucket {bucket}"), asked.send()).await
         });
@@ -167,30 +167,35 @@ impl Cloud {
             Err(error) => return Err(error.into()),
         }
         let tags = tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build());
-        let tags = tags.collect::<Result<_, _>>().map_err(|error| local("tag the bucket")(&error))?;
+        let tags = tags.collect::<Result<_, _>>().map_err(|error| local_error("tag the bucket")(&error))?;
         let tagging = Tagging::builder().set_tag_set(Some(tags)).build();
-        let tagging = tagging.map_err(|error| local("tag the bucket")(&error))?;
-        let tag = patiently(PATIENCE, waiting, CallError::is_not_visible_yet, async || {
+        let tagging = tagging.map_err(|error| local_error("tag the bucket")(&error))?;
+        let tag = retry_while(PATIENCE, waiting, CallError::is_not_visible_yet, async || {
             let asked = self.s3.put_bucket_tagging().bucket(bucket).expected_bucket_owner(account);
             call(format!("tag the bucket {bucket}"), asked.tagging(tagging.clone()).send()).await
         });
         tokio::try_join!(
             async { tag.await.map_err(PackageError::from) },
-            self.block(bucket, account, waiting)
+            self.block_public_access(bucket, account, waiting)
         )?;
         Ok(())
     }
 
     /// Blocks public access. AWS does so by itself in new buckets; it is said again, as this is about a
     /// program that instances run as root.
-    async fn block(&self, bucket: &str, account: &str, waiting: &dyn Fn(&str)) -> Result<(), PackageError> {
+    async fn block_public_access(
+        &self,
+        bucket: &str,
+        account: &str,
+        waiting: &dyn Fn(&str),
+    ) -> Result<(), PackageError> {
         let block = PublicAccessBlockConfiguration::builder()
             .block_public_acls(true)
             .block_public_policy(true)
             .ignore_public_acls(true)
             .restrict_public_buckets(true)
             .build();
-        patiently(PATIENCE, waiting, CallError::is_not_visible_yet, async || {
+        retry_while(PATIENCE, waiting, CallError::is_not_visible_yet, async || {
             let asked = self.s3.put_public_access_block().bucket(bucket).expected_bucket_owner(account);
             let asked = asked.public_access_block_configuration(block.clone());
             call(format!("block public access to the bucket {bucket}"), asked.send()).await
@@ -218,14 +223,14 @@ impl Cloud {
             // Whatever hinders this hinders the upload too, whose answer says why.
             let found = call(format!("look for {key}"), asked.send());
             // Blocked again, as the launch that made the bucket may have been killed before it was.
-            let (found, blocked) = tokio::join!(found, self.block(bucket, account, waiting));
+            let (found, blocked) = tokio::join!(found, self.block_public_access(bucket, account, waiting));
             blocked?;
             let length = found.ok().and_then(|found| found.content_length);
             if length == i64::try_from(deb.bytes.len()).ok() {
                 return Ok(());
             }
         }
-        patiently(PATIENCE, waiting, CallError::is_not_visible_yet, async || {
+        retry_while(PATIENCE, waiting, CallError::is_not_visible_yet, async || {
             let body = ByteStream::from(deb.bytes.clone());
             let asked = self.s3.put_object().bucket(bucket).key(&key).expected_bucket_owner(account);
             let asked = asked.content_type("application/vnd.debian.binary-package").body(body);
@@ -240,23 +245,23 @@ impl Cloud {
     ///
     /// # Errors
     /// There are no credentials, or they end before an instance could boot.
-    pub(crate) async fn presign(&self, bucket: &str, sha256: &str) -> Result<Presigned, PackageError> {
+    pub(crate) async fn presign(&self, bucket: &str, sha256: &str) -> Result<PresignedUrl, PackageError> {
         let tried = "sign the package's address";
-        let mut lives = PRESIGNED;
+        let mut valid_for = PRESIGNED;
         if let Some(provider) = &self.credentials {
             let credentials = provider.provide_credentials().await;
-            let credentials = credentials.map_err(|error| local(tried)(&error))?;
+            let credentials = credentials.map_err(|error| local_error(tried)(&error))?;
             if let Some(end) = credentials.expiry() {
-                lives = lives.min(end.duration_since(SystemTime::now()).unwrap_or_default());
+                valid_for = valid_for.min(end.duration_since(SystemTime::now()).unwrap_or_default());
             }
         }
-        if lives < Duration::from_secs(120) {
-            return Err(PackageError::EndingCredentials(lives.as_secs()));
+        if valid_for < Duration::from_secs(120) {
+            return Err(PackageError::EndingCredentials(valid_for.as_secs()));
         }
-        let config = PresigningConfig::expires_in(lives).map_err(|error| local(tried)(&error))?;
+        let config = PresigningConfig::expires_in(valid_for).map_err(|error| local_error(tried)(&error))?;
         let asked = self.s3.get_object().bucket(bucket).key(object_name(sha256));
         let request = call(tried, asked.presigned(config)).await?;
-        Ok(Presigned { url: request.uri().to_owned(), lives })
+        Ok(PresignedUrl { url: request.uri().to_owned(), valid_for })
     }
 
     /// Empties a fleet's bucket, of all versions and of uploads that were never completed, and deletes
@@ -308,7 +313,7 @@ impl Cloud {
             identifier.set_version_id(version.map(str::to_owned)).build()
         });
         let identified: Result<_, _> = identified.collect();
-        let identified = identified.map_err(|error| local("empty the bucket")(&error))?;
+        let identified = identified.map_err(|error| local_error("empty the bucket")(&error))?;
         Ok((identified, page.is_truncated() == Some(true)))
     }
 
@@ -320,7 +325,7 @@ impl Cloud {
                 return Ok(());
             }
             let delete = Delete::builder().set_objects(Some(versions)).quiet(true).build();
-            let delete = delete.map_err(|error| local("empty the bucket")(&error))?;
+            let delete = delete.map_err(|error| local_error("empty the bucket")(&error))?;
             let asked = self.s3.delete_objects().bucket(bucket).expected_bucket_owner(account).delete(delete);
             let answer = call(format!("empty the bucket {bucket}"), asked.send()).await?;
             if let Some(error) = answer.errors().first() {
@@ -367,7 +372,7 @@ mod tests {
 
     #[test]
     fn an_address_that_lives_for_less_than_an_hour_says_so() {
-        let presigned = |lives| Presigned { url: String::new(), lives };
+        let presigned = |valid_for| PresignedUrl { url: String::new(), valid_for };
         assert_eq!(presigned(PRESIGNED).note(), None);
         let note = presigned(Duration::from_secs(600)).note().unwrap();
         assert!(note.contains("end in 10 min"), "{note}");

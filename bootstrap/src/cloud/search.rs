@@ -16,11 +16,11 @@ const PAGE: i32 = 1000;
 
 /// Something that carries a fleet's tag.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub(crate) struct Found {
+pub(crate) struct TaggedResource {
     /// The tag's value.
     pub(crate) fleet: String,
     /// What it is.
-    pub(crate) kind: Kind,
+    pub(crate) kind: ResourceKind,
     /// Its id, name or ARN.
     pub(crate) id: String,
     /// Its state, where it has one.
@@ -30,7 +30,7 @@ pub(crate) struct Found {
 /// A kind of resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Kind {
+pub(crate) enum ResourceKind {
     LoadBalancer,
     Instance,
     Volume,
@@ -41,7 +41,7 @@ pub(crate) enum Kind {
     InstanceProfile,
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for ResourceKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::LoadBalancer => "load balancer",
@@ -56,7 +56,7 @@ impl fmt::Display for Kind {
     }
 }
 
-impl fmt::Display for Found {
+impl fmt::Display for TaggedResource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.kind, self.id)?;
         match &self.state {
@@ -66,12 +66,12 @@ impl fmt::Display for Found {
     }
 }
 
-impl Found {
+impl TaggedResource {
     /// Whether it is still there: EC2 goes on showing terminated instances for an hour.
-    pub(crate) fn counts(&self) -> bool {
+    pub(crate) fn still_exists(&self) -> bool {
         !matches!(
             (self.kind, self.state.as_deref()),
-            (Kind::Instance, Some("terminated")) | (Kind::Volume, Some("deleting"))
+            (ResourceKind::Instance, Some("terminated")) | (ResourceKind::Volume, Some("deleting"))
         )
     }
 }
@@ -81,7 +81,7 @@ impl Found {
 ///
 /// # Errors
 /// A call failed.
-pub(crate) async fn search(cloud: &Cloud, fleet: Option<&str>) -> Result<Vec<Found>, CallError> {
+pub(crate) async fn search(cloud: &Cloud, fleet: Option<&str>) -> Result<Vec<TaggedResource>, CallError> {
     let (instances, volumes, groups, load_balancing, buckets, roles) = tokio::try_join!(
         instances(cloud, fleet),
         volumes(cloud, fleet),
@@ -112,42 +112,42 @@ fn fleet_of(tags: &[aws_sdk_ec2::types::Tag]) -> String {
     tag.and_then(|tag| tag.value()).unwrap_or_default().to_owned()
 }
 
-async fn instances(cloud: &Cloud, fleet: Option<&str>) -> Result<Vec<Found>, CallError> {
+async fn instances(cloud: &Cloud, fleet: Option<&str>) -> Result<Vec<TaggedResource>, CallError> {
     let found = cloud.instances_where(tagged(fleet)).await?;
-    let found = found.into_iter().map(|instance| Found {
+    let found = found.into_iter().map(|instance| TaggedResource {
         fleet: instance.tags.get(FLEET).cloned().unwrap_or_default(),
-        kind: Kind::Instance,
+        kind: ResourceKind::Instance,
         id: instance.id,
         state: Some(instance.state),
     });
     Ok(found.collect())
 }
 
-async fn volumes(cloud: &Cloud, fleet: Option<&str>) -> Result<Vec<Found>, CallError> {
+async fn volumes(cloud: &Cloud, fleet: Option<&str>) -> Result<Vec<TaggedResource>, CallError> {
     let asked = cloud.ec2.describe_volumes().filters(tagged(fleet)).into_paginator().items().send();
     let found = call("list the volumes", asked.try_collect()).await?;
-    let found = found.into_iter().map(|volume| Found {
+    let found = found.into_iter().map(|volume| TaggedResource {
         fleet: fleet_of(volume.tags()),
-        kind: Kind::Volume,
+        kind: ResourceKind::Volume,
         id: volume.volume_id.unwrap_or_default(),
         state: volume.state.map(|state| state.as_str().to_owned()),
     });
     Ok(found.collect())
 }
 
-async fn security_groups(cloud: &Cloud, fleet: Option<&str>) -> Result<Vec<Found>, CallError> {
+async fn security_groups(cloud: &Cloud, fleet: Option<&str>) -> Result<Vec<TaggedResource>, CallError> {
     let asked = cloud.ec2.describe_security_groups().filters(tagged(fleet)).into_paginator().items().send();
     let found = call("list the security groups", asked.try_collect()).await?;
-    let found = found.into_iter().map(|group| Found {
+    let found = found.into_iter().map(|group| TaggedResource {
         fleet: fleet_of(group.tags()),
-        kind: Kind::SecurityGroup,
+        kind: ResourceKind::SecurityGroup,
         id: group.group_id.unwrap_or_default(),
         state: None,
     });
     Ok(found.collect())
 }
 
-async fn load_balancing(cloud: &Cloud, fleet: Option<&str>) -> Result<Vec<Found>, CallError> {
+async fn load_balancing(cloud: &Cloud, fleet: Option<&str>) -> Result<Vec<TaggedResource>, CallError> {
     let balancers = cloud.elbv2.describe_load_balancers().into_paginator().items().send();
     let groups = cloud.elbv2.describe_target_groups().into_paginator().items().send();
     let (balancers, groups) = tokio::try_join!(
@@ -156,10 +156,15 @@ async fn load_balancing(cloud: &Cloud, fleet: Option<&str>) -> Result<Vec<Found>
     )?;
     let balancers = balancers.into_iter().map(|found| {
         let state = found.state.and_then(|state| state.code).map(|code| code.as_str().to_owned());
-        (Kind::LoadBalancer, found.load_balancer_arn.unwrap_or_default(), found.load_balancer_name, state)
+        (
+            ResourceKind::LoadBalancer,
+            found.load_balancer_arn.unwrap_or_default(),
+            found.load_balancer_name,
+            state,
+        )
     });
     let groups = groups.into_iter().map(|found| {
-        (Kind::TargetGroup, found.target_group_arn.unwrap_or_default(), found.target_group_name, None)
+        (ResourceKind::TargetGroup, found.target_group_arn.unwrap_or_default(), found.target_group_name, None)
     });
     let all: Vec<_> = balancers.chain(groups).collect();
     let arns: Vec<_> = all.iter().map(|(_, arn, _, _)| arn.clone()).collect();
@@ -167,13 +172,13 @@ async fn load_balancing(cloud: &Cloud, fleet: Option<&str>) -> Result<Vec<Found>
     let found = all.into_iter().filter_map(|(kind, arn, name, state)| {
         let of = tags.get(&arn)?.get(FLEET)?;
         let wanted = fleet.is_none_or(|fleet| fleet == of);
-        wanted.then(|| Found { fleet: of.clone(), kind, id: name.unwrap_or(arn), state })
+        wanted.then(|| TaggedResource { fleet: of.clone(), kind, id: name.unwrap_or(arn), state })
     });
     Ok(found.collect())
 }
 
 /// By name, which says the fleet; this region's only.
-async fn buckets(cloud: &Cloud, fleet: Option<&str>) -> Result<Vec<Found>, CallError> {
+async fn buckets(cloud: &Cloud, fleet: Option<&str>) -> Result<Vec<TaggedResource>, CallError> {
     let prefix = format!("instance-agent-{}", fleet.map(|fleet| format!("{fleet}-")).unwrap_or_default());
     let asked = cloud.s3.list_buckets().prefix(&prefix).into_paginator().items().send();
     let found = call("list the buckets", asked.try_collect()).await?;
@@ -184,13 +189,18 @@ async fn buckets(cloud: &Cloud, fleet: Option<&str>) -> Result<Vec<Found>, CallE
         let (of, account) = middle.rsplit_once('-')?;
         let ours = account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit());
         let wanted = ours && fleet.is_none_or(|fleet| fleet == of);
-        wanted.then(|| Found { fleet: of.to_owned(), kind: Kind::Bucket, id: id.clone(), state: None })
+        wanted.then(|| TaggedResource {
+            fleet: of.to_owned(),
+            kind: ResourceKind::Bucket,
+            id: id.clone(),
+            state: None,
+        })
     });
     Ok(found.collect())
 }
 
 /// By name, which says the fleet, and by tag where these credentials may read it; this region's only.
-async fn roles(cloud: &Cloud) -> Result<Vec<Found>, CallError> {
+async fn roles(cloud: &Cloud) -> Result<Vec<TaggedResource>, CallError> {
     let roles = cloud.iam.list_roles().max_items(PAGE).into_paginator().items().send();
     let profiles = cloud.iam.list_instance_profiles().max_items(PAGE).into_paginator().items().send();
     let asked = tokio::try_join!(
@@ -206,12 +216,13 @@ async fn roles(cloud: &Cloud) -> Result<Vec<Found>, CallError> {
         }
         Err(error) => return Err(error),
     };
-    let roles = roles.into_iter().map(|role| (Kind::Role, role.role_name));
-    let profiles = profiles.into_iter().map(|profile| (Kind::InstanceProfile, profile.instance_profile_name));
+    let roles = roles.into_iter().map(|role| (ResourceKind::Role, role.role_name));
+    let profiles =
+        profiles.into_iter().map(|profile| (ResourceKind::InstanceProfile, profile.instance_profile_name));
     let ending = format!("-{}", cloud.region);
     let named = roles.chain(profiles).filter_map(|(kind, id)| {
         let of = id.strip_prefix("instance-agent-")?.strip_suffix(&ending)?.to_owned();
-        values::fleet_name(&of).is_ok().then_some(Found { fleet: of, kind, id, state: None })
+        values::fleet_name(&of).is_ok().then_some(TaggedResource { fleet: of, kind, id, state: None })
     });
     let proved = named.map(async |found| match cloud.role(&found.id, &found.fleet).await {
         Ok(None) => Ok(None),

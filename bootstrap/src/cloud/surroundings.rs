@@ -57,8 +57,8 @@ impl Cloud {
         Ok(found.into_iter().filter_map(subnet).collect())
     }
 
-    async fn types_and_images(&self, fleet: &Fleet) -> Result<Typed, CallError> {
-        let mut typed = Typed::default();
+    async fn types_and_images(&self, fleet: &Fleet) -> Result<TypesAndImages, CallError> {
+        let mut typed = TypesAndImages::default();
         // An image that is given by its id is looked at together with the types.
         if fleet.image.starts_with("ami-") {
             let (types, image) = tokio::join!(self.types(fleet), self.image(&fleet.image, ""));
@@ -158,12 +158,12 @@ impl Cloud {
 
 /// Types and images that were found, and what was not.
 #[derive(Default)]
-struct Typed {
+struct TypesAndImages {
     found: (BTreeMap<String, InstanceType>, BTreeMap<String, Image>),
     problems: Vec<String>,
 }
 
-impl Typed {
+impl TypesAndImages {
     fn add(&mut self, image: Result<Image, ImageError>) -> Result<(), CallError> {
         match image {
             Ok(image) => {

@@ -20,11 +20,11 @@ use crate::plan::inventory::{Balancer, Instance, Inventory, Listener, Rule, Secu
 #[derive(Debug, Default)]
 pub(crate) struct Survey {
     /// What has the fleet's names. Balancer and target groups may be someone else's, see
-    /// [`Self::is_proved`] and [`Cloud::prove`].
+    /// [`Self::ownership_is_certain`] and [`Cloud::retain_tagged`].
     pub(crate) inventory: Inventory,
     /// What has one of the fleet's names, or a target group's that begins as the fleet's do, and is
     /// someone else's.
-    pub(crate) foreign: Vec<Foreign>,
+    pub(crate) foreign: Vec<ForeignResource>,
 }
 
 /// The kind of a target group.
@@ -32,7 +32,7 @@ pub(crate) const TARGET_GROUP: &str = "the target group";
 
 /// Someone else's.
 #[derive(Clone, Debug)]
-pub(crate) struct Foreign {
+pub(crate) struct ForeignResource {
     /// What it is, for people, such as [`TARGET_GROUP`].
     pub(crate) kind: &'static str,
     pub(crate) name: String,
@@ -40,7 +40,7 @@ pub(crate) struct Foreign {
     pub(crate) vpc: Option<String>,
 }
 
-impl std::fmt::Display for Foreign {
+impl std::fmt::Display for ForeignResource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {}", self.kind, self.name)?;
         match &self.vpc {
@@ -53,7 +53,7 @@ impl std::fmt::Display for Foreign {
 impl Survey {
     /// Whether all that was found is the fleet's by what it uses: the balancer uses the fleet's own
     /// security group, the target groups are behind that balancer.
-    pub(crate) fn is_proved(&self) -> bool {
+    pub(crate) fn ownership_is_certain(&self) -> bool {
         let Inventory { balancer_group, balancer, target_groups, .. } = &self.inventory;
         let own = balancer_group.as_ref().map(|group| &group.id);
         let is_own = |found: &Balancer| own.is_some_and(|id| found.security_groups.contains(id));
@@ -78,7 +78,11 @@ impl Cloud {
         let mut survey = Survey::default();
         for (name, group) in groups {
             if group.tags.get(FLEET).is_none_or(|fleet| *fleet != names.fleet) {
-                survey.foreign.push(Foreign { kind: "the security group", name, vpc: Some(group.vpc) });
+                survey.foreign.push(ForeignResource {
+                    kind: "the security group",
+                    name,
+                    vpc: Some(group.vpc),
+                });
             } else if name == names.balancer_group() {
                 survey.inventory.balancer_group = Some(group);
             } else {
@@ -101,7 +105,7 @@ impl Cloud {
     ///
     /// # Errors
     /// A call failed.
-    pub(crate) async fn prove(&self, names: &Names, survey: &mut Survey) -> Result<(), CallError> {
+    pub(crate) async fn retain_tagged(&self, names: &Names, survey: &mut Survey) -> Result<(), CallError> {
         let Survey { inventory, foreign } = survey;
         let arns = inventory.balancer.iter().map(|found| &found.arn);
         let arns: Vec<_> =
@@ -113,12 +117,12 @@ impl Cloud {
         inventory.target_groups.retain(|group| {
             let ours = is_ours(&group.arn);
             if !ours {
-                foreign.push(Foreign { kind: TARGET_GROUP, name: group.name.clone(), vpc: None });
+                foreign.push(ForeignResource { kind: TARGET_GROUP, name: group.name.clone(), vpc: None });
             }
             ours
         });
         if inventory.balancer.as_ref().is_some_and(|found| !is_ours(&found.arn)) {
-            foreign.push(Foreign { kind: "the load balancer", name: names.balancer(), vpc: None });
+            foreign.push(ForeignResource { kind: "the load balancer", name: names.balancer(), vpc: None });
             inventory.balancer = None;
             inventory.listener = None;
             inventory.rules.clear();

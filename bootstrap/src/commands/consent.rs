@@ -38,7 +38,7 @@ pub(super) async fn ask(question: &str, interrupt: &mut Interrupt) -> Result<()>
     });
     let answer = tokio::select! {
         answer = told => answer?.context("cannot read the answer")?,
-        () = interrupt.asked() => {
+        () = interrupt.received() => {
             remark("");
             bail!("interrupted; nothing was changed");
         }

@@ -9,15 +9,15 @@ use super::consent::{self, Consent};
 use super::plan_text;
 use super::request::ExistingFleet;
 use crate::cloud::pace::Pace;
-use crate::cloud::search::{Found, search};
+use crate::cloud::search::{TaggedResource, search};
 use crate::engine::apply::{ActionError, Executor};
 use crate::engine::execute::{Halt, execute};
 use crate::engine::interrupt::Interrupt;
-use crate::engine::prepare::{ELSEWHERE, Prepared, place, prepare_destroy};
+use crate::engine::prepare::{OTHER_REGION_HINT, Prepared, place, prepare_destroy};
 use crate::output::{Board, Outcome, Output, print, remark};
 
 /// How long what is gone may go on being shown.
-const SHOWN: Duration = Duration::from_secs(10);
+const LISTED_FOR: Duration = Duration::from_secs(10);
 
 /// Takes the fleet down and looks whether anything is left.
 ///
@@ -48,12 +48,12 @@ pub(crate) async fn destroy(
                 true => search(cloud, Some(name)).await?,
                 false => Vec::new(),
             };
-            left.retain(Found::counts);
+            left.retain(TaggedResource::still_exists);
             Ok((prepared, left))
         };
         let (prepared, left) = tokio::select! {
             found = looking => found?,
-            () = interrupt.asked() => bail!(interrupted(name, rounds)),
+            () = interrupt.received() => bail!(interrupted(name, rounds)),
         };
         if rounds == 0 {
             prepared.notes.iter().for_each(|note| remark(note));
@@ -62,7 +62,7 @@ pub(crate) async fn destroy(
         let names = &desired.names;
         if plan.is_empty() {
             // What a launch has made meanwhile the next look finds; what else is shown may be gone in a moment.
-            let settling = settling.get_or_insert_with(|| Pace::new(SHOWN));
+            let settling = settling.get_or_insert_with(|| Pace::new(LISTED_FOR));
             if left.is_empty() || !settling.next().await {
                 break (prepared, left);
             }
@@ -84,7 +84,7 @@ pub(crate) async fn destroy(
             executor.perform(action, waiting).await
         });
         match ended.await {
-            Ok(()) | Err(Halt::Failed(ActionError::More(_))) => {}
+            Ok(()) | Err(Halt::Failed(ActionError::NewResource(_))) => {}
             Err(Halt::Interrupted) => bail!(interrupted(name, rounds)),
             Err(Halt::Failed(error)) => bail!("{error}\nrun `bootstrap destroy {name}` again to finish"),
         }
@@ -109,7 +109,7 @@ pub(crate) async fn destroy(
     let text = match rounds {
         0 => {
             let place = place(&names.region, &prepared.around.account);
-            format!("nothing of fleet {name} is in {place}: nothing to do; {ELSEWHERE}")
+            format!("nothing of fleet {name} is in {place}: nothing to do; {OTHER_REGION_HINT}")
         }
         _ => format!("fleet {name} is gone from {}: nothing with its tag is left", names.region),
     };

@@ -14,7 +14,7 @@ use crate::engine::execute::{Halt, execute};
 use crate::engine::health::Unhealthy;
 use crate::engine::interrupt::Interrupt;
 use crate::engine::prepare::{Prepared, Request, prepare};
-use crate::output::{Board, Outcome, Output, no_result, remark};
+use crate::output::{Board, Outcome, Output, print_error, remark};
 use crate::plan::inventory::Inventory;
 
 /// Launches a fleet, finishes one, or changes one that is there.
@@ -51,7 +51,7 @@ pub(super) async fn bring_up(
     let preparing = prepare(cloud, name, request, deb);
     let prepared = tokio::select! {
         prepared = preparing => prepared?,
-        () = interrupt.asked() => bail!("interrupted; nothing was changed"),
+        () = interrupt.received() => bail!("interrupted; nothing was changed"),
     };
     let Prepared { desired, have, plan, .. } = &prepared;
     let names = &desired.names;
@@ -64,7 +64,7 @@ pub(super) async fn bring_up(
             let waiting = |reason: &str| line.waits(reason);
             tokio::select! {
                 ended = executor.until_healthy(false, &waiting) => ended,
-                () = interrupt.asked() => bail!("interrupted; nothing was changed"),
+                () = interrupt.received() => bail!("interrupted; nothing was changed"),
             }
         };
         if let Err(error) = ended {
@@ -92,7 +92,7 @@ pub(super) async fn bring_up(
             names.region
         ),
         Err(Halt::Failed(error @ ActionError::Unhealthy(_))) => return unhealthy(error, output),
-        Err(Halt::Failed(error @ (ActionError::Overtaken(_) | ActionError::Destroyed(_)))) => {
+        Err(Halt::Failed(error @ (ActionError::ChangedElsewhere(_) | ActionError::Destroyed(_)))) => {
             return Err(error.into());
         }
         Err(Halt::Failed(error)) => {
@@ -115,7 +115,7 @@ fn unhealthy(error: ActionError, output: Output) -> Result<Outcome> {
         ActionError::Unhealthy(Unhealthy::Call(error)) => Err(error.into()),
         ActionError::Unhealthy(error) => {
             remark(&format!("bootstrap: {error}"));
-            no_result(output, &error.to_string());
+            print_error(output, &error.to_string());
             Ok(Outcome::NotHealthy)
         }
         error => Err(error.into()),

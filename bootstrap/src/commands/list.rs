@@ -8,7 +8,7 @@ use comfy_table::presets::NOTHING;
 use serde_json::json;
 
 use crate::cloud::Cloud;
-use crate::cloud::search::{Found, Kind, search};
+use crate::cloud::search::{ResourceKind, TaggedResource, search};
 use crate::output::{Outcome, Output, print};
 
 /// Shows them.
@@ -17,8 +17,8 @@ use crate::output::{Outcome, Output, print};
 /// A call failed.
 pub(crate) async fn list(region: Option<String>, output: Output) -> Result<Outcome> {
     let cloud = Cloud::connect(region).await?;
-    let mut fleets: BTreeMap<String, Vec<Found>> = BTreeMap::new();
-    for found in search(&cloud, None).await?.into_iter().filter(Found::counts) {
+    let mut fleets: BTreeMap<String, Vec<TaggedResource>> = BTreeMap::new();
+    for found in search(&cloud, None).await?.into_iter().filter(TaggedResource::still_exists) {
         fleets.entry(found.fleet.clone()).or_default().push(found);
     }
     if output == Output::Json {
@@ -38,7 +38,7 @@ pub(crate) async fn list(region: Option<String>, output: Output) -> Result<Outco
     table.set_header(["FLEET", "INSTANCES", "LOAD BALANCER", "REMARK"]);
     for (name, found) in &fleets {
         let of = |kind| found.iter().filter(move |found| found.kind == kind);
-        let balancer = of(Kind::LoadBalancer).next().and_then(|found| found.state.clone());
+        let balancer = of(ResourceKind::LoadBalancer).next().and_then(|found| found.state.clone());
         let remark = match is_whole(found) {
             true => "-".to_owned(),
             false => format!(
@@ -47,7 +47,7 @@ pub(crate) async fn list(region: Option<String>, output: Output) -> Result<Outco
         };
         table.add_row([
             name.clone(),
-            of(Kind::Instance).count().to_string(),
+            of(ResourceKind::Instance).count().to_string(),
             balancer.unwrap_or_else(|| "-".to_owned()),
             remark,
         ]);
@@ -62,8 +62,13 @@ pub(crate) async fn list(region: Option<String>, output: Output) -> Result<Outco
 }
 
 /// Whether what a fleet cannot be without is there. What is left of others are orphans.
-fn is_whole(found: &[Found]) -> bool {
-    [Kind::LoadBalancer, Kind::Instance, Kind::SecurityGroup, Kind::TargetGroup]
-        .iter()
-        .all(|kind| found.iter().any(|found| found.kind == *kind))
+fn is_whole(found: &[TaggedResource]) -> bool {
+    [
+        ResourceKind::LoadBalancer,
+        ResourceKind::Instance,
+        ResourceKind::SecurityGroup,
+        ResourceKind::TargetGroup,
+    ]
+    .iter()
+    .all(|kind| found.iter().any(|found| found.kind == *kind))
 }

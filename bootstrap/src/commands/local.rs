@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::request::FleetRequest;
 use crate::fleet::{Fleet, Root};
 use crate::local::{LocalFleet, LocalOptions, TargetState};
-use crate::output::{Outcome, Output, Progress, no_result, print, remark};
+use crate::output::{Outcome, Output, Progress, print, print_error, remark};
 
 /// What `launch --local` is asked for.
 #[derive(Debug)]
@@ -331,7 +331,7 @@ fn report(fleet: &LocalFleet, options: &LaunchOptions) {
             remark(&format!("    {line}"));
         }
     }
-    no_result(options.output, &format!("not healthy within {timeout} s: {}", reasons.join("; ")));
+    print_error(options.output, &format!("not healthy within {timeout} s: {}", reasons.join("; ")));
 }
 
 fn show(fleet: &LocalFleet, definition: &Fleet, options: &LaunchOptions) {
@@ -422,7 +422,7 @@ enum Folder {
 
 /// A socket's path has at most 107 bytes; below the folder it goes on as
 /// `/i-0123456789abcdef0/run/admin.sock`.
-const LONGEST_FOLDER: usize = 107 - 35;
+const MAX_FOLDER_LENGTH: usize = 107 - 35;
 
 impl Folder {
     fn new(dir: Option<&Path>) -> Result<Self> {
@@ -433,9 +433,9 @@ impl Folder {
         let shown = dir.display();
         // The agents are given absolute paths, whatever their working directory is.
         let dir = std::path::absolute(dir)?;
-        if dir.as_os_str().len() > LONGEST_FOLDER {
+        if dir.as_os_str().len() > MAX_FOLDER_LENGTH {
             bail!(
-                "{shown} is too long a path for the agents' sockets; choose one of at most {LONGEST_FOLDER} bytes with --dir"
+                "{shown} is too long a path for the agents' sockets; choose one of at most {MAX_FOLDER_LENGTH} bytes with --dir"
             );
         }
         std::fs::create_dir_all(&dir).with_context(|| format!("cannot make the folder {shown}"))?;

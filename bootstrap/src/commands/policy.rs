@@ -9,7 +9,7 @@ use crate::policy::{self, Scope};
 
 /// Whose policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Whose {
+pub enum Audience {
     /// Whoever plans, launches, watches, scales and destroys the fleet
     Operator,
     /// The instances' role
@@ -21,7 +21,7 @@ pub enum Whose {
 /// # Errors
 /// There is no such fleet, or it cannot have that name.
 pub(crate) fn policy(
-    whose: Whose,
+    whose: Audience,
     request: &FleetRequest,
     region: Option<&str>,
     account: Option<&str>,
@@ -29,8 +29,8 @@ pub(crate) fn policy(
     let fleet = request.read()?;
     let scope = Scope::of(&fleet, region.or(fleet.region.as_deref()), account);
     let document = match whose {
-        Whose::Operator => policy::operator(&scope),
-        Whose::Agent => policy::agent(&scope),
+        Audience::Operator => policy::operator(&scope),
+        Audience::Agent => policy::agent(&scope),
     };
     print(&format!("{document:#}\n"));
     Ok(Outcome::Done)

@@ -17,12 +17,12 @@ use crate::engine::interrupt::Interrupt;
 use crate::engine::prepare;
 use crate::fleet::Desired;
 use crate::fleet::names::Names;
-use crate::output::{Outcome, Output, has_no_reader, print, remark};
+use crate::output::{Outcome, Output, print, reader_is_gone, remark};
 use crate::plan::inventory::{Balancer, Instance, Inventory};
 use crate::plan::{Members, members};
 
 /// From one look to the next with `--watch`.
-const EVERY: Duration = Duration::from_secs(5);
+const WATCH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A fleet at one moment.
 pub(super) struct Snapshot {
@@ -40,14 +40,14 @@ pub(crate) async fn status(fleet: ExistingFleet, watch: bool, output: Output) ->
     let (cloud, name) = fleet.connect().await?;
     // A single look is ended by any signal; who watches does so until they have seen enough.
     let mut interrupt = watch.then(Interrupt::new).transpose().context("cannot listen to signals")?;
-    let mut enough = async || match &mut interrupt {
-        Some(interrupt) => interrupt.asked().await,
+    let mut interrupted = async || match &mut interrupt {
+        Some(interrupt) => interrupt.received().await,
         None => std::future::pending().await,
     };
     loop {
         let found = tokio::select! {
             found = snapshot(&cloud, &name) => found?,
-            () = enough() => return Ok(Outcome::Done),
+            () = interrupted() => return Ok(Outcome::Done),
         };
         let rows = rows(&found.desired, &found.have, Some(&found.health));
         show(&found.desired, &rows, found.have.balancer.as_ref(), output);
@@ -59,12 +59,12 @@ pub(crate) async fn status(fleet: ExistingFleet, watch: bool, output: Output) ->
         if output == Output::Text {
             print("\n");
         }
-        if has_no_reader() {
+        if reader_is_gone() {
             return Ok(Outcome::Done);
         }
         tokio::select! {
-            () = tokio::time::sleep(EVERY) => {}
-            () = enough() => return Ok(Outcome::Done),
+            () = tokio::time::sleep(WATCH_INTERVAL) => {}
+            () = interrupted() => return Ok(Outcome::Done),
         }
     }
 }
@@ -72,13 +72,13 @@ pub(crate) async fn status(fleet: ExistingFleet, watch: bool, output: Output) ->
 pub(super) async fn snapshot(cloud: &Cloud, name: &str) -> Result<Snapshot> {
     let names = Names::new(name, &cloud.region);
     let mut survey = cloud.survey(&names).await?;
-    if !survey.is_proved() {
-        cloud.prove(&names, &mut survey).await?;
+    if !survey.ownership_is_certain() {
+        cloud.retain_tagged(&names, &mut survey).await?;
     }
     let mut have = survey.inventory;
     let Some(fleet) = prepare::stored(&have)? else {
         if have.is_empty() {
-            bail!("{}", prepare::nowhere(cloud, name).await);
+            bail!("{}", prepare::not_found_message(cloud, name).await);
         }
         bail!(
             "there are only parts of a fleet {name} in {}; `bootstrap launch` completes it, `bootstrap destroy {name} \
@@ -205,7 +205,7 @@ fn show(desired: &Desired, rows: &[InstanceRow], balancer: Option<&Balancer>, ou
             row.reason.clone().unwrap_or_else(dash),
             row.zone.clone(),
             row.address.clone().unwrap_or_else(dash),
-            in_short(row.age),
+            format_age(row.age),
         ]);
     }
     print(&format!("{table}\n"));
@@ -260,7 +260,7 @@ fn to_json(desired: &Desired, rows: &[InstanceRow], balancer: Option<&Balancer>)
 }
 
 /// In the largest unit that says something.
-fn in_short(age: Duration) -> String {
+fn format_age(age: Duration) -> String {
     match age.as_secs() {
         seconds @ 0..60 => format!("{seconds} s"),
         seconds @ 60..3600 => format!("{} min", seconds / 60),

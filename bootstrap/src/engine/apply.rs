@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use super::health::{AwaitedInstances, Unhealthy, Watch};
 use super::prepare::Prepared;
-use crate::cloud::ec2::Batch;
+use crate::cloud::ec2::InstanceBatch;
 use crate::cloud::pace::Pace;
 use crate::cloud::package::PackageError;
 use crate::cloud::{CallError, Cloud};
@@ -39,7 +39,7 @@ pub(crate) enum ActionError {
     Unhealthy(#[from] Unhealthy),
     /// Instances are not terminated in time.
     #[error("still not terminated: {0}; run the command again later")]
-    Lingering(String),
+    NotTerminated(String),
     /// An instance that was to be replaced was taken for its own replacement.
     #[error("{0} was to be replaced, and AWS gave it back instead of a new one; run the command again")]
     Reused(String),
@@ -48,7 +48,7 @@ pub(crate) enum ActionError {
         "another command has changed the definition of fleet {0} meanwhile, so this one stops; if this is the one that \
          is meant, run it again when the other has ended: it shows the differences"
     )]
-    Overtaken(String),
+    ChangedElsewhere(String),
     /// The fleet is being destroyed.
     #[error(
         "fleet {0} was destroyed meanwhile, so this launch stops; `bootstrap destroy {0}` removes what it has made \
@@ -57,7 +57,7 @@ pub(crate) enum ActionError {
     Destroyed(String),
     /// Something was made of the fleet since it was looked at, and is in the way.
     #[error("{0} has come to be meanwhile")]
-    More(String),
+    NewResource(String),
     /// The account is not as it was when the plan was made.
     #[error("{0} is not there; run the command again")]
     Missing(String),
@@ -143,7 +143,7 @@ impl<'a> Executor<'a> {
         };
         tokio::select! {
             result = self.attempt(action, &tell) => result,
-            error = self.no_longer_wanted(&waits), if action.effect() == Effect::Create => Err(error),
+            error = self.superseded(&waits), if action.effect() == Effect::Create => Err(error),
         }
     }
 
@@ -158,16 +158,18 @@ impl<'a> Executor<'a> {
                 cloud.tag(resources, &desired.tags).await?;
             }
             Action::TagAnswers { group, paths, ids } => {
-                cloud.tag(ids, &tagging::answers(self.group(group)?)).await?;
+                cloud.tag(ids, &tagging::answer_tags(self.group(group)?)).await?;
                 if !paths {
                     cloud.untag(ids, &[CLUSTER.to_owned()]).await?;
                 }
             }
-            Action::Open(side, openings) => {
-                cloud.open(&self.security_group(*side)?, openings, &self.balancer_group(), waiting).await?;
+            Action::AuthorizeIngress(side, ingress) => {
+                cloud
+                    .authorize_ingress(&self.security_group(*side)?, ingress, &self.balancer_group(), waiting)
+                    .await?;
             }
-            Action::Close(side, openings) => {
-                cloud.close(&self.security_group(*side)?, openings, &self.balancer_group()).await?;
+            Action::RevokeIngress(side, ingress) => {
+                cloud.revoke_ingress(&self.security_group(*side)?, ingress, &self.balancer_group()).await?;
             }
             Action::CreateRole => {
                 let china = self.around.partition == "aws-cn";
@@ -218,7 +220,7 @@ impl<'a> Executor<'a> {
                 let arn = cloud.create_listener(&balancer, desired, &weights, waiting).await?;
                 self.created.borrow_mut().listener = Some(arn);
             }
-            Action::KeepDefault { there, new } => {
+            Action::AddUnweighted { there, new } => {
                 let mut weights = there.clone();
                 for group in new {
                     weights.push((self.target_group(group)?, 0));
@@ -235,7 +237,7 @@ impl<'a> Executor<'a> {
             Action::RunInstances { group, zone, slots } => {
                 return self.run_instances(group, zone, slots, waiting).await;
             }
-            Action::Confirm => self.confirm(&desired.definition).await?,
+            Action::Confirm => self.confirm_definition(&desired.definition).await?,
             Action::WaitHealthy => self.until_healthy(true, waiting).await?,
             Action::TerminateInstances { ids } => {
                 // Whatever led to it: what this run has launched is not what this run has to end.
@@ -309,7 +311,7 @@ impl<'a> Executor<'a> {
         let description = format!("{description} {}", fleet.name);
         let (id, was_there) = self.cloud.create_security_group(names, &name, &description, vpc, tags).await?;
         if was_there && side == Side::Instances {
-            self.confirm(definition).await?;
+            self.confirm_definition(definition).await?;
         }
         let mut created = self.created.borrow_mut();
         match side {
@@ -323,7 +325,7 @@ impl<'a> Executor<'a> {
     /// cannot be taken for a whole one.
     async fn store_definition(&self) -> Result<(), ActionError> {
         let group = self.security_group(Side::Instances)?;
-        self.confirm(&self.have.definition().unwrap_or_default()).await?;
+        self.confirm_definition(&self.have.definition().unwrap_or_default()).await?;
         let tags = tagging::definition_tags(&self.desired.definition);
         let there = self.have.instances_group.as_ref().map(|group| &group.tags);
         let keys = there.into_iter().flat_map(|tags| tags.keys());
@@ -350,7 +352,7 @@ impl<'a> Executor<'a> {
         let group = self.group(group)?;
         let image = self.around.image(&group.instance_type);
         let image = image.ok_or_else(|| ActionError::Missing(format!("the image {}", fleet.image)))?;
-        let mut batch = Batch {
+        let mut batch = InstanceBatch {
             group: group.name.clone(),
             target_group: self.target_group(&group.name)?,
             subnet: String::new(),
@@ -434,7 +436,7 @@ impl<'a> Executor<'a> {
             }
             waiting(&format!("{} still shutting down", left.len()));
             if !pace.next().await {
-                return Err(ActionError::Lingering(left.join(", ")));
+                return Err(ActionError::NotTerminated(left.join(", ")));
             }
         }
     }

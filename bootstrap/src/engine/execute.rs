@@ -90,7 +90,7 @@ pub(crate) async fn execute<E: fmt::Display>(
                     }
                 }
             },
-            () = interrupt.asked() => {
+            () = interrupt.received() => {
                 if halt.is_some() {
                     break;
                 }

@@ -31,10 +31,10 @@ pub(crate) enum Unhealthy {
     Call(#[from] CallError),
     /// It cannot become so by itself.
     #[error("{0}")]
-    Hopeless(String),
+    Permanent(String),
     /// It did not become so in time.
     #[error("not healthy within {} s: {reason}", .timeout.as_secs())]
-    Late {
+    TimedOut {
         /// How long it was waited for.
         timeout: Duration,
         /// What it was last waiting for.
@@ -47,9 +47,9 @@ const CONSOLE_EVERY: Duration = Duration::from_secs(30);
 /// How many consoles are read each time.
 const CONSOLES: usize = 3;
 /// After this an instance has booted, and installed what it is to.
-const BOOTED: Duration = Duration::from_secs(600);
+const BOOT_TIME: Duration = Duration::from_secs(600);
 /// Lines of a console that are shown.
-const EXCERPT: usize = 8;
+const CONSOLE_LINES: usize = 8;
 
 /// What a wait knows of the fleet.
 pub(crate) struct Watch<'a> {
@@ -78,8 +78,11 @@ impl Watch<'_> {
         let mut pending: Vec<&AwaitedInstances> = self.awaited.iter().collect();
         let mut unhealthy_since: BTreeMap<String, Instant> = BTreeMap::new();
         // Who is older than a launch may take had the time to boot.
-        let mut absence =
-            Absence { booted: BOOTED.max(self.timeout), noticed: self.noticed(), since: BTreeMap::new() };
+        let mut absence = AbsenceTracker {
+            boot_time: BOOT_TIME.max(self.timeout),
+            time_to_notice: self.time_to_notice(),
+            since: BTreeMap::new(),
+        };
         let mut consoles_read = Instant::now();
         loop {
             let asked = pending.iter().map(|awaited| self.cloud.target_health(&awaited.target_group));
@@ -96,7 +99,7 @@ impl Watch<'_> {
                     let reason = found.reason.unwrap_or_else(|| "no reason given".to_owned());
                     let text =
                         format!("the load balancer failed: {reason}; destroy the fleet and launch it again");
-                    return Err(Unhealthy::Hopeless(text));
+                    return Err(Unhealthy::Permanent(text));
                 }
                 problems.push(format!("the load balancer is {}", found.state));
             }
@@ -109,7 +112,7 @@ impl Watch<'_> {
                     if health.is_none() {
                         absent.push(id.clone());
                     }
-                    self.has_hope(id, health.as_ref(), &mut unhealthy_since)?;
+                    self.check_not_stuck(id, health.as_ref(), &mut unhealthy_since)?;
                 }
                 if !not_healthy.is_empty() {
                     left.push(*awaited);
@@ -121,29 +124,29 @@ impl Watch<'_> {
             }
             let reason = self.summary(&problems);
             waiting(&reason);
-            let instances = self.all_run(&pending).await?;
+            let instances = self.check_running(&pending).await?;
             // As long as anything else gets better, that is worth waiting for.
-            let for_good = absence.is_for_good(&absent, &instances, Instant::now());
-            if for_good && absent.len() == problems.len() {
-                return Err(Unhealthy::Hopeless(format!(
+            let permanent = absence.is_permanent(&absent, &instances, Instant::now());
+            if permanent && absent.len() == problems.len() {
+                return Err(Unhealthy::Permanent(format!(
                     "launched more than {} min ago and not registered with its target group for {} s: {}; \
                      {NOT_REGISTERED}",
-                    absence.booted.as_secs() / 60,
-                    absence.noticed.as_secs(),
+                    absence.boot_time.as_secs() / 60,
+                    absence.time_to_notice.as_secs(),
                     absent.join(", ")
                 )));
             }
             if consoles_read.elapsed() >= CONSOLE_EVERY {
                 consoles_read = Instant::now();
-                self.consoles(&absent).await?;
+                self.check_consoles(&absent).await?;
             }
             if !pace.next().await {
                 // Whoever has waited this long wants to know what the instance says.
-                self.consoles(&absent).await?;
+                self.check_consoles(&absent).await?;
                 let is_absent = |found: &&Instance| absent.contains(&found.id);
                 let oldest = instances.iter().filter(is_absent).map(age).max();
                 let cure = oldest.map_or_else(String::new, |age| format!("; {}", not_registered(age)));
-                return Err(Unhealthy::Late { timeout: self.timeout, reason: reason + &cure });
+                return Err(Unhealthy::TimedOut { timeout: self.timeout, reason: reason + &cure });
             }
         }
     }
@@ -151,7 +154,7 @@ impl Watch<'_> {
     /// After this an agent has seen that it is in no target group, and tried to be in it again: it looks when
     /// the balancer's probes have not come for three intervals, and where its calls have failed for long, it
     /// makes one in five minutes.
-    fn noticed(&self) -> Duration {
+    fn time_to_notice(&self) -> Duration {
         let retry = if self.repaired { Duration::from_secs(300) } else { Duration::ZERO };
         self.desired.fleet.health_check.interval * 5 + Duration::from_secs(60) + retry
     }
@@ -165,7 +168,7 @@ impl Watch<'_> {
 
     /// # Errors
     /// A target has failed its checks for so long that it will not pass them by itself.
-    fn has_hope(
+    fn check_not_stuck(
         &self,
         id: &str,
         health: Option<&TargetHealth>,
@@ -180,7 +183,7 @@ impl Watch<'_> {
         // Twice what a target that works again needs to be called healthy, and a minute for the agent.
         let enough = check.interval * check.healthy * 2 + Duration::from_secs(60);
         match since.elapsed() > enough {
-            true => Err(Unhealthy::Hopeless(describe(id, Some(health)))),
+            true => Err(Unhealthy::Permanent(describe(id, Some(health)))),
             false => Ok(()),
         }
     }
@@ -189,7 +192,7 @@ impl Watch<'_> {
     ///
     /// # Errors
     /// An instance that should become healthy does not run.
-    async fn all_run(&self, pending: &[&AwaitedInstances]) -> Result<Vec<Instance>, Unhealthy> {
+    async fn check_running(&self, pending: &[&AwaitedInstances]) -> Result<Vec<Instance>, Unhealthy> {
         let awaited: BTreeSet<_> = pending.iter().flat_map(|awaited| &awaited.ids).collect();
         if awaited.is_empty() {
             return Ok(Vec::new());
@@ -206,12 +209,12 @@ impl Watch<'_> {
             true => "launch again for another in its place",
             false => "start it, or terminate it and launch again",
         };
-        Err(Unhealthy::Hopeless(format!("{} is {}: {reason}; {cure}", stuck.id, stuck.state)))
+        Err(Unhealthy::Permanent(format!("{} is {}: {reason}; {cure}", stuck.id, stuck.state)))
     }
 
     /// # Errors
     /// The first boot of one of these instances has failed, as its console says.
-    async fn consoles(&self, ids: &[String]) -> Result<(), Unhealthy> {
+    async fn check_consoles(&self, ids: &[String]) -> Result<(), Unhealthy> {
         let asked = ids.iter().take(CONSOLES).map(async |id| (id, self.cloud.console(id).await));
         for (id, console) in futures_util::future::join_all(asked).await {
             // Not being allowed to read a console is no reason to give up.
@@ -220,8 +223,8 @@ impl Watch<'_> {
             };
             if let Some(failure) = failure_in_console(&console) {
                 let lines: Vec<_> = console.lines().filter(|line| !line.trim().is_empty()).collect();
-                let excerpt = lines[lines.len().saturating_sub(EXCERPT)..].join("\n  ");
-                return Err(Unhealthy::Hopeless(format!(
+                let excerpt = lines[lines.len().saturating_sub(CONSOLE_LINES)..].join("\n  ");
+                return Err(Unhealthy::Permanent(format!(
                     "{id} could not install the agent: {failure}; correct the package's source, terminate the \
                      instance and launch again. The end of its console:\n  {excerpt}"
                 )));
@@ -254,7 +257,7 @@ const NOT_REGISTERED: &str =
 
 /// What to do about a running instance of this age that is in no target group.
 pub(crate) fn not_registered(age: Duration) -> &'static str {
-    match age < BOOTED {
+    match age < BOOT_TIME {
         true => {
             "it may be booting; if not, see `instance-agent status` on it, and `instance-agent resume` if someone has \
              drained it"
@@ -271,24 +274,25 @@ pub(crate) fn age(instance: &Instance) -> Duration {
 
 /// Instances that have been seen to be in no target group.
 #[derive(Debug)]
-struct Absence {
+struct AbsenceTracker {
     /// After this time an instance has booted.
-    booted: Duration,
+    boot_time: Duration,
     /// After this time an agent has noticed.
-    noticed: Duration,
+    time_to_notice: Duration,
     /// Since when, by instance.
     since: BTreeMap<String, Instant>,
 }
 
-impl Absence {
+impl AbsenceTracker {
     /// Whether all that are `absent` at this time will not register by themselves: they had the time to boot,
     /// and their agents to notice.
-    fn is_for_good(&mut self, absent: &[String], instances: &[Instance], at: Instant) -> bool {
+    fn is_permanent(&mut self, absent: &[String], instances: &[Instance], at: Instant) -> bool {
         self.since.retain(|id, _| absent.contains(id));
-        let is_old = |id: &String| instances.iter().any(|found| found.id == *id && age(found) >= self.booted);
-        absent.iter().fold(!absent.is_empty(), |for_good, id| {
+        let is_old =
+            |id: &String| instances.iter().any(|found| found.id == *id && age(found) >= self.boot_time);
+        absent.iter().fold(!absent.is_empty(), |permanent, id| {
             let since = *self.since.entry(id.clone()).or_insert(at);
-            for_good && is_old(id) && at.duration_since(since) >= self.noticed
+            permanent && is_old(id) && at.duration_since(since) >= self.time_to_notice
         })
     }
 }
@@ -332,23 +336,23 @@ mod tests {
 
     #[test]
     fn only_instances_that_had_the_time_to_register_are_given_up() {
-        let instances = [instance("i-old", BOOTED), instance("i-new", BOOTED / 2)];
+        let instances = [instance("i-old", BOOT_TIME), instance("i-new", BOOT_TIME / 2)];
         let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
         let begun = Instant::now();
-        let noticed = Duration::from_secs(210);
-        let mut absence = Absence { booted: BOOTED, noticed, since: BTreeMap::new() };
-        let mut is_for_good =
-            |absent: &[&str], after: Duration| absence.is_for_good(&ids(absent), &instances, begun + after);
-        let later = |times: u32| noticed * times;
-        assert!(!is_for_good(&[], later(0)));
-        assert!(!is_for_good(&["i-old"], later(0)));
-        assert!(is_for_good(&["i-old"], later(1)));
+        let time_to_notice = Duration::from_secs(210);
+        let mut absence = AbsenceTracker { boot_time: BOOT_TIME, time_to_notice, since: BTreeMap::new() };
+        let mut is_permanent =
+            |absent: &[&str], after: Duration| absence.is_permanent(&ids(absent), &instances, begun + after);
+        let later = |times: u32| time_to_notice * times;
+        assert!(!is_permanent(&[], later(0)));
+        assert!(!is_permanent(&["i-old"], later(0)));
+        assert!(is_permanent(&["i-old"], later(1)));
         // Others may still become healthy, or have not been seen by EC2's own list yet.
-        assert!(!is_for_good(&["i-old", "i-new"], later(2)));
-        assert!(!is_for_good(&["i-old", "i-unknown"], later(4)));
+        assert!(!is_permanent(&["i-old", "i-new"], later(2)));
+        assert!(!is_permanent(&["i-old", "i-unknown"], later(4)));
         // One that was registered in between has its time again.
-        assert!(!is_for_good(&[], later(5)));
-        assert!(!is_for_good(&["i-old"], later(6)));
-        assert!(is_for_good(&["i-old"], later(7)));
+        assert!(!is_permanent(&[], later(5)));
+        assert!(!is_permanent(&["i-old"], later(6)));
+        assert!(is_permanent(&["i-old"], later(7)));
     }
 }

@@ -25,7 +25,7 @@ impl Interrupt {
     }
 
     /// Returns when this program is asked to stop.
-    pub(crate) async fn asked(&mut self) {
+    pub(crate) async fn received(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}

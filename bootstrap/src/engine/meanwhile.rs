@@ -10,18 +10,18 @@ use crate::cloud::CallError;
 use crate::cloud::pace::Pace;
 
 /// How long a tag that was just written may take to be seen.
-const SEEN: Duration = Duration::from_secs(10);
+const TAG_DELAY: Duration = Duration::from_secs(10);
 
 impl Executor<'_> {
     /// # Errors
     /// The stored definition is another, also after the moment that a change may take to be seen.
-    pub(super) async fn confirm(&self, wanted: &str) -> Result<(), ActionError> {
-        let mut pace = Pace::new(SEEN);
+    pub(super) async fn confirm_definition(&self, wanted: &str) -> Result<(), ActionError> {
+        let mut pace = Pace::new(TAG_DELAY);
         loop {
             let name = self.desired.fleet.name.clone();
             let error = match self.cloud.definition(&self.desired.names).await? {
                 Some(found) if found.as_deref().unwrap_or_default() == wanted => return Ok(()),
-                Some(_) => ActionError::Overtaken(name),
+                Some(_) => ActionError::ChangedElsewhere(name),
                 None => ActionError::Destroyed(name),
             };
             if !pace.next().await {
@@ -32,15 +32,15 @@ impl Executor<'_> {
 
     /// Ends when the fleet is no longer the one that a step makes something for: it would wait in vain. Does
     /// not look before the step has told that it `waits`, and then seldom.
-    pub(super) async fn no_longer_wanted(&self, waits: &Notify) -> ActionError {
+    pub(super) async fn superseded(&self, waits: &Notify) -> ActionError {
         waits.notified().await;
         loop {
-            tokio::time::sleep(SEEN).await;
+            tokio::time::sleep(TAG_DELAY).await;
             let is_stored = self.created.borrow().instances_group.is_some();
             // What is wrong with a look is for the step to find.
             if is_stored
-                && let Err(error @ (ActionError::Overtaken(_) | ActionError::Destroyed(_))) =
-                    self.confirm(&self.desired.definition).await
+                && let Err(error @ (ActionError::ChangedElsewhere(_) | ActionError::Destroyed(_))) =
+                    self.confirm_definition(&self.desired.definition).await
             {
                 return error;
             }
@@ -62,8 +62,8 @@ impl Executor<'_> {
             match delete().await {
                 Err(error) if error.is_in_use() => {
                     waiting(&error.reason_to_wait());
-                    if let Some(more) = self.more().await? {
-                        return Err(ActionError::More(more));
+                    if let Some(more) = self.unknown_resource().await? {
+                        return Err(ActionError::NewResource(more));
                     }
                     if !pace.next().await {
                         return Err(error.into());
@@ -75,9 +75,9 @@ impl Executor<'_> {
     }
 
     /// Something of the fleet that neither was there when the plan was made, nor was made by it.
-    async fn more(&self) -> Result<Option<String>, ActionError> {
+    async fn unknown_resource(&self) -> Result<Option<String>, ActionError> {
         let mut survey = self.cloud.survey(&self.desired.names).await?;
-        self.cloud.prove(&self.desired.names, &mut survey).await?;
+        self.cloud.retain_tagged(&self.desired.names, &mut survey).await?;
         let (now, have, created) = (survey.inventory, self.have, self.created.borrow());
         let is_known = |id: &String| {
             have.instances.iter().any(|known| known.id == *id)

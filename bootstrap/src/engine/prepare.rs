@@ -7,7 +7,7 @@ use anyhow::{Result, anyhow, bail};
 use futures_util::future::try_join_all;
 
 use crate::cloud::reachable::{Unreachable, reachable};
-use crate::cloud::survey::{Foreign, Survey, TARGET_GROUP};
+use crate::cloud::survey::{ForeignResource, Survey, TARGET_GROUP};
 use crate::cloud::{CallError, Cloud};
 use crate::deb::Deb;
 use crate::fleet::names::Names;
@@ -40,7 +40,7 @@ pub(crate) struct Prepared {
     /// What the user should know beside it, a sentence each.
     pub(crate) notes: Vec<String>,
     /// Whether the differences were asked for one by one, so that they are no surprise.
-    asked_for: bool,
+    is_explicit: bool,
 }
 
 /// Looks at the account and plans. Nothing is changed.
@@ -56,9 +56,9 @@ pub(crate) async fn prepare(
     let names = Names::new(name, &cloud.region);
     let mut survey = cloud.survey(&names).await?;
     let stored = stored(&survey.inventory)?;
-    let asked_for = matches!(request, Request::Counts(_));
-    if asked_for && stored.is_none() {
-        bail!("{}", nowhere(cloud, name).await);
+    let is_explicit = matches!(request, Request::Counts(_));
+    if is_explicit && stored.is_none() {
+        bail!("{}", not_found_message(cloud, name).await);
     }
     let mut fleet = requested(request, stored.as_ref())?;
     let differences = stored.as_ref().map(|stored| fleet.differences(stored)).unwrap_or_default();
@@ -67,12 +67,12 @@ pub(crate) async fn prepare(
     }
     let desired = Desired::new(fleet, names);
     let (fleet, names) = (&desired.fleet, &desired.names);
-    if survey.is_proved() && survey.inventory.is_settled(&desired) {
+    if survey.ownership_is_certain() && survey.inventory.is_settled(&desired) {
         let have = survey.inventory.clone();
         let plan = launch_plan(&desired, &have, &|_| serde_json::Value::Null).map_err(|e| anyhow!(e))?;
         if plan.is_empty() {
             let (around, notes) = (Surroundings::default(), Vec::new());
-            return Ok(Prepared { desired, have, around, plan, differences, notes, asked_for });
+            return Ok(Prepared { desired, have, around, plan, differences, notes, is_explicit });
         }
     }
     if fleet.package.is_none() {
@@ -83,9 +83,9 @@ pub(crate) async fn prepare(
         );
     }
     let mut problems = Vec::new();
-    let around = details(cloud, &desired, &mut survey, &mut problems).await?;
+    let around = look_up_details(cloud, &desired, &mut survey, &mut problems).await?;
     let have = survey.inventory;
-    problems.extend(taken(&survey.foreign, fleet, around.vpc()));
+    problems.extend(name_conflicts(&survey.foreign, fleet, around.vpc()));
     let policy = |also: &[String]| agent_policy(&desired, &around.account, also);
     let plan = launch_plan(&desired, &have, &policy).map_err(|e| anyhow!(e))?;
     let launched = fleet.groups.iter().map(|g| (g.instance_type.clone(), plan.launched(&g.name)));
@@ -99,7 +99,7 @@ pub(crate) async fn prepare(
         problems.extend(package_problem(fleet, &have, &around, deb).await);
     }
     refuse(names, &problems)?;
-    Ok(Prepared { desired, have, around, plan, differences, notes: Vec::new(), asked_for })
+    Ok(Prepared { desired, have, around, plan, differences, notes: Vec::new(), is_explicit })
 }
 
 /// # Errors
@@ -118,13 +118,13 @@ fn refuse(names: &Names, problems: &[String]) -> Result<()> {
 }
 
 /// The names that this fleet needs and someone else has.
-fn taken(foreign: &[Foreign], fleet: &Fleet, vpc: Option<&str>) -> Vec<String> {
-    let is_in_the_way = |found: &&Foreign| match (&found.vpc, found.kind) {
+fn name_conflicts(foreign: &[ForeignResource], fleet: &Fleet, vpc: Option<&str>) -> Vec<String> {
+    let is_in_the_way = |found: &&ForeignResource| match (&found.vpc, found.kind) {
         (Some(of), _) => vpc == Some(of),
         (None, TARGET_GROUP) => fleet.groups.iter().any(|group| fleet.target_group(group) == found.name),
         (None, _) => true,
     };
-    let text = |found: &Foreign| {
+    let text = |found: &ForeignResource| {
         format!(
             "{found} has a name that this fleet needs, but not the tag {}={}: it is someone else's and stays as it is; \
              choose another --name",
@@ -161,9 +161,9 @@ fn requested(request: Request, stored: Option<&Fleet>) -> Result<Fleet> {
 }
 
 /// That there is no such fleet: where it was looked for, and how to look elsewhere.
-pub(crate) async fn nowhere(cloud: &Cloud, name: &str) -> String {
+pub(crate) async fn not_found_message(cloud: &Cloud, name: &str) -> String {
     let account = cloud.identity().await.map(|(account, _)| account).unwrap_or_default();
-    format!("there is no fleet {name} in {}; {ELSEWHERE}", place(&cloud.region, &account))
+    format!("there is no fleet {name} in {}; {OTHER_REGION_HINT}", place(&cloud.region, &account))
 }
 
 /// A region and, where it is known, the account.
@@ -175,15 +175,15 @@ pub(crate) fn place(region: &str, account: &str) -> String {
 }
 
 /// Where a fleet that was not found can be.
-pub(crate) const ELSEWHERE: &str = "if it was launched elsewhere, --region or its fleet file in place of its name leads there; \
+pub(crate) const OTHER_REGION_HINT: &str = "if it was launched elsewhere, --region or its fleet file in place of its name leads there; \
      `bootstrap list --region REGION` shows the fleets of a region";
 
-fn foreign_role(names: &Names) -> Foreign {
-    Foreign { kind: "the role or instance profile", name: names.role(), vpc: None }
+fn foreign_role(names: &Names) -> ForeignResource {
+    ForeignResource { kind: "the role or instance profile", name: names.role(), vpc: None }
 }
 
 /// Looks at what only changes need to know.
-async fn details(
+async fn look_up_details(
     cloud: &Cloud,
     desired: &Desired,
     survey: &mut Survey,
@@ -218,7 +218,7 @@ async fn details(
         role,
         profile,
         account,
-        cloud.prove(names, survey)
+        cloud.retain_tagged(names, survey)
     )?;
     let (account, partition, bucket) = account;
     around.account = account;
@@ -295,7 +295,7 @@ pub(crate) async fn prepare_destroy(cloud: &Cloud, name: &str) -> Result<Prepare
     let (role, bucket, proved) = tokio::join!(
         cloud.role(&role, name),
         cloud.find_bucket(&bucket, name, &account),
-        cloud.prove(&names, &mut survey)
+        cloud.retain_tagged(&names, &mut survey)
     );
     proved?;
     match role? {
@@ -322,15 +322,15 @@ pub(crate) async fn prepare_destroy(cloud: &Cloud, name: &str) -> Result<Prepare
     };
     let around = Surroundings { account, partition, ..Surroundings::default() };
     let desired = Desired::new(fleet, names);
-    Ok(Prepared { desired, have, around, plan, differences: Vec::new(), notes, asked_for: true })
+    Ok(Prepared { desired, have, around, plan, differences: Vec::new(), notes, is_explicit: true })
 }
 
 impl Prepared {
     /// Whether it takes away or changes what somebody may rely on.
     pub(crate) fn needs_consent(&self) -> bool {
-        !self.differences.is_empty() && !self.asked_for
+        !self.differences.is_empty() && !self.is_explicit
             || self.plan.steps_that(Effect::Delete).next().is_some()
-            || self.plan.steps.iter().any(|step| matches!(step.action, Action::Close(..)))
+            || self.plan.steps.iter().any(|step| matches!(step.action, Action::RevokeIngress(..)))
     }
 }
 

@@ -120,11 +120,11 @@ impl Fleet {
         for group in &self.groups {
             match group_in(stored, &group.name) {
                 Some(old) => differences.extend(compare(&of_group(group), &of_group(&old))),
-                None => differences.push(whole(None, Some(group))),
+                None => differences.push(added_or_removed(None, Some(group))),
             }
         }
         let gone = stored.groups.iter().filter(|group| group_in(self, &group.name).is_none());
-        differences.extend(gone.map(|group| whole(Some(group), None)));
+        differences.extend(gone.map(|group| added_or_removed(Some(group), None)));
         // The order of the groups is the order of the rules: only of interest where the groups are equal.
         let names = |fleet: &Self| fleet.groups.iter().map(|g| g.name.clone()).collect::<Vec<_>>();
         let (mine, theirs) = (names(self), names(stored));
@@ -179,7 +179,7 @@ fn compare(wanted: &[(String, String)], stored: &[(String, String)]) -> Vec<Diff
 }
 
 /// A group that is new or goes.
-fn whole(stored: Option<&Group>, wanted: Option<&Group>) -> Difference {
+fn added_or_removed(stored: Option<&Group>, wanted: Option<&Group>) -> Difference {
     let show = |group: &Group| format!("{} x {}", group.count, group.instance_type);
     let name = stored.or(wanted).map_or("", |group| group.name.as_str());
     Difference { key: format!("group.{name}"), stored: stored.map(show), wanted: wanted.map(show) }

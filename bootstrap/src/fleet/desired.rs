@@ -54,7 +54,7 @@ impl Desired {
         tags.insert("Name".to_owned(), name.clone());
         tags.insert(LAUNCHED_FOR.to_owned(), name.clone());
         tags.insert(TARGET_GROUP.to_owned(), name);
-        tags.extend(tagging::answers(group));
+        tags.extend(tagging::answer_tags(group));
         let slots: Vec<_> = slots.iter().map(u16::to_string).collect();
         tags.insert(SLOTS.to_owned(), slots.join(" "));
         tags.insert(REVISION.to_owned(), self.revision(group).to_owned());

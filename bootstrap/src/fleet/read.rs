@@ -9,7 +9,7 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use super::model::{Fleet, Group, HealthCheck, Package, Root, Security};
-use super::section::{FleetError, Found, Section, Source};
+use super::section::{FleetError, Located, Section, Source};
 use super::values;
 
 /// The fleets that are part of the program: name and file.
@@ -54,7 +54,7 @@ const RULES: usize = 60;
 /// A resource takes fifty tags; the rest is for the fleet's own.
 const TAGS: usize = 40;
 
-type Read<'a> = &'a dyn Fn(&Path) -> io::Result<String>;
+type ReadFile<'a> = &'a dyn Fn(&Path) -> io::Result<String>;
 
 impl Fleet {
     /// The names of the built-in fleets.
@@ -91,7 +91,7 @@ impl Fleet {
 }
 
 /// Reads a fleet file, and with `read` the files that it names.
-fn fleet(file: &str, text: &str, read: Read<'_>) -> Result<Fleet, FleetError> {
+fn fleet(file: &str, text: &str, read: ReadFile<'_>) -> Result<Fleet, FleetError> {
     let source = Source { file, text };
     let root = DeTable::parse(text).map_err(|error| {
         let span = error.span().unwrap_or(0..0);
@@ -210,7 +210,7 @@ fn security(top: &Section<'_>) -> Result<Security, FleetError> {
     Ok(security)
 }
 
-fn package(top: &Section<'_>, read: Read<'_>) -> Result<Option<Package>, FleetError> {
+fn package(top: &Section<'_>, read: ReadFile<'_>) -> Result<Option<Package>, FleetError> {
     let Some(section) = top.section("package")? else {
         return Ok(None);
     };
@@ -251,7 +251,7 @@ fn package(top: &Section<'_>, read: Read<'_>) -> Result<Option<Package>, FleetEr
         },
         "apt" => {
             let line = required("apt", values::apt_line)?.value;
-            let Found { value, span } = required("key", |_| Ok(()))?;
+            let Located { value, span } = required("key", |_| Ok(()))?;
             let path = beside(&value);
             let wrong =
                 |message: String| section.wrong("key", &span, format!("{}: {message}", path.display()));

@@ -41,7 +41,7 @@ impl Source<'_> {
 }
 
 /// A value and where it stands.
-pub(super) struct Found<T> {
+pub(super) struct Located<T> {
     pub(super) value: T,
     pub(super) span: Range<usize>,
 }
@@ -78,10 +78,10 @@ impl<'a> Section<'a> {
     }
 
     /// Its keys in the order of the file: the first mistake is the one to be told of.
-    pub(super) fn keys(&self) -> Vec<Found<&'a str>> {
+    pub(super) fn keys(&self) -> Vec<Located<&'a str>> {
         let keys = self.table.keys();
         let mut keys: Vec<_> =
-            keys.map(|key| Found { value: key.get_ref().as_ref(), span: key.span() }).collect();
+            keys.map(|key| Located { value: key.get_ref().as_ref(), span: key.span() }).collect();
         keys.sort_by_key(|key| key.span.start);
         keys
     }
@@ -98,17 +98,19 @@ impl<'a> Section<'a> {
     pub(super) fn required<T>(
         &self,
         key: &str,
-        read: impl Fn(&Self, &str) -> Result<Option<Found<T>>, FleetError>,
-    ) -> Result<Found<T>, FleetError> {
+        read: impl Fn(&Self, &str) -> Result<Option<Located<T>>, FleetError>,
+    ) -> Result<Located<T>, FleetError> {
         read(self, key)?.ok_or_else(|| self.wrong(key, &self.span, "missing"))
     }
 
-    pub(super) fn text(&self, key: &str) -> Result<Option<Found<String>>, FleetError> {
+    pub(super) fn text(&self, key: &str) -> Result<Option<Located<String>>, FleetError> {
         let Some(value) = self.get(key) else {
             return Ok(None);
         };
         match value.get_ref().as_str() {
-            Some(text) if !text.is_empty() => Ok(Some(Found { value: text.to_owned(), span: value.span() })),
+            Some(text) if !text.is_empty() => {
+                Ok(Some(Located { value: text.to_owned(), span: value.span() }))
+            }
             _ => Err(self.wrong(key, &value.span(), "expected a text in quotes")),
         }
     }
@@ -118,7 +120,7 @@ impl<'a> Section<'a> {
         &self,
         key: &str,
         check: impl Fn(&str) -> Result<(), String>,
-    ) -> Result<Option<Found<String>>, FleetError> {
+    ) -> Result<Option<Located<String>>, FleetError> {
         let Some(found) = self.text(key)? else {
             return Ok(None);
         };
@@ -133,17 +135,17 @@ impl<'a> Section<'a> {
         key: &str,
         expected: &str,
         item: impl Fn(&'a DeValue<'a>) -> Option<T>,
-    ) -> Result<Option<Found<Vec<Found<T>>>>, FleetError> {
+    ) -> Result<Option<Located<Vec<Located<T>>>>, FleetError> {
         let Some(value) = self.get(key) else {
             return Ok(None);
         };
         let wrong = |span: &Range<usize>| self.wrong(key, span, format!("expected {expected}"));
         let items = value.get_ref().as_array().ok_or_else(|| wrong(&value.span()))?;
         let items = items.iter().map(|found| match item(found.get_ref()) {
-            Some(value) => Ok(Found { value, span: found.span() }),
+            Some(value) => Ok(Located { value, span: found.span() }),
             None => Err(wrong(&found.span())),
         });
-        Ok(Some(Found { value: items.collect::<Result<_, _>>()?, span: value.span() }))
+        Ok(Some(Located { value: items.collect::<Result<_, _>>()?, span: value.span() }))
     }
 
     /// A list of different texts that have to pass a check.
@@ -151,9 +153,9 @@ impl<'a> Section<'a> {
         &self,
         key: &str,
         check: impl Fn(&str) -> Result<(), String>,
-    ) -> Result<Option<Found<Vec<String>>>, FleetError> {
+    ) -> Result<Option<Located<Vec<String>>>, FleetError> {
         let found = self.items(key, "a list of texts in quotes", DeValue::as_str)?;
-        let Some(Found { value, span }) = found else {
+        let Some(Located { value, span }) = found else {
             return Ok(None);
         };
         let mut texts: Vec<String> = Vec::new();
@@ -164,7 +166,7 @@ impl<'a> Section<'a> {
             }
             texts.push(text.value.to_owned());
         }
-        Ok(Some(Found { value: texts, span }))
+        Ok(Some(Located { value: texts, span }))
     }
 
     /// A list of different ports.
@@ -197,12 +199,12 @@ impl<'a> Section<'a> {
         }
     }
 
-    pub(super) fn flag(&self, key: &str) -> Result<Option<Found<bool>>, FleetError> {
+    pub(super) fn flag(&self, key: &str) -> Result<Option<Located<bool>>, FleetError> {
         let Some(value) = self.get(key) else {
             return Ok(None);
         };
         match value.get_ref().as_bool() {
-            Some(flag) => Ok(Some(Found { value: flag, span: value.span() })),
+            Some(flag) => Ok(Some(Located { value: flag, span: value.span() })),
             None => Err(self.wrong(key, &value.span(), "expected true or false")),
         }
     }
@@ -231,15 +233,15 @@ impl<'a> Section<'a> {
     }
 
     /// A list of tables, which may be missing, and where it stands.
-    pub(super) fn sections(&self, key: &str) -> Result<Found<Vec<Section<'a>>>, FleetError> {
+    pub(super) fn sections(&self, key: &str) -> Result<Located<Vec<Section<'a>>>, FleetError> {
         let expected = format!("expected tables: [[{key}]]");
         let Some(value) = self.get(key) else {
-            return Ok(Found { value: Vec::new(), span: self.span.clone() });
+            return Ok(Located { value: Vec::new(), span: self.span.clone() });
         };
         let items = value.get_ref().as_array();
         let items = items.ok_or_else(|| self.wrong(key, &value.span(), &expected))?;
         let sections = items.iter().map(|item| self.inner(key, item, &expected));
-        Ok(Found { value: sections.collect::<Result<_, _>>()?, span: value.span() })
+        Ok(Located { value: sections.collect::<Result<_, _>>()?, span: value.span() })
     }
 
     fn inner(

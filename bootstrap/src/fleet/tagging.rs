@@ -53,14 +53,14 @@ pub(crate) fn read_definition(tags: &Tags) -> Option<String> {
 }
 
 /// The tags by which an instance of a group knows what to answer.
-pub(crate) fn answers(group: &Group) -> Tags {
+pub(crate) fn answer_tags(group: &Group) -> Tags {
     let cluster = group.paths.then(|| (CLUSTER.to_owned(), group.name.clone()));
     cluster.into_iter().chain([(ROOT.to_owned(), group.root.as_str().to_owned())]).collect()
 }
 
 /// Whether an instance with these tags answers as its group is to.
-pub(crate) fn are_right(tags: &Tags, group: &Group) -> bool {
-    let wanted = answers(group);
+pub(crate) fn answers_match(tags: &Tags, group: &Group) -> bool {
+    let wanted = answer_tags(group);
     [CLUSTER, ROOT].iter().all(|key| tags.get(*key) == wanted.get(*key))
 }
 

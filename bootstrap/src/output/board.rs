@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::remark;
+use super::streams::remark;
 
 /// Where steps are shown.
 pub(crate) struct Board {

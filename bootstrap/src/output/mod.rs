@@ -1,71 +1,16 @@
-//! What people and programs are shown. Results go to stdout, everything on the way to stderr.
+//! What people and programs are shown.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `outcome.rs` | text or JSON; how a command ended |
+//! | `streams.rs` | results on stdout, remarks on stderr |
+//! | `board.rs` | steps and counts under way |
 
-use std::io::{self, Write};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use clap::ValueEnum;
-use serde_json::json;
+pub use outcome::{Outcome, Output};
 
 pub(crate) use board::{Board, Progress};
+pub(crate) use streams::{print, print_error, reader_is_gone, remark, write_failure};
 
 mod board;
-
-/// How results are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// For people.
-    Text,
-    /// For programs.
-    Json,
-}
-
-/// How a command ended, when it did not fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Done, or nothing to do.
-    Done,
-    /// The fleet did not become healthy in time.
-    NotHealthy,
-    /// Not all is as it should be; the result says what.
-    Failed,
-}
-
-/// Why results no longer go anywhere; the first reason there was.
-static LOST: OnceLock<io::Error> = OnceLock::new();
-
-/// Whether there has been a result.
-static WRITTEN: AtomicBool = AtomicBool::new(false);
-
-/// Writes a result. That it could not be written is told at the end ([`lost`]): what is being done for
-/// the user is not left half done for it.
-pub(crate) fn print(text: &str) {
-    WRITTEN.store(true, Ordering::Relaxed);
-    let mut out = io::stdout().lock();
-    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        LOST.get_or_init(|| error);
-    }
-}
-
-/// For programs, the reason why there is no result takes its place. People are told on stderr, as all are
-/// of what fails after the result.
-pub(crate) fn no_result(output: Output, reason: &str) {
-    if output == Output::Json && !WRITTEN.load(Ordering::Relaxed) {
-        print(&format!("{:#}\n", json!({ "error": reason })));
-    }
-}
-
-/// Whether nobody reads the results any more.
-pub(crate) fn has_no_reader() -> bool {
-    LOST.get().is_some()
-}
-
-/// Why results were lost. A reader that went away has had what it wanted, and is no failure.
-pub(crate) fn lost() -> Option<&'static io::Error> {
-    LOST.get().filter(|error| error.kind() != io::ErrorKind::BrokenPipe)
-}
-
-/// Writes a remark.
-pub(crate) fn remark(line: &str) {
-    let _ = writeln!(io::stderr().lock(), "{line}");
-}
+mod outcome;
+mod streams;

@@ -1,7 +1,7 @@
 //! From what is there to nothing, in the order that AWS needs.
 
 use super::inventory::{Bucket, Inventory};
-use super::{Action, Plan, instances_of, listed};
+use super::steps::{Action, Plan, instances_of, listed};
 use crate::fleet::names::Names;
 
 /// What takes the fleet down. Empty if nothing is there.
@@ -29,7 +29,7 @@ pub(crate) fn destroy_plan(have: &Inventory, names: &Names) -> Plan {
         let title = format!("delete instance profile and role {}", names.role());
         plan.add(Action::DeleteRole, title, ended);
     }
-    if matches!(have.bucket, Some(Bucket::Begun | Bucket::Ours)) {
+    if matches!(have.bucket, Some(Bucket::Untagged | Bucket::Ours)) {
         plan.add(Action::DeleteBucket, "empty and delete the package's bucket", ended);
     }
     // The balancer's last: a rule of the instances' group refers to it. And the instances' after all

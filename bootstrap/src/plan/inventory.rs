@@ -1,6 +1,7 @@
 //! What exists of a fleet, as one look at the account found it. No I/O.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use crate::fleet::tagging::{self, Tags};
 use crate::fleet::{Desired, Fleet, Group};
@@ -36,12 +37,12 @@ pub(crate) struct SecurityGroup {
     pub(crate) id: String,
     pub(crate) vpc: String,
     pub(crate) tags: Tags,
-    pub(crate) openings: BTreeSet<Opening>,
+    pub(crate) ingress: BTreeSet<IngressRule>,
 }
 
 /// What a security group lets in: TCP ports, from somewhere.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Opening {
+pub(crate) struct IngressRule {
     pub(crate) first: u16,
     pub(crate) last: u16,
     pub(crate) from: Source,
@@ -56,6 +57,21 @@ pub(crate) enum Source {
     Balancer,
     /// Something that bootstrap never writes, as a text for people.
     Other(String),
+}
+
+impl fmt::Display for IngressRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.first, self.last) {
+            (0, u16::MAX) => write!(f, "TCP")?,
+            (first, last) if first == last => write!(f, "TCP {first}")?,
+            (first, last) => write!(f, "TCP {first}-{last}")?,
+        }
+        match &self.from {
+            Source::Cidr(cidr) => write!(f, " from {cidr}"),
+            Source::Balancer => write!(f, " from the balancer"),
+            Source::Other(text) => write!(f, " ({text})"),
+        }
+    }
 }
 
 /// The balancer.
@@ -127,7 +143,7 @@ pub(crate) enum Bucket {
     /// Nothing.
     Absent,
     /// A bucket that a launch made and did not come to tag; it is empty.
-    Begun,
+    Untagged,
     /// The fleet's.
     Ours,
 }

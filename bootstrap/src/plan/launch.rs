@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::inventory::{Bucket, Instance, Inventory, Opening, Rule, Source, TargetGroup};
-use super::{Action, Plan, Side, instances_of, listed, members};
+use super::inventory::{Bucket, IngressRule, Instance, Inventory, Rule, Source, TargetGroup};
+use super::members::members;
+use super::steps::{Action, Plan, Side, instances_of, listed};
 use crate::fleet::tagging::{self, Tags};
 use crate::fleet::{Desired, Fleet, Group, Package};
 
@@ -13,10 +14,10 @@ use crate::fleet::{Desired, Fleet, Group, Package};
 const DEFAULT_DELAY: u64 = 300;
 
 /// Instances of one call: their slots have to fit into a tag's 256 characters.
-const BATCH: usize = 60;
+const MAX_BATCH: usize = 60;
 
 /// Target groups that one action can share out among.
-const MOST_GROUPS: usize = 5;
+const MAX_FORWARD_GROUPS: usize = 5;
 
 /// What leads from `have` to `wanted`; empty if that is the same. Of what was not looked at (`None`
 /// in the inventory) nothing is done.
@@ -40,10 +41,10 @@ pub(crate) fn launch_plan(
             ));
         }
     }
-    let new = newcomers(fleet, have)?;
+    let new = new_groups(fleet, have)?;
     let plan = Plan::default();
-    let mut planner = Planner { desired, have, agent_policy, plan, stored: None, changed: Vec::new() };
-    planner.stored = planner.definition();
+    let mut planner = Planner { desired, have, agent_policy, plan, store_step: None, changed: Vec::new() };
+    planner.store_step = planner.definition();
     planner.tags();
     let (balancer_group, instances_group) = planner.security_groups();
     let mut before = planner.role();
@@ -62,7 +63,7 @@ pub(crate) fn launch_plan(
 ///
 /// # Errors
 /// There is no room for them beside those that are there.
-fn newcomers(fleet: &Fleet, have: &Inventory) -> Result<Vec<String>, String> {
+fn new_groups(fleet: &Fleet, have: &Inventory) -> Result<Vec<String>, String> {
     let Some(listener) = &have.listener else {
         return Ok(Vec::new());
     };
@@ -72,14 +73,14 @@ fn newcomers(fleet: &Fleet, have: &Inventory) -> Result<Vec<String>, String> {
     };
     let mut new: Vec<_> = fleet.groups.iter().filter(is_new).collect();
     let there = listener.default.len();
-    if there + new.len() > MOST_GROUPS {
+    if there + new.len() > MAX_FORWARD_GROUPS {
         // The listener knows those with paths by their rules.
         new.retain(|group| !group.paths);
     }
-    if !new.is_empty() && there + new.len() > MOST_GROUPS {
+    if !new.is_empty() && there + new.len() > MAX_FORWARD_GROUPS {
         return Err(format!(
             "the listener shares out among {there} target groups, and AWS has no room for {} beside them until they \
-             are healthy ({MOST_GROUPS} in all); launch a file with fewer groups first, then this one",
+             are healthy ({MAX_FORWARD_GROUPS} in all); launch a file with fewer groups first, then this one",
             listed(new.iter().map(|group| &group.name))
         ));
     }
@@ -94,7 +95,7 @@ struct Planner<'a> {
     plan: Plan,
     /// The step that stores the definition, which all changes wait for: so an interrupted change of
     /// the fleet is one that the next launch knows of.
-    stored: Option<usize>,
+    store_step: Option<usize>,
     /// The steps that the fleet's health depends on.
     changed: Vec<usize>,
 }
@@ -106,7 +107,7 @@ impl<'a> Planner<'a> {
         title: impl Into<String>,
         after: impl IntoIterator<Item = Option<usize>>,
     ) -> usize {
-        let after = after.into_iter().chain([self.stored]).flatten();
+        let after = after.into_iter().chain([self.store_step]).flatten();
         let step = self.plan.add(action, title, after);
         self.changed.push(step);
         step
@@ -137,7 +138,7 @@ impl<'a> Planner<'a> {
         }
         for group in &desired.fleet.groups {
             let kept = members(desired, group, have).kept.into_values();
-            let wrong = kept.filter(|instance| !tagging::are_right(&instance.tags, group));
+            let wrong = kept.filter(|instance| !tagging::answers_match(&instance.tags, group));
             let ids: Vec<_> = wrong.map(|instance| instance.id.clone()).collect();
             if !ids.is_empty() {
                 let answer = if ids.len() == 1 { "answers" } else { "answer" };
@@ -159,25 +160,25 @@ impl<'a> Planner<'a> {
         let instances = create(Side::Instances, names.instances_group(), have.instances_group.is_some());
         let balancer = create(Side::Balancer, names.balancer_group(), have.balancer_group.is_some());
         let security = &fleet.security;
-        let anywhere = |cidrs: &[String], first, last| -> Vec<Opening> {
-            cidrs.iter().map(|cidr| Opening { first, last, from: Source::Cidr(cidr.clone()) }).collect()
+        let anywhere = |cidrs: &[String], first, last| -> Vec<IngressRule> {
+            cidrs.iter().map(|cidr| IngressRule { first, last, from: Source::Cidr(cidr.clone()) }).collect()
         };
-        let mut openings: BTreeSet<_> =
+        let mut ingress: BTreeSet<_> =
             security.ports.iter().flat_map(|port| anywhere(&security.allow, *port, *port)).collect();
-        openings.insert(Opening { first: fleet.port, last: fleet.port, from: Source::Balancer });
-        let there = have.instances_group.as_ref().map(|group| &group.openings);
-        self.openings(Side::Instances, openings, there, [instances, balancer]);
-        let openings = anywhere(&security.balancer_allow, 0, u16::MAX).into_iter().collect();
-        let there = have.balancer_group.as_ref().map(|group| &group.openings);
-        self.openings(Side::Balancer, openings, there, [balancer, None]);
+        ingress.insert(IngressRule { first: fleet.port, last: fleet.port, from: Source::Balancer });
+        let there = have.instances_group.as_ref().map(|group| &group.ingress);
+        self.ingress(Side::Instances, ingress, there, [instances, balancer]);
+        let ingress = anywhere(&security.balancer_allow, 0, u16::MAX).into_iter().collect();
+        let there = have.balancer_group.as_ref().map(|group| &group.ingress);
+        self.ingress(Side::Balancer, ingress, there, [balancer, None]);
         (balancer, instances)
     }
 
-    fn openings(
+    fn ingress(
         &mut self,
         side: Side,
-        wanted: BTreeSet<Opening>,
-        there: Option<&BTreeSet<Opening>>,
+        wanted: BTreeSet<IngressRule>,
+        there: Option<&BTreeSet<IngressRule>>,
         after: [Option<usize>; 2],
     ) {
         let name = match side {
@@ -189,14 +190,14 @@ impl<'a> Planner<'a> {
         let missing: BTreeSet<_> = wanted.difference(there).cloned().collect();
         let opened = (!missing.is_empty()).then(|| {
             let title = format!("open {name} for {}", listed(&missing));
-            self.add(Action::Open(side, missing), title, after)
+            self.add(Action::AuthorizeIngress(side, missing), title, after)
         });
         // What bootstrap cannot have written is left alone: someone meant it.
         let ours = there.iter().filter(|opening| !matches!(opening.from, Source::Other(_)));
         let extra: BTreeSet<_> = ours.filter(|opening| !wanted.contains(opening)).cloned().collect();
         if !extra.is_empty() {
             let title = format!("close {name} for {}", listed(&extra));
-            self.add(Action::Close(side, extra), title, [opened]);
+            self.add(Action::RevokeIngress(side, extra), title, [opened]);
         }
     }
 
@@ -212,7 +213,7 @@ impl<'a> Planner<'a> {
         let profile = (!found.profile)
             .then(|| self.add(Action::CreateProfile, format!("create instance profile {name}"), []));
         // An agent leaves its target group by itself, which it has to be allowed until it is gone.
-        let also: Vec<_> = self.removed().into_iter().map(|group| group.name.clone()).collect();
+        let also: Vec<_> = self.removed_groups().into_iter().map(|group| group.name.clone()).collect();
         let allowed = (found.policy != Some((self.agent_policy)(&also))).then(|| {
             let title = format!("allow role {name} to register targets with this fleet's target groups");
             self.add(Action::PutRolePolicy { also }, title, [role])
@@ -229,7 +230,7 @@ impl<'a> Planner<'a> {
             return None;
         };
         let bucket = match self.have.bucket {
-            Some(Bucket::Absent | Bucket::Begun) => {
+            Some(Bucket::Absent | Bucket::Untagged) => {
                 Some(self.add(Action::CreateBucket, "create the private bucket for the package", []))
             }
             Some(Bucket::Ours) => None,
@@ -298,12 +299,12 @@ impl<'a> Planner<'a> {
         // A group that no listener knows is not probed; one that has no healthy instance gets no requests.
         (!new.is_empty()).then(|| {
             let title = format!("make {} known to the listener, without requests yet", listed(&new));
-            self.add(Action::KeepDefault { there: listener.default.clone(), new }, title, after)
+            self.add(Action::AddUnweighted { there: listener.default.clone(), new }, title, after)
         })
     }
 
     /// The target groups that nobody wants any more.
-    fn removed(&self) -> Vec<&'a TargetGroup> {
+    fn removed_groups(&self) -> Vec<&'a TargetGroup> {
         let found = self.have.target_groups.iter();
         found.filter(|found| !is_wanted(&self.desired.fleet, &found.name)).collect()
     }
@@ -372,7 +373,7 @@ impl<'a> Planner<'a> {
             for (index, zone) in fleet.zones.iter().enumerate() {
                 let of_zone = |slot: &u16| usize::from(*slot) % fleet.zones.len() == index;
                 let slots: Vec<_> = missing.iter().copied().filter(of_zone).collect();
-                for slots in slots.chunks(BATCH) {
+                for slots in slots.chunks(MAX_BATCH) {
                     let Group { name, instance_type, .. } = group;
                     let title = format!("launch {} × {instance_type} of {name} in {zone}", slots.len());
                     let (group, slots) = (name.clone(), slots.to_vec());
@@ -397,7 +398,7 @@ impl<'a> Planner<'a> {
             self.terminate(&surplus, "surplus", [confirmed]);
         }
         let is_wanted = |name: &str| is_wanted(fleet, name);
-        let removed = self.removed();
+        let removed = self.removed_groups();
         let is_leftover = |found: &&Instance| {
             !found.is_dead() && found.slot().is_some() && !found.target_group().is_some_and(is_wanted)
         };

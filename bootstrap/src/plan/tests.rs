@@ -1,13 +1,16 @@
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
+use super::inventory::{
+    Balancer, Bucket, IngressRule, Instance, Inventory, Listener, Role, Rule, SecurityGroup, Source,
+    TargetGroup,
+};
+use super::steps::Step;
 use super::*;
 use crate::fleet::names::Names;
 use crate::fleet::tagging;
 use crate::fleet::{Desired, Fleet, Group};
-use crate::plan::inventory::Bucket;
-use crate::plan::inventory::{
-    Balancer, Instance, Inventory, Listener, Role, Rule, SecurityGroup, TargetGroup,
-};
 
 mod exchange;
 
@@ -52,13 +55,13 @@ fn launched(fleet: &Fleet) -> Inventory {
         paths: group.rule_paths().into_iter().collect(),
         target_group: Some(found.arn.clone()),
     });
-    let cidr = |cidr: &str, first, last| Opening { first, last, from: Source::Cidr(cidr.to_owned()) };
+    let cidr = |cidr: &str, first, last| IngressRule { first, last, from: Source::Cidr(cidr.to_owned()) };
     let mut open: BTreeSet<_> = [22, 80, 443].map(|port| cidr("0.0.0.0/0", port, port)).into();
-    open.insert(Opening { first: 80, last: 80, from: Source::Balancer });
+    open.insert(IngressRule { first: 80, last: 80, from: Source::Balancer });
     let desired = desired(fleet);
     let common = desired.tags.clone();
-    let group = |id: &str, tags: tagging::Tags, openings| {
-        Some(SecurityGroup { id: id.to_owned(), vpc: "vpc-1".to_owned(), tags, openings })
+    let group = |id: &str, tags: tagging::Tags, ingress| {
+        Some(SecurityGroup { id: id.to_owned(), vpc: "vpc-1".to_owned(), tags, ingress })
     };
     let mut anchor = common.clone();
     anchor.extend(tagging::definition_tags(&desired.definition));
@@ -363,8 +366,8 @@ fn instances_that_bootstrap_did_not_launch_are_left_to_who_did() {
 fn what_someone_opened_by_hand_in_a_way_bootstrap_never_does_stays_open() {
     let fleet = clusters();
     let mut have = launched(&fleet);
-    let by_hand = Opening { first: 9100, last: 9100, from: Source::Other("sg-monitoring".to_owned()) };
-    have.instances_group.as_mut().unwrap().openings.insert(by_hand);
+    let by_hand = IngressRule { first: 9100, last: 9100, from: Source::Other("sg-monitoring".to_owned()) };
+    have.instances_group.as_mut().unwrap().ingress.insert(by_hand);
     assert!(plan(&fleet, &have).is_empty());
 }
 

@@ -23,7 +23,7 @@ mod scope;
 mod tests;
 
 /// Whether the operator policy lists this call of the SDK.
-pub(crate) fn lists(service: &str, operation: &str) -> bool {
+pub(crate) fn allows_call(service: &str, operation: &str) -> bool {
     CALLS.iter().any(|call| call.service.name() == service && call.operation == operation)
 }
 

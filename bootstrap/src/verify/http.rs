@@ -8,18 +8,18 @@ use tokio::task::JoinSet;
 use super::report::Failure;
 
 /// How long one request may take.
-const PATIENCE: Duration = Duration::from_secs(10);
-const CONNECT: Duration = Duration::from_secs(5);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long all the requests of one check may take.
 const DEADLINE: Duration = Duration::from_secs(120);
 /// Requests on their way at a time.
-const WIDTH: usize = 8;
+const CONCURRENT: usize = 8;
 /// Bytes of an answer that are read; the longest right one is a number of 4,301.
-const LONGEST: usize = 16 * 1024;
+const MAX_BODY: usize = 16 * 1024;
 
 /// Asks a load balancer.
 #[derive(Clone)]
-pub(super) struct Asker {
+pub(super) struct Client {
     client: reqwest::Client,
     url: String,
 }
@@ -60,15 +60,15 @@ impl Answer {
     }
 }
 
-impl Asker {
+impl Client {
     pub(super) fn new(url: &str) -> Result<Self, Failure> {
         let client = reqwest::Client::builder()
             // What answers has to be the fleet: no proxy, no redirection.
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .pool_max_idle_per_host(0)
-            .connect_timeout(CONNECT)
-            .timeout(PATIENCE)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(REQUEST_TIMEOUT)
             .build();
         match client {
             Ok(client) => Ok(Self { client, url: url.trim_end_matches('/').to_owned() }),
@@ -131,9 +131,9 @@ impl Asker {
             let mut asked = JoinSet::new();
             let (mut sent, mut seen) = (0, 0);
             while seen < most {
-                while sent < most && asked.len() < WIDTH {
-                    let (asker, url) = (self.clone(), url.clone());
-                    asked.spawn(async move { asker.get(&url).await });
+                while sent < most && asked.len() < CONCURRENT {
+                    let (client, url) = (self.clone(), url.clone());
+                    asked.spawn(async move { client.get(&url).await });
                     sent += 1;
                 }
                 let Some(Ok(answer)) = asked.join_next().await else {
@@ -168,7 +168,7 @@ async fn read(request: reqwest::RequestBuilder) -> Result<Answer, String> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| causes(&error))? {
         body.extend_from_slice(&chunk);
-        if body.len() > LONGEST {
+        if body.len() > MAX_BODY {
             break;
         }
     }

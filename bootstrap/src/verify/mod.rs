@@ -12,7 +12,7 @@
 //! them; so the balancer's opinion of each target is part of what it is told.
 
 use crate::fleet::Root;
-use http::Asker;
+use http::Client;
 
 pub use report::{Check, Failure, Instance, Report, VerifyTarget};
 
@@ -32,24 +32,24 @@ pub async fn verify(target: &VerifyTarget, mut tell: impl FnMut(&Check)) -> Repo
         report.checks.push(check);
         went_well
     };
-    let asker = match Asker::new(&target.url) {
-        Ok(asker) => asker,
+    let client = match Client::new(&target.url) {
+        Ok(client) => client,
         Err(failure) => {
             note("load balancer", Err(failure));
             return report;
         }
     };
     note("targets", healthy(target));
-    if !note("load balancer", asker.reaches().await) {
+    if !note("load balancer", client.reaches().await) {
         return report;
     }
-    note("/", paths::root(&asker, target).await);
+    note("/", paths::root(&client, target).await);
     for group in target.groups.iter().filter(|group| group.paths) {
-        note(&format!("/{}", group.name), paths::cluster(&asker, target, group).await);
+        note(&format!("/{}", group.name), paths::cluster(&client, target, group).await);
     }
-    note("unknown path", paths::unknown(&asker).await);
+    note("unknown path", paths::unknown(&client).await);
     if target.groups.iter().any(|group| group.root == Root::Seed) {
-        note("seeds", seeds::through_the_balancer(&asker, target).await);
+        note("seeds", seeds::through_the_balancer(&client, target).await);
     }
     report
 }

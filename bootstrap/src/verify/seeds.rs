@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
-use super::http::Asker;
-use super::paths::{is_number, requests, share, wanted};
+use super::http::Client;
+use super::paths::{is_number, needed, requests, share};
 use super::report::{Failure, Instance, VerifyTarget};
 use crate::fleet::Root;
 
 /// A number that was replaced.
-struct Former {
+struct SavedSeed {
     id: String,
     url: String,
     number: String,
@@ -17,26 +17,26 @@ struct Former {
 
 /// Stores a number of its own at each instance, reads all of them through the balancer, and puts back
 /// what was stored before.
-pub(super) async fn through_the_balancer(asker: &Asker, target: &VerifyTarget) -> Result<String, Failure> {
-    let formers = Mutex::new(Vec::new());
+pub(super) async fn through_the_balancer(client: &Client, target: &VerifyTarget) -> Result<String, Failure> {
+    let saved = Mutex::new(Vec::new());
     let outcome = tokio::select! {
-        outcome = store_and_read(asker, target, &formers) => outcome,
+        outcome = store_and_read(client, target, &saved) => outcome,
         _ = tokio::signal::ctrl_c() => Err(Failure {
             expected: "to come to an end".to_owned(),
             seen: "interrupted".to_owned(),
             cure: "run verify again".to_owned(),
         }),
     };
-    let formers = formers.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let restored = restore(asker, formers).await;
+    let saved = saved.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let restored = restore(client, saved).await;
     // That a number is lost is worse than that it could not be read.
     restored.and(outcome)
 }
 
 async fn store_and_read(
-    asker: &Asker,
+    client: &Client,
     target: &VerifyTarget,
-    formers: &Mutex<Vec<Former>>,
+    saved: &Mutex<Vec<SavedSeed>>,
 ) -> Result<String, Failure> {
     let is_seed =
         |name: &str| target.groups.iter().any(|group| group.name == name && group.root == Root::Seed);
@@ -49,7 +49,7 @@ async fn store_and_read(
                 break number;
             }
         };
-        store(asker, instance, &number, formers).await?;
+        store(client, instance, &number, saved).await?;
         numbers.insert(number, instance);
     }
     let stored = numbers.len();
@@ -60,11 +60,11 @@ async fn store_and_read(
     }
     let others = target.sharing().any(|group| group.root == Root::Health);
     let most = requests(readable, share(target, |group| group.root == Root::Seed));
-    let mut heard = BTreeSet::new();
-    let asked = asker.ask("/", most, |answer| {
+    let mut answered = BTreeSet::new();
+    let asked = client.ask("/", most, |answer| {
         if answer.status == 200 && numbers.contains_key(&answer.body) {
-            heard.insert(answer.body);
-            return Ok(heard.len() >= wanted(readable));
+            answered.insert(answer.body);
+            return Ok(answered.len() >= needed(readable));
         }
         if answer.status == 200 && others && answer.body == "Healthy!" {
             return Ok(false);
@@ -83,25 +83,29 @@ async fn store_and_read(
         })
     });
     let asked = asked.await?;
-    if heard.len() < wanted(readable) {
-        let missing =
-            numbers.iter().filter(|(number, instance)| !heard.contains(*number) && shared(&instance.group));
+    if answered.len() < needed(readable) {
+        let missing = numbers
+            .iter()
+            .filter(|(number, instance)| !answered.contains(*number) && shared(&instance.group));
         let missing: Vec<_> = missing.map(|(_, instance)| instance.id.as_str()).take(10).collect();
         return Err(Failure {
-            expected: format!("the numbers of {} instances", wanted(readable)),
-            seen: format!("of {} in {asked} requests, none of {}", heard.len(), missing.join(", ")),
+            expected: format!("the numbers of {} instances", needed(readable)),
+            seen: format!("of {} in {asked} requests, none of {}", answered.len(), missing.join(", ")),
             cure: "`bootstrap status` says what the balancer thinks of them".to_owned(),
         });
     }
-    Ok(format!("{} of {stored} stored numbers read through the balancer, in {asked} requests", heard.len()))
+    Ok(format!(
+        "{} of {stored} stored numbers read through the balancer, in {asked} requests",
+        answered.len()
+    ))
 }
 
 /// Stores a number at an instance, and notes what it replaces before it does.
 async fn store(
-    asker: &Asker,
+    client: &Client,
     instance: &Instance,
     number: &str,
-    formers: &Mutex<Vec<Former>>,
+    saved: &Mutex<Vec<SavedSeed>>,
 ) -> Result<(), Failure> {
     let id = &instance.id;
     let Some(address) = instance.address else {
@@ -120,7 +124,7 @@ async fn store(
             address.port()
         ),
     };
-    let former = asker.get(&format!("http://{address}/seed")).await.map_err(unreachable)?;
+    let former = client.get(&format!("http://{address}/seed")).await.map_err(unreachable)?;
     if former.status != 200 || !is_number(&former.body) {
         return Err(Failure {
             expected: format!("200 and a number from {id}"),
@@ -129,9 +133,9 @@ async fn store(
         });
     }
     let url = format!("http://{address}/");
-    let former = Former { id: id.clone(), url: url.clone(), number: former.body };
-    formers.lock().unwrap_or_else(PoisonError::into_inner).push(former);
-    let answer = asker.post(&url, number).await.map_err(unreachable)?;
+    let former = SavedSeed { id: id.clone(), url: url.clone(), number: former.body };
+    saved.lock().unwrap_or_else(PoisonError::into_inner).push(former);
+    let answer = client.post(&url, number).await.map_err(unreachable)?;
     if answer.status != 200 || answer.body != number {
         return Err(Failure {
             expected: format!("200 and {number:?} from {id} after storing it"),
@@ -143,10 +147,10 @@ async fn store(
 }
 
 /// Puts the numbers back; tries all, and tells the first that could not be.
-async fn restore(asker: &Asker, formers: Vec<Former>) -> Result<(), Failure> {
+async fn restore(client: &Client, saved: Vec<SavedSeed>) -> Result<(), Failure> {
     let mut first = Ok(());
-    for Former { id, url, number } in formers {
-        let seen = match asker.post(&url, &number).await {
+    for SavedSeed { id, url, number } in saved {
+        let seen = match client.post(&url, &number).await {
             Ok(answer) if answer.status == 200 && answer.body == number => continue,
             Ok(answer) => answer.shown(),
             Err(error) => error,

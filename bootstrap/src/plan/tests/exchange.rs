@@ -24,7 +24,7 @@ fn a_group_of_another_name_takes_over_only_when_it_is_healthy() {
     wanted.groups[1].name = "cluster3".to_owned();
     let plan = plan(&wanted, &launched(&stored));
     let known =
-        step(&plan, |action| matches!(action, Action::KeepDefault { new, .. } if new == &["cluster3"]));
+        step(&plan, |action| matches!(action, Action::AddUnweighted { new, .. } if new == &["cluster3"]));
     let wait = step(&plan, |action| *action == Action::WaitHealthy);
     assert!(comes_after(&plan, wait, known), "{:#?}", titles(&plan));
     for later in [
@@ -51,7 +51,7 @@ fn a_listener_never_shares_out_among_more_groups_than_aws_allows() {
     let have = launched(&three(["a", "b", "c"], true));
     let plan = plan(&three(["d", "e", "f"], true), &have);
     for step in &plan.steps {
-        if let Action::KeepDefault { there, new } = &step.action {
+        if let Action::AddUnweighted { there, new } = &step.action {
             assert!(there.len() + new.len() <= 5, "{:#?}", titles(&plan));
         }
     }
