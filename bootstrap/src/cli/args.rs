@@ -8,7 +8,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
 
-use crate::commands::consent::Consent;
 use crate::commands::local::LaunchOptions;
 use crate::commands::policy::Audience;
 use crate::commands::request::{ExistingFleet, FleetRequest};
@@ -367,9 +366,4 @@ impl Policy {
     pub(super) fn request(&self) -> FleetRequest {
         FleetRequest { fleet: self.fleet.clone(), name: self.name.clone(), ..FleetRequest::default() }
     }
-}
-
-/// Whether to ask, from `--yes`.
-pub(super) fn consent(yes: bool) -> Consent {
-    if yes { Consent::Given } else { Consent::Ask }
 }

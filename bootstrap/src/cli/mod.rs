@@ -6,9 +6,11 @@ use anyhow::{Result, bail};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::commands::{destroy, fleets, launch, list, local, plan, policy, scale, status, verify};
+use crate::commands::{
+    ChangeOptions, destroy, fleets, launch, list, local, plan, policy, scale, status, verify,
+};
 use crate::output::{Outcome, Output, print_error, write_failure};
-use args::{consent, repeated_group};
+use args::repeated_group;
 
 mod args;
 
@@ -104,22 +106,22 @@ impl Cli {
             Command::Plan(plan) => plan::plan_launch(plan.fleet_args.request()?, output).await,
             Command::Launch(launch) if launch.local => local::launch(launch.local(output)?).await,
             Command::Launch(launch) => {
-                let (consent, timeout) =
-                    (consent(launch.fleet_args.aws.yes), launch.timeout.unwrap_or(LAUNCH_TIMEOUT));
-                launch::launch(launch.fleet_args.request()?, consent, timeout, output).await
+                let timeout = launch.timeout.unwrap_or(LAUNCH_TIMEOUT);
+                let options = ChangeOptions { yes: launch.fleet_args.aws.yes, timeout, output };
+                launch::launch(launch.fleet_args.request()?, options).await
             }
             Command::Scale(scale) => {
                 let (name, counts) = scale.fleet_and_counts().map_err(anyhow::Error::msg)?;
-                let (consent, timeout) = (consent(scale.yes), scale.timeout);
-                scale::scale(scale.at.existing(name), counts, consent, timeout, output).await
+                let options = ChangeOptions { yes: scale.yes, timeout: scale.timeout, output };
+                scale::scale(scale.at.existing(name), counts, options).await
             }
             Command::Status(status) => {
                 status::status(status.at.existing(status.name), status.watch, output).await
             }
             Command::Verify(verify) => verify::verify(verify.at.existing(verify.name), output).await,
             Command::Destroy(destroy) => {
-                let fleet = destroy.at.existing(destroy.name);
-                destroy::destroy(fleet, consent(destroy.yes), destroy.timeout, output).await
+                let options = ChangeOptions { yes: destroy.yes, timeout: destroy.timeout, output };
+                destroy::destroy(destroy.at.existing(destroy.name), options).await
             }
             Command::List(list) => list::list(list.at.region, output).await,
             Command::Policy(policy) => {

@@ -7,15 +7,6 @@ use anyhow::{Context, Result, bail};
 use crate::engine::interrupt::Interrupt;
 use crate::output::remark;
 
-/// Whether somebody has to agree before something that is there is changed or deleted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Consent {
-    /// They are asked on the terminal.
-    Ask,
-    /// They have agreed on the command line.
-    Given,
-}
-
 /// Asks on the terminal.
 ///
 /// # Errors

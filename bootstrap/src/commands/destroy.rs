@@ -5,9 +5,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
-use super::consent::{self, Consent};
-use super::plan_text;
 use super::request::ExistingFleet;
+use super::{ChangeOptions, consent, plan_text};
 use crate::cloud::pace::Pace;
 use crate::cloud::search::{TaggedResource, search};
 use crate::engine::apply::{ActionError, Executor};
@@ -23,12 +22,8 @@ const LISTED_FOR: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// What failed, or what is left. Running it again goes on.
-pub(crate) async fn destroy(
-    fleet: ExistingFleet,
-    consent: Consent,
-    timeout: Duration,
-    output: Output,
-) -> Result<Outcome> {
+pub(crate) async fn destroy(fleet: ExistingFleet, options: ChangeOptions) -> Result<Outcome> {
+    let ChangeOptions { yes, timeout, output } = options;
     let (cloud, name) = fleet.connect().await?;
     let (cloud, name) = (&cloud, name.as_str());
     let mut interrupt = Interrupt::new().context("cannot listen to signals")?;
@@ -69,7 +64,7 @@ pub(crate) async fn destroy(
             continue;
         }
         settling = None;
-        if rounds == 0 && consent == Consent::Ask {
+        if rounds == 0 && !yes {
             remark(plan_text::text(&prepared).trim_end());
             let question = format!("Destroy fleet {} in {}?", names.fleet, names.region);
             consent::ask(&question, &mut interrupt).await?;

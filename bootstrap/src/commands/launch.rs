@@ -1,12 +1,9 @@
 //! `launch`: bring a fleet to what its file says.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, anyhow, bail};
 
-use super::consent::{self, Consent};
 use super::request::FleetRequest;
-use super::{plan_text, status};
+use super::{ChangeOptions, consent, plan_text, status};
 use crate::cloud::Cloud;
 use crate::deb::Deb;
 use crate::engine::apply::{ActionError, Executor};
@@ -21,17 +18,12 @@ use crate::plan::inventory::Inventory;
 ///
 /// # Errors
 /// As [`bring_up`]; the fleet's file or package cannot be read.
-pub(crate) async fn launch(
-    request: FleetRequest,
-    consent: Consent,
-    timeout: Duration,
-    output: Output,
-) -> Result<Outcome> {
+pub(crate) async fn launch(request: FleetRequest, options: ChangeOptions) -> Result<Outcome> {
     let (fleet, deb) = request.read_with_package().await?;
     let cloud = Cloud::connect(fleet.region.clone()).await?;
     let name = fleet.name.clone();
     let request = Request::Fleet(Box::new(fleet));
-    bring_up(&cloud, &name, request, deb.as_ref(), consent, timeout, output).await
+    bring_up(&cloud, &name, request, deb.as_ref(), options).await
 }
 
 /// Brings the fleet to what is asked for and waits until it is healthy.
@@ -43,10 +35,9 @@ pub(super) async fn bring_up(
     name: &str,
     request: Request,
     deb: Option<&Deb>,
-    consent: Consent,
-    timeout: Duration,
-    output: Output,
+    options: ChangeOptions,
 ) -> Result<Outcome> {
+    let ChangeOptions { yes, timeout, output } = options;
     let mut interrupt = Interrupt::new().context("cannot listen to signals")?;
     let preparing = prepare(cloud, name, request, deb);
     let prepared = tokio::select! {
@@ -74,10 +65,10 @@ pub(super) async fn bring_up(
         status::show_launched(desired, have, executor.balancer().as_ref(), output);
         return Ok(Outcome::Done);
     }
-    if consent == Consent::Ask || prepared.needs_consent() {
+    if !yes || prepared.needs_consent() {
         remark(plan_text::text(&prepared).trim_end());
     }
-    if prepared.needs_consent() && consent == Consent::Ask {
+    if prepared.needs_consent() && !yes {
         consent::ask(&format!("Change fleet {}?", names.fleet), &mut interrupt).await?;
     }
     let board = Board::new();

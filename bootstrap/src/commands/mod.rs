@@ -8,6 +8,10 @@
 //!
 //! Only here, and in the command line above, errors become [`anyhow::Error`]s.
 
+use std::time::Duration;
+
+use crate::output::Output;
+
 pub(crate) mod consent;
 pub(crate) mod destroy;
 pub(crate) mod fleets;
@@ -21,3 +25,14 @@ pub(crate) mod request;
 pub(crate) mod scale;
 pub(crate) mod status;
 pub(crate) mod verify;
+
+/// How a command that changes a fleet runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ChangeOptions {
+    /// Whether to change and delete without asking on the terminal.
+    pub(crate) yes: bool,
+    /// How long the fleet may take to become healthy; of a destroy, how long each resource to go.
+    pub(crate) timeout: Duration,
+    /// How the result is written.
+    pub(crate) output: Output,
+}

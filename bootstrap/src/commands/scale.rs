@@ -1,14 +1,12 @@
 //! `scale`: change how many instances groups have.
 
-use std::time::Duration;
-
 use anyhow::Result;
 
-use super::consent::Consent;
+use super::ChangeOptions;
 use super::launch::bring_up;
 use super::request::ExistingFleet;
 use crate::engine::prepare::Request;
-use crate::output::{Outcome, Output};
+use crate::output::Outcome;
 
 /// Brings the groups to these numbers of instances, and waits until the fleet is healthy.
 ///
@@ -17,10 +15,8 @@ use crate::output::{Outcome, Output};
 pub(crate) async fn scale(
     fleet: ExistingFleet,
     counts: Vec<(String, u16)>,
-    consent: Consent,
-    timeout: Duration,
-    output: Output,
+    options: ChangeOptions,
 ) -> Result<Outcome> {
     let (cloud, name) = fleet.connect().await?;
-    bring_up(&cloud, &name, Request::Counts(counts), None, consent, timeout, output).await
+    bring_up(&cloud, &name, Request::Counts(counts), None, options).await
 }
