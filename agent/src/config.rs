@@ -14,8 +14,11 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use instance_contract::tags::{CLUSTER, ROOT, TARGET_GROUP};
+use instance_contract::{ClusterName, InvalidValue, Root};
+
 use crate::lifecycle::OnRebalance;
-use crate::serving::{ClusterName, InvalidValue, Limits, Root};
+use crate::serving::Limits;
 use crate::target_group::TargetGroupRef;
 use values::{
     ANY, ATLEAST_1S, POSITIVE, bytes, duration_in, instance_id, large_bytes, log_level, number_in,
@@ -315,17 +318,15 @@ impl Settings {
         let role = Role {
             root: match self.root {
                 Some(root) => root,
-                None => tags.parse(instance_tags::ROOT, Root::from_str, &before.root),
+                None => tags.parse(ROOT, Root::from_str, &before.root),
             },
             cluster: match &self.cluster {
                 Some(cluster) => Some(cluster.clone()),
-                None => tags.parse(instance_tags::CLUSTER, |name| name.parse().map(Some), &before.cluster),
+                None => tags.parse(CLUSTER, |name| name.parse().map(Some), &before.cluster),
             },
             target_groups: match &self.target_groups {
                 Some(groups) => groups.clone(),
-                None => {
-                    tags.parse(instance_tags::TARGET_GROUP, TargetGroupRef::parse_list, &before.target_groups)
-                }
+                None => tags.parse(TARGET_GROUP, TargetGroupRef::parse_list, &before.target_groups),
             },
         };
         (role, tags.ignored)
@@ -435,14 +436,7 @@ fn known(key: &str) -> Option<&'static str> {
 }
 
 fn nearest(key: &str) -> Option<&'static str> {
-    SETTINGS
-        .iter()
-        .map(|setting| {
-            (strsim::jaro_winkler(setting.key, &key.to_ascii_lowercase().replace('_', "-")), setting.key)
-        })
-        .filter(|(similarity, _)| *similarity > 0.75)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, key)| key)
+    instance_contract::nearest(key, SETTINGS.iter().map(|setting| setting.key))
 }
 
 #[cfg(test)]
@@ -488,10 +482,8 @@ mod tests {
 
     #[test]
     fn flags_win_over_environment_over_file_over_tags_over_defaults() {
-        let tags = BTreeMap::from([
-            (instance_tags::CLUSTER.to_owned(), "tagged".to_owned()),
-            (instance_tags::ROOT.to_owned(), "seed".to_owned()),
-        ]);
+        let tags =
+            BTreeMap::from([(CLUSTER.to_owned(), "tagged".to_owned()), (ROOT.to_owned(), "seed".to_owned())]);
         let cluster = |flags: &[(&'static str, &str)], environment: &[(&str, &str)], file: &str| {
             let settings = layers(flags, environment, file).unwrap().settings().unwrap();
             settings.role(&tags, &Role::default()).0.cluster.unwrap().to_string()
@@ -566,6 +558,24 @@ mod tests {
     }
 
     #[test]
+    fn a_duration_is_written_alike_in_flags_environment_and_file() {
+        let quiet = |layers: Result<Layers, ConfigError>| layers.unwrap().settings().unwrap().drain_quiet;
+        for (text, expected) in [("5", 5_000), ("5s", 5_000), ("500ms", 500), ("2m", 120_000), ("0", 0)] {
+            let expected = Duration::from_millis(expected);
+            assert_eq!(quiet(layers(&[("drain-quiet", text)], &[], "")), expected);
+            assert_eq!(quiet(layers(&[], &[("INSTANCE_AGENT_DRAIN_QUIET", text)], "")), expected);
+            assert_eq!(quiet(layers(&[], &[], &format!("drain-quiet = '{text}'"))), expected);
+        }
+        for (integer, expected) in [("5", 5), ("1_0", 10), ("0", 0)] {
+            assert_eq!(quiet(layers(&[], &[], &format!("drain-quiet = {integer}"))), seconds(expected));
+        }
+        for wrong in ["-5", "0x5", "5.0", "true", "[5]", "'5 s'", "'-5'", "'5d'", "''"] {
+            let message = refused(&[], &[], &format!("drain-quiet = {wrong}"));
+            assert!(message.contains("agent.toml:1: drain-quiet: "), "{message}");
+        }
+    }
+
+    #[test]
     fn a_named_file_has_to_exist() {
         let error = Layers::read([], [], Some(Path::new("/nonexistent/agent.toml"))).unwrap_err();
         assert!(error.to_string().contains("/nonexistent/agent.toml: cannot be read"), "{error}");
@@ -574,12 +584,12 @@ mod tests {
     #[test]
     fn a_tag_that_does_not_fit_is_named_and_ignored() {
         let settings = layers(&[], &[], "").unwrap().settings().unwrap();
-        let tags = BTreeMap::from([(instance_tags::CLUSTER.to_owned(), "status".to_owned())]);
+        let tags = BTreeMap::from([(CLUSTER.to_owned(), "status".to_owned())]);
         let (role, ignored) = settings.role(&tags, &Role::default());
         assert_eq!(role.cluster, None);
         assert!(ignored[0].to_string().contains("instance-agent:cluster"), "{}", ignored[0]);
 
-        let tag = |text: &str| BTreeMap::from([(instance_tags::TARGET_GROUP.to_owned(), text.to_owned())]);
+        let tag = |text: &str| BTreeMap::from([(TARGET_GROUP.to_owned(), text.to_owned())]);
         let (before, _) = settings.role(&tag("cluster1"), &Role::default());
         assert_eq!(settings.role(&tag("cluster1,cluster2"), &before).0, before, "a slip changes nothing");
         assert_eq!(settings.role(&tag(""), &before).0.target_groups, []);

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use aws_config::SdkConfig;
 use aws_sdk_elasticloadbalancingv2::Client;
-use aws_sdk_elasticloadbalancingv2::types::{TargetDescription, TargetHealthStateEnum, TargetTypeEnum};
+use aws_sdk_elasticloadbalancingv2::types::{TargetDescription, TargetTypeEnum};
+use instance_contract::TargetHealthState;
 
 use crate::aws::{CallError, CallErrorKind};
-use crate::target_group::{Target, TargetGroup, TargetGroupRef, TargetHealth, TargetState, TargetType};
+use crate::target_group::{Target, TargetGroup, TargetGroupRef, TargetHealth, TargetType};
 
 /// The ELBv2 client, in the agent's own types.
 #[derive(Clone, Debug)]
@@ -117,7 +118,7 @@ impl Elbv2 {
             .await
             .map_err(|error| CallError::new("elasticloadbalancing:DescribeTargetHealth", error))?;
         let not_registered = || TargetHealth {
-            state: TargetState::Unused,
+            state: TargetHealthState::Unused,
             reason: Some("Target.NotRegistered".to_owned()),
             description: None,
         };
@@ -126,19 +127,8 @@ impl Elbv2 {
         else {
             return Ok(not_registered());
         };
-        let state = match health.state() {
-            Some(TargetHealthStateEnum::Healthy) => TargetState::Healthy,
-            Some(TargetHealthStateEnum::Unhealthy) => TargetState::Unhealthy,
-            Some(TargetHealthStateEnum::Unused) => TargetState::Unused,
-            Some(TargetHealthStateEnum::Draining | TargetHealthStateEnum::UnhealthyDraining) => {
-                TargetState::Draining
-            }
-            Some(TargetHealthStateEnum::Unavailable) => TargetState::Unavailable,
-            // A state that this version does not know says nothing yet.
-            _ => TargetState::Initial,
-        };
         Ok(TargetHealth {
-            state,
+            state: health.state().map_or(TargetHealthState::Initial, |state| state.as_str().into()),
             reason: health.reason().map(|reason| reason.as_str().to_owned()),
             description: health.description().map(str::to_owned),
         })

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use aws_config::imds;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use instance_contract::tags::{CLUSTER, FLEET, ROOT, TARGET_GROUP};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -20,8 +21,7 @@ const TAGS_INTERVAL: Duration = Duration::from_secs(15);
 /// How often EC2 is asked for tags where IMDS may be stale or has none.
 const EC2_TAGS_INTERVAL: Duration = Duration::from_secs(3600);
 /// The tags that mean something to the agent.
-const TAG_KEYS: [&str; 4] =
-    [instance_tags::FLEET, instance_tags::CLUSTER, instance_tags::TARGET_GROUP, instance_tags::ROOT];
+const TAG_KEYS: [&str; 4] = [FLEET, CLUSTER, TARGET_GROUP, ROOT];
 
 /// Instance families that are not Nitro: their IMDS shows the tags as they were at launch.
 const XEN_FAMILIES: [&str; 24] = [

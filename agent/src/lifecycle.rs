@@ -73,7 +73,7 @@ impl Membership {
             }
             (Unknown | Absent | Present(_), Event::Observed(_)) => Absent,
             (Absent, Event::Registered) => {
-                Present(TargetHealth::bare(crate::target_group::TargetState::Initial))
+                Present(TargetHealth::bare(instance_contract::TargetHealthState::Initial))
             }
             (Unknown | Present(_), Event::Deregistered) => Left,
             (Unknown | Absent | Present(_), Event::AnswerLost) => Unknown,
@@ -215,14 +215,14 @@ impl Quiet {
 #[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use super::*;
-    use crate::target_group::TargetState;
+    use instance_contract::TargetHealthState;
 
-    fn health(state: TargetState) -> TargetHealth {
+    fn health(state: TargetHealthState) -> TargetHealth {
         TargetHealth::bare(state)
     }
 
     fn not_registered() -> TargetHealth {
-        TargetHealth { reason: Some("Target.NotRegistered".into()), ..health(TargetState::Unused) }
+        TargetHealth { reason: Some("Target.NotRegistered".into()), ..health(TargetHealthState::Unused) }
     }
 
     fn states() -> [Membership; 5] {
@@ -230,7 +230,7 @@ mod tests {
             Membership::Unresolved,
             Membership::Unknown,
             Membership::Absent,
-            Membership::Present(health(TargetState::Healthy)),
+            Membership::Present(health(TargetHealthState::Healthy)),
             Membership::Left,
         ]
     }
@@ -239,9 +239,9 @@ mod tests {
     #[test]
     fn every_transition_is_as_drawn_and_every_other_is_an_error() {
         use Membership::{Absent, Left, Present, Unknown, Unresolved};
-        let seen = health(TargetState::Unhealthy);
+        let seen = health(TargetHealthState::Unhealthy);
         let present = Present(seen.clone());
-        let initial = Present(health(TargetState::Initial));
+        let initial = Present(health(TargetHealthState::Initial));
         let table: [(Event, [Option<Membership>; 5]); 8] = [
             // from:                     Unresolved     Unknown          Absent           Present          Left
             (Event::Resolved, [Some(Unknown), None, None, None, None]),
@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn a_draining_target_is_not_taken_for_a_registered_one() {
-        let after = Membership::Unknown.after(Event::Observed(health(TargetState::Draining))).unwrap();
+        let after = Membership::Unknown.after(Event::Observed(health(TargetHealthState::Draining))).unwrap();
         assert_eq!(after, Membership::Absent);
     }
 

@@ -4,10 +4,10 @@
 //! latest copy for itself. The server counts into [`Traffic`]; the control side reads totals with
 //! [`Traffic::snapshot`].
 
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use instance_contract::{ClusterName, Root};
 
 /// What the routes answer from. A new value replaces the old one as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,88 +27,6 @@ pub(crate) struct InstanceAnswer {
     pub(crate) id: String,
     /// The cluster whose path is answered; `None` answers on both `/cluster1` and `/cluster2`.
     pub(crate) cluster: Option<ClusterName>,
-}
-
-/// What `GET /` answers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Root {
-    /// `Healthy!`.
-    #[default]
-    Health,
-    /// The seed.
-    Seed,
-}
-
-impl FromStr for Root {
-    type Err = InvalidValue;
-
-    fn from_str(text: &str) -> Result<Self, InvalidValue> {
-        match text {
-            "health" => Ok(Self::Health),
-            "seed" => Ok(Self::Seed),
-            _ => Err(InvalidValue { found: text.to_owned(), expected: "health or seed" }),
-        }
-    }
-}
-
-impl fmt::Display for Root {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Health => "health",
-            Self::Seed => "seed",
-        })
-    }
-}
-
-/// The name of a cluster and of its path: `[a-z][a-z0-9-]{0,19}`, none of the agent's own paths.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ClusterName(String);
-
-impl ClusterName {
-    /// The name without slashes.
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for ClusterName {
-    type Err = InvalidValue;
-
-    fn from_str(text: &str) -> Result<Self, InvalidValue> {
-        let mut bytes = text.bytes();
-        let shaped = bytes.next().is_some_and(|first| first.is_ascii_lowercase())
-            && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-            && text.len() <= 20;
-        if !shaped {
-            return Err(InvalidValue {
-                found: text.to_owned(),
-                expected: "a lower-case letter, then up to 19 lower-case letters, digits and hyphens",
-            });
-        }
-        if ["health", "seed", "status", "metrics"].contains(&text) {
-            return Err(InvalidValue {
-                found: text.to_owned(),
-                expected: "a name that is not one of the agent's own paths (health, seed, status, metrics)",
-            });
-        }
-        Ok(Self(text.to_owned()))
-    }
-}
-
-impl fmt::Display for ClusterName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// A value that a setting or a tag cannot take.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{found:?} is not valid: expected {expected}")]
-pub(crate) struct InvalidValue {
-    /// The text that was given.
-    pub(crate) found: String,
-    /// What would have been accepted.
-    pub(crate) expected: &'static str,
 }
 
 /// How the server is used, counted by each server thread on its own cache lines.

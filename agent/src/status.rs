@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
+use instance_contract::TargetHealthState;
 use serde::{Deserialize, Serialize};
 
 use crate::serving::TrafficSnapshot;
@@ -269,7 +270,7 @@ impl AgentStatus {
         }
         text.push_str("# TYPE instance_agent_target_healthy gauge\n");
         for group in &self.registration.target_groups {
-            let healthy = u8::from(group.state == "healthy");
+            let healthy = u8::from(group.state == TargetHealthState::Healthy.as_str());
             _ = writeln!(text, "instance_agent_target_healthy{{target_group=\"{}\"}} {healthy}", group.name);
         }
         text

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::serving::InvalidValue;
+use instance_contract::{InvalidValue, TargetHealthState};
 
 /// How a target group is named in a tag or a setting: by its ARN or by its name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -126,42 +126,11 @@ pub(crate) struct Target {
     pub(crate) port: u16,
 }
 
-/// A target's state in one target group, as ELBv2 names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum TargetState {
-    /// Registered; its first health check is not over.
-    Initial,
-    /// Passing its health checks.
-    Healthy,
-    /// Failing its health checks.
-    Unhealthy,
-    /// Not receiving traffic: not registered, group not used by a listener, zone not enabled, or stopped.
-    Unused,
-    /// Deregistered; requests in flight may finish.
-    Draining,
-    /// Health checks are off.
-    Unavailable,
-}
-
-impl fmt::Display for TargetState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Initial => "initial",
-            Self::Healthy => "healthy",
-            Self::Unhealthy => "unhealthy",
-            Self::Unused => "unused",
-            Self::Draining => "draining",
-            Self::Unavailable => "unavailable",
-        })
-    }
-}
-
 /// A target's health as `DescribeTargetHealth` answers it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TargetHealth {
     /// The state.
-    pub(crate) state: TargetState,
+    pub(crate) state: TargetHealthState,
     /// The reason code, such as `Target.ResponseCodeMismatch`; absent when healthy.
     pub(crate) reason: Option<String>,
     /// The balancer's own sentence about the reason.
@@ -170,18 +139,18 @@ pub(crate) struct TargetHealth {
 
 impl TargetHealth {
     /// A state without reason or description.
-    pub(crate) fn bare(state: TargetState) -> Self {
+    pub(crate) fn bare(state: TargetHealthState) -> Self {
         Self { state, reason: None, description: None }
     }
 
     /// Receives traffic: its checks pass, or are switched off.
     pub(crate) fn is_in_service(&self) -> bool {
-        matches!(self.state, TargetState::Healthy | TargetState::Unavailable)
+        matches!(self.state, TargetHealthState::Healthy | TargetHealthState::Unavailable)
     }
 
     /// On its way out.
     pub(crate) fn is_draining(&self) -> bool {
-        self.state == TargetState::Draining
+        matches!(self.state, TargetHealthState::Draining | TargetHealthState::UnhealthyDraining)
     }
 
     /// The group does not know the target.
@@ -269,16 +238,16 @@ mod tests {
     fn registered_means_neither_unknown_nor_leaving() {
         let not_registered = TargetHealth {
             reason: Some("Target.NotRegistered".into()),
-            ..TargetHealth::bare(TargetState::Unused)
+            ..TargetHealth::bare(TargetHealthState::Unused)
         };
         let not_in_use = TargetHealth {
             reason: Some("Target.NotInUse".into()),
-            ..TargetHealth::bare(TargetState::Unused)
+            ..TargetHealth::bare(TargetHealthState::Unused)
         };
         assert!(!not_registered.is_registered());
         assert!(not_in_use.is_registered(), "an unused group's member is a member");
-        assert!(!TargetHealth::bare(TargetState::Draining).is_registered());
-        assert!(TargetHealth::bare(TargetState::Unhealthy).is_registered());
+        assert!(!TargetHealth::bare(TargetHealthState::Draining).is_registered());
+        assert!(TargetHealth::bare(TargetHealthState::Unhealthy).is_registered());
         assert!(not_in_use.cure().unwrap().contains("listener"));
     }
 }

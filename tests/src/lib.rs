@@ -181,8 +181,8 @@ impl Bed {
     pub fn spec(&self) -> InstanceSpec {
         let (high, low) = self.network;
         InstanceSpec::new(Ipv4Addr::new(127, high, low, 10 + self.instances))
-            .tag(instance_tags::CLUSTER, "cluster1")
-            .tag(instance_tags::TARGET_GROUP, "cluster1")
+            .tag(instance_contract::tags::CLUSTER, "cluster1")
+            .tag(instance_contract::tags::TARGET_GROUP, "cluster1")
     }
 
     /// Runs an instance; its agent is not started yet.

@@ -85,8 +85,8 @@ impl ServiceBed {
         let spec = BalancerSpec { listen, ..BalancerSpec::new("balancer", Forward::to(arn)) };
         let balancer = cloud.create_balancer(spec).await.expect("the namespace is our own");
         let spec = InstanceSpec { imds: METADATA, ..InstanceSpec::new(MACHINE) }
-            .tag(instance_tags::CLUSTER, "cluster1")
-            .tag(instance_tags::TARGET_GROUP, GROUP);
+            .tag(instance_contract::tags::CLUSTER, "cluster1")
+            .tag(instance_contract::tags::TARGET_GROUP, GROUP);
         let instance = cloud.run_instance(spec).await.expect("the namespace is our own");
 
         machine.write("etc/systemd/system/bed-network.service", NETWORK_UNIT);

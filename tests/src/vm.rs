@@ -124,8 +124,8 @@ impl Guest {
             public_key: Some(std::fs::read_to_string(format!("{key}.pub")).expect("just made")),
             ..InstanceSpec::new(INSTANCE)
         }
-        .tag(instance_tags::CLUSTER, "cluster1")
-        .tag(instance_tags::TARGET_GROUP, GROUP);
+        .tag(instance_contract::tags::CLUSTER, "cluster1")
+        .tag(instance_contract::tags::TARGET_GROUP, GROUP);
         let mac = spec.mac();
         let instance = cloud.run_instance(spec).await.expect("the address is free");
         let mut guest =

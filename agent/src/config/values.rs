@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use instance_contract::{InvalidValue, duration};
+
 use crate::lifecycle::OnRebalance;
-use crate::serving::InvalidValue;
 
 pub(super) const fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
@@ -20,22 +21,10 @@ pub(super) const ATLEAST_1S: Range = (seconds(1), "a duration such as 20s, 5m or
 
 pub(super) fn duration_in((least, expected): Range) -> impl FnOnce(&str) -> Result<Duration, InvalidValue> {
     move |text| {
-        duration(text)
+        duration::parse(text)
+            .ok()
             .filter(|duration| (least..=LONGEST).contains(duration))
             .ok_or_else(|| InvalidValue { found: text.to_owned(), expected })
-    }
-}
-
-/// A whole number with a unit: `ms`, `s`, `m` or `h`; seconds without one.
-pub(super) fn duration(text: &str) -> Option<Duration> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let count: u64 = text[..digits].parse().ok()?;
-    match &text[digits..] {
-        "ms" => Some(Duration::from_millis(count)),
-        "" | "s" => Some(seconds(count)),
-        "m" => Some(seconds(count.checked_mul(60)?)),
-        "h" => Some(seconds(count.checked_mul(3600)?)),
-        _ => None,
     }
 }
 

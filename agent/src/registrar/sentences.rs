@@ -1,9 +1,11 @@
 //! What is said of a target group, and how.
 
+use instance_contract::TargetHealthState;
+
 use super::failures::Problem;
 use crate::events;
 use crate::lifecycle::{Event, Membership};
-use crate::target_group::{Target, TargetState};
+use crate::target_group::Target;
 
 /// Says that the instance's membership of a target group has changed.
 pub(super) fn moved(
@@ -96,16 +98,16 @@ fn describe(target: Option<&Target>, before: &Membership, after: &Membership, ev
             let cure = health.cure().filter(|_| after.is_present());
             let message_id = match health.state {
                 _ if !after.is_present() => None,
-                TargetState::Healthy => Some(events::HEALTHY),
-                TargetState::Unhealthy => Some(events::UNHEALTHY),
-                TargetState::Unused => Some(events::UNUSED),
-                TargetState::Initial | TargetState::Draining | TargetState::Unavailable => None,
+                TargetHealthState::Healthy => Some(events::HEALTHY),
+                TargetHealthState::Unhealthy => Some(events::UNHEALTHY),
+                TargetHealthState::Unused => Some(events::UNUSED),
+                _ => None,
             };
             let (code, description) = (health.reason.as_deref(), health.description.as_deref());
             let why = [code, description].into_iter().flatten();
             let parts: Vec<&str> = [state.as_str()].into_iter().chain(why).collect();
             let reason = code.or(description).unwrap_or(match health.state {
-                TargetState::Healthy => "the load balancer's health checks pass",
+                TargetHealthState::Healthy => "the load balancer's health checks pass",
                 _ => "the load balancer says so",
             });
             Said { message_id, message: parts.join(": "), reason: reason.to_owned(), cure }
@@ -118,7 +120,7 @@ mod tests {
     use super::*;
     use crate::target_group::TargetHealth;
 
-    fn health(state: TargetState, reason: &str, description: &str) -> TargetHealth {
+    fn health(state: TargetHealthState, reason: &str, description: &str) -> TargetHealth {
         TargetHealth { state, reason: Some(reason.to_owned()), description: Some(description.to_owned()) }
     }
 
@@ -131,8 +133,8 @@ mod tests {
 
     #[test]
     fn a_change_of_health_is_told_with_its_reason_and_cure() {
-        let initial = Membership::Present(TargetHealth::bare(TargetState::Initial));
-        let healthy = TargetHealth::bare(TargetState::Healthy);
+        let initial = Membership::Present(TargetHealth::bare(TargetHealthState::Initial));
+        let healthy = TargetHealth::bare(TargetHealthState::Healthy);
         let said = observed(&initial, healthy.clone());
         assert_eq!(
             (said.message.as_str(), said.message_id),
@@ -140,26 +142,36 @@ mod tests {
         );
         assert_eq!(said.cure, None);
 
-        let failing = health(TargetState::Unhealthy, "Target.Timeout", "Request timed out");
+        let failing = health(TargetHealthState::Unhealthy, "Target.Timeout", "Request timed out");
         let said = observed(&Membership::Present(healthy), failing.clone());
         assert_eq!(said.message, "unhealthy (was healthy): Target.Timeout: Request timed out");
         assert_eq!((said.reason.as_str(), said.message_id), ("Target.Timeout", Some(events::UNHEALTHY)));
         assert!(said.cure.is_some_and(|cure| cure.contains("security group")), "{said:?}");
 
-        let otherwise = health(TargetState::Unhealthy, "Target.FailedHealthChecks", "Health checks failed");
+        let otherwise =
+            health(TargetHealthState::Unhealthy, "Target.FailedHealthChecks", "Health checks failed");
         let said = observed(&Membership::Present(failing), otherwise);
         assert_eq!(said.message, "still unhealthy: Target.FailedHealthChecks: Health checks failed");
 
-        let unused = health(TargetState::Unused, "Target.NotInUse", "Not in use");
+        let unused = health(TargetHealthState::Unused, "Target.NotInUse", "Not in use");
         let said = observed(&initial, unused);
         assert_eq!(said.message_id, Some(events::UNUSED));
         assert!(said.cure.is_some(), "{said:?}");
     }
 
     #[test]
+    fn a_state_that_aws_adds_later_is_shown_in_its_word_and_is_no_news() {
+        let initial = Membership::Present(TargetHealth::bare(TargetHealthState::Initial));
+        let said = observed(&initial, health("resting".into(), "Target.Resting", "Resting"));
+        assert_eq!(said.message, "resting (was initial): Target.Resting: Resting");
+        assert_eq!((said.message_id, said.cure), (None, None));
+    }
+
+    #[test]
     fn being_out_of_a_group_is_neither_health_nor_a_problem() {
         let unknown = Membership::Unknown;
-        let said = observed(&unknown, health(TargetState::Unused, "Target.NotRegistered", "Not registered"));
+        let said =
+            observed(&unknown, health(TargetHealthState::Unused, "Target.NotRegistered", "Not registered"));
         assert_eq!(said.message, "unregistered (was unknown): Target.NotRegistered: Not registered");
         assert_eq!((said.message_id, said.cure), (None, None));
     }
@@ -167,7 +179,7 @@ mod tests {
     #[test]
     fn a_registration_names_what_is_registered() {
         let target = Target { id: "i-1".to_owned(), port: 80 };
-        let after = Membership::Present(TargetHealth::bare(TargetState::Initial));
+        let after = Membership::Present(TargetHealth::bare(TargetHealthState::Initial));
         let said = describe(Some(&target), &Membership::Absent, &after, &Event::Registered);
         assert_eq!(
             said.message,

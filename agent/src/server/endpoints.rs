@@ -17,12 +17,13 @@ use hyper::header::{
     USER_AGENT,
 };
 use hyper::{Request, Response, StatusCode, Version};
+use instance_contract::Root;
 
 use super::connection::CROWDED;
 use super::routes::{Action, Clusters, Endpoint, Refusal, route};
 use super::track::{InFlight, Late, Sender, Track};
 use crate::seed::{Seed, SetError};
-use crate::serving::{Answers, Root, ThreadTraffic};
+use crate::serving::{Answers, ThreadTraffic};
 
 /// How the load balancer's health checks name themselves.
 const PROBE: &[u8] = b"ELB-HealthChecker/";

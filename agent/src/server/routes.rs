@@ -8,9 +8,10 @@
 //! | `/{cluster}` and below it | GET, HEAD |
 
 use hyper::{Method, Uri};
+use instance_contract::ClusterName;
 use percent_encoding::percent_decode;
 
-use crate::serving::{Answers, ClusterName};
+use crate::serving::Answers;
 
 /// A path that the agent knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,8 +5,10 @@
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 
+use instance_contract::Root;
+
 use super::*;
-use crate::serving::{InstanceAnswer, Root, TrafficSnapshot};
+use crate::serving::{InstanceAnswer, TrafficSnapshot};
 
 /// Long enough that only a hang takes it.
 const HANG: Duration = Duration::from_secs(20);

@@ -245,3 +245,48 @@ pub(crate) fn monotonic_now() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     u64::try_from(i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec)).unwrap_or(0)
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use instance_contract::Root;
+
+    use super::*;
+
+    /// A record of form 1, as every version that knows this form wrote it.
+    const RECORD: &str = concat!(
+        r#"{"version":1,"pid":7,"listener":3,"admin":4,"#,
+        r#""connections":[{"socket":9,"stage":"used","read":2,"unwritten":0}],"#,
+        r#""legacy":{"from":"0.1.0","attempt":2,"program":"/usr/bin/instance-agent","paused_at":12,"#,
+        r#""refused_bodies":0,"unit":5,"#,
+        r#""traffic":{"root":1,"health":2,"cluster":3,"seed_read":4,"seed_write":5,"refused":6,"probes":7,"#,
+        r#""in_flight":0,"connections":1},"#,
+        r#""instance":{"identity":{"id":"i-1","region":"us-east-1","availability_zone":"us-east-1a","#,
+        r#""instance_type":"m4.large","private_ip":"10.0.0.1","from_imds":true},"#,
+        r#""tags":{"instance-agent:cluster":"blue"}},"#,
+        r#""notices":{"read":true,"spot":null,"rebalance":null,"auto_scaling":"InService"},"#,
+        r#""root":"seed","cluster":"blue","target_groups":["blue"],"parting":["green"],"drained":false}}"#,
+    );
+
+    #[test]
+    fn a_record_of_an_older_program_is_understood_and_its_form_is_kept() {
+        let record: Record = serde_json::from_str(RECORD).unwrap();
+        let blue = Role {
+            root: Root::Seed,
+            cluster: Some("blue".parse().unwrap()),
+            target_groups: vec![TargetGroupRef::Name("blue".to_owned())],
+        };
+        assert_eq!(record.legacy.role(), blue);
+        assert_eq!(record.legacy.parting(), [TargetGroupRef::Name("green".to_owned())]);
+        assert_eq!(serde_json::to_string(&record).unwrap(), RECORD);
+
+        let mut legacy = Legacy::default();
+        legacy.set_role(&blue, &record.legacy.parting());
+        assert_eq!(
+            (&*legacy.root, legacy.cluster.as_deref(), &*legacy.target_groups, &*legacy.parting),
+            ("seed", Some("blue"), &*record.legacy.target_groups, &*record.legacy.parting)
+        );
+        let newer = Legacy { root: "both".to_owned(), cluster: Some("Blue!".to_owned()), ..legacy };
+        assert_eq!((newer.role().root, newer.role().cluster), (Root::Health, None), "left out");
+    }
+}

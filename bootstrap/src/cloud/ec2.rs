@@ -78,7 +78,7 @@ impl Cloud {
             Ok(made) => Ok((made.group_id.unwrap_or_default(), false)),
             Err(error) if error.is_duplicate() => {
                 let filters = [filter("group-name", [name.to_owned()]), filter("vpc-id", [vpc.to_owned()])];
-                let own = filter(&format!("tag:{}", instance_tags::FLEET), [names.fleet.clone()]);
+                let own = filter(&format!("tag:{}", instance_contract::tags::FLEET), [names.fleet.clone()]);
                 let asked = self.ec2.describe_security_groups().set_filters(Some(filters.into()));
                 let asked = asked.filters(own).into_paginator().items().send();
                 let found = call(format!("look for the security group {name}"), asked.try_collect()).await?;

@@ -87,7 +87,9 @@ impl Cloud {
     async fn check_ownership(&self, arns: &[String], fleet: &str, error: CallError) -> Result<(), CallError> {
         let tags = self.load_balancing_tags(arns).await?;
         let ours = |arn: &String| {
-            tags.get(arn).and_then(|tags| tags.get(instance_tags::FLEET)).is_some_and(|found| found == fleet)
+            tags.get(arn)
+                .and_then(|tags| tags.get(instance_contract::tags::FLEET))
+                .is_some_and(|found| found == fleet)
         };
         if arns.is_empty() || !arns.iter().all(ours) {
             return Err(error);

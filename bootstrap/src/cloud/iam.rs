@@ -204,7 +204,7 @@ fn none_if_absent<T>(result: Result<T, CallError>) -> Result<Option<T>, CallErro
 }
 
 fn is_ours(tags: &[Tag], fleet: &str) -> bool {
-    tags.iter().any(|tag| tag.key == instance_tags::FLEET && tag.value == fleet)
+    tags.iter().any(|tag| tag.key == instance_contract::tags::FLEET && tag.value == fleet)
 }
 
 fn iam_tags(tags: &Tags) -> Vec<Tag> {

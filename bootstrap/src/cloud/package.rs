@@ -15,7 +15,7 @@ use aws_sdk_s3::types::{
     BucketLocationConstraint, CreateBucketConfiguration, Delete, ObjectIdentifier,
     PublicAccessBlockConfiguration, Tag, Tagging,
 };
-use instance_tags::FLEET;
+use instance_contract::tags::FLEET;
 
 use super::pace::{Pace, retry_while};
 use super::{CallError, Cloud, call};

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use futures_util::future::try_join_all;
-use instance_tags::FLEET;
+use instance_contract::tags::FLEET;
 use serde::Serialize;
 
 use super::describe::filter;

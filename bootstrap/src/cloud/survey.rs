@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use aws_sdk_ec2::types::Filter;
-use instance_tags::FLEET;
+use instance_contract::tags::FLEET;
 
 use super::describe::{self, DEREGISTRATION_DELAY, filter, forwards, security_group};
 use super::{CallError, Cloud, call};

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use instance_tags::CLUSTER;
+use instance_contract::tags::CLUSTER;
 use tokio::sync::Notify;
 
 use super::health::{AwaitedInstances, Unhealthy, Watch};

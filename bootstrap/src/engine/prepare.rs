@@ -128,7 +128,7 @@ fn name_conflicts(foreign: &[ForeignResource], fleet: &Fleet, vpc: Option<&str>)
         format!(
             "{found} has a name that this fleet needs, but not the tag {}={}: it is someone else's and stays as it is; \
              choose another --name",
-            instance_tags::FLEET,
+            instance_contract::tags::FLEET,
             fleet.name
         )
     };

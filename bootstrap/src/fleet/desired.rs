@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use instance_tags::TARGET_GROUP;
+use instance_contract::tags::TARGET_GROUP;
 
 use super::model::{Fleet, Group};
 use super::names::Names;

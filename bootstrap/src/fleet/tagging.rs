@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 
-use instance_tags::{CLUSTER, FLEET, ROOT};
+use instance_contract::tags::{CLUSTER, FLEET, ROOT};
 use sha2::{Digest, Sha256};
 
 use super::definition::PIECE;

@@ -225,11 +225,11 @@ fn instance(fleet: &Fleet, group: &Group, name: &str, zone: &str, address: Socke
         ..InstanceSpec::new(host)
     };
     let spec = spec
-        .tag(instance_tags::FLEET, &fleet.name)
-        .tag(instance_tags::TARGET_GROUP, fleet.target_group(group))
-        .tag(instance_tags::ROOT, group.root.as_str());
+        .tag(instance_contract::tags::FLEET, &fleet.name)
+        .tag(instance_contract::tags::TARGET_GROUP, fleet.target_group(group))
+        .tag(instance_contract::tags::ROOT, group.root.as_str());
     match group.paths {
-        true => spec.tag(instance_tags::CLUSTER, &group.name),
+        true => spec.tag(instance_contract::tags::CLUSTER, &group.name),
         false => spec,
     }
 }

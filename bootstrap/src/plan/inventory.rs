@@ -214,7 +214,7 @@ impl Instance {
     /// agent follows is an operator's to change; of one that `bootstrap` did not launch, that tag.
     pub(crate) fn target_group(&self) -> Option<&str> {
         let own = self.tags.get(tagging::LAUNCHED_FOR);
-        own.or_else(|| self.tags.get(instance_tags::TARGET_GROUP)).map(String::as_str)
+        own.or_else(|| self.tags.get(instance_contract::tags::TARGET_GROUP)).map(String::as_str)
     }
 
     /// What it was launched as.

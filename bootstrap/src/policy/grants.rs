@@ -140,8 +140,8 @@ impl Grant {
     /// The condition.
     pub(super) fn condition(self, scope: &Scope) -> Option<Value> {
         let fleet = json!(scope.fleet);
-        let asked = format!("aws:RequestTag/{}", instance_tags::FLEET);
-        let has = format!("aws:ResourceTag/{}", instance_tags::FLEET);
+        let asked = format!("aws:RequestTag/{}", instance_contract::tags::FLEET);
+        let has = format!("aws:ResourceTag/{}", instance_contract::tags::FLEET);
         let equals = match self {
             Self::NewSecurityGroups | Self::NewInstances | Self::NewBalancing => json!({ asked: fleet }),
             Self::OwnResources | Self::OwnBalancing => json!({ has: fleet }),

@@ -27,7 +27,7 @@ impl State {
     /// Instances were launched; their agents will find their tags.
     pub(super) fn boots(&mut self, instances: &[String], request: &Request) {
         let tags = request.tag_specification("instance");
-        let groups = tags.iter().find(|(key, _)| key == instance_tags::TARGET_GROUP);
+        let groups = tags.iter().find(|(key, _)| key == instance_contract::tags::TARGET_GROUP);
         // An agent reads its tags from the metadata, where the launch has to publish them.
         let published = request.get("MetadataOptions.InstanceMetadataTags") == "enabled";
         for instance in instances {

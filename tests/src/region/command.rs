@@ -299,9 +299,11 @@ async fn status(region: &Region) -> String {
         let address = |address: Option<std::net::Ipv4Addr>| {
             address.map_or_else(|| "-".to_owned(), |address| address.to_string())
         };
-        let fleet = instance.tag(instance_tags::FLEET).unwrap_or("-");
+        let fleet = instance.tag(instance_contract::tags::FLEET).unwrap_or("-");
         let mut health = Vec::new();
-        for group in instance.tag(instance_tags::TARGET_GROUP).unwrap_or_default().split_whitespace() {
+        for group in
+            instance.tag(instance_contract::tags::TARGET_GROUP).unwrap_or_default().split_whitespace()
+        {
             let told = region.health(group, &machine.id).await;
             let told = told.map_or_else(|| "not registered".to_owned(), |(state, _)| state);
             health.push(format!("{group}: {told}"));

@@ -48,7 +48,7 @@ impl Instance {
 
     /// Its cluster, by its tag.
     pub fn cluster(&self) -> &str {
-        self.tag(instance_tags::CLUSTER).unwrap_or_default()
+        self.tag(instance_contract::tags::CLUSTER).unwrap_or_default()
     }
 }
 

@@ -95,7 +95,7 @@ impl Region {
     /// The instances of a fleet, as moto knows them; those that ended are not among them.
     pub async fn instances(&self, fleet: &str) -> Vec<Instance> {
         let all = instances::look(&self.account).await;
-        let of_fleet = |instance: &Instance| instance.tag(instance_tags::FLEET) == Some(fleet);
+        let of_fleet = |instance: &Instance| instance.tag(instance_contract::tags::FLEET) == Some(fleet);
         all.into_iter().filter(|instance| of_fleet(instance) && instance.state != "terminated").collect()
     }
 

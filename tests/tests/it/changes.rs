@@ -396,7 +396,7 @@ async fn an_instance_that_an_operator_takes_out_by_its_tag_stays_the_fleets() {
     for groups in ["small-blue small-red", ""] {
         let tag = [
             ("ResourceId.1", id.as_str()),
-            ("Tag.1.Key", instance_tags::TARGET_GROUP),
+            ("Tag.1.Key", instance_contract::tags::TARGET_GROUP),
             ("Tag.1.Value", groups),
         ];
         small.foreign("ec2", "CreateTags", &tag).await;
@@ -453,9 +453,9 @@ async fn what_instances_answer_is_put_right_where_someone_has_changed_their_tags
     let all = tagged(&small).await;
     let (blue, red) = (of(&all, "small-blue"), of(&all, "small-red"));
     for (id, key, value) in [
-        (&blue, instance_tags::CLUSTER, "red"),
-        (&blue, instance_tags::ROOT, "seed"),
-        (&red, instance_tags::CLUSTER, "blue"),
+        (&blue, instance_contract::tags::CLUSTER, "red"),
+        (&blue, instance_contract::tags::ROOT, "seed"),
+        (&red, instance_contract::tags::CLUSTER, "blue"),
     ] {
         let tag = [("ResourceId.1", id.as_str()), ("Tag.1.Key", key), ("Tag.1.Value", value)];
         small.foreign("ec2", "CreateTags", &tag).await;
@@ -473,7 +473,7 @@ async fn instances_that_answer_no_path_are_replaced_when_their_group_gets_one() 
     let small = Small::with(Options::prompt()).await;
     let without = small.changed(&[("name = \"blue\"", "name = \"blue\"\npaths = false")]);
     small.account.run(&small.launching_file(&without)).await.success();
-    let cluster = |tags: &BTreeMap<String, String>| tags.get(instance_tags::CLUSTER).cloned();
+    let cluster = |tags: &BTreeMap<String, String>| tags.get(instance_contract::tags::CLUSTER).cloned();
     let of_blue = |all: BTreeMap<String, BTreeMap<String, String>>| {
         all.into_iter().filter(|(_, tags)| tags["Name"] == "small-blue").collect::<BTreeMap<_, _>>()
     };

@@ -44,7 +44,7 @@ fn failing() -> TargetGroupSpec {
 async fn agent_with_a_journal(bed: &mut Bed) -> (Solo, Journal, Namespace, String) {
     // Used by no listener.
     bed.cloud.create_target_group(group("idle"));
-    let spec: InstanceSpec = bed.spec().tag(instance_tags::TARGET_GROUP, "cluster1 failing idle");
+    let spec: InstanceSpec = bed.spec().tag(instance_contract::tags::TARGET_GROUP, "cluster1 failing idle");
     let machine = bed.machine(spec).await;
     let disk = "mkdir /run/state; mount -t tmpfs -o size=40k none /run/state";
     let world = Namespace::new(&format!("{}; {disk}", Journal::SETUP)).await;

@@ -46,7 +46,7 @@ async fn an_agent_registers_stays_and_leaves() {
     let groups = ["cluster1", "cluster2"].map(|name| moto.arn(name).to_owned());
     // One by its name, one by its ARN.
     let tag = format!("cluster1 {}", groups[1]);
-    let spec = bed.spec().tag(instance_tags::TARGET_GROUP, tag);
+    let spec = bed.spec().tag(instance_contract::tags::TARGET_GROUP, tag);
     let machine = machine(&mut bed, &moto, 0, spec).await;
     let id = moto.instance(0);
     let mut agent = machine.start();
@@ -87,8 +87,10 @@ async fn an_agent_registers_stays_and_leaves() {
 
 #[tokio::test]
 async fn tags_come_from_ec2_where_the_metadata_publish_none() {
-    let tags =
-        [format!("{}=cluster1", instance_tags::TARGET_GROUP), format!("{}=blue", instance_tags::CLUSTER)];
+    let tags = [
+        format!("{}=cluster1", instance_contract::tags::TARGET_GROUP),
+        format!("{}=blue", instance_contract::tags::CLUSTER),
+    ];
     let moto = Moto::start(&["--tag", &tags[0], "--tag", &tags[1], "--listen-port", "8080"]).await;
     let mut bed = Bed::start().await;
     // What the bed knows of the tags is not shown, and is not what moto knows.
@@ -108,7 +110,7 @@ async fn tags_come_from_ec2_where_the_metadata_publish_none() {
 async fn an_ip_group_gets_the_private_address_and_an_unknown_group_is_told_with_its_cure() {
     let moto = Moto::start(&["--target-type", "ip", "--instances", "1"]).await;
     let mut bed = Bed::start().await;
-    let spec = bed.spec().tag(instance_tags::TARGET_GROUP, "nowhere cluster1");
+    let spec = bed.spec().tag(instance_contract::tags::TARGET_GROUP, "nowhere cluster1");
     let machine = machine(&mut bed, &moto, 0, spec).await;
     let mut agent = machine.start();
     let status = machine
@@ -144,7 +146,7 @@ async fn the_shipped_policy_is_enough_for_the_agent_and_allows_no_more() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("policy.json");
     std::fs::write(&file, policy.to_string()).unwrap();
-    let tag = format!("{}=cluster1", instance_tags::TARGET_GROUP);
+    let tag = format!("{}=cluster1", instance_contract::tags::TARGET_GROUP);
     let moto = Moto::start(&[
         "--enforce-iam",
         "--policy",
@@ -253,8 +255,8 @@ async fn awscli_understands_the_local_clouds_tags() {
         })
     };
     let expected = [
-        tag(instance_tags::CLUSTER, "cluster1"),
-        tag(instance_tags::TARGET_GROUP, "cluster1"),
+        tag(instance_contract::tags::CLUSTER, "cluster1"),
+        tag(instance_contract::tags::TARGET_GROUP, "cluster1"),
         tag("note", "a < b & \"c\""),
     ];
     assert_eq!(shown["Tags"], json!(expected));

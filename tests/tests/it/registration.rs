@@ -209,17 +209,17 @@ async fn an_emptied_tag_takes_it_out_and_a_changed_one_moves_it() {
     let mut bed = Bed::with(options).await;
     let (machine, _agent) = bed.boot().await;
     bed.until_target("cluster1", &machine, TargetState::Healthy).await;
-    machine.instance.set_tag(instance_tags::TARGET_GROUP, "other");
+    machine.instance.set_tag(instance_contract::tags::TARGET_GROUP, "other");
     bed.until_target("cluster1", &machine, TargetState::Draining).await;
     bed.until_target("other", &machine, TargetState::Healthy).await;
-    machine.instance.set_tag(instance_tags::TARGET_GROUP, "");
+    machine.instance.set_tag(instance_contract::tags::TARGET_GROUP, "");
     bed.until_target("other", &machine, TargetState::Draining).await;
     let status = machine
         .until_status("no group", |status| status["target_groups"].as_array().unwrap().is_empty())
         .await;
     assert_eq!(status["phase"], "serving", "registered nowhere is not draining");
     assert_eq!(bed.get(&machine.url("/health")).await, (200, "Healthy!".to_owned()));
-    machine.instance.set_tag(instance_tags::TARGET_GROUP, "cluster1 other");
+    machine.instance.set_tag(instance_contract::tags::TARGET_GROUP, "cluster1 other");
     bed.until_target("cluster1", &machine, TargetState::Healthy).await;
     bed.until_target("other", &machine, TargetState::Healthy).await;
 }
@@ -230,7 +230,7 @@ async fn it_registers_with_groups_by_arn_by_name_and_by_address() {
     let options = BedOptions { groups: vec![group("cluster1"), by_address], ..BedOptions::default() };
     let mut bed = Bed::with(options).await;
     let arn = bed.cloud.create_target_group(group("by-arn"));
-    let spec = bed.spec().tag(instance_tags::TARGET_GROUP, format!("cluster1 addresses {arn}"));
+    let spec = bed.spec().tag(instance_contract::tags::TARGET_GROUP, format!("cluster1 addresses {arn}"));
     let machine = bed.machine(spec).await;
     let _agent = machine.start();
     bed.until_target("cluster1", &machine, TargetState::Healthy).await;
@@ -275,7 +275,7 @@ async fn each_refusal_is_told_apart_and_names_its_cure() {
         ("missing", "TargetGroupNotFound", "create the target group"),
         ("elsewhere", "InvalidTarget", "this instance's VPC"),
     ] {
-        let machine = bed.machine(bed.spec().tag(instance_tags::TARGET_GROUP, tag)).await;
+        let machine = bed.machine(bed.spec().tag(instance_contract::tags::TARGET_GROUP, tag)).await;
         let _agent = machine.start();
         let status = machine.until_status(said, |status| problem_of(status).contains(said)).await;
         let shown = status["target_groups"][0]["cure"].as_str().unwrap();
@@ -409,7 +409,7 @@ async fn a_session_token_that_is_no_longer_accepted_is_replaced() {
 async fn tags_that_the_metadata_do_not_show_are_asked_of_ec2() {
     let mut bed = Bed::start().await;
     // The third tag, by name, is the target group's; the local cloud shows two in a page.
-    let mut spec = bed.spec().tag(instance_tags::ROOT, "health");
+    let mut spec = bed.spec().tag(instance_contract::tags::ROOT, "health");
     spec.publishes_tags = false;
     let machine = bed.machine(spec).await;
     let _agent = machine.start();
@@ -451,7 +451,7 @@ async fn without_credentials_it_serves_and_says_what_is_missing() {
 #[tokio::test]
 async fn a_tag_that_cannot_be_used_is_said_once_and_ignored() {
     let mut bed = Bed::start().await;
-    let machine = bed.machine(bed.spec().tag(instance_tags::CLUSTER, "Metrics!")).await;
+    let machine = bed.machine(bed.spec().tag(instance_contract::tags::CLUSTER, "Metrics!")).await;
     let _agent = machine.start();
     bed.until_target("cluster1", &machine, TargetState::Healthy).await;
     assert_eq!(machine.log().matches("instance-agent:cluster").count(), 1, "{}", machine.log());
@@ -478,7 +478,7 @@ async fn a_deregistration_that_fails_is_retried_until_the_drain_timeout() {
 #[tokio::test]
 async fn registered_nowhere_it_stops_at_once() {
     let mut bed = Bed::start().await;
-    let mut machine = bed.machine(bed.spec().tag(instance_tags::TARGET_GROUP, "")).await;
+    let mut machine = bed.machine(bed.spec().tag(instance_contract::tags::TARGET_GROUP, "")).await;
     // Longer than the test waits: only not waiting at all can pass.
     machine.arguments(&["--drain-quiet", "1h", "--drain-timeout", "1h"]);
     let mut agent = machine.start();
@@ -531,9 +531,9 @@ async fn naming_the_same_group_otherwise_does_not_leave_it() {
     bed.until_target("cluster1", &machine, TargetState::Healthy).await;
     let status = machine.until_status("healthy", |s| s["target_groups"][0]["state"] == "healthy").await;
     let arn = status["target_groups"][0]["arn"].as_str().unwrap();
-    machine.instance.set_tag(instance_tags::TARGET_GROUP, &format!("{arn} cluster1"));
+    machine.instance.set_tag(instance_contract::tags::TARGET_GROUP, &format!("{arn} cluster1"));
     machine.until_logged(&format!("target groups {arn};")).await;
-    machine.instance.set_tag(instance_tags::TARGET_GROUP, arn);
+    machine.instance.set_tag(instance_contract::tags::TARGET_GROUP, arn);
     let status = machine.until_phase("serving").await;
     assert_eq!(status["target_groups"].as_array().unwrap().len(), 1);
     assert!(bed.calls(&machine, "DeregisterTargets").is_empty());
@@ -545,7 +545,7 @@ async fn a_slip_in_the_tag_takes_no_instance_out_of_its_group() {
     let mut bed = Bed::start().await;
     let (machine, _agent) = bed.boot().await;
     bed.until_target("cluster1", &machine, TargetState::Healthy).await;
-    machine.instance.set_tag(instance_tags::TARGET_GROUP, "cluster1,cluster2");
+    machine.instance.set_tag(instance_contract::tags::TARGET_GROUP, "cluster1,cluster2");
     machine.until_logged("what held before still holds").await;
     let status = machine.until_phase("serving").await;
     assert_eq!(status["target_groups"][0]["name"], "cluster1");
@@ -586,7 +586,7 @@ async fn stopped_just_after_its_tag_was_emptied_it_still_waits_for_silence() {
     let mut bed = Bed::start().await;
     let (machine, mut agent) = bed.boot().await;
     bed.until_target("cluster1", &machine, TargetState::Healthy).await;
-    machine.instance.set_tag(instance_tags::TARGET_GROUP, "");
+    machine.instance.set_tag(instance_contract::tags::TARGET_GROUP, "");
     bed.until_target("cluster1", &machine, TargetState::Draining).await;
     let left = std::time::Instant::now();
     let nowhere = |status: &serde_json::Value| status["target_groups"].as_array().unwrap().is_empty();

@@ -116,7 +116,7 @@ async fn a_group_that_could_not_be_left_yet_is_left_after_the_reload() {
     let (machine, _agent) = bed.boot().await;
     bed.until_target("cluster1", &machine, TargetState::Healthy).await;
     bed.cloud.set_fault("DeregisterTargets", Some(Fault::Fail(503)));
-    machine.instance.set_tag(instance_tags::TARGET_GROUP, "other");
+    machine.instance.set_tag(instance_contract::tags::TARGET_GROUP, "other");
     bed.until_target("other", &machine, TargetState::Healthy).await;
     reloads(&machine).await;
     machine.until_status("other", |status| status["target_groups"][0]["name"] == "other").await;

@@ -12,8 +12,8 @@ async fn a_terminated_agent_leaves_without_one_failed_request() {
     let mut bed = Bed::with(options).await;
     let (leaving, mut agent) = bed.boot().await;
     let (staying, _other) = bed.boot().await;
-    let elsewhere = bed.spec().tag(instance_tags::CLUSTER, "cluster2");
-    let elsewhere = bed.machine(elsewhere.tag(instance_tags::TARGET_GROUP, "cluster2")).await;
+    let elsewhere = bed.spec().tag(instance_contract::tags::CLUSTER, "cluster2");
+    let elsewhere = bed.machine(elsewhere.tag(instance_contract::tags::TARGET_GROUP, "cluster2")).await;
     let _third = elsewhere.start();
     for machine in [&leaving, &staying] {
         bed.until_target("cluster1", machine, TargetState::Healthy).await;

@@ -40,9 +40,10 @@ async fn bed(specs: Vec<TargetGroupSpec>, groups: &[Group], members: &[&'static 
         let wanted = groups.iter().find(|group| group.name == *name).unwrap();
         let mut spec = bed.spec();
         spec.tags.clear();
-        let spec =
-            spec.tag(instance_tags::TARGET_GROUP, *name).tag(instance_tags::ROOT, wanted.root.as_str());
-        let spec = if wanted.paths { spec.tag(instance_tags::CLUSTER, *name) } else { spec };
+        let spec = spec
+            .tag(instance_contract::tags::TARGET_GROUP, *name)
+            .tag(instance_contract::tags::ROOT, wanted.root.as_str());
+        let spec = if wanted.paths { spec.tag(instance_contract::tags::CLUSTER, *name) } else { spec };
         let machine = bed.machine(spec).await;
         let agent = machine.start();
         started.push(Member { group: name, machine, agent });

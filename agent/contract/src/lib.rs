@@ -1,0 +1,31 @@
+//! What `instance-agent` and `bootstrap` agree on, defined once.
+//!
+//! | item | defines |
+//! | --- | --- |
+//! | [`tags`] | the keys of the instance tags by which `bootstrap` configures the agent |
+//! | [`ClusterName`] | the names of clusters, and the paths that no cluster may take |
+//! | [`Root`] | the meaning of `GET /`, as tag, setting and key of a fleet file |
+//! | [`TargetHealthState`] | the words of Elastic Load Balancing for the health of a target |
+//! | [`duration`] | the grammar of durations in flags, environment, files and stored definitions |
+//! | [`nearest`] | the known key that a misspelt one probably means |
+//! | [`InvalidValue`] | the error of everything here that parses |
+//!
+//! The crate is pure: no I/O, no clock, no state. Whatever only one of the programs needs belongs to
+//! that program.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "in a test a panic is the report"))]
+#![forbid(unsafe_code)]
+
+mod cluster_name;
+pub mod duration;
+mod invalid_value;
+mod nearest;
+mod root;
+pub mod tags;
+mod target_health;
+
+pub use cluster_name::ClusterName;
+pub use invalid_value::InvalidValue;
+pub use nearest::nearest;
+pub use root::Root;
+pub use target_health::TargetHealthState;
