@@ -18,7 +18,6 @@ pub mod cli;
 mod cloud;
 mod commands;
 mod deb;
-pub mod duration;
 mod engine;
 pub mod fleet;
 pub mod local;

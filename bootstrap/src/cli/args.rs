@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
+use instance_contract::duration;
 
 use crate::commands::local::LaunchOptions;
 use crate::commands::policy::Audience;
 use crate::commands::request::{ExistingFleet, FleetRequest};
-use crate::duration;
 use crate::fleet::{Package, values};
 use crate::output::Output;
 
@@ -253,7 +253,7 @@ pub(super) fn repeated_group(counts: &[(String, u16)]) -> Option<String> {
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
-    let interval = duration::parse(text)?;
+    let interval = duration::parse(text).map_err(|error| error.to_string())?;
     match interval >= Duration::from_millis(50) {
         true => Ok(interval),
         false => Err("less than 50ms is not a health check but a load test".to_owned()),

@@ -158,7 +158,7 @@ mod tests {
         assert_eq!(launch.fleet_args.fleet, "clusters");
         assert_eq!(launch.fleet_args.count, [("cluster1".to_owned(), 3)]);
         assert_eq!(launch.local_args.agent_arg, ["--drain-quiet=2s"]);
-        for wrong in ["--count=3", "--count=a=0", "--timeout=5", "--health-interval=1ms"] {
+        for wrong in ["--count=3", "--count=a=0", "--timeout=5d", "--health-interval=1ms"] {
             assert!(Cli::try_parse_from(["bootstrap", "launch", "--local", wrong]).is_err());
         }
     }

@@ -8,6 +8,7 @@ use aws_sdk_elasticloadbalancingv2::types::{
     Matcher, PathPatternConditionConfig, ProtocolEnum, RuleCondition, Tag, TargetGroupAttribute,
     TargetGroupTuple, TargetTypeEnum,
 };
+use instance_contract::TargetHealthState;
 
 use super::describe::{DEREGISTRATION_DELAY, balancer};
 use super::pace::{VISIBLE_WITHIN, retry_while};
@@ -22,11 +23,18 @@ pub(crate) struct TargetHealth {
     /// The instance.
     pub(crate) id: String,
     /// In ELBv2's words.
-    pub(crate) state: String,
+    pub(crate) state: TargetHealthState,
     /// ELBv2's reason code.
     pub(crate) reason: Option<String>,
     /// ELBv2's description of the reason.
     pub(crate) description: Option<String>,
+}
+
+impl TargetHealth {
+    /// Whether it passes its health checks.
+    pub(crate) fn is_healthy(&self) -> bool {
+        self.state == TargetHealthState::Healthy
+    }
 }
 
 impl Cloud {
@@ -333,7 +341,7 @@ impl Cloud {
                     state: health
                         .as_ref()
                         .and_then(|health| health.state.as_ref())
-                        .map_or_else(|| "unavailable".to_owned(), |state| state.as_str().to_owned()),
+                        .map_or(TargetHealthState::Unavailable, |state| state.as_str().into()),
                     reason: health
                         .as_ref()
                         .and_then(|health| health.reason.as_ref())

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use futures_util::future::try_join_all;
+use instance_contract::TargetHealthState;
 use serde_json::{Value, json};
 
 use super::request::ExistingFleet;
@@ -89,8 +90,7 @@ pub(super) async fn snapshot(cloud: &Cloud, name: &str) -> Result<Snapshot> {
     };
     let asked = have.target_groups.iter().map(|group| cloud.target_health(&group.arn));
     let healths = try_join_all(asked).await?;
-    let healthy: BTreeSet<_> =
-        healths.iter().flatten().filter(|h| h.state == "healthy").map(|h| &h.id).collect();
+    let healthy: BTreeSet<_> = healths.iter().flatten().filter(|h| h.is_healthy()).map(|h| &h.id).collect();
     let unhealthy = have.instances.iter().map(|instance| &instance.id).filter(|id| !healthy.contains(id));
     have.unhealthy = unhealthy.cloned().collect();
     let groups = have.target_groups.iter().map(|group| group.name.clone());
@@ -103,7 +103,9 @@ pub(super) struct InstanceRow {
     pub(super) id: String,
     pub(super) group: String,
     pub(super) state: String,
+    /// The target's health in ELBv2's words, or that there is none.
     pub(super) target_state: String,
+    pub(super) is_healthy: bool,
     pub(super) reason: Option<String>,
     pub(super) cure: Option<&'static str>,
     pub(super) zone: String,
@@ -116,7 +118,7 @@ pub(super) struct InstanceRow {
 
 /// Those of the fleet's own instances that are healthy.
 fn healthy(rows: &[InstanceRow]) -> usize {
-    rows.iter().filter(|row| row.counts && row.target_state == "healthy").count()
+    rows.iter().filter(|row| row.counts && row.is_healthy).count()
 }
 
 /// Without `health`, those that the fleet is to have are healthy: a launch has waited for them.
@@ -142,12 +144,11 @@ pub(super) fn rows(
         let group = fleet.groups.iter().find(|group| fleet.target_group(group) == target_group);
         let found = health.and_then(|all| all.get(target_group));
         let found = found.and_then(|all| all.iter().find(|health| health.id == instance.id));
-        let (target_state, reason) = match (health, found) {
-            (None, _) if !counted.contains(&instance.id) => ("-".to_owned(), None),
-            (None, _) => ("healthy".to_owned(), None),
-            (Some(_), Some(found)) => (found.state.clone(), found.reason.clone()),
-            (Some(_), None) => ("not registered".to_owned(), None),
+        let (state, absent) = match health {
+            None => (counted.contains(&instance.id).then_some(&TargetHealthState::Healthy), "-"),
+            Some(_) => (found.map(|found| &found.state), "not registered"),
         };
+        let reason = found.and_then(|found| found.reason.clone());
         // An instance that does not run explains all that its target shows.
         let own = match (health.is_some(), instance.state.as_str()) {
             (true, "stopped" | "stopping") => {
@@ -160,7 +161,8 @@ pub(super) fn rows(
             id: instance.id.clone(),
             group: group.map_or_else(|| target_group.to_owned(), |group| group.name.clone()),
             state: instance.state.clone(),
-            target_state,
+            target_state: state.map_or(absent, TargetHealthState::as_str).to_owned(),
+            is_healthy: state == Some(&TargetHealthState::Healthy),
             reason: reason.or_else(|| instance.reason.clone().filter(|_| instance.state != "running")),
             cure: own.or(found.and_then(cure)),
             zone: instance.zone.clone(),

@@ -22,10 +22,10 @@ pub(crate) async fn verify(fleet: ExistingFleet, output: Output) -> Result<Outco
     let port = found.have.listener.as_ref().map_or(found.desired.fleet.port, |listener| listener.port);
     let rows = rows(&found.desired, &found.have, Some(&found.health)).into_iter();
     // Others have to do no more than `status` asks of them; but who gets requests has to answer rightly.
-    let serving = rows.filter(|row| row.counts || row.target_state == "healthy");
+    let serving = rows.filter(|row| row.counts || row.is_healthy);
     let instances = serving.map(|row| {
         let reason = row.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
-        let unhealthy = (row.target_state != "healthy").then(|| format!("{}{reason}", row.target_state));
+        let unhealthy = (!row.is_healthy).then(|| format!("{}{reason}", row.target_state));
         let address = row.address.as_deref().and_then(|address| address.parse::<IpAddr>().ok());
         verify::Instance {
             id: row.id,

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::try_join_all;
+use instance_contract::TargetHealthState;
 use tokio::time::Instant;
 
 use crate::cloud::elbv2::TargetHealth;
@@ -174,7 +175,7 @@ impl Watch<'_> {
         health: Option<&TargetHealth>,
         unhealthy_since: &mut BTreeMap<String, Instant>,
     ) -> Result<(), Unhealthy> {
-        let Some(health) = health.filter(|health| health.state == "unhealthy") else {
+        let Some(health) = health.filter(|health| health.state == TargetHealthState::Unhealthy) else {
             unhealthy_since.remove(id);
             return Ok(());
         };
@@ -238,7 +239,7 @@ impl Watch<'_> {
 fn not_healthy(awaited: &AwaitedInstances, healths: &[TargetHealth]) -> Vec<(String, Option<TargetHealth>)> {
     let of = |id: &String| healths.iter().find(|health| health.id == *id).cloned();
     let all = awaited.ids.iter().map(|id| (id.clone(), of(id)));
-    all.filter(|(_, health)| health.as_ref().is_none_or(|health| health.state != "healthy")).collect()
+    all.filter(|(_, health)| !health.as_ref().is_some_and(TargetHealth::is_healthy)).collect()
 }
 
 /// An instance's target health in one sentence, with the cure where there is one.

@@ -344,7 +344,7 @@ impl Cloud {
                 have.target_group(fleet, group).filter(|_| own.len() > usize::from(group.count))
             {
                 let healths = self.target_health(&found.arn).await?;
-                let is_healthy = |id: &String| healths.iter().any(|h| h.id == *id && h.state == "healthy");
+                let is_healthy = |id: &String| healths.iter().any(|h| h.id == *id && h.is_healthy());
                 unhealthy.extend(own.iter().map(|instance| instance.id.clone()).filter(|id| !is_healthy(id)));
             }
         }

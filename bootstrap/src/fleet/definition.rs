@@ -2,12 +2,12 @@
 
 use std::fmt;
 
+use instance_contract::duration;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::model::{Fleet, Group, Package};
 use super::values;
-use crate::duration;
 
 /// Characters of a definition in one tag, whose value takes 256.
 pub(super) const PIECE: usize = 250;

@@ -14,7 +14,8 @@
 pub(crate) use desired::Desired;
 
 pub use definition::{DefinitionError, Difference};
-pub use model::{Fleet, Group, HealthCheck, Package, Root, Security};
+pub use instance_contract::Root;
+pub use model::{Fleet, Group, HealthCheck, Package, Security};
 pub use section::FleetError;
 
 mod definition;

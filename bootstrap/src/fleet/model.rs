@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use instance_contract::{Root, duration};
 use serde::{Deserialize, Serialize};
 
 use super::values;
-use crate::duration;
 
 /// A fleet as wanted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,26 +140,6 @@ impl Group {
         match self.paths {
             true => vec![format!("/{}", self.name), format!("/{}/*", self.name)],
             false => Vec::new(),
-        }
-    }
-}
-
-/// What `GET /` means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Root {
-    /// `Healthy!`
-    Health,
-    /// The seed.
-    Seed,
-}
-
-impl Root {
-    /// The tag's value.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Health => "health",
-            Self::Seed => "seed",
         }
     }
 }

@@ -5,10 +5,11 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use instance_contract::Root;
 use toml::Spanned;
 use toml::de::DeTable;
 
-use super::model::{Fleet, Group, HealthCheck, Package, Root, Security};
+use super::model::{Fleet, Group, HealthCheck, Package, Security};
 use super::section::{FleetError, Located, Section, Source};
 use super::values;
 
@@ -325,11 +326,10 @@ fn group(section: &Section<'_>, fleet: &str) -> Result<Group, FleetError> {
     })?;
     let root = match section.text("root")? {
         None => Root::Health,
-        Some(found) => match found.value.as_str() {
-            "health" => Root::Health,
-            "seed" => Root::Seed,
-            _ => return Err(section.wrong("root", &found.span, "expected \"health\" or \"seed\"")),
-        },
+        Some(found) => {
+            let wrong = |_| section.wrong("root", &found.span, "expected \"health\" or \"seed\"");
+            found.value.parse().map_err(wrong)?
+        }
     };
     let small = |number: Option<u32>| number.and_then(|number| u16::try_from(number).ok());
     let instance_type =

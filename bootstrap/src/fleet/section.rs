@@ -4,10 +4,9 @@ use std::fmt;
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
+use instance_contract::{duration, nearest};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
-
-use crate::duration;
 
 /// What is wrong with a fleet file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,12 +54,6 @@ pub(super) struct Section<'a> {
     pub(super) name: String,
 }
 
-/// The known text that was probably meant.
-pub(super) fn nearest<'a>(text: &str, known: &[&'a str]) -> Option<&'a str> {
-    let distance = |known: &&str| strsim::damerau_levenshtein(known, text);
-    known.iter().copied().min_by_key(distance).filter(|near| distance(near) <= 3)
-}
-
 impl<'a> Section<'a> {
     /// Refuses every key but these.
     pub(super) fn allow(&self, known: &[&str]) -> Result<(), FleetError> {
@@ -68,7 +61,7 @@ impl<'a> Section<'a> {
             if known.contains(&key.value) {
                 continue;
             }
-            let advice = match nearest(key.value, known) {
+            let advice = match nearest(key.value, known.iter().copied()) {
                 Some(nearest) => format!("did you mean {nearest}?"),
                 None => format!("known are {}", known.join(", ")),
             };
@@ -214,15 +207,20 @@ impl<'a> Section<'a> {
         key: &str,
         range: RangeInclusive<Duration>,
     ) -> Result<Option<Duration>, FleetError> {
-        let Some(found) = self.text(key)? else {
+        let Some(value) = self.get(key) else {
             return Ok(None);
         };
-        match duration::parse(&found.value).ok().filter(|duration| range.contains(duration)) {
+        let text = match value.get_ref() {
+            DeValue::Integer(seconds) if seconds.radix() == 10 => Some(seconds.as_str()),
+            other => other.as_str(),
+        };
+        let found = text.and_then(|text| duration::parse(text).ok());
+        match found.filter(|duration| range.contains(duration)) {
             Some(duration) => Ok(Some(duration)),
             None => {
                 let (low, high) = (range.start().as_secs(), range.end().as_secs());
                 let expected = format!("expected a duration from \"{low}s\" to \"{high}s\"");
-                Err(self.wrong(key, &found.span, expected))
+                Err(self.wrong(key, &value.span(), expected))
             }
         }
     }

@@ -79,7 +79,8 @@ fn errors_name_line_key_and_the_nearest_known_key() {
         ),
         ("count = 5", "count = 0", "f:20: group.count: expected a number from 1 to 1000"),
         ("count = 5", "count = \"5\"", "f:20: group.count: expected a number from 1 to 1000"),
-        ("\"5s\"", "\"5\"", "f:13: health-check.timeout: expected a duration from \"2s\" to \"120s\""),
+        ("\"5s\"", "\"1\"", "f:13: health-check.timeout: expected a duration from \"2s\" to \"120s\""),
+        ("\"5s\"", "1", "f:13: health-check.timeout: expected a duration from \"2s\" to \"120s\""),
         ("\"5s\"", "\"30s\"", "f:13: health-check.timeout: expected less than health-check.interval"),
         ("path = \"/\"", "path = \"\"", "f:11: health-check.path: expected a text in quotes"),
         ("path = \"/\"", "path = \"health\"", "f:11: health-check.path: expected a path that begins with /"),
@@ -143,6 +144,21 @@ fn errors_name_line_key_and_the_nearest_known_key() {
         }
         let error = Fleet::parse("f", &text).unwrap_err();
         assert_eq!(error.to_string(), expected);
+    }
+}
+
+#[test]
+fn a_duration_is_a_text_or_a_whole_number_of_seconds() {
+    for (value, expected) in
+        [("\"5\"", 5), ("\"5s\"", 5), ("5", 5), ("0", 0), ("\"2m\"", 120), ("1_000", 1000)]
+    {
+        let fleet = Fleet::parse("f", &clusters().replacen("\"300s\"", value, 1)).unwrap();
+        assert_eq!(fleet.deregistration_delay, Duration::from_secs(expected), "{value}");
+    }
+    for wrong in ["-1", "3601", "0x5", "5.0", "true", "[5]", "\"\"", "\"5 s\"", "\"2h\""] {
+        let error = Fleet::parse("f", &clusters().replacen("\"300s\"", wrong, 1)).unwrap_err();
+        let expected = "f:8: deregistration-delay: expected a duration from \"0s\" to \"3600s\"";
+        assert_eq!(error.to_string(), expected, "{wrong}");
     }
 }
 
@@ -282,7 +298,7 @@ fn a_wrong_package_is_told_with_what_was_expected() {
             "apt = \"deb [signed-by=/k] https://example.com/debian stable main\"",
             "11: package.apt: leave signed-by out: the repository is trusted by the key that package.key names",
         ),
-        ("snap = \"x\"", "11: package.snap: unknown key; did you mean apt?"),
+        ("snap = \"x\"", "11: package.snap: unknown key; known are in-image, deb, url, sha256, apt, key"),
     ] {
         assert_eq!(message(&format!("[package]\n{text}")), expected, "{text}");
     }
@@ -360,6 +376,14 @@ fn a_definition_is_read_back_as_it_was_written() {
     assert_eq!(read.package, Some(Package::Deb { file: None, sha256: String::new() }));
     assert_eq!(Fleet { region: fleet.region.clone(), package: fleet.package.clone(), ..read }, fleet);
 
+    let seed = r#"{"name":"seed","image":"ubuntu-22.04","zones":["us-east-1a","us-east-1b"],"port":80,"deregistration-delay":"0s","health-check":{"path":"/","interval":"10500ms","timeout":"5s","healthy":5,"unhealthy":2},"groups":[{"name":"seed","instance-type":"t3.micro","count":2,"weight":1,"root":"seed","paths":false}],"security":{"ports":[22,80,443],"allow":["0.0.0.0/0"],"balancer-allow":["0.0.0.0/0"]}}"#;
+    let read = Fleet::from_definition(seed).unwrap();
+    assert_eq!(
+        (read.groups[0].root, read.health_check.interval),
+        (Root::Seed, Duration::from_millis(10_500))
+    );
+    assert_eq!(read.definition(), seed, "stored by any version");
+
     let bare = with("").unwrap().definition();
     assert_eq!(
         bare,
@@ -374,7 +398,7 @@ fn a_definition_of_another_version_or_of_other_hands_is_an_error() {
         ("\"port\"", "\"tls\":true,\"port\"", "unknown field `tls`"),
         ("\"paths\":true", "\"paths\":true,\"spot\":true", "unknown field `spot`"),
         ("\"security\"", "\"package\":{\"snap\":{}},\"security\"", "unknown variant `snap`"),
-        ("\"30s\"", "\"soon\"", "is not a duration"),
+        ("\"30s\"", "\"soon\"", "expected a duration such as"),
         ("{", "", "use the version that launched it, or a newer one"),
         ("[\"us-east-1a\",\"us-east-1b\"]", "[]", "changed by hand"),
         ("\"name\":\"clusters\"", "\"name\":\"../x\"", "changed by hand"),

@@ -4,8 +4,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// The agent's own paths, which a cluster's would hide.
-const RESERVED: [&str; 4] = ["health", "seed", "status", "metrics"];
+use instance_contract::ClusterName;
 
 const NAME_RULE: &str = "expected a lower-case letter, then up to 19 lower-case letters, digits and hyphens, no hyphen at the end";
 
@@ -16,11 +15,9 @@ fn check(holds: bool, message: impl Into<String>) -> Result<(), String> {
     }
 }
 
+/// A cluster's name, as the group's may be one; AWS's names do not end with a hyphen.
 fn is_name(text: &str) -> bool {
-    text.len() <= 20
-        && text.starts_with(|c: char| c.is_ascii_lowercase())
-        && !text.ends_with('-')
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    ClusterName::has_form(text) && !text.ends_with('-')
 }
 
 /// A fleet's name: it is the balancer's, and begins the names of security groups and target groups.
@@ -48,7 +45,7 @@ pub fn fleet_name(text: &str) -> Result<(), String> {
 pub fn group_name(text: &str, paths: bool) -> Result<(), String> {
     check(is_name(text), NAME_RULE)?;
     check(
-        !paths || !RESERVED.contains(&text),
+        !paths || !ClusterName::is_reserved(text),
         format!("/{text} is the agent's own path; choose another name or set paths = false"),
     )
 }
