@@ -11,6 +11,8 @@ const HEAD: &str = "\
 #
 # Flags and the environment (INSTANCE_AGENT_...) are stronger than this file,
 # instance tags are weaker. After a change: systemctl reload instance-agent
+#
+# A duration is a whole number with ms, s, m or h; a bare number is seconds.
 ";
 
 /// What to show for a setting whose default is no fixed value.

@@ -45,15 +45,21 @@ const AGENT: &[Section] = &[
     ),
 ];
 
-const LAUNCHER: &[Section] = &[(
-    "EXIT STATUS",
-    &[
-        ("0", "Done, or nothing to do."),
-        ("1", "Failed; the reason is on stderr."),
-        ("2", "Wrong usage."),
-        ("3", "The fleet did not become healthy in time."),
-    ],
-)];
+const LAUNCHER: &[Section] = &[
+    (
+        "DURATIONS",
+        &[("TIME", "A whole number with ms, s, m or h, such as 90s or 15m; a bare number is seconds.")],
+    ),
+    (
+        "EXIT STATUS",
+        &[
+            ("0", "Done, or nothing to do."),
+            ("1", "Failed; the reason is on stderr."),
+            ("2", "Wrong usage."),
+            ("3", "The fleet did not become healthy in time."),
+        ],
+    ),
+];
 
 /// Writes a page for the program and one for each of its commands.
 pub(crate) fn write_commands(program: &Program, folder: &Path, day: &str) -> Result<()> {
@@ -141,8 +147,8 @@ pub(crate) fn write_settings(settings: &[Setting], folder: &Path, day: &str) -> 
              as a flag of instance-agent(1), --KEY, and in the environment, as INSTANCE_AGENT_KEY in capitals \
              with underscores for hyphens. Flags are strongest, then the environment, then this file, then the \
              instance's tags, then the default.",
-            "Durations are a whole number with ms, s, m or h, such as 20s; sizes are bytes, or a number with KiB \
-             or MiB. A key that does not exist and a value that cannot be used are errors, which name the line.",
+            "Durations are a whole number with ms, s, m or h, such as 20s; a bare number is seconds. Sizes are bytes, \
+             or a number with KiB or MiB. A key that does not exist and a value that cannot be used are errors, which name the line.",
             "systemctl reload instance-agent reads the file again. When it cannot be used, the reload is refused \
              and the agent goes on with the settings it has.",
         ],

@@ -14,10 +14,15 @@ use tests::{binary, eventually, text};
 
 /// Runs the built agent with these arguments and environment.
 async fn agent(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    ends("instance-agent", arguments, environment).await
+}
+
+/// Runs a built program that ends by itself.
+async fn ends(name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
     let environment: Vec<(String, String)> =
         environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    output(program(&[], binary("instance-agent").as_os_str(), &arguments, &environment)).await
+    output(program(&[], binary(name).as_os_str(), &arguments, &environment)).await
 }
 
 #[tokio::test]
@@ -77,6 +82,73 @@ async fn wrong_usage_ends_with_2_and_names_what_is_wrong() {
         2,
         &["INSTANCE_AGENT_MAX_BODY:", "64 kilos", "64KiB"],
     );
+}
+
+/// Both programs, each given one duration by flag and another, in TOML, by file.
+async fn with_durations(folder: &Path, flag: &str, value: &str) -> [Output; 2] {
+    let [settings, fleet] = ["agent.toml", "fleet.toml"].map(|name| folder.join(name).display().to_string());
+    fs::write(&settings, format!("reload-wait = {value}\n")).unwrap();
+    let clusters = bootstrap::fleet::Fleet::built_in("clusters").unwrap();
+    fs::write(&fleet, clusters.replacen("\"300s\"", value, 1)).unwrap();
+    let quiet = format!("--drain-quiet={flag}");
+    let timeout = format!("--timeout={flag}");
+    // Without an agent a launch ends as soon as flags and file are read.
+    let launch = ["launch", &fleet, "--local", "--agent", "/nonexistent", &timeout];
+    [
+        agent(&["serve", "--check", "--config", &settings, &quiet], &[]).await,
+        ends("bootstrap", &launch, &[]).await,
+    ]
+}
+
+#[tokio::test]
+async fn both_programs_read_durations_alike() {
+    let folder = tempfile::tempdir().unwrap();
+    let texts = ["0", "5", "5s", "005", "500ms", "2m", "1h"];
+    let texts = texts.map(|text| (text, format!("'{text}'")));
+    let integers = ["0", "5", "1_000"].map(|integer| ("5", integer.to_owned()));
+    for (flag, value) in texts.into_iter().chain(integers) {
+        let [agent, launch] = with_durations(folder.path(), flag, &value).await;
+        assert_eq!(agent.status.code(), Some(0), "{flag} {value}: {}", text(&agent.stderr));
+        let said = text(&launch.stderr);
+        assert_eq!(launch.status.code(), Some(1), "{flag} {value}: {said}");
+        assert!(said.contains("/nonexistent is not a file (--agent)"), "{flag} {value}: {said}");
+    }
+    let wrong = [
+        "",
+        " ",
+        "s",
+        "5 s",
+        " 5",
+        "-5",
+        "-5s",
+        "+5",
+        "1.5s",
+        "1e3",
+        "0x5",
+        "5S",
+        "5d",
+        "5m30s",
+        "soon",
+        "99999999999999999999",
+    ];
+    for flag in wrong {
+        let [agent, launch] = with_durations(folder.path(), flag, "5").await;
+        let expected = format!("{flag:?} is not valid: expected a duration such as 500ms, 20s, 5m or 1h");
+        refuses(&agent, 2, &["--drain-quiet: ", &expected]);
+        let said = text(&launch.stderr);
+        assert_eq!(launch.status.code(), Some(2), "{said}");
+        assert!(said.contains("'--timeout <TIME>'") && said.contains(&expected), "{said}");
+    }
+    let values = ["-5", "+5", "0x5", "5.0", "1e3", "true", "[5]", "99999999999999999999"];
+    let wrong = wrong.map(|text| format!("'{text}'")).into_iter().chain(values.map(str::to_owned));
+    for value in wrong {
+        let [agent, launch] = with_durations(folder.path(), "5", &value).await;
+        refuses(&agent, 2, &["/agent.toml:1: reload-wait: ", "expected a "]);
+        let said = text(&launch.stderr);
+        assert_eq!((launch.status.code(), said.lines().count()), (Some(1), 1), "{said}");
+        let expected = "/fleet.toml:8: deregistration-delay: expected a duration from \"0s\" to \"3600s\"";
+        assert!(said.contains(expected), "{said}");
+    }
 }
 
 #[tokio::test]
