@@ -7,6 +7,8 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use instance_contract::TargetHealthState;
+
 use crate::serving::TrafficSnapshot;
 use crate::target_group::TargetHealth;
 
@@ -58,7 +60,8 @@ pub(crate) enum Event {
 #[error("illegal transition: {event:?} while {state}")]
 pub(crate) struct IllegalTransition {
     state: Membership,
-    event: Event,
+    /// Boxed, to keep the result of [`Membership::after`] small.
+    event: Box<Event>,
 }
 
 impl Membership {
@@ -72,14 +75,12 @@ impl Membership {
                 Present(health)
             }
             (Unknown | Absent | Present(_), Event::Observed(_)) => Absent,
-            (Absent, Event::Registered) => {
-                Present(TargetHealth::bare(instance_contract::TargetHealthState::Initial))
-            }
+            (Absent, Event::Registered) => Present(TargetHealth::bare(TargetHealthState::Initial)),
             (Unknown | Present(_), Event::Deregistered) => Left,
             (Unknown | Absent | Present(_), Event::AnswerLost) => Unknown,
             (Left, Event::Rejoin) => Unknown,
             (state, event) => {
-                return Err(IllegalTransition { state: state.clone(), event });
+                return Err(IllegalTransition { state: state.clone(), event: Box::new(event) });
             }
         })
     }
@@ -215,7 +216,6 @@ impl Quiet {
 #[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use super::*;
-    use instance_contract::TargetHealthState;
 
     fn health(state: TargetHealthState) -> TargetHealth {
         TargetHealth::bare(state)
