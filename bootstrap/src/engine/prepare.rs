@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Result, anyhow, bail};
 use futures_util::future::try_join_all;
 
 use crate::cloud::reachable::{Unreachable, reachable};
@@ -11,7 +10,7 @@ use crate::cloud::survey::{ForeignResource, Survey, TARGET_GROUP};
 use crate::cloud::{CallError, Cloud};
 use crate::deb::Deb;
 use crate::fleet::names::Names;
-use crate::fleet::{Desired, Difference, Fleet, Package};
+use crate::fleet::{DefinitionError, Desired, Difference, Fleet, Package};
 use crate::output::remark;
 use crate::plan::inventory::Bucket;
 use crate::plan::inventory::{Inventory, Role};
@@ -19,6 +18,20 @@ use crate::plan::surroundings::Surroundings;
 use crate::plan::{Action, Effect, Plan, destroy_plan, launch_plan};
 use crate::policy::agent_policy;
 use crate::user_data::{PackageForInstance, user_data};
+
+/// Why nothing can be planned. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PrepareError {
+    /// A call failed.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// The stored definition cannot be used.
+    #[error(transparent)]
+    Definition(#[from] DefinitionError),
+    /// What is asked for cannot be, or would fail: why, with the cure.
+    #[error("{0}")]
+    Refused(String),
+}
 
 /// What is asked for.
 pub(crate) enum Request {
@@ -52,13 +65,13 @@ pub(crate) async fn prepare(
     name: &str,
     request: Request,
     deb: Option<&Deb>,
-) -> Result<Prepared> {
+) -> Result<Prepared, PrepareError> {
     let names = Names::new(name, &cloud.region);
     let mut survey = cloud.survey(&names).await?;
     let stored = stored(&survey.inventory)?;
     let is_explicit = matches!(request, Request::Counts(_));
     if is_explicit && stored.is_none() {
-        bail!("{}", not_found_message(cloud, name).await);
+        return Err(PrepareError::Refused(not_found_message(cloud, name).await));
     }
     let mut fleet = requested(request, stored.as_ref())?;
     let differences = stored.as_ref().map(|stored| fleet.differences(stored)).unwrap_or_default();
@@ -69,25 +82,25 @@ pub(crate) async fn prepare(
     let (fleet, names) = (&desired.fleet, &desired.names);
     if survey.ownership_is_certain() && survey.inventory.is_settled(&desired) {
         let have = survey.inventory.clone();
-        let plan = launch_plan(&desired, &have, &|_| serde_json::Value::Null).map_err(|e| anyhow!(e))?;
+        let plan =
+            launch_plan(&desired, &have, &|_| serde_json::Value::Null).map_err(PrepareError::Refused)?;
         if plan.is_empty() {
             let (around, notes) = (Surroundings::default(), Vec::new());
             return Ok(Prepared { desired, have, around, plan, differences, notes, is_explicit });
         }
     }
     if fleet.package.is_none() {
-        bail!(
-            "the fleet does not say how instance-agent gets onto its instances: give --deb FILE, --package-url URL \
+        let text = "the fleet does not say how instance-agent gets onto its instances: give --deb FILE, --package-url URL \
              with --package-sha256 HEX, --apt LINE with --apt-key FILE, or --in-image if the image has it (or \
-             [package] in the fleet file)"
-        );
+             [package] in the fleet file)";
+        return Err(PrepareError::Refused(text.to_owned()));
     }
     let mut problems = Vec::new();
     let around = look_up_details(cloud, &desired, &mut survey, &mut problems).await?;
     let have = survey.inventory;
     problems.extend(name_conflicts(&survey.foreign, fleet, around.vpc()));
     let policy = |also: &[String]| agent_policy(&desired, &around.account, also);
-    let plan = launch_plan(&desired, &have, &policy).map_err(|e| anyhow!(e))?;
+    let plan = launch_plan(&desired, &have, &policy).map_err(PrepareError::Refused)?;
     let launched = fleet.groups.iter().map(|g| (g.instance_type.clone(), plan.launched(&g.name)));
     let launched: Vec<_> = launched.filter(|(_, count)| *count > 0).collect();
     // A plan that only takes away needs nothing of what could be missing.
@@ -104,17 +117,18 @@ pub(crate) async fn prepare(
 
 /// # Errors
 /// The problems, one a line, if there are any.
-fn refuse(names: &Names, problems: &[String]) -> Result<()> {
-    match problems {
-        [] => Ok(()),
-        [one] => bail!("nothing was changed: {one}"),
-        many => bail!(
+fn refuse(names: &Names, problems: &[String]) -> Result<(), PrepareError> {
+    let text = match problems {
+        [] => return Ok(()),
+        [one] => format!("nothing was changed: {one}"),
+        many => format!(
             "nothing was changed; {} things would make fleet {} fail:\n  {}",
             many.len(),
             names.fleet,
             many.join("\n  ")
         ),
-    }
+    };
+    Err(PrepareError::Refused(text))
 }
 
 /// The names that this fleet needs and someone else has.
@@ -139,21 +153,21 @@ fn name_conflicts(foreign: &[ForeignResource], fleet: &Fleet, vpc: Option<&str>)
 ///
 /// # Errors
 /// It cannot be read, or another version wrote it.
-pub(crate) fn stored(have: &Inventory) -> Result<Option<Fleet>> {
+pub(crate) fn stored(have: &Inventory) -> Result<Option<Fleet>, DefinitionError> {
     let Some(text) = have.definition() else {
         return Ok(None);
     };
     Ok(Some(Fleet::from_definition(&text)?))
 }
 
-fn requested(request: Request, stored: Option<&Fleet>) -> Result<Fleet> {
+fn requested(request: Request, stored: Option<&Fleet>) -> Result<Fleet, PrepareError> {
     match (request, stored) {
         (Request::Fleet(fleet), _) => Ok(*fleet),
-        (Request::Counts(_), None) => bail!("there is nothing to scale"),
+        (Request::Counts(_), None) => Err(PrepareError::Refused("there is nothing to scale".to_owned())),
         (Request::Counts(counts), Some(stored)) => {
             let mut fleet = stored.clone();
             for (group, count) in counts {
-                fleet.set_count(&group, count).map_err(|e| anyhow!(e))?;
+                fleet.set_count(&group, count).map_err(PrepareError::Refused)?;
             }
             Ok(fleet)
         }
@@ -188,7 +202,7 @@ async fn look_up_details(
     desired: &Desired,
     survey: &mut Survey,
     problems: &mut Vec<String>,
-) -> Result<Surroundings> {
+) -> Result<Surroundings, CallError> {
     let Desired { fleet, names, .. } = desired;
     let have = survey.inventory.clone();
     let groups = &have.target_groups;
@@ -287,7 +301,7 @@ async fn package_problem(
 ///
 /// # Errors
 /// A call failed.
-pub(crate) async fn prepare_destroy(cloud: &Cloud, name: &str) -> Result<Prepared> {
+pub(crate) async fn prepare_destroy(cloud: &Cloud, name: &str) -> Result<Prepared, PrepareError> {
     let names = Names::new(name, &cloud.region);
     let (survey, identity) = tokio::join!(cloud.survey(&names), cloud.identity());
     let (mut survey, (account, partition)) = (survey?, identity?);
