@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::cloud::{Call, Fault, Shared, State};
 use super::http::{Body, full};
 use super::ids::{request_id, timestamp};
-use super::throttle::Class;
+use super::throttle::ActionClass;
 use super::xml::Xml;
 use super::{ec2, elbv2};
 
@@ -44,11 +44,11 @@ impl Service {
         }
     }
 
-    fn class(self, action: &str) -> Class {
+    fn class(self, action: &str) -> ActionClass {
         match self {
-            Self::Ec2 => Class::Ec2Describe,
-            Self::Elbv2 if action.starts_with("Describe") => Class::Describe,
-            Self::Elbv2 => Class::Change,
+            Self::Ec2 => ActionClass::Ec2Describe,
+            Self::Elbv2 if action.starts_with("Describe") => ActionClass::Describe,
+            Self::Elbv2 => ActionClass::Change,
         }
     }
 }
@@ -112,6 +112,12 @@ impl Params {
                 ApiError::bad("ValidationError", text)
             }),
         }
+    }
+
+    /// All parameters but `Action` and `Version`, sorted by name.
+    pub(super) fn arguments(&self) -> Vec<(String, String)> {
+        let arguments = self.0.iter().filter(|(name, _)| !["Action", "Version"].contains(&name.as_str()));
+        arguments.map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 
     /// The values of `prefix.1`, `prefix.2`, … in this order.
@@ -180,7 +186,8 @@ pub(super) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> i
             let text = "Only POST to / is understood by the local cloud";
             Err(ApiError::bad("InvalidAction", text))
         };
-        let result = caller.clone().and_then(|caller| act(state, service, &action, &params, &caller, now));
+        let result =
+            caller.clone().and_then(|caller| perform(state, service, &action, &params, &caller, now));
         let call = Call {
             at: now - state.started,
             time: SystemTime::now(),
@@ -189,17 +196,12 @@ pub(super) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> i
                 Ok(Caller::Instance(ref id)) => Some(id.clone()),
                 _ => None,
             },
-            parameters: params
-                .0
-                .iter()
-                .filter(|(name, _)| !["Action", "Version"].contains(&name.as_str()))
-                .map(|(name, value)| (name.clone(), value.clone()))
-                .collect(),
+            parameters: params.arguments(),
             error: result.as_ref().err().map(|error| error.code.clone()),
         };
-        state.log(call);
+        state.log_call(call);
         // A stranger's call is refused before the action is looked at: its answer is not lost.
-        let lost = caller.is_ok() && state.faults.get(&action) == Some(&Fault::LoseAnswer);
+        let lost = caller.is_ok() && state.fault(&action) == Some(&Fault::LoseAnswer);
         (result, lost)
     });
     if lost {
@@ -211,7 +213,7 @@ pub(super) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> i
     })
 }
 
-fn act(
+fn perform(
     state: &mut State,
     service: Service,
     action: &str,
@@ -219,13 +221,13 @@ fn act(
     caller: &Caller,
     now: Instant,
 ) -> Result<String, ApiError> {
-    if !state.buckets.take(service.class(action), now) {
+    if !state.take_call(service.class(action), now) {
         return Err(match service {
             Service::Elbv2 => ApiError::bad("Throttling", "Rate exceeded"),
             Service::Ec2 => ApiError::new(503, "RequestLimitExceeded", "Request limit exceeded."),
         });
     }
-    match state.faults.get(action) {
+    match state.fault(action) {
         None | Some(Fault::LoseAnswer) => {}
         Some(Fault::Deny) => return Err(denied(state, service, action, caller)),
         Some(Fault::Fail(status)) => {
@@ -237,8 +239,8 @@ fn act(
         }
     }
     match service {
-        Service::Elbv2 => elbv2::act(state, action, params, now),
-        Service::Ec2 => ec2::act(state, action, params),
+        Service::Elbv2 => elbv2::perform(state, action, params, now),
+        Service::Ec2 => ec2::perform(state, action, params),
     }
 }
 

@@ -28,6 +28,7 @@ use super::cloud::Shared;
 use super::http::{Body, BoxError, Outage, full, serve};
 use super::ids::stable_hex;
 use super::routing::{Forward, Rule};
+use super::tasks::Tasks;
 
 /// A load balancer to create.
 #[derive(Clone, Debug)]
@@ -71,6 +72,14 @@ pub(super) struct Balancer {
     pub(super) arn: String,
     pub(super) listener_arn: String,
     pub(super) address: SocketAddr,
+    pub(super) counts: Arc<RequestCounts>,
+}
+
+/// The requests that a balancer took, and the errors it made itself.
+#[derive(Debug, Default)]
+pub(super) struct RequestCounts {
+    pub(super) requests: AtomicU64,
+    pub(super) errors: AtomicU64,
 }
 
 impl Balancer {
@@ -103,10 +112,15 @@ impl Balancer {
 pub struct BalancerHandle {
     arn: String,
     address: SocketAddr,
-    counts: Arc<Counts>,
+    counts: Arc<RequestCounts>,
 }
 
 impl BalancerHandle {
+    /// A handle on this balancer.
+    pub(super) fn new(balancer: &Balancer) -> Self {
+        Self { arn: balancer.arn.clone(), address: balancer.address, counts: Arc::clone(&balancer.counts) }
+    }
+
     /// Its ARN.
     pub fn arn(&self) -> &str {
         &self.arn
@@ -133,51 +147,6 @@ impl BalancerHandle {
     }
 }
 
-#[derive(Debug, Default)]
-struct Counts {
-    requests: AtomicU64,
-    errors: AtomicU64,
-}
-
-/// Creates the balancer and serves its listener until the cloud ends.
-pub(super) fn start(
-    shared: &Arc<Shared>,
-    listener: TcpListener,
-    mut spec: BalancerSpec,
-) -> io::Result<BalancerHandle> {
-    let address = listener.local_addr()?;
-    spec.rules.sort_by_key(|rule| rule.priority);
-    let counts = Arc::new(Counts::default());
-    let (connect_timeout, idle_timeout) = (spec.connect_timeout, spec.idle_timeout);
-    let arn = shared.update(|state, _| {
-        let path = format!("app/{}/{}", spec.name, stable_hex(&spec.name));
-        let arn = state.arn(&format!("loadbalancer/{path}"));
-        let listener = format!("listener/{path}/{}", stable_hex("listener"));
-        state.balancers.push(Balancer {
-            spec,
-            arn: arn.clone(),
-            listener_arn: state.arn(&listener),
-            address,
-        });
-        arn
-    });
-    let proxy = Arc::new(Proxy {
-        shared: Arc::clone(shared),
-        arn: arn.clone(),
-        port: address.port(),
-        connect_timeout,
-        pool: Arc::new(Pool::new(idle_timeout)),
-        counts: Arc::clone(&counts),
-    });
-    let handler = move |request, peer| {
-        let proxy = Arc::clone(&proxy);
-        async move { Ok(proxy.answer(request, peer).await) }
-    };
-    let up = watch::Sender::new(Outage::Up);
-    shared.spawn(serve(listener, up.subscribe(), handler));
-    Ok(BalancerHandle { arn, address, counts })
-}
-
 /// Why the balancer answers in the target's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Failure {
@@ -202,16 +171,43 @@ impl Failure {
     }
 }
 
-struct Proxy {
+/// Takes a balancer's requests to the targets.
+pub(super) struct Proxy {
     shared: Arc<Shared>,
     arn: String,
     port: u16,
     connect_timeout: Duration,
     pool: Arc<Pool>,
-    counts: Arc<Counts>,
+    counts: Arc<RequestCounts>,
+    /// The connections to the targets.
+    tasks: Tasks,
 }
 
 impl Proxy {
+    /// The proxy of this balancer.
+    pub(super) fn new(shared: Arc<Shared>, balancer: &Balancer) -> Self {
+        Self {
+            shared,
+            arn: balancer.arn.clone(),
+            port: balancer.address.port(),
+            connect_timeout: balancer.spec.connect_timeout,
+            pool: Arc::new(Pool::new(balancer.spec.idle_timeout)),
+            counts: Arc::clone(&balancer.counts),
+            tasks: Tasks::default(),
+        }
+    }
+
+    /// Serves the balancer's listener until the returned future is dropped.
+    pub(super) async fn serve(self, listener: TcpListener) {
+        let proxy = Arc::new(self);
+        let handler = move |request, peer| {
+            let proxy = Arc::clone(&proxy);
+            async move { Ok(proxy.answer(request, peer).await) }
+        };
+        let (_up, outage) = watch::channel(Outage::Up);
+        serve(listener, outage, handler).await;
+    }
+
     async fn answer(self: Arc<Self>, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
         self.counts.requests.fetch_add(1, Relaxed);
         self.forward(request, peer).await.unwrap_or_else(|failure| {
@@ -254,7 +250,7 @@ impl Proxy {
         head.version = Version::HTTP_11;
         let pool = Arc::clone(&self.pool);
         // Ready again once the body was read to its end; an error if it never was.
-        self.shared.spawn(async move {
+        self.tasks.spawn(async move {
             if sender.ready().await.is_ok() {
                 pool.give_back(target, sender);
             }
@@ -304,7 +300,7 @@ impl Proxy {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|_| Failure::BadGateway)?;
-        self.shared.spawn(async move {
+        self.tasks.spawn(async move {
             // How it ends shows in the exchange it carries.
             let _ = connection.await;
         });

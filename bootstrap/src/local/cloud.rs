@@ -1,7 +1,6 @@
 //! The cloud's state and the handle that tests and `launch --local` hold on it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,16 +8,19 @@ use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::balancer::{Balancer, BalancerHandle, BalancerSpec};
+use super::balancer::{Balancer, BalancerHandle, BalancerSpec, Proxy};
 use super::ec2::{Credentials, Instance, InstanceHandle, InstanceSpec, InstanceState};
-use super::groups::{Target, TargetGroup, TargetGroupSpec, TargetHealth, TargetType};
+use super::groups::{
+    HealthCheck, Target, TargetGroup, TargetGroupSpec, TargetHealth, TargetState, TargetStatus, TargetType,
+};
 use super::http::{Outage, serve};
 use super::ids::{random_hex, stable_hex};
-use super::throttle::{Buckets, Throttle};
-use super::{api, balancer, elbv2, health, imds};
+use super::imds::InstanceMetadata;
+use super::tasks::Tasks;
+use super::throttle::{ActionClass, Buckets, Throttle};
+use super::{api, health};
 
 /// How a cloud is set up.
 #[derive(Clone, Debug)]
@@ -96,7 +98,7 @@ impl Call {
 
 /// A change of what is shown of a target.
 #[derive(Clone, Debug)]
-pub struct Event {
+pub struct HealthChange {
     /// Since the cloud's start.
     pub at: Duration,
     /// The wall clock.
@@ -113,19 +115,15 @@ pub struct Event {
     pub to: TargetHealth,
 }
 
-/// A target and what is shown of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TargetStatus {
-    /// The target's id.
-    pub id: String,
-    /// The target's port.
-    pub port: u16,
-    /// What is shown of it.
-    pub health: TargetHealth,
-}
-
-/// Calls and events that are kept; the oldest go first.
+/// Calls and changes of health that are kept; the oldest go first.
 const LOG_LENGTH: usize = 20_000;
+
+/// One registration of a target: another one with the same id and port has another key.
+#[derive(Clone, Debug)]
+pub(super) struct TargetKey {
+    group: String,
+    serial: u64,
+}
 
 /// Everything that exists in the cloud.
 #[derive(Debug)]
@@ -136,19 +134,73 @@ pub(super) struct State {
     pub(super) groups: Vec<TargetGroup>,
     pub(super) balancers: Vec<Balancer>,
     pub(super) operator: Credentials,
-    pub(super) buckets: Buckets,
-    pub(super) faults: BTreeMap<String, Fault>,
+    buckets: Buckets,
+    faults: BTreeMap<String, Fault>,
     calls: VecDeque<Call>,
-    events: VecDeque<Event>,
-    unwatched: Vec<health::Watched>,
+    health_changes: VecDeque<HealthChange>,
+    unprobed: Vec<TargetKey>,
     next_serial: u64,
 }
 
 impl State {
+    fn new(options: CloudOptions) -> Self {
+        let now = Instant::now();
+        Self {
+            started: now,
+            instances: BTreeMap::new(),
+            groups: Vec::new(),
+            balancers: Vec::new(),
+            operator: Credentials::long_term(),
+            buckets: Buckets::new(options.throttle, now),
+            faults: BTreeMap::new(),
+            calls: VecDeque::new(),
+            health_changes: VecDeque::new(),
+            unprobed: Vec::new(),
+            next_serial: 0,
+            options,
+        }
+    }
+
     /// An ARN of ELBv2.
-    pub(super) fn arn(&self, resource: &str) -> String {
+    fn arn(&self, resource: &str) -> String {
         let CloudOptions { region, account, .. } = &self.options;
         format!("arn:aws:elasticloadbalancing:{region}:{account}:{resource}")
+    }
+
+    /// Creates a target group and returns its ARN.
+    pub(super) fn create_target_group(&mut self, spec: TargetGroupSpec) -> String {
+        let arn = self.arn(&format!("targetgroup/{}/{}", spec.name, stable_hex(&spec.name)));
+        let vpc = spec.vpc.clone().unwrap_or_else(|| self.options.vpc.clone());
+        self.groups.push(TargetGroup::new(spec, arn.clone(), vpc));
+        arn
+    }
+
+    /// Creates a balancer with a listener at this address.
+    pub(super) fn create_balancer(&mut self, mut spec: BalancerSpec, address: SocketAddr) -> &Balancer {
+        spec.rules.sort_by_key(|rule| rule.priority);
+        let path = format!("app/{}/{}", spec.name, stable_hex(&spec.name));
+        let balancer = Balancer {
+            spec,
+            arn: self.arn(&format!("loadbalancer/{path}")),
+            listener_arn: self.arn(&format!("listener/{path}/{}", stable_hex("listener"))),
+            address,
+            counts: Arc::default(),
+        };
+        self.balancers.push(balancer);
+        &self.balancers[self.balancers.len() - 1]
+    }
+
+    /// Runs an instance.
+    pub(super) fn run_instance(&mut self, mut spec: InstanceSpec) -> &Instance {
+        let id = spec.id.take().unwrap_or_else(|| format!("i-0{}", random_hex(16)));
+        let vpc = spec.vpc.clone().unwrap_or_else(|| self.options.vpc.clone());
+        let instance = Instance::new(id.clone(), vpc, spec);
+        self.instances.entry(id).insert_entry(instance).into_mut()
+    }
+
+    /// The instance that has this address and is not terminated.
+    pub(super) fn instance_at(&self, address: IpAddr) -> Option<&Instance> {
+        instance_at(&self.instances, address)
     }
 
     /// A target group by name or ARN.
@@ -168,9 +220,20 @@ impl State {
         let mut target = Target::new(id, address, now, registering);
         target.serial = serial;
         group.targets.push(target);
-        let watched = health::Watched::new(arn, serial);
-        self.unwatched.push(watched);
+        self.unprobed.push(TargetKey { group: arn.to_owned(), serial });
         self.next_serial += 1;
+    }
+
+    /// The targets that were registered since this was last asked.
+    pub(super) fn take_unprobed(&mut self) -> Vec<TargetKey> {
+        std::mem::take(&mut self.unprobed)
+    }
+
+    /// A target with its health check; `None` once it is gone.
+    pub(super) fn target(&mut self, key: &TargetKey) -> Option<(&HealthCheck, &mut Target)> {
+        let group = self.group(&key.group)?;
+        let target = group.targets.iter_mut().find(|target| target.serial == key.serial)?;
+        Some((&group.spec.health_check, target))
     }
 
     /// Deregisters a target; `false` if none has this id and port.
@@ -184,24 +247,57 @@ impl State {
         target.map(|target| target.deregister(now, delay, late)).is_some()
     }
 
-    /// The target group that a request for this path goes to, and the target whose turn it is.
+    /// The target whose turn it is in the target group that a request for this path goes to.
     pub(super) fn route(&mut self, balancer: &str, path: &str, now: Instant) -> Option<SocketAddr> {
         let found = self.balancers.iter_mut().find(|b| b.arn == balancer)?;
         let arn = found.forward(path).next()?;
         self.group(&arn)?.pick(now)
     }
 
+    /// Sets the API's throttle; its buckets are full again.
+    pub(super) fn set_throttle(&mut self, throttle: Throttle, now: Instant) {
+        self.buckets = Buckets::new(throttle, now);
+    }
+
+    /// Takes one call from its bucket; `false` means "Rate exceeded".
+    pub(super) fn take_call(&mut self, class: ActionClass, now: Instant) -> bool {
+        self.buckets.take(class, now)
+    }
+
+    /// Sets or ends an action's fault.
+    pub(super) fn set_fault(&mut self, action: &str, fault: Option<Fault>) {
+        match fault {
+            Some(fault) => self.faults.insert(action.to_owned(), fault),
+            None => self.faults.remove(action),
+        };
+    }
+
+    /// How an action goes wrong, if it is made to.
+    pub(super) fn fault(&self, action: &str) -> Option<&Fault> {
+        self.faults.get(action)
+    }
+
     /// Logs a call.
-    pub(super) fn log(&mut self, call: Call) {
+    pub(super) fn log_call(&mut self, call: Call) {
         if self.calls.len() == LOG_LENGTH {
             self.calls.pop_front();
         }
         self.calls.push_back(call);
     }
 
+    /// The calls that were logged, oldest first.
+    pub(super) fn calls(&self) -> Vec<Call> {
+        self.calls.iter().cloned().collect()
+    }
+
+    /// The changes of targets' health, oldest first.
+    pub(super) fn health_changes(&self) -> Vec<HealthChange> {
+        self.health_changes.iter().cloned().collect()
+    }
+
     /// Works out anew what is shown of each target and logs what changed; whether anything did.
-    pub(super) fn refresh(&mut self, now: Instant) -> bool {
-        let mut events = Vec::new();
+    fn refresh(&mut self, now: Instant) -> bool {
+        let mut changes = Vec::new();
         for group in &mut self.groups {
             let users = self.balancers.iter().filter(|b| b.uses(&group.arn));
             let zones: Vec<&str> = users.flat_map(Balancer::zones).collect();
@@ -209,10 +305,7 @@ impl State {
             targets.retain_mut(|target| {
                 let instance = match spec.target_type {
                     TargetType::Instance => self.instances.get(&target.id),
-                    TargetType::Ip => self.instances.values().find(|instance| {
-                        instance.state != InstanceState::Terminated
-                            && IpAddr::V4(instance.spec.address) == target.address.ip()
-                    }),
+                    TargetType::Ip => instance_at(&self.instances, target.address.ip()),
                 };
                 let instance = instance.filter(|i| i.state != InstanceState::Terminated);
                 let drained = target.drained_at().is_some_and(|until| until <= now);
@@ -225,15 +318,13 @@ impl State {
                     Some(i) if !zones.contains(&i.spec.zone.as_str()) => TargetHealth::zone_not_enabled(),
                     Some(_) => target.health(),
                 };
-                if health.reason != Some("Target.NotRegistered")
-                    && health.state == super::groups::TargetState::Unused
-                {
+                let stays = health.reason != Some("Target.NotRegistered");
+                if stays && health.state == TargetState::Unused {
                     target.forget_checks(now);
                 }
-                let stays = health.reason != Some("Target.NotRegistered");
                 if target.shown.as_ref() != Some(&health) {
                     let before = target.shown.replace(health.clone());
-                    events.push(Event {
+                    changes.push(HealthChange {
                         at: now - self.started,
                         time: SystemTime::now(),
                         group: spec.name.clone(),
@@ -246,49 +337,56 @@ impl State {
                 stays
             });
         }
-        let changed = !events.is_empty();
-        self.events.extend(events);
-        while self.events.len() > LOG_LENGTH {
-            self.events.pop_front();
+        let changed = !changes.is_empty();
+        self.health_changes.extend(changes);
+        while self.health_changes.len() > LOG_LENGTH {
+            self.health_changes.pop_front();
         }
         changed
     }
 }
 
-/// What the cloud's tasks share. They hold it alive, so it does not end them: [`Cloud`] does.
+fn instance_at(instances: &BTreeMap<String, Instance>, address: IpAddr) -> Option<&Instance> {
+    instances
+        .values()
+        .find(|instance| instance.state != InstanceState::Terminated && instance.spec.address == address)
+}
+
+/// The state, as the cloud's tasks and handles share it.
 pub(super) struct Shared {
     state: Mutex<State>,
     changed: watch::Sender<u64>,
-    tasks: Mutex<Option<JoinSet<()>>>,
     endpoint: SocketAddr,
 }
 
 impl Shared {
+    /// The state of a cloud with nothing in it, whose API listens at `endpoint`.
+    pub(super) fn new(options: CloudOptions, endpoint: SocketAddr) -> Self {
+        Self { state: Mutex::new(State::new(options)), changed: watch::Sender::new(0), endpoint }
+    }
+
     /// The state. Never held over an await.
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         // State is changed in small steps that do not panic half-way; go on with what is there.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the state, then brings everything that follows from it up to date.
-    pub(super) fn update<R>(self: &Arc<Self>, change: impl FnOnce(&mut State, Instant) -> R) -> R {
+    /// Changes the state, which is up to date before and after, and wakes all that wait for changes.
+    pub(super) fn update<R>(&self, change: impl FnOnce(&mut State, Instant) -> R) -> R {
         let result = self.update_quietly(change);
         self.changed.send_modify(|version| *version += 1);
         result
     }
 
-    /// The same, but those who wait for changes hear of it only if a target's health changed.
-    pub(super) fn update_quietly<R>(self: &Arc<Self>, change: impl FnOnce(&mut State, Instant) -> R) -> R {
+    /// The same, but wakes them only if a target's health changed.
+    pub(super) fn update_quietly<R>(&self, change: impl FnOnce(&mut State, Instant) -> R) -> R {
         let now = Instant::now();
-        let (result, changed, unwatched) = {
+        let (result, changed) = {
             let mut state = self.lock();
+            let changed_before = state.refresh(now);
             let result = change(&mut state, now);
-            let changed = state.refresh(now);
-            (result, changed, std::mem::take(&mut state.unwatched))
+            (result, state.refresh(now) || changed_before)
         };
-        for watched in unwatched {
-            self.spawn(health::watch(Arc::clone(self), watched));
-        }
         if changed {
             self.changed.send_modify(|version| *version += 1);
         }
@@ -300,16 +398,12 @@ impl Shared {
         self.changed.subscribe()
     }
 
-    /// Runs a task until the cloud ends.
-    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(tasks) = tasks.as_mut() {
-            while tasks.try_join_next().is_some() {}
-            tasks.spawn(task);
-        }
+    /// Where the ELBv2 and EC2 endpoint listens.
+    pub(super) fn endpoint(&self) -> SocketAddr {
+        self.endpoint
     }
 
-    /// The URL of the ELBv2 and EC2 endpoint.
+    /// Its URL.
     pub(super) fn endpoint_url(&self) -> String {
         format!("http://{}", self.endpoint)
     }
@@ -319,20 +413,12 @@ impl Shared {
 pub struct Cloud {
     shared: Arc<Shared>,
     endpoint_outage: watch::Sender<Outage>,
+    tasks: Tasks,
 }
 
 impl std::fmt::Debug for Cloud {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Cloud").field("endpoint", &self.endpoint()).finish_non_exhaustive()
-    }
-}
-
-impl Drop for Cloud {
-    fn drop(&mut self) {
-        let mut tasks = self.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        let ended = tasks.take();
-        drop(tasks);
-        drop(ended);
     }
 }
 
@@ -343,39 +429,21 @@ impl Cloud {
     /// The endpoint's address cannot be listened on.
     pub async fn start(options: CloudOptions) -> io::Result<Self> {
         let listener = TcpListener::bind(options.endpoint).await?;
-        let now = Instant::now();
-        let state = State {
-            started: now,
-            instances: BTreeMap::new(),
-            groups: Vec::new(),
-            balancers: Vec::new(),
-            operator: Credentials::long_term(),
-            buckets: Buckets::new(options.throttle, now),
-            faults: BTreeMap::new(),
-            calls: VecDeque::new(),
-            events: VecDeque::new(),
-            unwatched: Vec::new(),
-            next_serial: 0,
-            options,
-        };
-        let shared = Arc::new(Shared {
-            state: Mutex::new(state),
-            changed: watch::Sender::new(0),
-            tasks: Mutex::new(Some(JoinSet::new())),
-            endpoint: listener.local_addr()?,
-        });
+        let shared = Arc::new(Shared::new(options, listener.local_addr()?));
         let endpoint_outage = watch::Sender::new(Outage::Up);
         let handler = {
             let shared = Arc::clone(&shared);
             move |request, _| api::answer(Arc::clone(&shared), request)
         };
-        shared.spawn(serve(listener, endpoint_outage.subscribe(), handler));
-        Ok(Self { shared, endpoint_outage })
+        let tasks = Tasks::default();
+        tasks.spawn(serve(listener, endpoint_outage.subscribe(), handler));
+        tasks.spawn(health::probe_targets(Arc::clone(&shared)));
+        Ok(Self { shared, endpoint_outage, tasks })
     }
 
     /// Where the ELBv2 and EC2 endpoint listens.
     pub fn endpoint(&self) -> SocketAddr {
-        self.shared.endpoint
+        self.shared.endpoint()
     }
 
     /// The endpoint's URL.
@@ -390,13 +458,7 @@ impl Cloud {
 
     /// Creates a target group and returns its ARN.
     pub fn create_target_group(&self, spec: TargetGroupSpec) -> String {
-        self.shared.update(|state, _| {
-            let hex = stable_hex(&spec.name);
-            let arn = state.arn(&format!("targetgroup/{}/{hex}", spec.name));
-            let vpc = spec.vpc.clone().unwrap_or_else(|| state.options.vpc.clone());
-            state.groups.push(TargetGroup::new(spec, arn.clone(), vpc));
-            arn
-        })
+        self.shared.update(|state, _| state.create_target_group(spec))
     }
 
     /// Creates a balancer with its listener; it takes requests at once.
@@ -405,7 +467,13 @@ impl Cloud {
     /// The address cannot be listened on.
     pub async fn create_balancer(&self, spec: BalancerSpec) -> io::Result<BalancerHandle> {
         let listener = TcpListener::bind(spec.listen).await?;
-        balancer::start(&self.shared, listener, spec)
+        let address = listener.local_addr()?;
+        let (handle, proxy) = self.shared.update(|state, _| {
+            let balancer = state.create_balancer(spec, address);
+            (BalancerHandle::new(balancer), Proxy::new(Arc::clone(&self.shared), balancer))
+        });
+        self.tasks.spawn(proxy.serve(listener));
+        Ok(handle)
     }
 
     /// Runs an instance: a name, credentials and a metadata service. Its agent is another
@@ -413,38 +481,16 @@ impl Cloud {
     ///
     /// # Errors
     /// The metadata service's address cannot be listened on.
-    pub async fn run_instance(&self, mut spec: InstanceSpec) -> io::Result<InstanceHandle> {
+    pub async fn run_instance(&self, spec: InstanceSpec) -> io::Result<InstanceHandle> {
         let listener = TcpListener::bind(spec.imds).await?;
         let imds = listener.local_addr()?;
-        let id = spec.id.take().unwrap_or_else(|| format!("i-0{}", random_hex(16)));
-        let imds_outage = watch::Sender::new(Outage::Up);
-        let outage = imds_outage.subscribe();
-        let handle =
-            InstanceHandle { shared: Arc::clone(&self.shared), id: id.clone(), address: spec.address, imds };
-        self.shared.update(|state, _| {
-            let vpc = spec.vpc.clone().unwrap_or_else(|| state.options.vpc.clone());
-            let instance = Instance {
-                id: id.clone(),
-                spec,
-                vpc,
-                state: InstanceState::Running,
-                launched: SystemTime::now(),
-                credentials: Vec::new(),
-                session_tokens: Arc::default(),
-                spot: None,
-                rebalance: None,
-                lifecycle: None,
-                imds_outage,
-                refused_metadata: BTreeMap::new(),
-            };
-            state.instances.insert(id.clone(), instance);
+        let (handle, outage) = self.shared.update(|state, _| {
+            let instance = state.run_instance(spec);
+            let handle = InstanceHandle::new(Arc::clone(&self.shared), instance, imds);
+            (handle, instance.imds_outage.subscribe())
         });
-        let service = Arc::new(imds::Service::new(Arc::clone(&self.shared), id));
-        let handler = move |request, _| {
-            let service = Arc::clone(&service);
-            async move { Ok(service.answer(request).await) }
-        };
-        self.shared.spawn(serve(listener, outage, handler));
+        let metadata = InstanceMetadata::new(Arc::clone(&self.shared), handle.id().to_owned());
+        self.tasks.spawn(metadata.serve(listener, outage));
         Ok(handle)
     }
 
@@ -455,11 +501,8 @@ impl Cloud {
 
     /// What is shown of each target of a group (name or ARN), in order of registration.
     pub fn target_health(&self, group: &str) -> Vec<TargetStatus> {
-        self.shared.update_quietly(|state, now| {
-            state.refresh(now);
-            let group = state.group(group);
-            group.map(|group| elbv2::statuses(group)).unwrap_or_default()
-        })
+        self.shared
+            .update_quietly(|state, _| state.group(group).map(|group| group.statuses()).unwrap_or_default())
     }
 
     /// What is shown of one target; `unused`, `Target.NotRegistered` if it is not registered.
@@ -476,15 +519,12 @@ impl Cloud {
 
     /// Sets the API's throttle; its buckets are full again.
     pub fn throttle(&self, throttle: Throttle) {
-        self.shared.update(|state, now| state.buckets = Buckets::new(throttle, now));
+        self.shared.update(|state, now| state.set_throttle(throttle, now));
     }
 
     /// Sets or ends an action's fault.
     pub fn set_fault(&self, action: &str, fault: Option<Fault>) {
-        self.shared.update(|state, _| match fault {
-            Some(fault) => state.faults.insert(action.to_owned(), fault),
-            None => state.faults.remove(action),
-        });
+        self.shared.update(|state, _| state.set_fault(action, fault));
     }
 
     /// Puts the ELBv2 and EC2 endpoint out of order, or back.
@@ -494,12 +534,12 @@ impl Cloud {
 
     /// The calls that were answered, oldest first, the last twenty thousand.
     pub fn calls(&self) -> Vec<Call> {
-        self.shared.lock().calls.iter().cloned().collect()
+        self.shared.lock().calls()
     }
 
     /// The changes of targets' health, oldest first, the last twenty thousand.
-    pub fn events(&self) -> Vec<Event> {
-        self.shared.lock().events.iter().cloned().collect()
+    pub fn health_changes(&self) -> Vec<HealthChange> {
+        self.shared.lock().health_changes()
     }
 
     /// Hears of every call and change; what changed is for the receiver to look up.

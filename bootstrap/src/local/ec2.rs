@@ -1,7 +1,7 @@
 //! Instances: what they are, their credentials and tags, and `ec2:DescribeTags`.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -10,8 +10,8 @@ use tokio::sync::watch;
 use super::api::{ApiError, Params};
 use super::cloud::{Shared, State};
 use super::http::Outage;
-use super::ids::random_hex;
-use super::metadata::Tokens;
+use super::ids::{random_hex, request_id};
+use super::tokens::SessionTokens;
 use super::xml::Xml;
 
 /// EC2's version of the query protocol.
@@ -170,7 +170,7 @@ pub(super) struct Instance {
     pub(super) launched: SystemTime,
     /// The newest last; those that expired are dropped when new ones are issued.
     pub(super) credentials: Vec<Credentials>,
-    pub(super) session_tokens: Arc<Tokens>,
+    pub(super) session_tokens: Arc<SessionTokens>,
     pub(super) spot: Option<(SpotAction, SystemTime)>,
     pub(super) rebalance: Option<SystemTime>,
     pub(super) lifecycle: Option<String>,
@@ -180,6 +180,24 @@ pub(super) struct Instance {
 }
 
 impl Instance {
+    /// A running instance; of `spec` the VPC may be left open, the id not.
+    pub(super) fn new(id: String, vpc: String, spec: InstanceSpec) -> Self {
+        Self {
+            id,
+            spec,
+            vpc,
+            state: InstanceState::Running,
+            launched: SystemTime::now(),
+            credentials: Vec::new(),
+            session_tokens: Arc::default(),
+            spot: None,
+            rebalance: None,
+            lifecycle: None,
+            imds_outage: watch::Sender::new(Outage::Up),
+            refused_metadata: BTreeMap::new(),
+        }
+    }
+
     /// The role's credentials, new ones when a quarter of the lifetime is left, as IMDS gives new
     /// ones out some time before the old ones end.
     pub(super) fn current_credentials(&mut self, lifetime: Duration) -> Credentials {
@@ -199,10 +217,10 @@ impl Instance {
 /// A handle on a running instance: everything that can happen to it, and what its agent is told.
 #[derive(Clone)]
 pub struct InstanceHandle {
-    pub(super) shared: Arc<Shared>,
-    pub(super) id: String,
-    pub(super) address: Ipv4Addr,
-    pub(super) imds: SocketAddr,
+    shared: Arc<Shared>,
+    id: String,
+    address: Ipv4Addr,
+    imds: SocketAddr,
 }
 
 impl std::fmt::Debug for InstanceHandle {
@@ -216,6 +234,11 @@ impl std::fmt::Debug for InstanceHandle {
 }
 
 impl InstanceHandle {
+    /// A handle on an instance whose metadata service listens at `imds`.
+    pub(super) fn new(shared: Arc<Shared>, instance: &Instance, imds: SocketAddr) -> Self {
+        Self { shared, id: instance.id.clone(), address: instance.spec.address, imds }
+    }
+
     /// The instance's id.
     pub fn id(&self) -> &str {
         &self.id
@@ -340,17 +363,8 @@ impl InstanceHandle {
     }
 }
 
-impl State {
-    /// The instance that has this address and is not terminated.
-    pub(super) fn instance_at(&self, address: IpAddr) -> Option<&Instance> {
-        self.instances
-            .values()
-            .find(|instance| instance.state != InstanceState::Terminated && instance.spec.address == address)
-    }
-}
-
 /// Answers an EC2 action.
-pub(super) fn act(state: &State, action: &str, params: &Params) -> Result<String, ApiError> {
+pub(super) fn perform(state: &State, action: &str, params: &Params) -> Result<String, ApiError> {
     match action {
         "DescribeTags" => describe_tags(state, params),
         _ => Err(ApiError::invalid_action(action)),
@@ -394,7 +408,7 @@ fn describe_tags(state: &State, params: &Params) -> Result<String, ApiError> {
     let next = (begin + TAGS_IN_A_PAGE < found.len()).then(|| begin + TAGS_IN_A_PAGE);
     let page = found.into_iter().skip(begin).take(TAGS_IN_A_PAGE);
     Ok(Xml::document("DescribeTagsResponse", &format!("http://ec2.amazonaws.com/doc/{VERSION}/"), |xml| {
-        xml.text("requestId", super::ids::request_id());
+        xml.text("requestId", request_id());
         if let Some(next) = next {
             xml.text("nextToken", next.to_string());
         }

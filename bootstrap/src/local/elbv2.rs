@@ -7,9 +7,9 @@ use tokio::time::Instant;
 
 use super::api::{ApiError, Params};
 use super::balancer::Balancer;
-use super::cloud::{State, TargetStatus};
+use super::cloud::State;
 use super::ec2::InstanceState;
-use super::groups::{TargetGroup, TargetHealth, TargetType};
+use super::groups::{TargetGroup, TargetHealth, TargetStatus, TargetType};
 use super::ids::request_id;
 use super::routing::Forward;
 use super::xml::Xml;
@@ -24,7 +24,7 @@ pub(super) const NAMESPACE: &str = "http://elasticloadbalancing.amazonaws.com/do
 const MAX_TARGETS: usize = 1000;
 
 /// Answers an action.
-pub(super) fn act(
+pub(super) fn perform(
     state: &mut State,
     action: &str,
     params: &Params,
@@ -41,16 +41,6 @@ pub(super) fn act(
         "DescribeRules" => describe_rules(state, params),
         _ => Err(ApiError::invalid_action(action)),
     }
-}
-
-/// What is shown of a group's targets.
-pub(super) fn statuses(group: &TargetGroup) -> Vec<TargetStatus> {
-    let status = |target: &super::groups::Target| TargetStatus {
-        id: target.id.clone(),
-        port: target.port,
-        health: target.shown.clone().unwrap_or_else(|| target.health()),
-    };
-    group.targets.iter().map(status).collect()
 }
 
 fn response(action: &str, inside: impl FnOnce(&mut Xml)) -> String {
@@ -234,7 +224,7 @@ fn describe_health(state: &mut State, params: &Params) -> Result<String, ApiErro
     params.allow(&TARGET_PARAMS)?;
     let group = group(state, params)?;
     let (target_type, default_port) = (group.spec.target_type, group.spec.port);
-    let registered = statuses(group);
+    let registered = group.statuses();
     let asked = targets(params)?;
     let mut shown = Vec::new();
     for (id, port) in &asked {

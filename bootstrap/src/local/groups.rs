@@ -156,6 +156,17 @@ impl TargetHealth {
     }
 }
 
+/// A target and what is shown of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetStatus {
+    /// The target's id.
+    pub id: String,
+    /// The target's port.
+    pub port: u16,
+    /// What is shown of it.
+    pub health: TargetHealth,
+}
+
 /// How one probe ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ProbeResult {
@@ -367,6 +378,16 @@ impl TargetGroup {
     /// The target with this id and port: another port is another target.
     pub(super) fn target(&mut self, id: &str, port: u16) -> Option<&mut Target> {
         self.targets.iter_mut().find(|target| target.id == id && target.port == port)
+    }
+
+    /// What is shown of each target.
+    pub(super) fn statuses(&self) -> Vec<TargetStatus> {
+        let status = |target: &Target| TargetStatus {
+            id: target.id.clone(),
+            port: target.port,
+            health: target.shown.clone().unwrap_or_else(|| target.health()),
+        };
+        self.targets.iter().map(status).collect()
     }
 
     /// The next target in turn. Without a healthy one the group fails open: every registered

@@ -12,29 +12,27 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::cloud::{Shared, State};
-use super::groups::{HealthCheck, ProbeResult, Target, TargetState};
+use super::cloud::{Shared, State, TargetKey};
+use super::groups::{HealthCheck, ProbeResult, TargetState};
+use super::tasks::Tasks;
 
 /// What AWS's prober calls itself.
 const PROBER: &str = "ELB-HealthChecker/2.0";
 
-/// The target that a task is for.
-#[derive(Clone, Debug)]
-pub(super) struct Watched {
-    group: String,
-    serial: u64,
-}
-
-impl Watched {
-    /// The target with this serial number in the group with this ARN.
-    pub(super) fn new(arn: &str, serial: u64) -> Self {
-        Self { group: arn.to_owned(), serial }
-    }
-
-    fn find<'a>(&self, state: &'a mut State) -> Option<(&'a HealthCheck, &'a mut Target)> {
-        let group = state.group(&self.group)?;
-        let target = group.targets.iter_mut().find(|t| t.serial == self.serial)?;
-        Some((&group.spec.health_check, target))
+/// Probes every target, those that are registered later too. Ends when the returned future is dropped.
+pub(super) async fn probe_targets(shared: Arc<Shared>) {
+    let tasks = Tasks::default();
+    let mut changes = shared.changes();
+    loop {
+        changes.borrow_and_update();
+        // Every registration is a change, so none is missed.
+        let unprobed = shared.lock().take_unprobed();
+        for key in unprobed {
+            tasks.spawn(probe_target(Arc::clone(&shared), key));
+        }
+        if changes.changed().await.is_err() {
+            return;
+        }
     }
 }
 
@@ -49,11 +47,11 @@ enum Step {
 }
 
 /// Probes a target while it is used, and sees to the end of its draining.
-pub(super) async fn watch(shared: Arc<Shared>, watched: Watched) {
+async fn probe_target(shared: Arc<Shared>, key: TargetKey) {
     let mut changes = shared.changes();
     loop {
         changes.borrow_and_update();
-        match shared.update_quietly(|state, now| step(state, &watched, now)) {
+        match shared.update_quietly(|state, now| next_step(state, &key, now)) {
             Step::Gone => return,
             Step::Wait(until) => {
                 let due = async {
@@ -68,10 +66,10 @@ pub(super) async fn watch(shared: Arc<Shared>, watched: Watched) {
                 }
             }
             Step::Probe(address, check) => {
-                let result = probe(address, &check.path, check.timeout).await;
+                let result = health_check(address, &check.path, check.timeout).await;
                 shared.update_quietly(|state, _| {
-                    if let Some((check, target)) = watched.find(state) {
-                        target.probed(result, &check.clone());
+                    if let Some((check, target)) = state.target(&key) {
+                        target.probed(result, check);
                     }
                 });
             }
@@ -79,10 +77,8 @@ pub(super) async fn watch(shared: Arc<Shared>, watched: Watched) {
     }
 }
 
-fn step(state: &mut State, watched: &Watched, now: Instant) -> Step {
-    // What is shown decides whether to probe, so it must be true at this moment.
-    state.refresh(now);
-    let Some((check, target)) = watched.find(state) else {
+fn next_step(state: &mut State, key: &TargetKey, now: Instant) -> Step {
+    let Some((check, target)) = state.target(key) else {
         return Step::Gone;
     };
     let is_used = target.shown.as_ref().is_some_and(|shown| shown.state != TargetState::Unused);
@@ -102,7 +98,7 @@ fn step(state: &mut State, watched: &Watched, now: Instant) -> Step {
 }
 
 /// One health check on a fresh connection.
-async fn probe(address: SocketAddr, path: &str, timeout: Duration) -> ProbeResult {
+async fn health_check(address: SocketAddr, path: &str, timeout: Duration) -> ProbeResult {
     let exchange = async {
         let Ok(stream) = TcpStream::connect(address).await else {
             return ProbeResult::Failed;

@@ -6,27 +6,38 @@ use std::time::SystemTime;
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
 use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use super::cloud::{Shared, State};
 use super::ec2::{Instance, InstanceState, SpotAction};
-use super::http::{Body, plain};
+use super::http::{Body, Outage, plain, serve};
 use super::ids::timestamp;
-use super::metadata::{Admission, Leaves, PUBLIC_KEY, below_version, find, told, with_ttl};
+use super::metadata::{Admission, Leaves, PUBLIC_KEY, admit, below_version, find, found_or_404, with_ttl};
 
 /// The metadata service of one instance.
-pub(super) struct Service {
+pub(super) struct InstanceMetadata {
     shared: Arc<Shared>,
     instance: String,
 }
 
-impl Service {
+impl InstanceMetadata {
     /// The service of the instance with this id.
     pub(super) fn new(shared: Arc<Shared>, instance: String) -> Self {
         Self { shared, instance }
     }
 
-    /// Answers a request.
-    pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+    /// Serves its listener until the returned future is dropped.
+    pub(super) async fn serve(self, listener: TcpListener, outage: watch::Receiver<Outage>) {
+        let service = Arc::new(self);
+        let handler = move |request, _| {
+            let service = Arc::clone(&service);
+            async move { Ok(service.answer(&request)) }
+        };
+        serve(listener, outage, handler).await;
+    }
+
+    fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
         let tokens = {
             let state = self.shared.lock();
             state.instances.get(&self.instance).map(|instance| Arc::clone(&instance.session_tokens))
@@ -34,7 +45,7 @@ impl Service {
         let Some(tokens) = tokens else {
             return plain(StatusCode::NOT_FOUND, "404 - Not Found\n");
         };
-        let ttl = match tokens.admit(&request) {
+        let ttl = match admit(&tokens, request) {
             Admission::Admitted(ttl) => ttl,
             Admission::Answered(answer) => return answer,
         };
@@ -42,7 +53,7 @@ impl Service {
         if let Some(status) = path.as_deref().and_then(|path| self.refusal(path)) {
             return with_ttl(plain(status, "refused\n"), ttl);
         }
-        told(path.and_then(|path| self.look_up(&path)), ttl)
+        found_or_404(path.and_then(|path| self.look_up(&path)), ttl)
     }
 
     fn refusal(&self, path: &str) -> Option<StatusCode> {

@@ -1,21 +1,19 @@
 //! The protocol of a metadata service: version 2 only, as `HttpTokens=required` makes it. What it
 //! tells is someone else's business.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::header::{HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use super::http::{Body, Outage, plain, serve};
-use super::ids::random_hex;
+use super::tokens::SessionTokens;
 
 const TTL_HEADER: &str = "x-aws-ec2-metadata-token-ttl-seconds";
 const TOKEN_HEADER: &str = "x-aws-ec2-metadata-token";
@@ -26,77 +24,49 @@ const VERSIONS: [&str; 2] = ["/latest/", "/2021-03-23/"];
 /// Where the public key is.
 pub(super) const PUBLIC_KEY: &str = "meta-data/public-keys/0/openssh-key";
 
-/// Session tokens that are kept; a client that fetches more loses its oldest.
-const MAX_TOKENS: usize = 1024;
-
 /// Everything that a metadata service can answer, by the path below its version. Folders follow from
 /// the paths.
 pub type Leaves = BTreeMap<String, String>;
 
-/// The session tokens of one instance that are still accepted, the oldest first.
-#[derive(Debug, Default)]
-pub(super) struct Tokens(Mutex<VecDeque<(String, Instant)>>);
-
-/// What becomes of a request.
+/// Whether a request may see the metadata.
 pub(super) enum Admission {
-    /// It shows a token, which has this many seconds left.
+    /// It shows a session token that has this many seconds left.
     Admitted(u64),
     /// It sees nothing: this is its answer.
     Answered(Response<Body>),
 }
 
-impl Tokens {
-    /// A new token that is accepted for `ttl` seconds.
-    fn give(&self, ttl: u64) -> String {
-        let token = format!("AQAEA{}==", random_hex(48));
-        let now = Instant::now();
-        let mut tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        tokens.retain(|(_, expires)| *expires > now);
-        if tokens.len() == MAX_TOKENS {
-            tokens.pop_front();
-        }
-        tokens.push_back((token.clone(), now + Duration::from_secs(ttl)));
-        token
-    }
-
-    /// The seconds that a request's token has left; `None` if it shows none that is accepted.
-    fn remaining(&self, headers: &HeaderMap) -> Option<u64> {
-        let shown = headers.get(TOKEN_HEADER)?.to_str().ok()?;
-        let tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (_, expires) = tokens.iter().find(|(known, _)| known == shown)?;
-        let left = expires.checked_duration_since(Instant::now())?;
-        (!left.is_zero()).then_some(left.as_secs())
-    }
-
-    /// Whether a request may see anything.
-    pub(super) fn admit(&self, request: &Request<Incoming>) -> Admission {
-        let answer = match (request.method(), request.uri().path()) {
-            (&Method::PUT, "/latest/api/token") => self.give_token(request.headers()),
-            (&Method::GET | &Method::HEAD, _) => match self.remaining(request.headers()) {
+/// Gives out session tokens, and admits requests that show one of them.
+pub(super) fn admit(tokens: &SessionTokens, request: &Request<Incoming>) -> Admission {
+    let answer = match (request.method(), request.uri().path()) {
+        (&Method::PUT, "/latest/api/token") => issue_token(tokens, request.headers()),
+        (&Method::GET | &Method::HEAD, _) => {
+            let token = request.headers().get(TOKEN_HEADER).and_then(|value| value.to_str().ok());
+            match token.and_then(|token| tokens.remaining(token)) {
                 Some(ttl) => return Admission::Admitted(ttl),
                 None => plain(StatusCode::UNAUTHORIZED, "401 - Unauthorized\n"),
-            },
-            _ => plain(StatusCode::METHOD_NOT_ALLOWED, "405 - Method Not Allowed\n"),
-        };
-        Admission::Answered(answer)
-    }
-
-    fn give_token(&self, headers: &HeaderMap) -> Response<Body> {
-        // A proxy's header: the request may come from outside of the instance.
-        if headers.contains_key("x-forwarded-for") {
-            return plain(StatusCode::FORBIDDEN, "403 - Forbidden\n");
+            }
         }
-        let ttl = headers.get(TTL_HEADER).and_then(|value| value.to_str().ok());
-        let ttl = ttl.and_then(|text| text.trim().parse::<u64>().ok());
-        let Some(ttl) = ttl.filter(|ttl| (1..=21_600).contains(ttl)) else {
-            return plain(StatusCode::BAD_REQUEST, "400 - Bad Request\n");
-        };
-        with_ttl(plain(StatusCode::OK, self.give(ttl)), ttl)
-    }
+        _ => plain(StatusCode::METHOD_NOT_ALLOWED, "405 - Method Not Allowed\n"),
+    };
+    Admission::Answered(answer)
 }
 
-/// The answer to a request that was admitted; `found` is what its path leads to.
-pub(super) fn told(found: Option<String>, ttl: u64) -> Response<Body> {
+fn issue_token(tokens: &SessionTokens, headers: &HeaderMap) -> Response<Body> {
+    // A proxy's header: the request may come from outside of the instance.
+    if headers.contains_key("x-forwarded-for") {
+        return plain(StatusCode::FORBIDDEN, "403 - Forbidden\n");
+    }
+    let ttl = headers.get(TTL_HEADER).and_then(|value| value.to_str().ok());
+    let ttl = ttl.and_then(|text| text.trim().parse::<u64>().ok());
+    let Some(ttl) = ttl.filter(|ttl| (1..=21_600).contains(ttl)) else {
+        return plain(StatusCode::BAD_REQUEST, "400 - Bad Request\n");
+    };
+    with_ttl(plain(StatusCode::OK, tokens.issue(ttl)), ttl)
+}
+
+/// The answer to a request that was admitted: the value at its path, or 404.
+pub(super) fn found_or_404(found: Option<String>, ttl: u64) -> Response<Body> {
     let answer = match found {
         Some(text) => plain(StatusCode::OK, text),
         None => plain(StatusCode::NOT_FOUND, "404 - Not Found\n"),
@@ -149,7 +119,7 @@ where
     F: Fn(IpAddr) -> A + Clone + Send + Sync + 'static,
     A: Future<Output = Option<Leaves>> + Send + 'static,
 {
-    let tokens: Arc<Mutex<HashMap<IpAddr, Arc<Tokens>>>> = Arc::default();
+    let tokens: Arc<Mutex<HashMap<IpAddr, Arc<SessionTokens>>>> = Arc::default();
     let (_up, outage) = watch::channel(Outage::Up);
     let handler = move |request: Request<Incoming>, peer: std::net::SocketAddr| {
         let (tokens, leaves) = (tokens.clone(), leaves.clone());
@@ -158,12 +128,12 @@ where
                 let mut all = tokens.lock().unwrap_or_else(PoisonError::into_inner);
                 Arc::clone(all.entry(peer.ip()).or_default())
             };
-            let ttl = match tokens.admit(&request) {
+            let ttl = match admit(&tokens, &request) {
                 Admission::Admitted(ttl) => ttl,
                 Admission::Answered(answer) => return Ok(answer),
             };
             let (leaves, path) = (leaves(peer.ip()).await, below_version(request.uri().path()));
-            Ok(told(leaves.zip(path).and_then(|(leaves, path)| find(&leaves, &path)), ttl))
+            Ok(found_or_404(leaves.zip(path).and_then(|(leaves, path)| find(&leaves, &path)), ttl))
         }
     };
     serve(listener, outage, handler).await;

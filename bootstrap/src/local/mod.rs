@@ -3,8 +3,9 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `cloud.rs` | the state, and the handle [`Cloud`] on it |
+//! | `tasks.rs` | tasks that end with their owner |
 //! | `ec2.rs` | instances, their credentials and tags, `DescribeTags` |
-//! | `metadata.rs` | the protocol of a metadata service |
+//! | `metadata.rs`, `tokens.rs` | the protocol of a metadata service, its session tokens |
 //! | `imds.rs` | what each instance's tells |
 //! | `api.rs` | the query protocol: authentication, throttle, faults, errors |
 //! | `elbv2.rs` | the load balancing actions |
@@ -31,14 +32,16 @@ mod imds;
 mod instances;
 mod metadata;
 mod routing;
+mod tasks;
 mod throttle;
+mod tokens;
 mod xml;
 
 pub use balancer::{BalancerHandle, BalancerSpec};
-pub use cloud::{Call, Cloud, CloudOptions, Event, Fault, TargetStatus};
+pub use cloud::{Call, Cloud, CloudOptions, Fault, HealthChange};
 pub use ec2::{Credentials, InstanceHandle, InstanceSpec, InstanceState, SpotAction};
 pub use fleet::{LocalError, LocalFleet, LocalOptions, Member};
-pub use groups::{HealthCheck, TargetGroupSpec, TargetHealth, TargetState, TargetType};
+pub use groups::{HealthCheck, TargetGroupSpec, TargetHealth, TargetState, TargetStatus, TargetType};
 pub use http::Outage;
 pub(crate) use ids::stable_hex;
 pub use ids::timestamp;

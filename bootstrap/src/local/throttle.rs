@@ -28,9 +28,9 @@ impl Default for Throttle {
     }
 }
 
-/// What a bucket is kept for.
+/// The actions that share a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Class {
+pub(super) enum ActionClass {
     /// ELBv2's `Describe*`.
     Describe,
     /// `RegisterTargets`, `DeregisterTargets`.
@@ -83,11 +83,11 @@ impl Buckets {
     }
 
     /// Takes one call from the class's bucket; `false` means "Rate exceeded".
-    pub(super) fn take(&mut self, class: Class, now: Instant) -> bool {
+    pub(super) fn take(&mut self, class: ActionClass, now: Instant) -> bool {
         match class {
-            Class::Describe => &mut self.describe,
-            Class::Change => &mut self.change,
-            Class::Ec2Describe => &mut self.ec2_describe,
+            ActionClass::Describe => &mut self.describe,
+            ActionClass::Change => &mut self.change,
+            ActionClass::Ec2Describe => &mut self.ec2_describe,
         }
         .take(now)
     }
@@ -104,13 +104,13 @@ mod tests {
         let rate = Rate { burst: 2, per_second: 4.0 };
         let mut buckets = Buckets::new(Throttle { describe: rate, change: rate }, start);
         let mut take = |class, ms| buckets.take(class, start + Duration::from_millis(ms));
-        assert!(take(Class::Change, 0) && take(Class::Change, 0));
-        assert!(!take(Class::Change, 0));
-        assert!(take(Class::Describe, 0), "each class has its own bucket");
-        assert!(!take(Class::Change, 200));
-        assert!(take(Class::Change, 250));
-        assert!(!take(Class::Change, 260));
-        assert!(take(Class::Change, 60_000) && take(Class::Change, 60_000));
-        assert!(!take(Class::Change, 60_000), "never more than the burst");
+        assert!(take(ActionClass::Change, 0) && take(ActionClass::Change, 0));
+        assert!(!take(ActionClass::Change, 0));
+        assert!(take(ActionClass::Describe, 0), "each class has its own bucket");
+        assert!(!take(ActionClass::Change, 200));
+        assert!(take(ActionClass::Change, 250));
+        assert!(!take(ActionClass::Change, 260));
+        assert!(take(ActionClass::Change, 60_000) && take(ActionClass::Change, 60_000));
+        assert!(!take(ActionClass::Change, 60_000), "never more than the burst");
     }
 }

@@ -281,7 +281,7 @@ async fn a_target_lives_from_initial_to_the_end_of_draining() {
     let target = Target::start(Manner::Answer("x")).await;
     let (id, port) = (instance.id(), target.address.port());
     caller.register_healthy(&cloud, &arn, id, port).await;
-    let steps: Vec<_> = cloud.events().iter().map(|e| e.to.reason).collect();
+    let steps: Vec<_> = cloud.health_changes().iter().map(|e| e.to.reason).collect();
     assert_eq!(steps, [Some("Elb.RegistrationInProgress"), Some("Elb.InitialHealthChecking"), None]);
 
     let head = target.heads.lock().unwrap().first().cloned().unwrap().to_ascii_lowercase();
@@ -316,7 +316,7 @@ async fn a_target_lives_from_initial_to_the_end_of_draining() {
     let xml = caller.ok("DescribeTargetHealth", &params).await;
     assert_eq!(between(&xml, "State"), "draining", "290 of 300 seconds");
     caller.register_healthy(&cloud, &arn, id, port).await;
-    let events = cloud.events();
+    let events = cloud.health_changes();
     let back = events.iter().rev().find(|e| e.from.state == TargetState::Draining).unwrap();
     assert_eq!(back.to.reason, Some("Elb.RegistrationInProgress"));
 
@@ -344,7 +344,7 @@ async fn failing_stopped_and_unused_targets_say_why() {
     caller.register_healthy(&cloud, &arn, id, port).await;
     let becomes = async |reason: Option<&str>| {
         let condition = |cloud: &Cloud| cloud.health_of(&arn, id, port).reason == reason;
-        assert!(cloud.wait_until(LIMIT, condition).await, "{reason:?}: {:?}", cloud.events());
+        assert!(cloud.wait_until(LIMIT, condition).await, "{reason:?}: {:?}", cloud.health_changes());
         cloud.health_of(&arn, id, port)
     };
     *target.probe.lock().unwrap() = 503;

@@ -275,7 +275,7 @@ impl Caller {
     pub(crate) async fn register_healthy(&self, cloud: &Cloud, arn: &str, id: &str, port: u16) {
         self.register(arn, id, port).await;
         let healthy = |cloud: &Cloud| cloud.health_of(arn, id, port).reason.is_none();
-        assert!(cloud.wait_until(LIMIT, healthy).await, "{:?}", cloud.events());
+        assert!(cloud.wait_until(LIMIT, healthy).await, "{:?}", cloud.health_changes());
     }
 
     /// Registers a target.
