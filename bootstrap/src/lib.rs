@@ -20,9 +20,11 @@ mod commands;
 mod deb;
 mod engine;
 pub mod fleet;
-pub mod local;
+mod local;
 pub mod output;
 mod plan;
 mod policy;
 pub mod user_data;
 pub mod verify;
+
+pub use local::{AgentCommand, AgentProcess};

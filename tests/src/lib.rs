@@ -17,9 +17,10 @@ use std::process::{ExitStatus, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use bootstrap::local::{
-    AgentCommand, AgentProcess, BalancerHandle, BalancerSpec, Call, Cloud, CloudOptions, Forward,
-    HealthCheck, InstanceHandle, InstanceSpec, Rule, TargetGroupSpec, TargetState,
+use bootstrap::{AgentCommand, AgentProcess};
+use local_cloud::{
+    BalancerHandle, BalancerSpec, Call, Forward, HealthCheck, InstanceHandle, InstanceSpec, LocalCloud,
+    LocalCloudOptions, Rule, TargetGroupSpec, TargetState,
 };
 use serde_json::Value;
 
@@ -85,7 +86,7 @@ fn network() -> (u8, u8) {
 /// A local cloud with target groups behind one balancer, and agents on instances of it.
 pub struct Bed {
     /// The cloud.
-    pub cloud: Cloud,
+    pub cloud: LocalCloud,
     /// The balancer in front of all groups.
     pub balancer: BalancerHandle,
     /// The target groups' names and ARNs.
@@ -101,12 +102,12 @@ pub struct BedOptions {
     /// The target groups; each gets the path rule `/{name}` and an equal weight by default.
     pub groups: Vec<TargetGroupSpec>,
     /// The cloud.
-    pub cloud: CloudOptions,
+    pub cloud: LocalCloudOptions,
 }
 
 impl Default for BedOptions {
     fn default() -> Self {
-        Self { groups: vec![group("cluster1")], cloud: CloudOptions::default() }
+        Self { groups: vec![group("cluster1")], cloud: LocalCloudOptions::default() }
     }
 }
 
@@ -141,7 +142,7 @@ impl Bed {
 
     /// A bed as described.
     pub async fn with(options: BedOptions) -> Self {
-        let cloud = Cloud::start(options.cloud).await.expect("a loopback port is free");
+        let cloud = LocalCloud::start(options.cloud).await.expect("a loopback port is free");
         let arns: Vec<(String, String)> = options
             .groups
             .into_iter()
@@ -208,7 +209,7 @@ impl Bed {
 
     /// Waits until the target is in this state.
     pub async fn until_target(&self, group: &str, machine: &Machine, state: TargetState) {
-        let is = |cloud: &Cloud| cloud.health_of(group, machine.instance.id(), PORT).state == state;
+        let is = |cloud: &LocalCloud| cloud.health_of(group, machine.instance.id(), PORT).state == state;
         assert!(
             self.cloud.wait_until(SOON, is).await,
             "target in {group} never became {state}: {:?}\n{}",

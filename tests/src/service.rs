@@ -7,8 +7,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use bootstrap::local::{
-    BalancerHandle, BalancerSpec, Call, Cloud, CloudOptions, Forward, InstanceHandle, InstanceSpec,
+use local_cloud::{
+    BalancerHandle, BalancerSpec, Call, Forward, InstanceHandle, InstanceSpec, LocalCloud, LocalCloudOptions,
     TargetGroupSpec, TargetState,
 };
 use serde_json::Value;
@@ -50,7 +50,7 @@ WantedBy=multi-user.target
 /// A cloud, and a machine in it.
 pub struct ServiceBed {
     /// The cloud.
-    pub cloud: Cloud,
+    pub cloud: LocalCloud,
     /// The balancer in front of the target group.
     pub balancer: BalancerHandle,
     /// The machine, as the cloud knows it.
@@ -77,8 +77,9 @@ impl ServiceBed {
         netns::ip("address add 10.77.0.1/24 dev cable").await;
         netns::ip("address add 169.254.169.254/32 dev cable").await;
         netns::ip("link set cable up").await;
-        let options = CloudOptions { endpoint: SocketAddr::from((CLOUD, 8000)), ..CloudOptions::default() };
-        let cloud = Cloud::start(options).await.expect("the namespace is our own");
+        let options =
+            LocalCloudOptions { endpoint: SocketAddr::from((CLOUD, 8000)), ..LocalCloudOptions::default() };
+        let cloud = LocalCloud::start(options).await.expect("the namespace is our own");
         let spec = TargetGroupSpec { port: SERVICE.port(), ..group(GROUP) };
         let arn = cloud.create_target_group(spec);
         let listen = SocketAddr::from((CLOUD, 80));
@@ -117,7 +118,7 @@ impl ServiceBed {
 
     /// Waits until the target is in this state.
     pub async fn until_target(&self, state: TargetState) {
-        let health = |cloud: &Cloud| cloud.health_of(GROUP, self.instance.id(), SERVICE.port());
+        let health = |cloud: &LocalCloud| cloud.health_of(GROUP, self.instance.id(), SERVICE.port());
         if !self.cloud.wait_until(SOON, |cloud| health(cloud).state == state).await {
             let seen = health(&self.cloud);
             panic!("the target never became {state}: {seen:?}\n{}", self.machine.journal().await);

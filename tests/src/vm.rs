@@ -22,8 +22,8 @@ use std::path::PathBuf;
 use std::process::Output;
 use std::time::Duration;
 
-use bootstrap::local::{
-    BalancerHandle, BalancerSpec, Cloud, CloudOptions, Forward, InstanceHandle, InstanceSpec,
+use local_cloud::{
+    BalancerHandle, BalancerSpec, Forward, InstanceHandle, InstanceSpec, LocalCloud, LocalCloudOptions,
     TargetGroupSpec, TargetState,
 };
 use tokio::process::{Child, Command};
@@ -62,7 +62,7 @@ const COMMAND: Duration = Duration::from_secs(120);
 /// The virtual machine, and the cloud around it.
 pub struct Guest {
     /// The cloud it is an instance of.
-    pub cloud: Cloud,
+    pub cloud: LocalCloud,
     /// The balancer in front of it.
     pub balancer: BalancerHandle,
     /// What the cloud knows of it.
@@ -89,7 +89,7 @@ impl Guest {
     }
 
     /// Powers a new instance on. `user_data` is made when everything it may point at is there.
-    pub async fn launch(user_data: impl FnOnce(&Cloud, &Files) -> String) -> Self {
+    pub async fn launch(user_data: impl FnOnce(&LocalCloud, &Files) -> String) -> Self {
         netns::enter().await;
         for address in [IMDS.ip(), SERVICES.into(), CLIENT.into()] {
             netns::ip(&format!("address add {address}/32 dev lo")).await;
@@ -109,7 +109,7 @@ impl Guest {
         succeeds(tool("cp", &["--sparse=always", source, &path_of(&disk)]).await);
 
         let endpoint = SocketAddr::from((SERVICES, 8000));
-        let cloud = Cloud::start(CloudOptions { endpoint, ..CloudOptions::default() }).await;
+        let cloud = LocalCloud::start(LocalCloudOptions { endpoint, ..LocalCloudOptions::default() }).await;
         let cloud = cloud.expect("the address is free");
         let arn = cloud.create_target_group(TargetGroupSpec { port: 80, ..group(GROUP) });
         let spec = BalancerSpec {
@@ -185,7 +185,7 @@ impl Guest {
     /// Waits until the balancer finds the instance healthy, and thereby its agent registered.
     pub async fn until_healthy(&self) {
         let healthy =
-            |cloud: &Cloud| cloud.health_of(GROUP, self.instance.id(), 80).state == TargetState::Healthy;
+            |cloud: &LocalCloud| cloud.health_of(GROUP, self.instance.id(), 80).state == TargetState::Healthy;
         if !self.cloud.wait_until(BOOT, healthy).await {
             let log = match &self.shell {
                 Some(_) => {

@@ -86,7 +86,7 @@ pub enum Fleets {
 
 impl Cli {
     /// Does what was asked for. Must run on the main thread, see
-    /// [`AgentCommand::spawn`](crate::local::AgentCommand::spawn).
+    /// [`AgentCommand::spawn`](crate::AgentCommand::spawn).
     ///
     /// # Errors
     /// What failed, with its causes.

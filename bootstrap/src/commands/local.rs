@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use local_cloud::TargetState;
 use rustix::fs::{FlockOperation, flock};
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -15,7 +16,7 @@ use tokio::time::Instant;
 
 use super::request::FleetRequest;
 use crate::fleet::{Fleet, Root};
-use crate::local::{LocalFleet, LocalOptions, TargetState};
+use crate::local::{LocalFleet, LocalOptions};
 use crate::output::{Outcome, Output, Progress, print, print_error, remark};
 
 /// What `launch --local` is asked for.

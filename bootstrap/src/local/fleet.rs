@@ -6,36 +6,38 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{
-    AgentCommand, AgentProcess, BalancerHandle, BalancerSpec, Cloud, CloudOptions, Forward, HealthCheck,
-    InstanceHandle, InstanceSpec, Rule, TargetGroupSpec, TargetHealth, TargetState, stable_hex,
+use local_cloud::{
+    BalancerHandle, BalancerSpec, Forward, HealthCheck, InstanceHandle, InstanceSpec, LocalCloud,
+    LocalCloudOptions, Rule, TargetGroupSpec, TargetHealth, TargetState, stable_instance_id,
 };
+
+use super::agents::{AgentCommand, AgentProcess};
 use crate::fleet::{Fleet, Group};
 
 /// How a fleet is run on this machine.
 #[derive(Clone, Debug)]
-pub struct LocalOptions {
+pub(crate) struct LocalOptions {
     /// The agent's binary.
-    pub agent: PathBuf,
+    pub(crate) agent: PathBuf,
     /// Further arguments for each agent.
-    pub agent_arguments: Vec<OsString>,
+    pub(crate) agent_arguments: Vec<OsString>,
     /// The folder that gets a folder for each instance.
-    pub folder: PathBuf,
+    pub(crate) folder: PathBuf,
     /// The balancer's port on 127.0.0.1; 0 picks a free one.
-    pub port: u16,
+    pub(crate) port: u16,
     /// The port each agent serves on, at its own address.
-    pub instance_port: u16,
+    pub(crate) instance_port: u16,
     /// How long an agent must have been without requests before it goes.
-    pub drain_quiet: Duration,
+    pub(crate) drain_quiet: Duration,
     /// From one health check to the next; `None` is a thirtieth of the fleet's.
-    pub health_interval: Option<Duration>,
+    pub(crate) health_interval: Option<Duration>,
     /// The rest of the cloud's options; the region is the fleet's.
-    pub cloud: CloudOptions,
+    pub(crate) cloud: LocalCloudOptions,
 }
 
 impl LocalOptions {
     /// The defaults of `launch --local`.
-    pub fn new(agent: PathBuf, folder: PathBuf) -> Self {
+    pub(crate) fn new(agent: PathBuf, folder: PathBuf) -> Self {
         Self {
             agent,
             agent_arguments: Vec::new(),
@@ -45,14 +47,14 @@ impl LocalOptions {
             // Longer than the balancer's late requests (2 s), which could come to a closed port.
             drain_quiet: Duration::from_secs(3),
             health_interval: None,
-            cloud: CloudOptions::default(),
+            cloud: LocalCloudOptions::default(),
         }
     }
 }
 
 /// Why a fleet does not start.
 #[derive(Debug, thiserror::Error)]
-pub enum LocalError {
+pub(crate) enum LocalError {
     /// The balancer's port is taken.
     #[error("{0} is taken, by another launch perhaps; choose another port with --port")]
     BalancerTaken(SocketAddr),
@@ -87,32 +89,32 @@ const MAX_INSTANCES: usize = 245;
 
 /// One instance of a running fleet.
 #[derive(Debug)]
-pub struct Member {
+pub(crate) struct Member {
     /// The instance in the cloud.
-    pub instance: InstanceHandle,
+    pub(crate) instance: InstanceHandle,
     /// Its process.
-    pub agent: AgentProcess,
+    pub(crate) agent: AgentProcess,
     /// How the process was started.
-    pub command: AgentCommand,
+    pub(crate) command: AgentCommand,
     /// Its group's name.
-    pub group: String,
+    pub(crate) group: String,
     /// Its cluster; `None` if its group has no path.
-    pub cluster: Option<String>,
+    pub(crate) cluster: Option<String>,
     /// Its target group's name.
-    pub target_group: String,
+    pub(crate) target_group: String,
     /// Where it serves.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 /// A fleet that runs on this machine. Dropping it kills the agents and ends the cloud.
 #[derive(Debug)]
-pub struct LocalFleet {
+pub(crate) struct LocalFleet {
     /// The agents, in the order of the fleet's groups. Dropped before the cloud.
-    pub members: Vec<Member>,
+    pub(crate) members: Vec<Member>,
     /// The balancer.
-    pub balancer: BalancerHandle,
+    pub(crate) balancer: BalancerHandle,
     /// The cloud.
-    pub cloud: Cloud,
+    pub(crate) cloud: LocalCloud,
 }
 
 impl LocalFleet {
@@ -121,7 +123,7 @@ impl LocalFleet {
     ///
     /// # Errors
     /// An address is taken, or a process cannot be started. Nothing is left running.
-    pub async fn start(fleet: &Fleet, options: &LocalOptions) -> Result<Self, LocalError> {
+    pub(crate) async fn start(fleet: &Fleet, options: &LocalOptions) -> Result<Self, LocalError> {
         if fleet.instances() > MAX_INSTANCES {
             return Err(LocalError::TooMany(fleet.instances()));
         }
@@ -129,7 +131,8 @@ impl LocalFleet {
         if let Some(region) = &fleet.region {
             cloud.region.clone_from(region);
         }
-        let cloud = Cloud::start(cloud).await.map_err(LocalError::io("cannot open the cloud's endpoint"))?;
+        let cloud =
+            LocalCloud::start(cloud).await.map_err(LocalError::io("cannot open the cloud's endpoint"))?;
         let balancer = balancer(&cloud, fleet, options).await?;
         let mut members = Vec::new();
         for group in &fleet.groups {
@@ -147,12 +150,12 @@ impl LocalFleet {
     }
 
     /// What the balancer thinks of a member.
-    pub fn health(&self, member: &Member) -> TargetHealth {
+    pub(crate) fn health(&self, member: &Member) -> TargetHealth {
         self.cloud.health_of(&member.target_group, member.instance.id(), member.address.port())
     }
 
     /// How many members are healthy.
-    pub fn healthy(&self) -> usize {
+    pub(crate) fn healthy(&self) -> usize {
         let is_healthy = |member: &&Member| self.health(member).state == TargetState::Healthy;
         self.members.iter().filter(is_healthy).count()
     }
@@ -168,7 +171,7 @@ fn instance_address(port: u16, number: usize) -> Ipv4Addr {
 }
 
 async fn balancer(
-    cloud: &Cloud,
+    cloud: &LocalCloud,
     fleet: &Fleet,
     options: &LocalOptions,
 ) -> Result<BalancerHandle, LocalError> {
@@ -218,7 +221,7 @@ fn instance(fleet: &Fleet, group: &Group, name: &str, zone: &str, address: Socke
         std::net::IpAddr::V6(_) => Ipv4Addr::LOCALHOST,
     };
     let spec = InstanceSpec {
-        id: Some(format!("i-0{}", stable_hex(name))),
+        id: Some(stable_instance_id(name)),
         instance_type: group.instance_type.clone(),
         zone: zone.to_owned(),
         image: fleet.image.clone(),
@@ -235,7 +238,7 @@ fn instance(fleet: &Fleet, group: &Group, name: &str, zone: &str, address: Socke
 }
 
 async fn start_member(
-    cloud: &Cloud,
+    cloud: &LocalCloud,
     fleet: &Fleet,
     group: &Group,
     options: &LocalOptions,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bootstrap::local::{TargetHealth, TargetState};
+use local_cloud::{TargetHealth, TargetState};
 use tokio::sync::watch;
 
 use super::Account;

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bootstrap::local::timestamp;
+use local_cloud::timestamp;
 
 use super::answer::{Answer, AwsError};
 use super::request::Request;

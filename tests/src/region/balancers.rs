@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bootstrap::local::{TargetHealth, TargetState};
+use local_cloud::{TargetHealth, TargetState};
 use tokio::time::Instant;
 
 use super::Instance;

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bootstrap::local::timestamp;
+use local_cloud::timestamp;
 use serde_json::{Value, json};
 use tokio::sync::{RwLock, watch};
 use tokio::task::JoinSet;

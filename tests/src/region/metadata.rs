@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use bootstrap::local::{Leaves, serve_metadata};
+use local_cloud::{Leaves, serve_metadata};
 use serde_json::json;
 use tokio::net::TcpListener;
 

@@ -1,6 +1,6 @@
 //! What the virtual machine is told to do at its first boot.
 
-use bootstrap::local::Cloud;
+use local_cloud::LocalCloud;
 
 use crate::debian::package;
 use crate::files::Files;
@@ -11,7 +11,7 @@ pub const PACKAGE: &str = "instance-agent.deb";
 
 /// The user data that `bootstrap launch` gives an instance, and what the instance needs to find the
 /// local cloud instead of AWS.
-pub fn user_data(cloud: &Cloud, files: &Files) -> String {
+pub fn user_data(cloud: &LocalCloud, files: &Files) -> String {
     let package = package("instance-agent");
     let url = files.put(PACKAGE, std::fs::read(&package).expect("it is there"));
     let endpoint = cloud.endpoint_url();

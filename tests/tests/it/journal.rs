@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
 
-use bootstrap::local::{Fault, HealthCheck, InstanceSpec, TargetGroupSpec};
+use local_cloud::{Fault, HealthCheck, InstanceSpec, TargetGroupSpec};
 use tests::journal::{Entry, Journal, catalog, catalog_file, is_from, message_id, stderr_is_the_journal};
 use tests::solo::{Namespace, Solo, is_root_or_skip, refuses, tool};
 use tests::{Bed, BedOptions, PORT, eventually, group, text};

@@ -3,7 +3,7 @@
 //!
 //! moto is not AWS everywhere (no draining, healthy at once): see docs/development.md.
 
-use bootstrap::local::{InstanceSpec, TargetState};
+use local_cloud::{InstanceSpec, TargetState};
 use serde_json::{Value, json};
 use tests::outside::{AwsCli, Moto};
 use tests::{Bed, Machine, PORT, ended};

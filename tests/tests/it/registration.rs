@@ -2,8 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use bootstrap::local::{
-    CloudOptions, Fault, Outage, Rate, SpotAction, TargetGroupSpec, TargetState, TargetType, Throttle,
+use local_cloud::{
+    Fault, LocalCloudOptions, Outage, Rate, SpotAction, TargetGroupSpec, TargetState, TargetType, Throttle,
 };
 use tests::{Bed, BedOptions, PORT, SOON, ended, eventually, group, text};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -83,13 +83,13 @@ async fn when_the_checks_stop_coming_it_asks_at_once() {
 async fn nine_agents_get_there_under_a_throttle() {
     let throttle =
         Throttle { describe: Rate { burst: 4, per_second: 4.0 }, change: Rate { burst: 1, per_second: 3.0 } };
-    let cloud = CloudOptions { throttle, ..CloudOptions::default() };
+    let cloud = LocalCloudOptions { throttle, ..LocalCloudOptions::default() };
     let mut bed = Bed::with(BedOptions { cloud, ..BedOptions::default() }).await;
     let mut fleet = Vec::new();
     for _ in 0..9 {
         fleet.push(bed.boot().await);
     }
-    let all_healthy = |cloud: &bootstrap::local::Cloud| {
+    let all_healthy = |cloud: &local_cloud::LocalCloud| {
         let targets = cloud.target_health("cluster1");
         targets.len() == 9 && targets.iter().all(|target| target.health.state == TargetState::Healthy)
     };
@@ -235,7 +235,7 @@ async fn it_registers_with_groups_by_arn_by_name_and_by_address() {
     let _agent = machine.start();
     bed.until_target("cluster1", &machine, TargetState::Healthy).await;
     let address = machine.instance.address().to_string();
-    let healthy = |cloud: &bootstrap::local::Cloud| {
+    let healthy = |cloud: &local_cloud::LocalCloud| {
         cloud.health_of("addresses", &address, PORT).state == TargetState::Healthy
     };
     assert!(bed.cloud.wait_until(SOON, healthy).await, "{}", machine.log());
@@ -259,7 +259,7 @@ async fn register_port_is_what_the_group_is_told_and_what_is_deregistered() {
     let mut agent = machine.start();
     let id = machine.instance.id().to_owned();
     let registered =
-        |cloud: &bootstrap::local::Cloud| cloud.health_of("cluster1", &id, 9999).state != TargetState::Unused;
+        |cloud: &local_cloud::LocalCloud| cloud.health_of("cluster1", &id, 9999).state != TargetState::Unused;
     assert!(bed.cloud.wait_until(SOON, registered).await, "{}", machine.log());
     agent.terminate();
     assert!(ended(&mut agent, &machine).await.success());

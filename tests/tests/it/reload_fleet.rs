@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use bootstrap::local::{Fault, Outage, SpotAction, TargetState};
+use local_cloud::{Fault, Outage, SpotAction, TargetState};
 use tests::load::{Ask, Load};
 use tests::{Bed, BedOptions, Machine, group, text};
 

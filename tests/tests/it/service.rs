@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use bootstrap::local::{Cloud, Fault, Outage, TargetState};
+use local_cloud::{Fault, LocalCloud, Outage, TargetState};
 use tests::debian::{package, root};
 use tests::service::{SERVICE, ServiceBed};
 use tests::solo::is_root_or_skip;
@@ -45,7 +45,7 @@ async fn leaves_well(bed: &mut ServiceBed, stop: &str) {
     let mut slow = half_a_post(bed).await;
     let stopped = bed.machine.run(stop);
     let client = async {
-        let tried = |cloud: &Cloud| cloud.calls().iter().any(|call| call.action == "DeregisterTargets");
+        let tried = |cloud: &LocalCloud| cloud.calls().iter().any(|call| call.action == "DeregisterTargets");
         assert!(bed.cloud.wait_until(SOON, tried).await, "{}", bed.machine.console());
         bed.cloud.set_fault("DeregisterTargets", None);
         bed.until_target(TargetState::Draining).await;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use bootstrap::local::TargetState;
+use local_cloud::TargetState;
 use tests::load::{Ask, Load};
 use tests::{Bed, BedOptions, PORT, ended, group};
 

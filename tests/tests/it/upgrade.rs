@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use bootstrap::local::TargetState;
+use local_cloud::TargetState;
 use tests::debian::{another_version, package, root};
 use tests::load::{Ask, Load};
 use tests::service::{SERVICE, ServiceBed};

@@ -1,8 +1,8 @@
 //! What `bootstrap launch` tells an instance to do at its first boot, done by a real cloud-init in a
 //! booted Debian: it installs the agent, or says in one line on the console why not.
 
-use bootstrap::local::TargetState;
 use bootstrap::user_data::{FirstBoot as Said, PackageForInstance, first_boot_in_console};
+use local_cloud::TargetState;
 use tests::apt_repository::{make_key, publish};
 use tests::debian::{package, root};
 use tests::first_boot::{FirstBoot, from_address, of};

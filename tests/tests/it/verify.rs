@@ -3,11 +3,10 @@
 
 use std::net::TcpListener;
 
+use bootstrap::AgentProcess;
 use bootstrap::fleet::{Group, Root};
-use bootstrap::local::{
-    AgentProcess, BalancerSpec, Forward, HealthCheck, Rule, TargetGroupSpec, TargetState,
-};
 use bootstrap::verify::{Failure, Instance, Report, VerifyTarget, verify};
+use local_cloud::{BalancerSpec, Forward, HealthCheck, Rule, TargetGroupSpec, TargetState};
 use tests::{Bed, BedOptions, Machine, PORT, group};
 
 /// An instance of a group, and its agent.

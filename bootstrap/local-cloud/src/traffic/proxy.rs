@@ -24,11 +24,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
-use super::cloud::Shared;
-use super::http::{Body, BoxError, Outage, full, serve};
-use super::ids::stable_hex;
-use super::routing::{Forward, Rule};
-use super::tasks::Tasks;
+use crate::cloud::Shared;
+use crate::http::{Body, BoxError, Outage, full, serve};
+use crate::model::ids::stable_hex;
+use crate::model::routing::{Forward, Rule};
+use crate::tasks::Tasks;
 
 /// A load balancer to create.
 #[derive(Clone, Debug)]
@@ -67,41 +67,41 @@ impl BalancerSpec {
 
 /// A load balancer as the API shows it.
 #[derive(Debug)]
-pub(super) struct Balancer {
-    pub(super) spec: BalancerSpec,
-    pub(super) arn: String,
-    pub(super) listener_arn: String,
-    pub(super) address: SocketAddr,
-    pub(super) counts: Arc<RequestCounts>,
+pub(crate) struct Balancer {
+    pub(crate) spec: BalancerSpec,
+    pub(crate) arn: String,
+    pub(crate) listener_arn: String,
+    pub(crate) address: SocketAddr,
+    pub(crate) counts: Arc<RequestCounts>,
 }
 
 /// The requests that a balancer took, and the errors it made itself.
 #[derive(Debug, Default)]
-pub(super) struct RequestCounts {
-    pub(super) requests: AtomicU64,
-    pub(super) errors: AtomicU64,
+pub(crate) struct RequestCounts {
+    pub(crate) requests: AtomicU64,
+    pub(crate) errors: AtomicU64,
 }
 
 impl Balancer {
     /// The zones it is enabled in.
-    pub(super) fn zones(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn zones(&self) -> impl Iterator<Item = &str> {
         self.spec.zones.iter().map(String::as_str)
     }
 
     /// Whether its listener forwards to a group.
-    pub(super) fn uses(&self, arn: &str) -> bool {
+    pub(crate) fn uses(&self, arn: &str) -> bool {
         let rules = self.spec.rules.iter().map(|rule| &rule.forward);
         rules.chain([&self.spec.default]).any(|forward| forward.groups().any(|(group, _)| group == arn))
     }
 
     /// The forward action of a request's path.
-    pub(super) fn forward(&mut self, path: &str) -> &mut Forward {
+    pub(crate) fn forward(&mut self, path: &str) -> &mut Forward {
         let rule = self.spec.rules.iter_mut().find(|rule| rule.matches(path));
         rule.map_or(&mut self.spec.default, |rule| &mut rule.forward)
     }
 
     /// The ARN of one of the listener's rules.
-    pub(super) fn rule_arn(&self, priority: &str) -> String {
+    pub(crate) fn rule_arn(&self, priority: &str) -> String {
         let listener = self.listener_arn.replacen(":listener/", ":listener-rule/", 1);
         format!("{listener}/{}", stable_hex(priority))
     }
@@ -117,7 +117,7 @@ pub struct BalancerHandle {
 
 impl BalancerHandle {
     /// A handle on this balancer.
-    pub(super) fn new(balancer: &Balancer) -> Self {
+    pub(crate) fn new(balancer: &Balancer) -> Self {
         Self { arn: balancer.arn.clone(), address: balancer.address, counts: Arc::clone(&balancer.counts) }
     }
 
@@ -172,7 +172,7 @@ impl Failure {
 }
 
 /// Takes a balancer's requests to the targets.
-pub(super) struct Proxy {
+pub(crate) struct Proxy {
     shared: Arc<Shared>,
     arn: String,
     port: u16,
@@ -185,7 +185,7 @@ pub(super) struct Proxy {
 
 impl Proxy {
     /// The proxy of this balancer.
-    pub(super) fn new(shared: Arc<Shared>, balancer: &Balancer) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, balancer: &Balancer) -> Self {
         Self {
             shared,
             arn: balancer.arn.clone(),
@@ -198,7 +198,7 @@ impl Proxy {
     }
 
     /// Serves the balancer's listener until the returned future is dropped.
-    pub(super) async fn serve(self, listener: TcpListener) {
+    pub(crate) async fn serve(self, listener: TcpListener) {
         let proxy = Arc::new(self);
         let handler = move |request, peer| {
             let proxy = Arc::clone(&proxy);

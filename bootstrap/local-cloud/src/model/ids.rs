@@ -2,8 +2,13 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// 16 hexadecimal digits that are always the same for the same text, so that a fleet's instances
-/// have the same ids at every launch and find their own folders again.
+/// An instance id that is always the same for the same name, so that a fleet's instances have the
+/// same ids at every launch and find their own folders again.
+pub fn stable_instance_id(name: &str) -> String {
+    format!("i-0{}", stable_hex(name))
+}
+
+/// 16 hexadecimal digits that are always the same for the same text.
 pub(crate) fn stable_hex(text: &str) -> String {
     // FNV-1a, then the finisher of SplitMix64: without it names that differ in their last letter
     // get ids that look alike.
@@ -16,12 +21,12 @@ pub(crate) fn stable_hex(text: &str) -> String {
 }
 
 /// Random hexadecimal digits. They only have to differ: nothing here guards a real secret.
-pub(super) fn random_hex(digits: usize) -> String {
+pub(crate) fn random_hex(digits: usize) -> String {
     (0..digits).map(|_| char::from_digit(fastrand::u32(0..16), 16).unwrap_or('0')).collect()
 }
 
 /// A request id as AWS forms them.
-pub(super) fn request_id() -> String {
+pub(crate) fn request_id() -> String {
     let part = random_hex;
     format!("{}-{}-{}-{}-{}", part(8), part(4), part(4), part(4), part(12))
 }

@@ -7,15 +7,15 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
-use super::api::{ApiError, Params};
-use super::cloud::{Shared, State};
-use super::http::Outage;
-use super::ids::{random_hex, request_id};
-use super::tokens::SessionTokens;
-use super::xml::Xml;
+use crate::api::endpoint::{ApiError, Params};
+use crate::api::xml::Xml;
+use crate::cloud::{Shared, State};
+use crate::http::Outage;
+use crate::model::ids::{random_hex, request_id};
+use crate::model::tokens::SessionTokens;
 
 /// EC2's version of the query protocol.
-pub(super) const VERSION: &str = "2016-11-15";
+pub(crate) const VERSION: &str = "2016-11-15";
 
 /// An instance to run.
 #[derive(Clone, Debug)]
@@ -103,7 +103,7 @@ pub enum SpotAction {
 
 impl SpotAction {
     /// The metadata's word for it.
-    pub(super) fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Terminate => "terminate",
             Self::Stop => "stop",
@@ -139,12 +139,12 @@ impl Credentials {
     }
 
     /// Credentials of a person, without session token.
-    pub(super) fn long_term() -> Self {
+    pub(crate) fn long_term() -> Self {
         Self::random("AKIA")
     }
 
     /// An instance's credentials.
-    pub(super) fn temporary(lifetime: Duration) -> Self {
+    pub(crate) fn temporary(lifetime: Duration) -> Self {
         let issued = SystemTime::now();
         Self {
             session_token: Some(format!("IQoJb3JpZ2luX2Vj{}", random_hex(64))),
@@ -155,33 +155,33 @@ impl Credentials {
     }
 
     /// Whether they still work.
-    pub(super) fn are_valid(&self, now: SystemTime) -> bool {
+    pub(crate) fn are_valid(&self, now: SystemTime) -> bool {
         self.expires.is_none_or(|expires| now < expires)
     }
 }
 
 /// An instance as the cloud knows it.
 #[derive(Debug)]
-pub(super) struct Instance {
-    pub(super) id: String,
-    pub(super) spec: InstanceSpec,
-    pub(super) vpc: String,
-    pub(super) state: InstanceState,
-    pub(super) launched: SystemTime,
+pub(crate) struct Instance {
+    pub(crate) id: String,
+    pub(crate) spec: InstanceSpec,
+    pub(crate) vpc: String,
+    pub(crate) state: InstanceState,
+    pub(crate) launched: SystemTime,
     /// The newest last; those that expired are dropped when new ones are issued.
-    pub(super) credentials: Vec<Credentials>,
-    pub(super) session_tokens: Arc<SessionTokens>,
-    pub(super) spot: Option<(SpotAction, SystemTime)>,
-    pub(super) rebalance: Option<SystemTime>,
-    pub(super) lifecycle: Option<String>,
-    pub(super) imds_outage: watch::Sender<Outage>,
+    pub(crate) credentials: Vec<Credentials>,
+    pub(crate) session_tokens: Arc<SessionTokens>,
+    pub(crate) spot: Option<(SpotAction, SystemTime)>,
+    pub(crate) rebalance: Option<SystemTime>,
+    pub(crate) lifecycle: Option<String>,
+    pub(crate) imds_outage: watch::Sender<Outage>,
     /// Paths below `/latest/` that its metadata service refuses, with the status.
-    pub(super) refused_metadata: BTreeMap<String, u16>,
+    pub(crate) refused_metadata: BTreeMap<String, u16>,
 }
 
 impl Instance {
     /// A running instance; of `spec` the VPC may be left open, the id not.
-    pub(super) fn new(id: String, vpc: String, spec: InstanceSpec) -> Self {
+    pub(crate) fn new(id: String, vpc: String, spec: InstanceSpec) -> Self {
         Self {
             id,
             spec,
@@ -200,7 +200,7 @@ impl Instance {
 
     /// The role's credentials, new ones when a quarter of the lifetime is left, as IMDS gives new
     /// ones out some time before the old ones end.
-    pub(super) fn current_credentials(&mut self, lifetime: Duration) -> Credentials {
+    pub(crate) fn current_credentials(&mut self, lifetime: Duration) -> Credentials {
         let now = SystemTime::now();
         if let Some(current) = self.credentials.last()
             && current.are_valid(now + lifetime / 4)
@@ -235,7 +235,7 @@ impl std::fmt::Debug for InstanceHandle {
 
 impl InstanceHandle {
     /// A handle on an instance whose metadata service listens at `imds`.
-    pub(super) fn new(shared: Arc<Shared>, instance: &Instance, imds: SocketAddr) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, instance: &Instance, imds: SocketAddr) -> Self {
         Self { shared, id: instance.id.clone(), address: instance.spec.address, imds }
     }
 
@@ -364,7 +364,7 @@ impl InstanceHandle {
 }
 
 /// Answers an EC2 action.
-pub(super) fn perform(state: &State, action: &str, params: &Params) -> Result<String, ApiError> {
+pub(crate) fn perform(state: &State, action: &str, params: &Params) -> Result<String, ApiError> {
     match action {
         "DescribeTags" => describe_tags(state, params),
         _ => Err(ApiError::invalid_action(action)),

@@ -4,9 +4,9 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, SystemTime};
 
 use crate::support::{self, *};
-use bootstrap::local::{
-    BalancerSpec, Cloud, CloudOptions, Fault, Forward, InstanceSpec, Outage, Rate, SpotAction, TargetState,
-    TargetStatus, Throttle,
+use local_cloud::{
+    BalancerSpec, Fault, Forward, InstanceSpec, LocalCloud, LocalCloudOptions, Outage, Rate, SpotAction,
+    TargetState, TargetStatus, Throttle,
 };
 
 #[tokio::test]
@@ -190,8 +190,8 @@ async fn calls_need_the_instances_own_credentials() {
     assert_eq!(good.error(action, &[]).await.1, "InvalidClientTokenId");
     Caller::instance(&cloud, &instance).await.ok(action, &[]).await;
 
-    let options = CloudOptions { credentials_lifetime: Duration::ZERO, ..options() };
-    let cloud = Cloud::start(options).await.unwrap();
+    let options = LocalCloudOptions { credentials_lifetime: Duration::ZERO, ..options() };
+    let cloud = LocalCloud::start(options).await.unwrap();
     let instance = support::instance(&cloud).await;
     let late = Caller::instance(&cloud, &instance).await;
     assert_eq!(late.error(action, &[]).await, (403, "ExpiredToken".to_owned()));
@@ -266,7 +266,7 @@ async fn only_running_instances_of_the_vpc_are_registered() {
 }
 
 /// State and reason of a group's only target.
-fn only(cloud: &Cloud, arn: &str) -> (TargetState, Option<&'static str>) {
+fn only(cloud: &LocalCloud, arn: &str) -> (TargetState, Option<&'static str>) {
     match cloud.target_health(arn).as_slice() {
         [TargetStatus { health, .. }] => (health.state, health.reason),
         other => panic!("not one target: {other:?}"),
@@ -291,7 +291,7 @@ async fn a_target_lives_from_initial_to_the_end_of_draining() {
     {
         assert!(head.contains(&format!("\r\n{line}\r\n")), "{line} not in {head}");
     }
-    let fresh = |_: &Cloud| target.heads.lock().unwrap().len() >= 3;
+    let fresh = |_: &LocalCloud| target.heads.lock().unwrap().len() >= 3;
     while !fresh(&cloud) {
         tokio::task::yield_now().await;
     }
@@ -343,7 +343,7 @@ async fn failing_stopped_and_unused_targets_say_why() {
     let (id, port) = (instance.id(), target.address.port());
     caller.register_healthy(&cloud, &arn, id, port).await;
     let becomes = async |reason: Option<&str>| {
-        let condition = |cloud: &Cloud| cloud.health_of(&arn, id, port).reason == reason;
+        let condition = |cloud: &LocalCloud| cloud.health_of(&arn, id, port).reason == reason;
         assert!(cloud.wait_until(LIMIT, condition).await, "{reason:?}: {:?}", cloud.health_changes());
         cloud.health_of(&arn, id, port)
     };
@@ -360,7 +360,8 @@ async fn failing_stopped_and_unused_targets_say_why() {
     instance.start();
     becomes(None).await;
     caller.register(&arn, id, 1).await;
-    let refused = |cloud: &Cloud| cloud.health_of(&arn, id, 1).reason == Some("Target.FailedHealthChecks");
+    let refused =
+        |cloud: &LocalCloud| cloud.health_of(&arn, id, 1).reason == Some("Target.FailedHealthChecks");
     assert!(cloud.wait_until(LIMIT, refused).await);
 
     let unused = cloud.create_target_group(group("unused"));
@@ -373,7 +374,7 @@ async fn failing_stopped_and_unused_targets_say_why() {
     cloud.create_balancer(spec).await.unwrap();
     assert_eq!(only(&cloud, &unused).1, Some("Target.NotInUse"), "zone not enabled");
     cloud.create_balancer(BalancerSpec::new("all", Forward::to(&unused))).await.unwrap();
-    let healthy = |cloud: &Cloud| only(cloud, &unused).0 == TargetState::Healthy;
+    let healthy = |cloud: &LocalCloud| only(cloud, &unused).0 == TargetState::Healthy;
     assert!(cloud.wait_until(LIMIT, healthy).await);
     instance.terminate();
     assert!(cloud.target_health(&arn).is_empty());
@@ -381,7 +382,7 @@ async fn failing_stopped_and_unused_targets_say_why() {
 
 #[tokio::test]
 async fn a_probe_without_an_answer_times_out() {
-    let cloud = Cloud::start(options()).await.unwrap();
+    let cloud = LocalCloud::start(options()).await.unwrap();
     let mut spec = group("g");
     spec.health_check.timeout = Duration::from_millis(30);
     let arn = cloud.create_target_group(spec);
@@ -391,7 +392,7 @@ async fn a_probe_without_an_answer_times_out() {
     let instance = instance(&cloud).await;
     let caller = Caller::instance(&cloud, &instance).await;
     caller.register(&arn, instance.id(), silent.local_addr().unwrap().port()).await;
-    let timed_out = |cloud: &Cloud| only(cloud, &arn).1 == Some("Target.Timeout");
+    let timed_out = |cloud: &LocalCloud| only(cloud, &arn).1 == Some("Target.Timeout");
     assert!(cloud.wait_until(LIMIT, timed_out).await);
 }
 

@@ -5,26 +5,26 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::api::{ApiError, Params};
-use super::balancer::Balancer;
-use super::cloud::State;
-use super::ec2::InstanceState;
-use super::groups::{TargetGroup, TargetHealth, TargetStatus, TargetType};
-use super::ids::request_id;
-use super::routing::Forward;
-use super::xml::Xml;
+use crate::api::ec2::InstanceState;
+use crate::api::endpoint::{ApiError, Params};
+use crate::api::xml::Xml;
+use crate::cloud::State;
+use crate::model::groups::{TargetGroup, TargetHealth, TargetStatus, TargetType};
+use crate::model::ids::request_id;
+use crate::model::routing::Forward;
+use crate::traffic::proxy::Balancer;
 
 /// The API's version.
-pub(super) const VERSION: &str = "2015-12-01";
+pub(crate) const VERSION: &str = "2015-12-01";
 
 /// The namespace of its answers.
-pub(super) const NAMESPACE: &str = "http://elasticloadbalancing.amazonaws.com/doc/2015-12-01/";
+pub(crate) const NAMESPACE: &str = "http://elasticloadbalancing.amazonaws.com/doc/2015-12-01/";
 
 /// Targets of one group, as on AWS.
 const MAX_TARGETS: usize = 1000;
 
 /// Answers an action.
-pub(super) fn perform(
+pub(crate) fn perform(
     state: &mut State,
     action: &str,
     params: &Params,

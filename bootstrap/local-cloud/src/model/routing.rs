@@ -34,7 +34,7 @@ impl Forward {
     /// The group of the next request. Each group earns its weight in every round and the richest
     /// pays for all: any run of requests is split as evenly as the weights allow, with no chance
     /// in it, so that 900 requests over two equal groups are 450 and 450.
-    pub(super) fn next(&mut self) -> Option<String> {
+    pub(crate) fn next(&mut self) -> Option<String> {
         let total: i64 = self.groups.iter().map(|group| group.weight).sum();
         for group in &mut self.groups {
             group.credit += group.weight;
@@ -63,7 +63,7 @@ pub struct Rule {
 
 impl Rule {
     /// Whether the rule is for this path.
-    pub(super) fn matches(&self, path: &str) -> bool {
+    pub(crate) fn matches(&self, path: &str) -> bool {
         self.paths.iter().any(|pattern| matches(pattern.as_bytes(), path.as_bytes()))
     }
 }

@@ -4,9 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use bootstrap::local::{
-    BalancerHandle, BalancerSpec, Cloud, CloudOptions, Forward, HealthCheck, InstanceHandle, InstanceSpec,
-    TargetGroupSpec,
+use local_cloud::{
+    BalancerHandle, BalancerSpec, Forward, HealthCheck, InstanceHandle, InstanceSpec, LocalCloud,
+    LocalCloudOptions, TargetGroupSpec,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -138,19 +138,19 @@ pub(crate) fn group(name: &str) -> TargetGroupSpec {
     }
 }
 
-pub(crate) fn options() -> CloudOptions {
-    CloudOptions { registration_time: Duration::from_millis(20), ..CloudOptions::default() }
+pub(crate) fn options() -> LocalCloudOptions {
+    LocalCloudOptions { registration_time: Duration::from_millis(20), ..LocalCloudOptions::default() }
 }
 
 /// An instance at 127.0.0.1, where the targets are.
-pub(crate) async fn instance(cloud: &Cloud) -> InstanceHandle {
+pub(crate) async fn instance(cloud: &LocalCloud) -> InstanceHandle {
     let spec = InstanceSpec::new(Ipv4Addr::LOCALHOST);
     cloud.run_instance(spec).await.unwrap()
 }
 
 /// A cloud with one group `g` that is used by a balancer.
-pub(crate) async fn cloud() -> (Cloud, String, BalancerHandle) {
-    let cloud = Cloud::start(options()).await.unwrap();
+pub(crate) async fn cloud() -> (LocalCloud, String, BalancerHandle) {
+    let cloud = LocalCloud::start(options()).await.unwrap();
     let arn = cloud.create_target_group(group("g"));
     let spec = BalancerSpec::new("b", Forward::to(&arn));
     let balancer = cloud.create_balancer(spec).await.unwrap();
@@ -197,7 +197,7 @@ pub(crate) struct Caller {
 
 impl Caller {
     /// With the instance's own credentials.
-    pub(crate) async fn instance(cloud: &Cloud, instance: &InstanceHandle) -> Self {
+    pub(crate) async fn instance(cloud: &LocalCloud, instance: &InstanceHandle) -> Self {
         let token = token(instance, "60").await;
         let role = "meta-data/iam/security-credentials/";
         let (_, name) = metadata(instance, role, &token).await;
@@ -272,9 +272,9 @@ impl Caller {
     }
 
     /// Registers a target and waits until it is healthy.
-    pub(crate) async fn register_healthy(&self, cloud: &Cloud, arn: &str, id: &str, port: u16) {
+    pub(crate) async fn register_healthy(&self, cloud: &LocalCloud, arn: &str, id: &str, port: u16) {
         self.register(arn, id, port).await;
-        let healthy = |cloud: &Cloud| cloud.health_of(arn, id, port).reason.is_none();
+        let healthy = |cloud: &LocalCloud| cloud.health_of(arn, id, port).reason.is_none();
         assert!(cloud.wait_until(LIMIT, healthy).await, "{:?}", cloud.health_changes());
     }
 

@@ -12,15 +12,15 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::cloud::{Shared, State, TargetKey};
-use super::groups::{HealthCheck, ProbeResult, TargetState};
-use super::tasks::Tasks;
+use crate::cloud::{Shared, State, TargetKey};
+use crate::model::groups::{HealthCheck, ProbeResult, TargetState};
+use crate::tasks::Tasks;
 
 /// What AWS's prober calls itself.
 const PROBER: &str = "ELB-HealthChecker/2.0";
 
 /// Probes every target, those that are registered later too. Ends when the returned future is dropped.
-pub(super) async fn probe_targets(shared: Arc<Shared>) {
+pub(crate) async fn probe_targets(shared: Arc<Shared>) {
     let tasks = Tasks::default();
     let mut changes = shared.changes();
     loop {

@@ -32,10 +32,10 @@ pub enum Outage {
 }
 
 /// Any error of a body that is passed on.
-pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A body of any origin.
-pub(super) type Body = BoxBody<Bytes, BoxError>;
+pub(crate) type Body = BoxBody<Bytes, BoxError>;
 
 /// Connections served at once by one listener; further ones wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 4096;
@@ -44,12 +44,12 @@ const MAX_CONNECTIONS: usize = 4096;
 const CLIENT_IDLE: Duration = Duration::from_secs(60);
 
 /// A whole body from memory.
-pub(super) fn full(bytes: impl Into<Bytes>) -> Body {
+pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never: Infallible| match never {}).boxed()
 }
 
 /// A plain-text answer.
-pub(super) fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
+pub(crate) fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(full(text));
     *response.status_mut() = status;
     response
@@ -60,7 +60,7 @@ pub(super) fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Body
 
 /// Serves `listener` until the returned future is dropped; then every connection is dropped too.
 /// Where the handler gives an error, the connection is closed without an answer.
-pub(super) async fn serve<H, F>(listener: TcpListener, outage: watch::Receiver<Outage>, handler: H)
+pub(crate) async fn serve<H, F>(listener: TcpListener, outage: watch::Receiver<Outage>, handler: H)
 where
     H: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + 'static,
     F: Future<Output = io::Result<Response<Body>>> + Send + 'static,

@@ -2,11 +2,11 @@
 
 /// An XML document in the making.
 #[derive(Debug, Default)]
-pub(super) struct Xml(String);
+pub(crate) struct Xml(String);
 
 impl Xml {
     /// A document whose root element has a namespace.
-    pub(super) fn document(root: &str, namespace: &str, inside: impl FnOnce(&mut Self)) -> String {
+    pub(crate) fn document(root: &str, namespace: &str, inside: impl FnOnce(&mut Self)) -> String {
         let mut xml = Self(format!("<{root} xmlns=\"{namespace}\">"));
         inside(&mut xml);
         xml.0 += &format!("</{root}>");
@@ -14,25 +14,25 @@ impl Xml {
     }
 
     /// The document as it is.
-    pub(super) fn into_string(self) -> String {
+    pub(crate) fn into_string(self) -> String {
         self.0
     }
 
     /// An element with children.
-    pub(super) fn element(&mut self, name: &str, inside: impl FnOnce(&mut Self)) {
+    pub(crate) fn element(&mut self, name: &str, inside: impl FnOnce(&mut Self)) {
         self.0 += &format!("<{name}>");
         inside(self);
         self.0 += &format!("</{name}>");
     }
 
     /// An element with text.
-    pub(super) fn text(&mut self, name: &str, text: impl ToString) {
+    pub(crate) fn text(&mut self, name: &str, text: impl ToString) {
         let escaped = escape(&text.to_string());
         self.0 += &format!("<{name}>{escaped}</{name}>");
     }
 
     /// A list: `name` around one `item` for each value.
-    pub(super) fn list<T>(
+    pub(crate) fn list<T>(
         &mut self,
         name: &str,
         item: &str,
@@ -47,7 +47,7 @@ impl Xml {
     }
 
     /// A list of plain texts, each a `member`.
-    pub(super) fn texts<T: ToString>(&mut self, name: &str, values: impl IntoIterator<Item = T>) {
+    pub(crate) fn texts<T: ToString>(&mut self, name: &str, values: impl IntoIterator<Item = T>) {
         self.element(name, |xml| {
             for value in values {
                 xml.text("member", value);

@@ -13,12 +13,12 @@ use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::time::Instant;
 
-use super::cloud::{Call, Fault, Shared, State};
-use super::http::{Body, full};
-use super::ids::{request_id, timestamp};
-use super::throttle::ActionClass;
-use super::xml::Xml;
 use super::{ec2, elbv2};
+use crate::api::xml::Xml;
+use crate::cloud::{Call, Fault, Shared, State};
+use crate::http::{Body, full};
+use crate::model::ids::{request_id, timestamp};
+use crate::model::throttle::ActionClass;
 
 /// Largest request body. The largest real one, a thousand targets, is smaller.
 const MAX_BODY: usize = 256 * 1024;
@@ -28,7 +28,7 @@ const MAX_SKEW: Duration = Duration::from_secs(300);
 
 /// Which API a request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Service {
+pub(crate) enum Service {
     /// Elastic Load Balancing, version 2015-12-01.
     Elbv2,
     /// EC2.
@@ -37,7 +37,7 @@ pub(super) enum Service {
 
 impl Service {
     /// The service's name in credential scopes and IAM actions.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Elbv2 => "elasticloadbalancing",
             Self::Ec2 => "ec2",
@@ -55,7 +55,7 @@ impl Service {
 
 /// An error answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ApiError {
+pub(crate) struct ApiError {
     status: u16,
     code: String,
     message: String,
@@ -63,17 +63,17 @@ pub(super) struct ApiError {
 
 impl ApiError {
     /// An error with a status of its own.
-    pub(super) fn new(status: u16, code: impl Into<String>, message: impl Into<String>) -> Self {
+    pub(crate) fn new(status: u16, code: impl Into<String>, message: impl Into<String>) -> Self {
         Self { status, code: code.into(), message: message.into() }
     }
 
     /// The caller's mistake.
-    pub(super) fn bad(code: &str, message: impl Into<String>) -> Self {
+    pub(crate) fn bad(code: &str, message: impl Into<String>) -> Self {
         Self::new(400, code, message)
     }
 
     /// An action that the service does not have, or this one does not play.
-    pub(super) fn invalid_action(action: &str) -> Self {
+    pub(crate) fn invalid_action(action: &str) -> Self {
         let text = format!("The action {action} is not valid for this web service.");
         Self::bad("InvalidAction", text)
     }
@@ -81,21 +81,21 @@ impl ApiError {
 
 /// The parameters of a request.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Params(BTreeMap<String, String>);
+pub(crate) struct Params(BTreeMap<String, String>);
 
 impl Params {
     /// From a form body.
-    pub(super) fn parse(body: &[u8]) -> Self {
+    pub(crate) fn parse(body: &[u8]) -> Self {
         Self(form_urlencoded::parse(body).into_owned().collect())
     }
 
     /// A parameter that may be absent.
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
 
     /// A parameter that must be there.
-    pub(super) fn require(&self, name: &str) -> Result<&str, ApiError> {
+    pub(crate) fn require(&self, name: &str) -> Result<&str, ApiError> {
         self.get(name).filter(|value| !value.is_empty()).ok_or_else(|| {
             let text = format!("A value for the parameter {name} is missing");
             ApiError::bad("ValidationError", text)
@@ -103,7 +103,7 @@ impl Params {
     }
 
     /// A port that may be absent.
-    pub(super) fn port(&self, name: &str) -> Result<Option<u16>, ApiError> {
+    pub(crate) fn port(&self, name: &str) -> Result<Option<u16>, ApiError> {
         let port = |text: &str| text.parse().ok().filter(|port| *port != 0);
         match self.get(name) {
             None => Ok(None),
@@ -115,20 +115,20 @@ impl Params {
     }
 
     /// All parameters but `Action` and `Version`, sorted by name.
-    pub(super) fn arguments(&self) -> Vec<(String, String)> {
+    pub(crate) fn arguments(&self) -> Vec<(String, String)> {
         let arguments = self.0.iter().filter(|(name, _)| !["Action", "Version"].contains(&name.as_str()));
         arguments.map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 
     /// The values of `prefix.1`, `prefix.2`, … in this order.
-    pub(super) fn list(&self, prefix: &str) -> Vec<&str> {
+    pub(crate) fn list(&self, prefix: &str) -> Vec<&str> {
         let name = |n| format!("{prefix}.{n}");
         let numbers = self.indices(prefix).into_iter();
         numbers.filter_map(|n| self.get(&name(n))).collect()
     }
 
     /// The numbers that follow `prefix.`, sorted.
-    pub(super) fn indices(&self, prefix: &str) -> Vec<u32> {
+    pub(crate) fn indices(&self, prefix: &str) -> Vec<u32> {
         let rests = self.0.keys().filter_map(|key| key.strip_prefix(prefix)?.strip_prefix('.'));
         let mut numbers: Vec<u32> = rests.filter_map(|rest| rest.split('.').next()?.parse().ok()).collect();
         numbers.sort_unstable();
@@ -138,7 +138,7 @@ impl Params {
 
     /// Refuses parameters that the action does not read: ignoring one would hide a mistake.
     /// In `known`, `N` stands for any number.
-    pub(super) fn allow(&self, known: &[&str]) -> Result<(), ApiError> {
+    pub(crate) fn allow(&self, known: &[&str]) -> Result<(), ApiError> {
         for key in self.0.keys() {
             let general: Vec<&str> =
                 key.split('.').map(|part| if part.parse::<u32>().is_ok() { "N" } else { part }).collect();
@@ -160,7 +160,7 @@ enum Caller {
 }
 
 /// Answers one request and logs it; an error where a fault loses the answer.
-pub(super) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<Response<Body>> {
+pub(crate) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<Response<Body>> {
     let (head, body) = request.into_parts();
     let body = match Limited::new(body, MAX_BODY).collect().await {
         Ok(body) => body.to_bytes(),

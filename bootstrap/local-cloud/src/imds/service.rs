@@ -12,8 +12,8 @@ use hyper::{Method, Request, Response, StatusCode};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::http::{Body, Outage, plain, serve};
-use super::tokens::SessionTokens;
+use crate::http::{Body, Outage, plain, serve};
+use crate::model::tokens::SessionTokens;
 
 const TTL_HEADER: &str = "x-aws-ec2-metadata-token-ttl-seconds";
 const TOKEN_HEADER: &str = "x-aws-ec2-metadata-token";
@@ -22,14 +22,14 @@ const TOKEN_HEADER: &str = "x-aws-ec2-metadata-token";
 const VERSIONS: [&str; 2] = ["/latest/", "/2021-03-23/"];
 
 /// Where the public key is.
-pub(super) const PUBLIC_KEY: &str = "meta-data/public-keys/0/openssh-key";
+pub(crate) const PUBLIC_KEY: &str = "meta-data/public-keys/0/openssh-key";
 
 /// Everything that a metadata service can answer, by the path below its version. Folders follow from
 /// the paths.
 pub type Leaves = BTreeMap<String, String>;
 
 /// Whether a request may see the metadata.
-pub(super) enum Admission {
+pub(crate) enum Admission {
     /// It shows a session token that has this many seconds left.
     Admitted(u64),
     /// It sees nothing: this is its answer.
@@ -37,7 +37,7 @@ pub(super) enum Admission {
 }
 
 /// Gives out session tokens, and admits requests that show one of them.
-pub(super) fn admit(tokens: &SessionTokens, request: &Request<Incoming>) -> Admission {
+pub(crate) fn admit(tokens: &SessionTokens, request: &Request<Incoming>) -> Admission {
     let answer = match (request.method(), request.uri().path()) {
         (&Method::PUT, "/latest/api/token") => issue_token(tokens, request.headers()),
         (&Method::GET | &Method::HEAD, _) => {
@@ -66,7 +66,7 @@ fn issue_token(tokens: &SessionTokens, headers: &HeaderMap) -> Response<Body> {
 }
 
 /// The answer to a request that was admitted: the value at its path, or 404.
-pub(super) fn found_or_404(found: Option<String>, ttl: u64) -> Response<Body> {
+pub(crate) fn found_or_404(found: Option<String>, ttl: u64) -> Response<Body> {
     let answer = match found {
         Some(text) => plain(StatusCode::OK, text),
         None => plain(StatusCode::NOT_FOUND, "404 - Not Found\n"),
@@ -75,20 +75,20 @@ pub(super) fn found_or_404(found: Option<String>, ttl: u64) -> Response<Body> {
 }
 
 /// Says how long the request's token is still accepted.
-pub(super) fn with_ttl(mut response: Response<Body>, ttl: u64) -> Response<Body> {
+pub(crate) fn with_ttl(mut response: Response<Body>, ttl: u64) -> Response<Body> {
     response.headers_mut().insert(TTL_HEADER, HeaderValue::from(ttl));
     response
 }
 
 /// A request's path without its version; `None` if there is no such version.
-pub(super) fn below_version(path: &str) -> Option<String> {
+pub(crate) fn below_version(path: &str) -> Option<String> {
     let path = VERSIONS.iter().find_map(|version| path.strip_prefix(version))?;
     let path = percent_encoding::percent_decode_str(path).decode_utf8().ok()?;
     Some(path.into_owned())
 }
 
 /// The value at a path, or the listing if the path is a folder, with or without a slash at its end.
-pub(super) fn find(leaves: &Leaves, path: &str) -> Option<String> {
+pub(crate) fn find(leaves: &Leaves, path: &str) -> Option<String> {
     if let Some(value) = leaves.get(path) {
         return Some(value.clone());
     }

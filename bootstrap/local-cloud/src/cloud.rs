@@ -10,21 +10,22 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::balancer::{Balancer, BalancerHandle, BalancerSpec, Proxy};
-use super::ec2::{Credentials, Instance, InstanceHandle, InstanceSpec, InstanceState};
-use super::groups::{
+use crate::api::ec2::{Credentials, Instance, InstanceHandle, InstanceSpec, InstanceState};
+use crate::api::endpoint;
+use crate::http::{Outage, serve};
+use crate::imds::leaves::InstanceMetadata;
+use crate::model::groups::{
     HealthCheck, Target, TargetGroup, TargetGroupSpec, TargetHealth, TargetState, TargetStatus, TargetType,
 };
-use super::http::{Outage, serve};
-use super::ids::{random_hex, stable_hex};
-use super::imds::InstanceMetadata;
-use super::tasks::Tasks;
-use super::throttle::{ActionClass, Buckets, Throttle};
-use super::{api, health};
+use crate::model::ids::{random_hex, stable_hex};
+use crate::model::throttle::{ActionClass, Buckets, Throttle};
+use crate::tasks::Tasks;
+use crate::traffic::prober;
+use crate::traffic::proxy::{Balancer, BalancerHandle, BalancerSpec, Proxy};
 
 /// How a cloud is set up.
 #[derive(Clone, Debug)]
-pub struct CloudOptions {
+pub struct LocalCloudOptions {
     /// Its only region.
     pub region: String,
     /// The account that owns everything.
@@ -44,7 +45,7 @@ pub struct CloudOptions {
     pub credentials_lifetime: Duration,
 }
 
-impl Default for CloudOptions {
+impl Default for LocalCloudOptions {
     fn default() -> Self {
         Self {
             region: "us-east-1".to_owned(),
@@ -120,20 +121,20 @@ const LOG_LENGTH: usize = 20_000;
 
 /// One registration of a target: another one with the same id and port has another key.
 #[derive(Clone, Debug)]
-pub(super) struct TargetKey {
+pub(crate) struct TargetKey {
     group: String,
     serial: u64,
 }
 
 /// Everything that exists in the cloud.
 #[derive(Debug)]
-pub(super) struct State {
-    pub(super) options: CloudOptions,
-    pub(super) started: Instant,
-    pub(super) instances: BTreeMap<String, Instance>,
-    pub(super) groups: Vec<TargetGroup>,
-    pub(super) balancers: Vec<Balancer>,
-    pub(super) operator: Credentials,
+pub(crate) struct State {
+    pub(crate) options: LocalCloudOptions,
+    pub(crate) started: Instant,
+    pub(crate) instances: BTreeMap<String, Instance>,
+    pub(crate) groups: Vec<TargetGroup>,
+    pub(crate) balancers: Vec<Balancer>,
+    pub(crate) operator: Credentials,
     buckets: Buckets,
     faults: BTreeMap<String, Fault>,
     calls: VecDeque<Call>,
@@ -143,7 +144,7 @@ pub(super) struct State {
 }
 
 impl State {
-    fn new(options: CloudOptions) -> Self {
+    fn new(options: LocalCloudOptions) -> Self {
         let now = Instant::now();
         Self {
             started: now,
@@ -163,12 +164,12 @@ impl State {
 
     /// An ARN of ELBv2.
     fn arn(&self, resource: &str) -> String {
-        let CloudOptions { region, account, .. } = &self.options;
+        let LocalCloudOptions { region, account, .. } = &self.options;
         format!("arn:aws:elasticloadbalancing:{region}:{account}:{resource}")
     }
 
     /// Creates a target group and returns its ARN.
-    pub(super) fn create_target_group(&mut self, spec: TargetGroupSpec) -> String {
+    pub(crate) fn create_target_group(&mut self, spec: TargetGroupSpec) -> String {
         let arn = self.arn(&format!("targetgroup/{}/{}", spec.name, stable_hex(&spec.name)));
         let vpc = spec.vpc.clone().unwrap_or_else(|| self.options.vpc.clone());
         self.groups.push(TargetGroup::new(spec, arn.clone(), vpc));
@@ -176,7 +177,7 @@ impl State {
     }
 
     /// Creates a balancer with a listener at this address.
-    pub(super) fn create_balancer(&mut self, mut spec: BalancerSpec, address: SocketAddr) -> &Balancer {
+    pub(crate) fn create_balancer(&mut self, mut spec: BalancerSpec, address: SocketAddr) -> &Balancer {
         spec.rules.sort_by_key(|rule| rule.priority);
         let path = format!("app/{}/{}", spec.name, stable_hex(&spec.name));
         let balancer = Balancer {
@@ -191,7 +192,7 @@ impl State {
     }
 
     /// Runs an instance.
-    pub(super) fn run_instance(&mut self, mut spec: InstanceSpec) -> &Instance {
+    pub(crate) fn run_instance(&mut self, mut spec: InstanceSpec) -> &Instance {
         let id = spec.id.take().unwrap_or_else(|| format!("i-0{}", random_hex(16)));
         let vpc = spec.vpc.clone().unwrap_or_else(|| self.options.vpc.clone());
         let instance = Instance::new(id.clone(), vpc, spec);
@@ -199,17 +200,17 @@ impl State {
     }
 
     /// The instance that has this address and is not terminated.
-    pub(super) fn instance_at(&self, address: IpAddr) -> Option<&Instance> {
+    pub(crate) fn instance_at(&self, address: IpAddr) -> Option<&Instance> {
         instance_at(&self.instances, address)
     }
 
     /// A target group by name or ARN.
-    pub(super) fn group(&mut self, name_or_arn: &str) -> Option<&mut TargetGroup> {
+    pub(crate) fn group(&mut self, name_or_arn: &str) -> Option<&mut TargetGroup> {
         self.groups.iter_mut().find(|group| group.arn == name_or_arn || group.spec.name == name_or_arn)
     }
 
     /// Registers a target, or brings it back from draining.
-    pub(super) fn register(&mut self, arn: &str, id: &str, address: SocketAddr, now: Instant) {
+    pub(crate) fn register(&mut self, arn: &str, id: &str, address: SocketAddr, now: Instant) {
         let registering = self.options.registration_time;
         let serial = self.next_serial;
         let Some(group) = self.group(arn) else { return };
@@ -225,19 +226,19 @@ impl State {
     }
 
     /// The targets that were registered since this was last asked.
-    pub(super) fn take_unprobed(&mut self) -> Vec<TargetKey> {
+    pub(crate) fn take_unprobed(&mut self) -> Vec<TargetKey> {
         std::mem::take(&mut self.unprobed)
     }
 
     /// A target with its health check; `None` once it is gone.
-    pub(super) fn target(&mut self, key: &TargetKey) -> Option<(&HealthCheck, &mut Target)> {
+    pub(crate) fn target(&mut self, key: &TargetKey) -> Option<(&HealthCheck, &mut Target)> {
         let group = self.group(&key.group)?;
         let target = group.targets.iter_mut().find(|target| target.serial == key.serial)?;
         Some((&group.spec.health_check, target))
     }
 
     /// Deregisters a target; `false` if none has this id and port.
-    pub(super) fn deregister(&mut self, arn: &str, id: &str, port: u16, now: Instant) -> bool {
+    pub(crate) fn deregister(&mut self, arn: &str, id: &str, port: u16, now: Instant) -> bool {
         let late = self.options.late_requests;
         let Some(group) = self.group(arn) else {
             return false;
@@ -248,24 +249,24 @@ impl State {
     }
 
     /// The target whose turn it is in the target group that a request for this path goes to.
-    pub(super) fn route(&mut self, balancer: &str, path: &str, now: Instant) -> Option<SocketAddr> {
+    pub(crate) fn route(&mut self, balancer: &str, path: &str, now: Instant) -> Option<SocketAddr> {
         let found = self.balancers.iter_mut().find(|b| b.arn == balancer)?;
         let arn = found.forward(path).next()?;
         self.group(&arn)?.pick(now)
     }
 
     /// Sets the API's throttle; its buckets are full again.
-    pub(super) fn set_throttle(&mut self, throttle: Throttle, now: Instant) {
+    pub(crate) fn set_throttle(&mut self, throttle: Throttle, now: Instant) {
         self.buckets = Buckets::new(throttle, now);
     }
 
     /// Takes one call from its bucket; `false` means "Rate exceeded".
-    pub(super) fn take_call(&mut self, class: ActionClass, now: Instant) -> bool {
+    pub(crate) fn take_call(&mut self, class: ActionClass, now: Instant) -> bool {
         self.buckets.take(class, now)
     }
 
     /// Sets or ends an action's fault.
-    pub(super) fn set_fault(&mut self, action: &str, fault: Option<Fault>) {
+    pub(crate) fn set_fault(&mut self, action: &str, fault: Option<Fault>) {
         match fault {
             Some(fault) => self.faults.insert(action.to_owned(), fault),
             None => self.faults.remove(action),
@@ -273,12 +274,12 @@ impl State {
     }
 
     /// How an action goes wrong, if it is made to.
-    pub(super) fn fault(&self, action: &str) -> Option<&Fault> {
+    pub(crate) fn fault(&self, action: &str) -> Option<&Fault> {
         self.faults.get(action)
     }
 
     /// Logs a call.
-    pub(super) fn log_call(&mut self, call: Call) {
+    pub(crate) fn log_call(&mut self, call: Call) {
         if self.calls.len() == LOG_LENGTH {
             self.calls.pop_front();
         }
@@ -286,12 +287,12 @@ impl State {
     }
 
     /// The calls that were logged, oldest first.
-    pub(super) fn calls(&self) -> Vec<Call> {
+    pub(crate) fn calls(&self) -> Vec<Call> {
         self.calls.iter().cloned().collect()
     }
 
     /// The changes of targets' health, oldest first.
-    pub(super) fn health_changes(&self) -> Vec<HealthChange> {
+    pub(crate) fn health_changes(&self) -> Vec<HealthChange> {
         self.health_changes.iter().cloned().collect()
     }
 
@@ -353,7 +354,7 @@ fn instance_at(instances: &BTreeMap<String, Instance>, address: IpAddr) -> Optio
 }
 
 /// The state, as the cloud's tasks and handles share it.
-pub(super) struct Shared {
+pub(crate) struct Shared {
     state: Mutex<State>,
     changed: watch::Sender<u64>,
     endpoint: SocketAddr,
@@ -361,25 +362,25 @@ pub(super) struct Shared {
 
 impl Shared {
     /// The state of a cloud with nothing in it, whose API listens at `endpoint`.
-    pub(super) fn new(options: CloudOptions, endpoint: SocketAddr) -> Self {
+    pub(crate) fn new(options: LocalCloudOptions, endpoint: SocketAddr) -> Self {
         Self { state: Mutex::new(State::new(options)), changed: watch::Sender::new(0), endpoint }
     }
 
     /// The state. Never held over an await.
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         // State is changed in small steps that do not panic half-way; go on with what is there.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes the state, which is up to date before and after, and wakes all that wait for changes.
-    pub(super) fn update<R>(&self, change: impl FnOnce(&mut State, Instant) -> R) -> R {
+    pub(crate) fn update<R>(&self, change: impl FnOnce(&mut State, Instant) -> R) -> R {
         let result = self.update_quietly(change);
         self.changed.send_modify(|version| *version += 1);
         result
     }
 
     /// The same, but wakes them only if a target's health changed.
-    pub(super) fn update_quietly<R>(&self, change: impl FnOnce(&mut State, Instant) -> R) -> R {
+    pub(crate) fn update_quietly<R>(&self, change: impl FnOnce(&mut State, Instant) -> R) -> R {
         let now = Instant::now();
         let (result, changed) = {
             let mut state = self.lock();
@@ -394,50 +395,50 @@ impl Shared {
     }
 
     /// A receiver that hears of every change.
-    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
 
     /// Where the ELBv2 and EC2 endpoint listens.
-    pub(super) fn endpoint(&self) -> SocketAddr {
+    pub(crate) fn endpoint(&self) -> SocketAddr {
         self.endpoint
     }
 
     /// Its URL.
-    pub(super) fn endpoint_url(&self) -> String {
+    pub(crate) fn endpoint_url(&self) -> String {
         format!("http://{}", self.endpoint)
     }
 }
 
 /// A running local cloud. Dropping it closes all its listeners and connections.
-pub struct Cloud {
+pub struct LocalCloud {
     shared: Arc<Shared>,
     endpoint_outage: watch::Sender<Outage>,
     tasks: Tasks,
 }
 
-impl std::fmt::Debug for Cloud {
+impl std::fmt::Debug for LocalCloud {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cloud").field("endpoint", &self.endpoint()).finish_non_exhaustive()
+        f.debug_struct("LocalCloud").field("endpoint", &self.endpoint()).finish_non_exhaustive()
     }
 }
 
-impl Cloud {
+impl LocalCloud {
     /// Starts a cloud with nothing in it. Its tasks run on the current runtime.
     ///
     /// # Errors
     /// The endpoint's address cannot be listened on.
-    pub async fn start(options: CloudOptions) -> io::Result<Self> {
+    pub async fn start(options: LocalCloudOptions) -> io::Result<Self> {
         let listener = TcpListener::bind(options.endpoint).await?;
         let shared = Arc::new(Shared::new(options, listener.local_addr()?));
         let endpoint_outage = watch::Sender::new(Outage::Up);
         let handler = {
             let shared = Arc::clone(&shared);
-            move |request, _| api::answer(Arc::clone(&shared), request)
+            move |request, _| endpoint::answer(Arc::clone(&shared), request)
         };
         let tasks = Tasks::default();
         tasks.spawn(serve(listener, endpoint_outage.subscribe(), handler));
-        tasks.spawn(health::probe_targets(Arc::clone(&shared)));
+        tasks.spawn(prober::probe_targets(Arc::clone(&shared)));
         Ok(Self { shared, endpoint_outage, tasks })
     }
 

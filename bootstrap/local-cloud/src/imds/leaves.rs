@@ -9,26 +9,28 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::cloud::{Shared, State};
-use super::ec2::{Instance, InstanceState, SpotAction};
-use super::http::{Body, Outage, plain, serve};
-use super::ids::timestamp;
-use super::metadata::{Admission, Leaves, PUBLIC_KEY, admit, below_version, find, found_or_404, with_ttl};
+use crate::api::ec2::{Instance, InstanceState, SpotAction};
+use crate::cloud::{Shared, State};
+use crate::http::{Body, Outage, plain, serve};
+use crate::imds::service::{
+    Admission, Leaves, PUBLIC_KEY, admit, below_version, find, found_or_404, with_ttl,
+};
+use crate::model::ids::timestamp;
 
 /// The metadata service of one instance.
-pub(super) struct InstanceMetadata {
+pub(crate) struct InstanceMetadata {
     shared: Arc<Shared>,
     instance: String,
 }
 
 impl InstanceMetadata {
     /// The service of the instance with this id.
-    pub(super) fn new(shared: Arc<Shared>, instance: String) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, instance: String) -> Self {
         Self { shared, instance }
     }
 
     /// Serves its listener until the returned future is dropped.
-    pub(super) async fn serve(self, listener: TcpListener, outage: watch::Receiver<Outage>) {
+    pub(crate) async fn serve(self, listener: TcpListener, outage: watch::Receiver<Outage>) {
         let service = Arc::new(self);
         let handler = move |request, _| {
             let service = Arc::clone(&service);

@@ -6,18 +6,18 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::ids::random_hex;
+use crate::model::ids::random_hex;
 
 /// Session tokens that are kept; a client that fetches more loses its oldest.
 const MAX_TOKENS: usize = 1024;
 
 /// The session tokens of one instance that are still accepted, the oldest first.
 #[derive(Debug, Default)]
-pub(super) struct SessionTokens(Mutex<VecDeque<(String, Instant)>>);
+pub(crate) struct SessionTokens(Mutex<VecDeque<(String, Instant)>>);
 
 impl SessionTokens {
     /// A new token that is accepted for `ttl` seconds.
-    pub(super) fn issue(&self, ttl: u64) -> String {
+    pub(crate) fn issue(&self, ttl: u64) -> String {
         let token = format!("AQAEA{}==", random_hex(48));
         let now = Instant::now();
         let mut tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -30,7 +30,7 @@ impl SessionTokens {
     }
 
     /// The seconds that a token has left; `None` if it is not accepted.
-    pub(super) fn remaining(&self, token: &str) -> Option<u64> {
+    pub(crate) fn remaining(&self, token: &str) -> Option<u64> {
         let tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (_, expires) = tokens.iter().find(|(issued, _)| issued == token)?;
         let left = expires.checked_duration_since(Instant::now())?;

@@ -51,7 +51,7 @@ pub enum TargetType {
 
 impl TargetType {
     /// The API's word for it.
-    pub(super) fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Instance => "instance",
             Self::Ip => "ip",
@@ -127,30 +127,30 @@ pub struct TargetHealth {
 }
 
 impl TargetHealth {
-    pub(super) fn new(state: TargetState, reason: &'static str, description: impl Into<String>) -> Self {
+    pub(crate) fn new(state: TargetState, reason: &'static str, description: impl Into<String>) -> Self {
         Self { state, reason: Some(reason), description: Some(description.into()) }
     }
 
     /// What is shown of a target that nobody registered.
-    pub(super) fn not_registered() -> Self {
+    pub(crate) fn not_registered() -> Self {
         let text = "No such target is registered with this target group";
         Self::new(TargetState::Unused, "Target.NotRegistered", text)
     }
 
     /// Why a target whose instance is not running cannot be used.
-    pub(super) fn invalid_state() -> Self {
+    pub(crate) fn invalid_state() -> Self {
         let text = "The instance is not running";
         Self::new(TargetState::Unused, "Target.InvalidState", text)
     }
 
     /// Why targets of a group that no listener forwards to are not used.
-    pub(super) fn group_not_in_use() -> Self {
+    pub(crate) fn group_not_in_use() -> Self {
         let text = "No listener forwards to this target group";
         Self::new(TargetState::Unused, "Target.NotInUse", text)
     }
 
     /// Why a target outside of the balancer's zones is not used.
-    pub(super) fn zone_not_enabled() -> Self {
+    pub(crate) fn zone_not_enabled() -> Self {
         let text = "The target's availability zone is not enabled for the load balancer";
         Self::new(TargetState::Unused, "Target.NotInUse", text)
     }
@@ -169,7 +169,7 @@ pub struct TargetStatus {
 
 /// How one probe ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum ProbeResult {
+pub(crate) enum ProbeResult {
     /// 200.
     Pass,
     /// Another status.
@@ -215,19 +215,19 @@ enum Stage {
 
 /// A target of a group.
 #[derive(Clone, Debug)]
-pub(super) struct Target {
+pub(crate) struct Target {
     /// Instance id or address, as registered.
-    pub(super) id: String,
+    pub(crate) id: String,
     /// The port it was registered with.
-    pub(super) port: u16,
+    pub(crate) port: u16,
     /// Where it is reached.
-    pub(super) address: SocketAddr,
+    pub(crate) address: SocketAddr,
     /// What was last shown; `None` before the first time.
-    pub(super) shown: Option<TargetHealth>,
+    pub(crate) shown: Option<TargetHealth>,
     /// When the next probe is due.
-    pub(super) next_probe: Instant,
+    pub(crate) next_probe: Instant,
     /// Tells it from an earlier target with the same id and port.
-    pub(super) serial: u64,
+    pub(crate) serial: u64,
     stage: Stage,
     passes: u32,
     failures: u32,
@@ -235,7 +235,7 @@ pub(super) struct Target {
 
 impl Target {
     /// A target that was registered just now.
-    pub(super) fn new(id: &str, address: SocketAddr, now: Instant, registering: Duration) -> Self {
+    pub(crate) fn new(id: &str, address: SocketAddr, now: Instant, registering: Duration) -> Self {
         Self {
             id: id.to_owned(),
             port: address.port(),
@@ -250,7 +250,7 @@ impl Target {
     }
 
     /// Registered again: brings a draining target back to its beginning, else changes nothing.
-    pub(super) fn register_again(&mut self, now: Instant, registering: Duration) {
+    pub(crate) fn register_again(&mut self, now: Instant, registering: Duration) {
         if self.is_draining() {
             let fresh = Self::new(&self.id, self.address, now, registering);
             *self = Self { shown: self.shown.take(), serial: self.serial, ..fresh };
@@ -258,19 +258,19 @@ impl Target {
     }
 
     /// Deregistered: begins to drain, or goes on draining.
-    pub(super) fn deregister(&mut self, now: Instant, delay: Duration, late: Duration) {
+    pub(crate) fn deregister(&mut self, now: Instant, delay: Duration, late: Duration) {
         if !self.is_draining() {
             self.stage = Stage::Draining { until: now + delay, late_until: now + late.min(delay) };
         }
     }
 
     /// Whether the target was deregistered.
-    pub(super) fn is_draining(&self) -> bool {
+    pub(crate) fn is_draining(&self) -> bool {
         matches!(self.stage, Stage::Draining { .. })
     }
 
     /// When a draining target is gone.
-    pub(super) fn drained_at(&self) -> Option<Instant> {
+    pub(crate) fn drained_at(&self) -> Option<Instant> {
         match self.stage {
             Stage::Draining { until, .. } => Some(until),
             _ => None,
@@ -279,7 +279,7 @@ impl Target {
 
     /// Whether the balancer may pick it as a good target, `now` being in the first moments of its
     /// draining included: a real balancer's nodes hear of a deregistration late.
-    pub(super) fn gets_traffic(&self, now: Instant) -> bool {
+    pub(crate) fn gets_traffic(&self, now: Instant) -> bool {
         match self.stage {
             Stage::Healthy => true,
             Stage::Draining { late_until, .. } => now < late_until,
@@ -288,7 +288,7 @@ impl Target {
     }
 
     /// Not used for now: when it is used again, everything is found out anew.
-    pub(super) fn forget_checks(&mut self, now: Instant) {
+    pub(crate) fn forget_checks(&mut self, now: Instant) {
         if !self.is_draining() {
             self.stage = Stage::Checking;
             self.next_probe = now;
@@ -297,7 +297,7 @@ impl Target {
     }
 
     /// Until when the target must not be probed because its registration is in progress.
-    pub(super) fn registering_until(&mut self, now: Instant) -> Option<Instant> {
+    pub(crate) fn registering_until(&mut self, now: Instant) -> Option<Instant> {
         match self.stage {
             Stage::Registering { until } if now < until => Some(until),
             Stage::Registering { .. } => {
@@ -309,7 +309,7 @@ impl Target {
     }
 
     /// Counts a probe. One pass makes a new target healthy; after that the thresholds rule.
-    pub(super) fn probed(&mut self, result: ProbeResult, check: &HealthCheck) {
+    pub(crate) fn probed(&mut self, result: ProbeResult, check: &HealthCheck) {
         if result == ProbeResult::Pass {
             (self.passes, self.failures) = (self.passes + 1, 0);
         } else {
@@ -331,7 +331,7 @@ impl Target {
     }
 
     /// What is shown of the target while its group is used and its instance runs.
-    pub(super) fn health(&self) -> TargetHealth {
+    pub(crate) fn health(&self) -> TargetHealth {
         use TargetState::{Draining, Healthy, Initial};
         match &self.stage {
             Stage::Registering { .. } => TargetHealth::new(
@@ -357,31 +357,31 @@ impl Target {
 
 /// A target group and what is registered with it.
 #[derive(Debug)]
-pub(super) struct TargetGroup {
+pub(crate) struct TargetGroup {
     /// As it was created.
-    pub(super) spec: TargetGroupSpec,
+    pub(crate) spec: TargetGroupSpec,
     /// Its ARN.
-    pub(super) arn: String,
+    pub(crate) arn: String,
     /// Its VPC.
-    pub(super) vpc: String,
+    pub(crate) vpc: String,
     /// In order of registration.
-    pub(super) targets: Vec<Target>,
+    pub(crate) targets: Vec<Target>,
     turn: usize,
 }
 
 impl TargetGroup {
     /// A group without targets.
-    pub(super) fn new(spec: TargetGroupSpec, arn: String, vpc: String) -> Self {
+    pub(crate) fn new(spec: TargetGroupSpec, arn: String, vpc: String) -> Self {
         Self { spec, arn, vpc, targets: Vec::new(), turn: 0 }
     }
 
     /// The target with this id and port: another port is another target.
-    pub(super) fn target(&mut self, id: &str, port: u16) -> Option<&mut Target> {
+    pub(crate) fn target(&mut self, id: &str, port: u16) -> Option<&mut Target> {
         self.targets.iter_mut().find(|target| target.id == id && target.port == port)
     }
 
     /// What is shown of each target.
-    pub(super) fn statuses(&self) -> Vec<TargetStatus> {
+    pub(crate) fn statuses(&self) -> Vec<TargetStatus> {
         let status = |target: &Target| TargetStatus {
             id: target.id.clone(),
             port: target.port,
@@ -392,7 +392,7 @@ impl TargetGroup {
 
     /// The next target in turn. Without a healthy one the group fails open: every registered
     /// target that is not draining and not unused gets traffic.
-    pub(super) fn pick(&mut self, now: Instant) -> Option<SocketAddr> {
+    pub(crate) fn pick(&mut self, now: Instant) -> Option<SocketAddr> {
         let is_usable = |target: &&Target| {
             let shown = target.shown.as_ref().map(|shown| shown.state);
             shown != Some(TargetState::Unused)

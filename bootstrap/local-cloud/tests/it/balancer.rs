@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use crate::support::*;
-use bootstrap::local::{BalancerSpec, Cloud, Forward, Rule};
+use local_cloud::{BalancerSpec, Forward, LocalCloud, Rule};
 
 /// A cloud with one healthy target in its group.
-async fn one_target(manner: Manner) -> (Cloud, String, bootstrap::local::BalancerHandle, Target) {
+async fn one_target(manner: Manner) -> (LocalCloud, String, local_cloud::BalancerHandle, Target) {
     let (cloud, arn, balancer) = cloud().await;
     let instance = instance(&cloud).await;
     let caller = Caller::instance(&cloud, &instance).await;
@@ -17,7 +17,7 @@ async fn one_target(manner: Manner) -> (Cloud, String, bootstrap::local::Balance
 
 #[tokio::test]
 async fn paths_and_weights_lead_to_the_groups() {
-    let cloud = Cloud::start(options()).await.unwrap();
+    let cloud = LocalCloud::start(options()).await.unwrap();
     let mut arns = Vec::new();
     let mut targets = Vec::new();
     let mut rules = Vec::new();
@@ -154,7 +154,7 @@ async fn errors_are_the_balancers_own() {
 async fn without_a_healthy_target_the_group_fails_open() {
     let (cloud, arn, balancer, target) = one_target(Manner::Answer("open")).await;
     *target.probe.lock().unwrap() = 500;
-    let unhealthy = |cloud: &Cloud| cloud.target_health(&arn)[0].health.reason.is_some();
+    let unhealthy = |cloud: &LocalCloud| cloud.target_health(&arn)[0].health.reason.is_some();
     assert!(cloud.wait_until(LIMIT, unhealthy).await);
     assert_eq!(get(&balancer.url()).await, (200, "open".to_owned()));
 }
