@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::api::ec2::InstanceState;
-use crate::api::endpoint::{ApiError, Params};
+use crate::api::query::{ApiError, Params};
 use crate::api::xml::Xml;
-use crate::cloud::State;
+use crate::model::balancers::Balancer;
 use crate::model::groups::{TargetGroup, TargetHealth, TargetStatus, TargetType};
 use crate::model::ids::request_id;
+use crate::model::instances::InstanceState;
 use crate::model::routing::Forward;
-use crate::traffic::proxy::Balancer;
+use crate::model::state::State;
 
 /// The API's version.
 pub(crate) const VERSION: &str = "2015-12-01";

@@ -3,4 +3,6 @@
 pub(crate) mod ec2;
 pub(crate) mod elbv2;
 pub(crate) mod endpoint;
+pub(crate) mod query;
+pub(crate) mod signature;
 pub(crate) mod xml;

@@ -1,96 +1,52 @@
-//! An instance's metadata service: what it tells of the instance.
+//! What a metadata service answers: the value at each path, and the listing of each folder.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
-use hyper::body::Incoming;
-use hyper::{Request, Response, StatusCode};
 use serde_json::json;
-use tokio::net::TcpListener;
-use tokio::sync::watch;
 
-use crate::api::ec2::{Instance, InstanceState, SpotAction};
-use crate::cloud::{Shared, State};
-use crate::http::{Body, Outage, plain, serve};
-use crate::imds::service::{
-    Admission, Leaves, PUBLIC_KEY, admit, below_version, find, found_or_404, with_ttl,
-};
 use crate::model::ids::timestamp;
+use crate::model::instances::{Credentials, Instance, SpotAction};
+use crate::model::state::State;
 
-/// The metadata service of one instance.
-pub(crate) struct InstanceMetadata {
-    shared: Arc<Shared>,
-    instance: String,
+/// Where the public key is.
+const PUBLIC_KEY: &str = "meta-data/public-keys/0/openssh-key";
+
+/// Everything that a metadata service can answer, by the path below its version. Folders follow from
+/// the paths.
+pub type Leaves = BTreeMap<String, String>;
+
+/// The value at a path, or the listing if the path is a folder, with or without a slash at its end.
+pub(crate) fn find(leaves: &Leaves, path: &str) -> Option<String> {
+    if let Some(value) = leaves.get(path) {
+        return Some(value.clone());
+    }
+    // The one folder whose listing also names what its entries stand for.
+    if path.trim_end_matches('/') == "meta-data/public-keys" {
+        return leaves.contains_key(PUBLIC_KEY).then(|| "0=key".to_owned());
+    }
+    let folder = match path.trim_end_matches('/') {
+        "" => String::new(),
+        name => format!("{name}/"),
+    };
+    let below = leaves.keys().filter_map(|leaf| leaf.strip_prefix(folder.as_str()));
+    let children: BTreeSet<String> = below
+        .map(|rest| match rest.split_once('/') {
+            Some((child, _)) => format!("{child}/"),
+            None => rest.to_owned(),
+        })
+        .collect();
+    let listing: Vec<String> = children.into_iter().collect();
+    (!listing.is_empty()).then(|| listing.join("\n"))
 }
 
-impl InstanceMetadata {
-    /// The service of the instance with this id.
-    pub(crate) fn new(shared: Arc<Shared>, instance: String) -> Self {
-        Self { shared, instance }
-    }
-
-    /// Serves its listener until the returned future is dropped.
-    pub(crate) async fn serve(self, listener: TcpListener, outage: watch::Receiver<Outage>) {
-        let service = Arc::new(self);
-        let handler = move |request, _| {
-            let service = Arc::clone(&service);
-            async move { Ok(service.answer(&request)) }
-        };
-        serve(listener, outage, handler).await;
-    }
-
-    fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
-        let tokens = {
-            let state = self.shared.lock();
-            state.instances.get(&self.instance).map(|instance| Arc::clone(&instance.session_tokens))
-        };
-        let Some(tokens) = tokens else {
-            return plain(StatusCode::NOT_FOUND, "404 - Not Found\n");
-        };
-        let ttl = match admit(&tokens, request) {
-            Admission::Admitted(ttl) => ttl,
-            Admission::Answered(answer) => return answer,
-        };
-        let path = below_version(request.uri().path());
-        if let Some(status) = path.as_deref().and_then(|path| self.refusal(path)) {
-            return with_ttl(plain(status, "refused\n"), ttl);
-        }
-        found_or_404(path.and_then(|path| self.look_up(&path)), ttl)
-    }
-
-    fn refusal(&self, path: &str) -> Option<StatusCode> {
-        let state = self.shared.lock();
-        let refused = &state.instances.get(&self.instance)?.refused_metadata;
-        StatusCode::from_u16(*refused.get(path)?).ok()
-    }
-
-    fn look_up(&self, path: &str) -> Option<String> {
-        let mut state = self.shared.lock();
-        let lifetime = state.options.credentials_lifetime;
-        let instance = state.instances.get_mut(&self.instance)?;
-        if instance.state != InstanceState::Running {
-            return None;
-        }
-        let is_credentials = path.starts_with("meta-data/iam/security-credentials/");
-        let credentials = is_credentials.then(|| instance.current_credentials(lifetime));
-        let credentials = credentials.map(|issued| {
-            json!({
-                "Code": "Success",
-                "LastUpdated": timestamp(issued.issued),
-                "Type": "AWS-HMAC",
-                "AccessKeyId": issued.access_key,
-                "SecretAccessKey": issued.secret_key,
-                "Token": issued.session_token,
-                "Expiration": issued.expires.map(timestamp),
-            })
-        });
-        let instance = state.instances.get(&self.instance)?;
-        find(&leaves(&state, instance, credentials), path)
-    }
-}
-
-/// Everything the service can answer.
-fn leaves(state: &State, instance: &Instance, credentials: Option<serde_json::Value>) -> Leaves {
+/// What an instance's own service answers. Its role's credentials are given only when asked for: the
+/// listing needs the role's name alone.
+pub(crate) fn instance_leaves(
+    state: &State,
+    instance: &Instance,
+    credentials: Option<&Credentials>,
+) -> Leaves {
     let spec = &instance.spec;
     let address = spec.address.to_string();
     let mut leaves = Leaves::new();
@@ -133,9 +89,8 @@ fn leaves(state: &State, instance: &Instance, credentials: Option<serde_json::Va
             "InstanceProfileId": "AIPALOCALCLOUD",
         });
         put("iam/info", &info.to_string());
-        // Issued only when asked for; the listing needs the name alone.
-        let issued = credentials.map(|value| value.to_string()).unwrap_or_default();
-        put(&format!("iam/security-credentials/{role}"), &issued);
+        let credentials = credentials.map(credentials_document).unwrap_or_default();
+        put(&format!("iam/security-credentials/{role}"), &credentials);
     }
     if let Some((action, time)) = instance.spot {
         let notice = json!({ "action": action.as_str(), "time": timestamp(time) });
@@ -165,4 +120,35 @@ fn leaves(state: &State, instance: &Instance, credentials: Option<serde_json::Va
     });
     leaves.insert("dynamic/instance-identity/document".to_owned(), document.to_string());
     leaves
+}
+
+fn credentials_document(credentials: &Credentials) -> String {
+    let document = json!({
+        "Code": "Success",
+        "LastUpdated": timestamp(credentials.issued),
+        "Type": "AWS-HMAC",
+        "AccessKeyId": credentials.access_key,
+        "SecretAccessKey": credentials.secret_key,
+        "Token": credentials.session_token,
+        "Expiration": credentials.expires.map(timestamp),
+    });
+    document.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_follow_from_the_leaves() {
+        let leaves: BTreeMap<String, String> = ["meta-data/a", "meta-data/p/x", "meta-data/p/y"]
+            .map(|path| (path.to_owned(), "v".to_owned()))
+            .into();
+        assert_eq!(find(&leaves, "meta-data/a").as_deref(), Some("v"));
+        assert_eq!(find(&leaves, "meta-data/a/"), None, "a leaf is no folder");
+        assert_eq!(find(&leaves, "meta-data/").as_deref(), Some("a\np/"));
+        assert_eq!(find(&leaves, "meta-data/p").as_deref(), Some("x\ny"));
+        assert_eq!(find(&leaves, "meta-data/q"), None);
+        assert_eq!(find(&leaves, "").as_deref(), Some("meta-data/"));
+    }
 }

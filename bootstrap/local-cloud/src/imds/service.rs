@@ -1,9 +1,8 @@
-//! The protocol of a metadata service: version 2 only, as `HttpTokens=required` makes it. What it
-//! tells is someone else's business.
+//! The instance metadata service: version 2 only, as `HttpTokens=required` makes it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::future::Future;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hyper::body::Incoming;
@@ -13,6 +12,9 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::http::{Body, Outage, plain, serve};
+use crate::imds::leaves::{Leaves, find, instance_leaves};
+use crate::model::instances::InstanceState;
+use crate::model::state::Shared;
 use crate::model::tokens::SessionTokens;
 
 const TTL_HEADER: &str = "x-aws-ec2-metadata-token-ttl-seconds";
@@ -21,15 +23,69 @@ const TOKEN_HEADER: &str = "x-aws-ec2-metadata-token";
 /// What a path may begin with. Tokens are given by `latest` alone.
 const VERSIONS: [&str; 2] = ["/latest/", "/2021-03-23/"];
 
-/// Where the public key is.
-pub(crate) const PUBLIC_KEY: &str = "meta-data/public-keys/0/openssh-key";
+/// The metadata service of one instance.
+pub(crate) struct InstanceMetadata {
+    shared: Arc<Shared>,
+    instance: String,
+}
 
-/// Everything that a metadata service can answer, by the path below its version. Folders follow from
-/// the paths.
-pub type Leaves = BTreeMap<String, String>;
+impl InstanceMetadata {
+    /// The service of the instance with this id.
+    pub(crate) fn new(shared: Arc<Shared>, instance: String) -> Self {
+        Self { shared, instance }
+    }
+
+    /// Serves its listener until the returned future is dropped.
+    pub(crate) async fn serve(self, listener: TcpListener, outage: watch::Receiver<Outage>) {
+        let service = Arc::new(self);
+        let handler = move |request, _| {
+            let service = Arc::clone(&service);
+            async move { Ok(service.answer(&request)) }
+        };
+        serve(listener, outage, handler).await;
+    }
+
+    fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
+        let tokens = {
+            let state = self.shared.lock();
+            state.instances.get(&self.instance).map(|instance| Arc::clone(&instance.session_tokens))
+        };
+        let Some(tokens) = tokens else {
+            return plain(StatusCode::NOT_FOUND, "404 - Not Found\n");
+        };
+        let ttl = match admit(&tokens, request) {
+            Admission::Admitted(ttl) => ttl,
+            Admission::Answered(answer) => return answer,
+        };
+        let path = below_version(request.uri().path());
+        if let Some(status) = path.as_deref().and_then(|path| self.refusal(path)) {
+            return with_ttl(plain(status, "refused\n"), ttl);
+        }
+        found_or_404(path.and_then(|path| self.look_up(&path)), ttl)
+    }
+
+    fn refusal(&self, path: &str) -> Option<StatusCode> {
+        let state = self.shared.lock();
+        let refused = &state.instances.get(&self.instance)?.refused_metadata;
+        StatusCode::from_u16(*refused.get(path)?).ok()
+    }
+
+    fn look_up(&self, path: &str) -> Option<String> {
+        let mut state = self.shared.lock();
+        let lifetime = state.options.credentials_lifetime;
+        let instance = state.instances.get_mut(&self.instance)?;
+        if instance.state != InstanceState::Running {
+            return None;
+        }
+        let is_credentials = path.starts_with("meta-data/iam/security-credentials/");
+        let credentials = is_credentials.then(|| instance.current_credentials(lifetime));
+        let instance = state.instances.get(&self.instance)?;
+        find(&instance_leaves(&state, instance, credentials.as_ref()), path)
+    }
+}
 
 /// Whether a request may see the metadata.
-pub(crate) enum Admission {
+enum Admission {
     /// It shows a session token that has this many seconds left.
     Admitted(u64),
     /// It sees nothing: this is its answer.
@@ -37,7 +93,7 @@ pub(crate) enum Admission {
 }
 
 /// Gives out session tokens, and admits requests that show one of them.
-pub(crate) fn admit(tokens: &SessionTokens, request: &Request<Incoming>) -> Admission {
+fn admit(tokens: &SessionTokens, request: &Request<Incoming>) -> Admission {
     let answer = match (request.method(), request.uri().path()) {
         (&Method::PUT, "/latest/api/token") => issue_token(tokens, request.headers()),
         (&Method::GET | &Method::HEAD, _) => {
@@ -66,7 +122,7 @@ fn issue_token(tokens: &SessionTokens, headers: &HeaderMap) -> Response<Body> {
 }
 
 /// The answer to a request that was admitted: the value at its path, or 404.
-pub(crate) fn found_or_404(found: Option<String>, ttl: u64) -> Response<Body> {
+fn found_or_404(found: Option<String>, ttl: u64) -> Response<Body> {
     let answer = match found {
         Some(text) => plain(StatusCode::OK, text),
         None => plain(StatusCode::NOT_FOUND, "404 - Not Found\n"),
@@ -75,40 +131,16 @@ pub(crate) fn found_or_404(found: Option<String>, ttl: u64) -> Response<Body> {
 }
 
 /// Says how long the request's token is still accepted.
-pub(crate) fn with_ttl(mut response: Response<Body>, ttl: u64) -> Response<Body> {
+fn with_ttl(mut response: Response<Body>, ttl: u64) -> Response<Body> {
     response.headers_mut().insert(TTL_HEADER, HeaderValue::from(ttl));
     response
 }
 
 /// A request's path without its version; `None` if there is no such version.
-pub(crate) fn below_version(path: &str) -> Option<String> {
+fn below_version(path: &str) -> Option<String> {
     let path = VERSIONS.iter().find_map(|version| path.strip_prefix(version))?;
     let path = percent_encoding::percent_decode_str(path).decode_utf8().ok()?;
     Some(path.into_owned())
-}
-
-/// The value at a path, or the listing if the path is a folder, with or without a slash at its end.
-pub(crate) fn find(leaves: &Leaves, path: &str) -> Option<String> {
-    if let Some(value) = leaves.get(path) {
-        return Some(value.clone());
-    }
-    // The one folder whose listing also names what its entries stand for.
-    if path.trim_end_matches('/') == "meta-data/public-keys" {
-        return leaves.contains_key(PUBLIC_KEY).then(|| "0=key".to_owned());
-    }
-    let folder = match path.trim_end_matches('/') {
-        "" => String::new(),
-        name => format!("{name}/"),
-    };
-    let below = leaves.keys().filter_map(|leaf| leaf.strip_prefix(folder.as_str()));
-    let children: BTreeSet<String> = below
-        .map(|rest| match rest.split_once('/') {
-            Some((child, _)) => format!("{child}/"),
-            None => rest.to_owned(),
-        })
-        .collect();
-    let listing: Vec<String> = children.into_iter().collect();
-    (!listing.is_empty()).then(|| listing.join("\n"))
 }
 
 /// Serves many instances' metadata on one address, as a region does: to each its own, told apart by
@@ -121,7 +153,7 @@ where
 {
     let tokens: Arc<Mutex<HashMap<IpAddr, Arc<SessionTokens>>>> = Arc::default();
     let (_up, outage) = watch::channel(Outage::Up);
-    let handler = move |request: Request<Incoming>, peer: std::net::SocketAddr| {
+    let handler = move |request: Request<Incoming>, peer: SocketAddr| {
         let (tokens, leaves) = (tokens.clone(), leaves.clone());
         async move {
             let tokens = {
@@ -137,22 +169,4 @@ where
         }
     };
     serve(listener, outage, handler).await;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn folders_follow_from_the_leaves() {
-        let leaves: BTreeMap<String, String> = ["meta-data/a", "meta-data/p/x", "meta-data/p/y"]
-            .map(|path| (path.to_owned(), "v".to_owned()))
-            .into();
-        assert_eq!(find(&leaves, "meta-data/a").as_deref(), Some("v"));
-        assert_eq!(find(&leaves, "meta-data/a/"), None, "a leaf is no folder");
-        assert_eq!(find(&leaves, "meta-data/").as_deref(), Some("a\np/"));
-        assert_eq!(find(&leaves, "meta-data/p").as_deref(), Some("x\ny"));
-        assert_eq!(find(&leaves, "meta-data/q"), None);
-        assert_eq!(find(&leaves, "").as_deref(), Some("meta-data/"));
-    }
 }

@@ -1,16 +1,20 @@
 //! The local balancer: where requests go, and what clients get when targets misbehave.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use local_cloud::{BalancerHandle, BalancerSpec, Forward, LocalCloud, Rule};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
 use crate::support::*;
-use local_cloud::{BalancerSpec, Forward, LocalCloud, Rule};
 
 /// A cloud with one healthy target in its group.
-async fn one_target(manner: Manner) -> (LocalCloud, String, local_cloud::BalancerHandle, Target) {
+async fn one_target(behaviour: Behaviour) -> (LocalCloud, String, BalancerHandle, Target) {
     let (cloud, arn, balancer) = cloud().await;
     let instance = instance(&cloud).await;
     let caller = Caller::instance(&cloud, &instance).await;
-    let target = Target::start(manner).await;
+    let target = Target::start(behaviour).await;
     caller.register_healthy(&cloud, &arn, instance.id(), target.address.port()).await;
     (cloud, arn, balancer, target)
 }
@@ -29,7 +33,7 @@ async fn paths_and_weights_lead_to_the_groups() {
             forward: Forward::to(&arn),
         });
         for _ in 0..count {
-            targets.push((arn.clone(), Target::start(Manner::Answer(name)).await));
+            targets.push((arn.clone(), Target::start(Behaviour::Answer(name)).await));
         }
         arns.push(arn);
     }
@@ -65,7 +69,7 @@ async fn paths_and_weights_lead_to_the_groups() {
 
 #[tokio::test]
 async fn targets_see_who_asked_and_no_hop_by_hop_headers() {
-    let (_cloud, _, balancer, target) = one_target(Manner::Answer("hello")).await;
+    let (_cloud, _, balancer, target) = one_target(Behaviour::Answer("hello")).await;
     let response = reqwest::Client::new()
         .get(format!("{}/path?query=1", balancer.url()))
         .header("host", "fleet.example")
@@ -95,7 +99,7 @@ async fn targets_see_who_asked_and_no_hop_by_hop_headers() {
 
 #[tokio::test]
 async fn bodies_pass_and_connections_are_kept() {
-    let (_cloud, _, balancer, target) = one_target(Manner::Echo).await;
+    let (_cloud, _, balancer, target) = one_target(Behaviour::Echo).await;
     let client = reqwest::Client::new();
     let body = "7".repeat(300_000);
     for _ in 0..5 {
@@ -109,10 +113,10 @@ async fn bodies_pass_and_connections_are_kept() {
 
 #[tokio::test]
 async fn an_idle_connection_that_the_target_closed_is_not_used() {
-    let (_cloud, _, balancer, target) = one_target(Manner::Answer("x")).await;
+    let (_cloud, _, balancer, target) = one_target(Behaviour::Answer("x")).await;
     assert_eq!(get(&balancer.url()).await.0, 200);
     // Answered, then closed without a word: the next request must come on a new connection.
-    target.set(Manner::Raw("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"));
+    target.set(Behaviour::Raw("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"));
     for _ in 0..20 {
         assert_eq!(get(&balancer.url()).await, (200, "ok".to_owned()));
     }
@@ -125,17 +129,17 @@ async fn errors_are_the_balancers_own() {
     assert_eq!(get(&balancer.url()).await.0, 503, "no targets");
     let instance = instance(&cloud).await;
     let caller = Caller::instance(&cloud, &instance).await;
-    let target = Target::start(Manner::Reset).await;
+    let target = Target::start(Behaviour::Reset).await;
     caller.register_healthy(&cloud, &arn, instance.id(), target.address.port()).await;
     assert_eq!(get(&balancer.url()).await.0, 502, "reset");
-    target.set(Manner::Raw("garbage\r\n\r\n"));
+    target.set(Behaviour::Raw("garbage\r\n\r\n"));
     assert_eq!(get(&balancer.url()).await.0, 502, "malformed");
-    target.set(Manner::Raw(""));
+    target.set(Behaviour::Raw(""));
     assert_eq!(get(&balancer.url()).await.0, 502, "closed before a byte");
     // A kept connection that dies with the request on it: 502, not a second try elsewhere.
-    target.set(Manner::Answer("x"));
+    target.set(Behaviour::Answer("x"));
     assert_eq!(get(&balancer.url()).await.0, 200);
-    target.set(Manner::Reset);
+    target.set(Behaviour::Reset);
     let before = target.requests().len();
     assert_eq!(get(&balancer.url()).await.0, 502);
     assert_eq!(target.requests().len(), before + 1, "sent once");
@@ -146,13 +150,13 @@ async fn errors_are_the_balancers_own() {
         ..BalancerSpec::new("hasty", Forward::to(&arn))
     };
     let hasty = cloud.create_balancer(spec).await.unwrap();
-    target.set(Manner::Silence);
+    target.set(Behaviour::Silence);
     assert_eq!(get(&hasty.url()).await.0, 504);
 }
 
 #[tokio::test]
 async fn without_a_healthy_target_the_group_fails_open() {
-    let (cloud, arn, balancer, target) = one_target(Manner::Answer("open")).await;
+    let (cloud, arn, balancer, target) = one_target(Behaviour::Answer("open")).await;
     *target.probe.lock().unwrap() = 500;
     let unhealthy = |cloud: &LocalCloud| cloud.target_health(&arn)[0].health.reason.is_some();
     assert!(cloud.wait_until(LIMIT, unhealthy).await);
@@ -161,10 +165,42 @@ async fn without_a_healthy_target_the_group_fails_open() {
 
 #[tokio::test]
 async fn a_draining_target_hears_late_requests_and_then_none() {
-    let (cloud, arn, balancer, target) = one_target(Manner::Answer("late")).await;
+    let (cloud, arn, balancer, target) = one_target(Behaviour::Answer("late")).await;
     let id = cloud.target_health(&arn)[0].id.clone();
     assert!(cloud.deregister(&arn, &id, target.address.port()));
     assert_eq!(get(&balancer.url()).await.0, 200, "the balancer has not heard of it yet");
     jump(Duration::from_secs(2)).await;
     assert_eq!(get(&balancer.url()).await.0, 503, "draining only");
+}
+
+#[tokio::test]
+async fn a_dropped_cloud_closes_its_connections_and_listeners() {
+    let (cloud, arn, balancer) = cloud().await;
+    let instance = instance(&cloud).await;
+    let caller = Caller::instance(&cloud, &instance).await;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    caller.register(&arn, instance.id(), listener.local_addr().unwrap().port()).await;
+    let mut client = TcpStream::connect(balancer.address()).await.unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nHost: fleet.example\r\n\r\n").await.unwrap();
+    let mut target = loop {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = [0; 1024];
+        let read = stream.read(&mut head).await.unwrap();
+        if !String::from_utf8_lossy(&head[..read]).contains("ELB-HealthChecker") {
+            break stream;
+        }
+    };
+    let endpoint = cloud.endpoint();
+    drop(cloud);
+    let closed = async {
+        for stream in [&mut target, &mut client] {
+            assert!(matches!(stream.read(&mut [0; 1]).await, Ok(0) | Err(_)), "it was answered");
+        }
+        for address in [endpoint, balancer.address()] {
+            while TcpStream::connect(address).await.is_ok() {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    tokio::time::timeout(LIMIT, closed).await.unwrap();
 }

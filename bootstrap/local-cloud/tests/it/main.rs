@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+mod api;
 mod balancer;
-mod cloud;
+mod metadata;
 mod support;
+mod targets;

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use local_cloud::{
     BalancerHandle, BalancerSpec, Forward, HealthCheck, InstanceHandle, InstanceSpec, LocalCloud,
-    LocalCloudOptions, TargetGroupSpec,
+    LocalCloudOptions, TargetGroupSpec, TargetState, TargetStatus,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -16,7 +16,7 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
 /// How a target treats a request that is not a probe.
 #[derive(Clone, Debug)]
-pub(crate) enum Manner {
+pub(crate) enum Behaviour {
     /// 200 with this body, on a connection that stays open.
     Answer(&'static str),
     /// Exactly these bytes, then the connection is closed.
@@ -29,11 +29,11 @@ pub(crate) enum Manner {
     Echo,
 }
 
-/// A target: probes are answered with `probe`, everything else by its manner.
+/// A target: probes are answered with `probe`, everything else by its behaviour.
 #[derive(Clone)]
 pub(crate) struct Target {
     pub(crate) address: SocketAddr,
-    pub(crate) manner: Arc<Mutex<Manner>>,
+    pub(crate) behaviour: Arc<Mutex<Behaviour>>,
     pub(crate) probe: Arc<Mutex<u16>>,
     /// The heads of all requests.
     pub(crate) heads: Arc<Mutex<Vec<String>>>,
@@ -42,11 +42,11 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    pub(crate) async fn start(manner: Manner) -> Self {
+    pub(crate) async fn start(behaviour: Behaviour) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let target = Self {
             address: listener.local_addr().unwrap(),
-            manner: Arc::new(Mutex::new(manner)),
+            behaviour: Arc::new(Mutex::new(behaviour)),
             probe: Arc::new(Mutex::new(200)),
             heads: Arc::default(),
             connections: Arc::default(),
@@ -62,8 +62,8 @@ impl Target {
         target
     }
 
-    pub(crate) fn set(&self, manner: Manner) {
-        *self.manner.lock().unwrap() = manner;
+    pub(crate) fn set(&self, behaviour: Behaviour) {
+        *self.behaviour.lock().unwrap() = behaviour;
     }
 
     pub(crate) fn requests(&self) -> Vec<String> {
@@ -87,7 +87,7 @@ impl Target {
             };
             let head = String::from_utf8(bytes.drain(..end).collect()).unwrap();
             self.heads.lock().unwrap().push(head.clone());
-            let manner = self.manner.lock().unwrap().clone();
+            let behaviour = self.behaviour.lock().unwrap().clone();
             let answer = |status: u16, body: &str| {
                 format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n{body}", body.len())
             };
@@ -96,18 +96,18 @@ impl Target {
                 let _ = stream.write_all(answer(status, "").as_bytes()).await;
                 return;
             }
-            let written = match manner {
-                Manner::Answer(body) => stream.write_all(answer(200, body).as_bytes()).await,
-                Manner::Raw(bytes) => {
+            let written = match behaviour {
+                Behaviour::Answer(body) => stream.write_all(answer(200, body).as_bytes()).await,
+                Behaviour::Raw(bytes) => {
                     let _ = stream.write_all(bytes.as_bytes()).await;
                     return;
                 }
-                Manner::Reset => {
+                Behaviour::Reset => {
                     stream.set_zero_linger().unwrap();
                     return;
                 }
-                Manner::Silence => std::future::pending().await,
-                Manner::Echo => {
+                Behaviour::Silence => std::future::pending().await,
+                Behaviour::Echo => {
                     let lower = head.to_ascii_lowercase();
                     let length = lower.split("content-length: ").nth(1).unwrap();
                     let length: usize = length.split("\r\n").next().unwrap().parse().unwrap();
@@ -155,6 +155,14 @@ pub(crate) async fn cloud() -> (LocalCloud, String, BalancerHandle) {
     let spec = BalancerSpec::new("b", Forward::to(&arn));
     let balancer = cloud.create_balancer(spec).await.unwrap();
     (cloud, arn, balancer)
+}
+
+/// State and reason of a group's only target.
+pub(crate) fn only_target(cloud: &LocalCloud, arn: &str) -> (TargetState, Option<&'static str>) {
+    match cloud.target_health(arn).as_slice() {
+        [TargetStatus { health, .. }] => (health.state, health.reason),
+        other => panic!("not one target: {other:?}"),
+    }
 }
 
 /// A status and a body.
