@@ -61,3 +61,28 @@ impl Desired {
         tags
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What version 0.1.0 wrote into the tags of `clusters`: a fleet that it launched stays unchanged.
+    #[test]
+    fn a_fleet_has_the_tags_that_earlier_versions_gave_it() {
+        let fleet = Fleet::parse("clusters", Fleet::built_in("clusters").unwrap()).unwrap();
+        let desired = Desired::new(fleet, Names::new("clusters", "us-east-1"));
+        assert_eq!(desired.digest, "e74c70a223d047dd");
+        let tags = desired.instance_tags(&desired.fleet.groups[0], &[0, 2, 4]);
+        let expected = [
+            ("Name", "clusters-cluster1"),
+            ("instance-agent:cluster", "cluster1"),
+            ("instance-agent:fleet", "clusters"),
+            ("instance-agent:launched-for", "clusters-cluster1"),
+            ("instance-agent:revision", "db561ce5fd96292a"),
+            ("instance-agent:root", "health"),
+            ("instance-agent:slots", "0 2 4"),
+            ("instance-agent:target-group", "clusters-cluster1"),
+        ];
+        assert_eq!(tags, expected.map(|(key, value)| (key.to_owned(), value.to_owned())).into());
+    }
+}
