@@ -1,4 +1,4 @@
-//! The cloud: what creates things in it, and what a test can do to it.
+//! The handle on a cloud: it creates things, injects faults and answers questions.
 
 use std::io;
 use std::net::SocketAddr;
@@ -89,8 +89,7 @@ impl LocalCloud {
         Ok(handle)
     }
 
-    /// Runs an instance: a name, credentials and a metadata service. Its agent is another
-    /// program's matter.
+    /// Runs an instance: an id, credentials and a metadata service. It starts no process.
     ///
     /// # Errors
     /// The metadata service's address cannot be listened on.
@@ -107,13 +106,13 @@ impl LocalCloud {
         Ok(handle)
     }
 
-    /// What is shown of each target of a group (name or ARN), in order of registration.
+    /// The health of each target of a group (name or ARN), in order of registration.
     pub fn target_health(&self, group: &str) -> Vec<TargetStatus> {
         self.shared
             .update_quietly(|state, _| state.group(group).map(|group| group.statuses()).unwrap_or_default())
     }
 
-    /// What is shown of one target; `unused`, `Target.NotRegistered` if it is not registered.
+    /// The health of one target; `unused`, `Target.NotRegistered` if it is not registered.
     pub fn health_of(&self, group: &str, id: &str, port: u16) -> TargetHealth {
         let targets = self.target_health(group);
         let found = targets.into_iter().find(|t| t.id == id && t.port == port);
@@ -135,22 +134,22 @@ impl LocalCloud {
         self.shared.update(|state, _| state.set_fault(action, fault));
     }
 
-    /// Puts the ELBv2 and EC2 endpoint out of order, or back.
+    /// Makes the ELBv2 and EC2 endpoint fail, or work again.
     pub fn set_endpoint_outage(&self, outage: Outage) {
         self.endpoint_outage.send_replace(outage);
     }
 
-    /// The calls that were answered, oldest first, the last twenty thousand.
+    /// The last twenty thousand calls, oldest first.
     pub fn calls(&self) -> Vec<Call> {
         self.shared.lock().calls()
     }
 
-    /// The changes of targets' health, oldest first, the last twenty thousand.
+    /// The last twenty thousand changes of targets' health, oldest first.
     pub fn health_changes(&self) -> Vec<HealthChange> {
         self.shared.lock().health_changes()
     }
 
-    /// Hears of every call and change; what changed is for the receiver to look up.
+    /// A receiver that wakes at every call and change; it does not say which.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.shared.changes()
     }

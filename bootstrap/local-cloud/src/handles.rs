@@ -10,7 +10,7 @@ use crate::model::balancers::{Balancer, RequestCounts};
 use crate::model::instances::{Instance, InstanceState, SpotAction};
 use crate::model::state::Shared;
 
-/// A handle on a running instance: everything that can happen to it, and what its agent is told.
+/// A handle on an instance: everything that can happen to it, and the environment of its agent.
 #[derive(Clone)]
 pub struct InstanceHandle {
     shared: Arc<Shared>,
@@ -91,12 +91,12 @@ impl InstanceHandle {
         self.change(|instance| instance.spec.publishes_tags = publish);
     }
 
-    /// Announces a spot interruption, or takes the announcement back.
+    /// Announces a spot interruption, or withdraws the notice.
     pub fn set_spot(&self, notice: Option<(SpotAction, SystemTime)>) {
         self.change(|instance| instance.spot = notice);
     }
 
-    /// Recommends a rebalance since this time, or takes the recommendation back.
+    /// Recommends a rebalance since this time, or withdraws the recommendation.
     pub fn set_rebalance(&self, noticed: Option<SystemTime>) {
         self.change(|instance| instance.rebalance = noticed);
     }
@@ -107,7 +107,7 @@ impl InstanceHandle {
         self.change(|instance| instance.lifecycle = state.map(str::to_owned));
     }
 
-    /// Has its metadata service refuse one path below `/latest/` with this status, as a filter
+    /// Makes its metadata service refuse one path below `/latest/` with this status, as a filter
     /// between agent and service might; `None` ends that.
     pub fn refuse_metadata(&self, path: &str, status: Option<u16>) {
         self.change(|instance| match status {
@@ -116,14 +116,14 @@ impl InstanceHandle {
         });
     }
 
-    /// Puts its metadata service out of order, or back.
+    /// Makes its metadata service fail, or work again.
     pub fn set_imds_outage(&self, outage: Outage) {
         self.change(|instance| {
             instance.imds_outage.send_replace(outage);
         });
     }
 
-    /// Withdraws the credentials it has: calls signed with them fail, its metadata has new ones.
+    /// Revokes its credentials: calls signed with them fail, and its metadata service issues new ones.
     pub fn revoke_credentials(&self) {
         self.change(|instance| instance.credentials.clear());
     }

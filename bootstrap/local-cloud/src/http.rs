@@ -1,4 +1,4 @@
-//! The HTTP server that all listeners of the local cloud share, and the ways it can be out of order.
+//! The HTTP server that all listeners of the local cloud share, and the ways in which it can fail.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -17,10 +17,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// How an endpoint of the local cloud is out of order.
+/// How a listener of the local cloud fails.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Outage {
-    /// It is not: requests are answered.
+    /// It does not: requests are answered.
     #[default]
     Up,
     /// Requests are read and never answered, until the outage ends.

@@ -1,4 +1,4 @@
-//! Target groups, their targets, and what the load balancer thinks of each target.
+//! Target groups, their targets, and the health of each target.
 //!
 //! Nothing here does I/O: the prober hands in results, and what a target's state is follows from
 //! them, from its instance and from whether a listener uses its group.
@@ -131,7 +131,7 @@ impl TargetHealth {
         Self { state, reason: Some(reason), description: Some(description.into()) }
     }
 
-    /// What is shown of a target that nobody registered.
+    /// The health of a target that nobody registered.
     pub(crate) fn not_registered() -> Self {
         let text = "No such target is registered with this target group";
         Self::new(TargetState::Unused, "Target.NotRegistered", text)
@@ -156,14 +156,14 @@ impl TargetHealth {
     }
 }
 
-/// A target and what is shown of it.
+/// A target and its health, as `DescribeTargetHealth` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetStatus {
     /// The target's id.
     pub id: String,
     /// The target's port.
     pub port: u16,
-    /// What is shown of it.
+    /// The health.
     pub health: TargetHealth,
 }
 
@@ -380,7 +380,7 @@ impl TargetGroup {
         self.targets.iter_mut().find(|target| target.id == id && target.port == port)
     }
 
-    /// What is shown of each target.
+    /// Each target with the health that is shown of it.
     pub(crate) fn statuses(&self) -> Vec<TargetStatus> {
         let status = |target: &Target| TargetStatus {
             id: target.id.clone(),

@@ -14,7 +14,7 @@ use crate::model::tokens::SessionTokens;
 /// An instance to run.
 #[derive(Clone, Debug)]
 pub struct InstanceSpec {
-    /// `i-0…`; `None` makes one up.
+    /// `i-0…`; `None` draws one at random.
     pub id: Option<String>,
     /// Such as `t3.micro`.
     pub instance_type: String,
@@ -34,9 +34,9 @@ pub struct InstanceSpec {
     pub role: Option<String>,
     /// Where its metadata service listens; port 0 picks a free one.
     pub imds: SocketAddr,
-    /// What it is told to do at its first boot.
+    /// Its user data, which cloud-init reads at the first boot.
     pub user_data: Option<String>,
-    /// Who may log in: the public half of a key pair, as OpenSSH writes it.
+    /// The public key of its key pair, as OpenSSH writes it.
     pub public_key: Option<String>,
 }
 
@@ -73,7 +73,7 @@ impl InstanceSpec {
     }
 }
 
-/// What an instance is doing.
+/// An instance's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InstanceState {
     /// It runs.
@@ -111,7 +111,7 @@ impl SpotAction {
 pub struct Credentials {
     /// The access key id.
     pub access_key: String,
-    /// The secret access key. Signatures are not verified, see the module's documentation.
+    /// The secret access key. Signatures are not verified, see the crate's documentation.
     pub secret_key: String,
     /// The session token; long-term credentials have none.
     pub session_token: Option<String>,

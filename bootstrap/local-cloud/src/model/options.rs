@@ -8,11 +8,11 @@ use crate::model::throttle::Throttle;
 /// How a cloud is set up.
 #[derive(Clone, Debug)]
 pub struct LocalCloudOptions {
-    /// Its only region.
+    /// The cloud's only region.
     pub region: String,
     /// The account that owns everything.
     pub account: String,
-    /// The VPC that everything is in unless told otherwise.
+    /// The VPC of everything whose spec names none.
     pub vpc: String,
     /// Where the ELBv2 and EC2 endpoint listens; port 0 picks a free one.
     pub endpoint: SocketAddr,
@@ -20,8 +20,8 @@ pub struct LocalCloudOptions {
     pub throttle: Throttle,
     /// How long a new target is shown as `Elb.RegistrationInProgress`.
     pub registration_time: Duration,
-    /// How long a balancer may go on sending new requests to a target that was deregistered.
-    /// Two seconds; up to 17 have been reported of AWS.
+    /// How long a balancer keeps sending new requests to a deregistered target. Two seconds by
+    /// default; users of AWS have seen up to 17.
     pub late_requests: Duration,
     /// How long an instance's credentials last.
     pub credentials_lifetime: Duration,

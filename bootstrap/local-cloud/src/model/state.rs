@@ -17,7 +17,7 @@ use crate::model::instances::{Credentials, Instance, InstanceSpec, InstanceState
 use crate::model::options::LocalCloudOptions;
 use crate::model::throttle::{ActionClass, Buckets, Throttle};
 
-/// How an action goes wrong.
+/// How the API fails an action.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// It is denied, as without the IAM permission.
@@ -30,7 +30,7 @@ pub enum Fault {
     LoseAnswer,
 }
 
-/// A call of the API, as it was answered, or as it would have been had its answer not been lost.
+/// A call of the API and its result, also where [`Fault::LoseAnswer`] hid the result from the caller.
 #[derive(Clone, Debug)]
 pub struct Call {
     /// Since the cloud's start.
@@ -54,7 +54,7 @@ impl Call {
     }
 }
 
-/// A change of what is shown of a target.
+/// A change of a target's health, as `DescribeTargetHealth` shows it.
 #[derive(Clone, Debug)]
 pub struct HealthChange {
     /// Since the cloud's start.
@@ -67,9 +67,9 @@ pub struct HealthChange {
     pub target: String,
     /// The target's port.
     pub port: u16,
-    /// What was shown before; `unused`, `Target.NotRegistered` if nothing.
+    /// The health before; `unused`, `Target.NotRegistered` for a new target.
     pub from: TargetHealth,
-    /// What is shown from now on.
+    /// The health from now on.
     pub to: TargetHealth,
 }
 
@@ -230,7 +230,7 @@ impl State {
         };
     }
 
-    /// How an action goes wrong, if it is made to.
+    /// An action's fault.
     pub(crate) fn fault(&self, action: &str) -> Option<&Fault> {
         self.faults.get(action)
     }
@@ -253,7 +253,7 @@ impl State {
         self.health_changes.iter().cloned().collect()
     }
 
-    /// Works out anew what is shown of each target and logs what changed; whether anything did.
+    /// Updates the health that is shown of each target and logs the changes; whether there were any.
     fn refresh(&mut self, now: Instant) -> bool {
         let mut changes = Vec::new();
         for group in &mut self.groups {
