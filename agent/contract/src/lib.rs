@@ -19,13 +19,13 @@
 mod cluster_name;
 pub mod duration;
 mod invalid_value;
-mod nearest;
+mod nearest_key;
 mod root;
 pub mod tags;
 mod target_health;
 
 pub use cluster_name::ClusterName;
 pub use invalid_value::InvalidValue;
-pub use nearest::nearest;
+pub use nearest_key::nearest;
 pub use root::Root;
 pub use target_health::TargetHealthState;

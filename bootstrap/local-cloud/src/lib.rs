@@ -73,10 +73,13 @@ pub use http::Outage;
 pub use imds::leaves::Leaves;
 pub use imds::service::serve_metadata;
 pub use model::balancers::BalancerSpec;
-pub use model::groups::{HealthCheck, TargetGroupSpec, TargetHealth, TargetState, TargetStatus, TargetType};
+pub use model::faults::{Call, Fault};
 pub use model::ids::{stable_instance_id, timestamp};
 pub use model::instances::{Credentials, InstanceSpec, InstanceState, SpotAction};
 pub use model::options::LocalCloudOptions;
 pub use model::routing::{Forward, Rule};
-pub use model::state::{Call, Fault, HealthChange};
+pub use model::state::HealthChange;
+pub use model::target_groups::{
+    HealthCheck, TargetGroupSpec, TargetHealth, TargetState, TargetStatus, TargetType,
+};
 pub use model::throttle::{Rate, Throttle};

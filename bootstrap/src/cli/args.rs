@@ -9,9 +9,9 @@ use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use instance_contract::duration;
 
+use crate::commands::fleet_request::{ExistingFleet, FleetRequest};
 use crate::commands::local::LaunchOptions;
 use crate::commands::policy::Audience;
-use crate::commands::request::{ExistingFleet, FleetRequest};
 use crate::fleet::{Package, values};
 use crate::output::Output;
 

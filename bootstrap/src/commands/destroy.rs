@@ -5,11 +5,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
-use super::request::ExistingFleet;
+use super::fleet_request::ExistingFleet;
 use super::{ChangeOptions, consent, plan_text};
 use crate::cloud::pace::Pace;
 use crate::cloud::search::{TaggedResource, search};
-use crate::engine::apply::{ActionError, Executor};
+use crate::engine::actions::{ActionError, Executor};
 use crate::engine::execute::{Halt, execute};
 use crate::engine::interrupt::Interrupt;
 use crate::engine::prepare::{OTHER_REGION_HINT, Prepared, place, prepare_destroy};

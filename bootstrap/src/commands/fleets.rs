@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use super::request::built_in_names;
+use super::fleet_request::built_in_names;
 use crate::fleet::{Fleet, Group};
 use crate::output::{Outcome, Output, print};
 

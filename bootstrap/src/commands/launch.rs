@@ -2,11 +2,11 @@
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use super::request::FleetRequest;
+use super::fleet_request::FleetRequest;
 use super::{ChangeOptions, consent, plan_text, status};
 use crate::cloud::Cloud;
 use crate::deb::Deb;
-use crate::engine::apply::{ActionError, Executor};
+use crate::engine::actions::{ActionError, Executor};
 use crate::engine::execute::{Halt, execute};
 use crate::engine::health::Unhealthy;
 use crate::engine::interrupt::Interrupt;

@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
-use super::request::FleetRequest;
+use super::fleet_request::FleetRequest;
 use crate::fleet::{Fleet, Root};
 use crate::local::{LocalFleet, LocalOptions};
 use crate::output::{Outcome, Output, Progress, print, print_error, remark};

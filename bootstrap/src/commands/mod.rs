@@ -2,7 +2,7 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `request.rs` | which fleet a command is about |
+//! | `fleet_request.rs` | which fleet a command is about |
 //! | `consent.rs` | asking before something that is there is changed or deleted |
 //! | `plan_text.rs` | a plan for people and for programs |
 //!
@@ -14,6 +14,7 @@ use crate::output::Output;
 
 pub(crate) mod consent;
 pub(crate) mod destroy;
+pub(crate) mod fleet_request;
 pub(crate) mod fleets;
 pub(crate) mod launch;
 pub(crate) mod list;
@@ -21,7 +22,6 @@ pub(crate) mod local;
 pub(crate) mod plan;
 mod plan_text;
 pub(crate) mod policy;
-pub(crate) mod request;
 pub(crate) mod scale;
 pub(crate) mod status;
 pub(crate) mod verify;

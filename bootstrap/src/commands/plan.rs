@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 
+use super::fleet_request::{ExistingFleet, FleetRequest};
 use super::plan_text;
-use super::request::{ExistingFleet, FleetRequest};
 use crate::cloud::Cloud;
 use crate::engine::prepare::{Request, prepare, prepare_destroy};
 use crate::output::{Outcome, Output, remark};

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::ValueEnum;
 
-use super::request::FleetRequest;
+use super::fleet_request::FleetRequest;
 use crate::output::{Outcome, print};
 use crate::policy::{self, Scope};
 

@@ -3,8 +3,8 @@
 use anyhow::Result;
 
 use super::ChangeOptions;
+use super::fleet_request::ExistingFleet;
 use super::launch::bring_up;
-use super::request::ExistingFleet;
 use crate::engine::prepare::Request;
 use crate::output::Outcome;
 

@@ -10,7 +10,7 @@ use futures_util::future::try_join_all;
 use instance_contract::TargetHealthState;
 use serde_json::{Value, json};
 
-use super::request::ExistingFleet;
+use super::fleet_request::ExistingFleet;
 use crate::cloud::Cloud;
 use crate::cloud::elbv2::TargetHealth;
 use crate::engine::health::{age, cure, not_registered};

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Result, bail};
 
-use super::request::ExistingFleet;
+use super::fleet_request::ExistingFleet;
 use super::status::{rows, snapshot};
 use crate::output::{Outcome, Output, print, remark};
 use crate::verify::{self, VerifyTarget};

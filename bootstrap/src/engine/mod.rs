@@ -4,14 +4,14 @@
 //! | --- | --- |
 //! | `prepare.rs` | looking at the account, comparing, refusing what would fail |
 //! | `execute.rs` | each step as soon as those it comes after are done |
-//! | `apply.rs` | one step: from an action to calls |
-//! | `meanwhile.rs` | what other commands do to the fleet in the meantime |
+//! | `actions.rs` | one step: from an action to calls |
+//! | `other_commands.rs` | what other commands do to the fleet in the meantime |
 //! | `health.rs` | waiting until instances are healthy, or cannot become so |
 //! | `interrupt.rs` | being asked to stop |
 
-pub(crate) mod apply;
+pub(crate) mod actions;
 pub(crate) mod execute;
 pub(crate) mod health;
 pub(crate) mod interrupt;
-mod meanwhile;
+mod other_commands;
 pub(crate) mod prepare;

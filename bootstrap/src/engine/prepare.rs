@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use futures_util::future::try_join_all;
 
-use crate::cloud::reachable::{Unreachable, reachable};
+use crate::cloud::package_reachable::{Unreachable, reachable};
 use crate::cloud::survey::{ForeignResource, Survey, TARGET_GROUP};
 use crate::cloud::{CallError, Cloud};
 use crate::deb::Deb;
@@ -15,7 +15,7 @@ use crate::output::remark;
 use crate::plan::inventory::Bucket;
 use crate::plan::inventory::{Inventory, Role};
 use crate::plan::surroundings::Surroundings;
-use crate::plan::{Action, Effect, Plan, destroy_plan, launch_plan};
+use crate::plan::{Action, Effect, Plan, destroy_plan, launch_plan, preflight};
 use crate::policy::agent_policy;
 use crate::user_data::{PackageForInstance, user_data};
 
@@ -105,7 +105,7 @@ pub(crate) async fn prepare(
     let launched: Vec<_> = launched.filter(|(_, count)| *count > 0).collect();
     // A plan that only takes away needs nothing of what could be missing.
     if plan.steps.iter().any(|step| step.action.effect() == Effect::Create) {
-        problems.extend(around.problems(fleet, &cloud.region, &launched));
+        problems.extend(preflight::problems(&around, fleet, &cloud.region, &launched));
     }
     // A package that nobody needs now is kept for later launches.
     if !launched.is_empty() || deb.is_some() {
@@ -319,7 +319,7 @@ pub(crate) async fn prepare_destroy(cloud: &Cloud, name: &str) -> Result<Prepare
     let mut notes = Vec::new();
     match bucket {
         Ok(found) => survey.inventory.bucket = Some(found),
-        Err(crate::cloud::package::PackageError::Call(error)) => return Err(error.into()),
+        Err(crate::cloud::package_bucket::PackageError::Call(error)) => return Err(error.into()),
         // Someone else's, and no business of a destroy.
         Err(error) => notes.push(error.to_string()),
     }

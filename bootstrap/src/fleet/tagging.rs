@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 use instance_contract::tags::{CLUSTER, FLEET, ROOT};
 use sha2::{Digest, Sha256};
 
-use super::definition::PIECE;
 use super::model::{Fleet, Group};
+use super::stored::PIECE;
 
 /// Followed by the piece's number, from 1.
 pub(crate) const DEFINITION: &str = "instance-agent:definition-";

@@ -466,12 +466,12 @@ fn another_package_is_a_difference_and_none_is_not() {
 #[test]
 fn the_documentation_has_every_key_and_its_examples_are_right() {
     let text = include_str!("../../../docs/fleet-files.md");
-    for (table, keys) in read::KEYS {
+    for (table, keys) in file::KEYS {
         for key in *keys {
             let whole = format!("{table}{key}");
             let listed = text.contains(&format!("`{whole}`")) || text.contains(&format!("`.{key}`"));
             let shown = text.contains(&format!("\n{key} = "));
-            let inner = read::KEYS.iter().any(|(inner, _)| *inner == format!("{whole}."));
+            let inner = file::KEYS.iter().any(|(inner, _)| *inner == format!("{whole}."));
             assert!(listed || shown || inner, "{whole} is missing");
         }
     }

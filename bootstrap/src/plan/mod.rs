@@ -4,7 +4,8 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `inventory.rs` | what exists of a fleet |
-//! | `surroundings.rs` | the account around it, and what of that would make a launch fail |
+//! | `surroundings.rs` | the account around it |
+//! | `preflight.rs` | what would make a launch fail, found before anything is created |
 //! | `steps.rs` | a plan: steps, what each does, what each comes after |
 //! | `launch.rs` | from what exists to what is wanted |
 //! | `members.rs` | which instances of a group stay, which go, which are missing |
@@ -19,6 +20,7 @@ mod destroy;
 pub(crate) mod inventory;
 mod launch;
 mod members;
+pub(crate) mod preflight;
 mod steps;
 pub(crate) mod surroundings;
 

@@ -1,8 +1,6 @@
-//! What a launch finds around it in the account, and what of that would make it fail. No I/O.
+//! What a launch finds around it in the account. No I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
-
-use crate::fleet::Fleet;
 
 /// The account and region, as far as a launch needs to know them.
 #[derive(Clone, Debug, Default)]
@@ -84,69 +82,5 @@ impl Surroundings {
             true => vcpus * u32::try_from(count).unwrap_or(u32::MAX),
             false => 0,
         }
-    }
-
-    /// What would make a launch fail, each with its cure. `launched` are the types and numbers of
-    /// the instances that it would start.
-    pub(crate) fn problems(&self, fleet: &Fleet, region: &str, launched: &[(String, usize)]) -> Vec<String> {
-        let mut problems = self.problems.clone();
-        if self.subnets.is_empty() {
-            problems.push(format!(
-                "no default VPC with subnets in {} in {region}; create one (`aws ec2 create-default-vpc`), or \
-                 correct zones",
-                fleet.zones.join(", ")
-            ));
-        } else {
-            let missing = fleet.zones.iter().filter(|zone| !self.subnets.contains_key(*zone));
-            for zone in missing {
-                problems.push(format!(
-                    "the default VPC has no subnet in {zone}; a balancer needs two zones: correct zones, or `aws \
-                     ec2 create-default-subnet --availability-zone {zone}`"
-                ));
-            }
-        }
-        for group in &fleet.groups {
-            let wanted = &group.instance_type;
-            let Some(known) = self.types.get(wanted) else {
-                problems
-                    .push(format!("instance type {wanted} (group {}) is not known in {region}", group.name));
-                continue;
-            };
-            for zone in &fleet.zones {
-                if !self.offered.contains(&(wanted.clone(), zone.clone())) {
-                    problems.push(format!(
-                        "{wanted} (group {}) is not offered in {zone}; choose other zones",
-                        group.name
-                    ));
-                }
-            }
-            let Some(architecture) = &known.architecture else {
-                problems.push(format!(
-                    "the agent is not built for the processors of {wanted} (group {}); choose another type",
-                    group.name
-                ));
-                continue;
-            };
-            // No image at all is a problem that is told of already.
-            if !self.images.contains_key(architecture)
-                && let Some(other) = self.images.values().next()
-            {
-                problems.push(format!(
-                    "image {} is for {}, {wanted} (group {}) is {architecture}; choose another image or type",
-                    fleet.image, other.architecture, group.name
-                ));
-            }
-        }
-        let needed: u32 = launched.iter().map(|(name, count)| self.standard_vcpus(name, *count)).sum();
-        if let Some(quota) = self.vcpus.quota
-            && self.vcpus.used + needed > quota
-        {
-            problems.push(format!(
-                "{needed} vCPU are needed, {} of {quota} are in use in {region}; ask for more (Service Quotas, EC2, \
-                 L-1216C47A: Running On-Demand Standard instances), or lower the counts",
-                self.vcpus.used
-            ));
-        }
-        problems
     }
 }

@@ -8,11 +8,11 @@ use tokio::time::Instant;
 use crate::api::query::{ApiError, Params};
 use crate::api::xml::Xml;
 use crate::model::balancers::Balancer;
-use crate::model::groups::{TargetGroup, TargetHealth, TargetStatus, TargetType};
 use crate::model::ids::request_id;
 use crate::model::instances::InstanceState;
 use crate::model::routing::Forward;
 use crate::model::state::State;
+use crate::model::target_groups::{TargetGroup, TargetHealth, TargetStatus, TargetType};
 
 /// The API's version.
 pub(crate) const VERSION: &str = "2015-12-01";

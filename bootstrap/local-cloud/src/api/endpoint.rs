@@ -17,8 +17,9 @@ use crate::api::signature::{Caller, Service, authenticate};
 use crate::api::xml::Xml;
 use crate::api::{ec2, elbv2};
 use crate::http::{Body, full};
+use crate::model::faults::{Call, Fault};
 use crate::model::ids::request_id;
-use crate::model::state::{Call, Fault, Shared, State};
+use crate::model::state::{Shared, State};
 use crate::model::throttle::ActionClass;
 
 /// Largest request body. The largest real one, a thousand targets, is smaller.

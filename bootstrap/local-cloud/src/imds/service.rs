@@ -13,9 +13,9 @@ use tokio::sync::watch;
 
 use crate::http::{Body, Outage, plain, serve};
 use crate::imds::leaves::{Leaves, find, instance_leaves};
+use crate::model::imds_tokens::SessionTokens;
 use crate::model::instances::InstanceState;
 use crate::model::state::Shared;
-use crate::model::tokens::SessionTokens;
 
 const TTL_HEADER: &str = "x-aws-ec2-metadata-token-ttl-seconds";
 const TOKEN_HEADER: &str = "x-aws-ec2-metadata-token";

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::http::Outage;
 use crate::model::ids::random_hex;
-use crate::model::tokens::SessionTokens;
+use crate::model::imds_tokens::SessionTokens;
 
 /// An instance to run.
 #[derive(Clone, Debug)]

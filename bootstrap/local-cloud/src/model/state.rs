@@ -9,50 +9,14 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::model::balancers::{Balancer, BalancerSpec};
-use crate::model::groups::{
-    HealthCheck, Target, TargetGroup, TargetGroupSpec, TargetHealth, TargetState, TargetType,
-};
+use crate::model::faults::{Call, Fault};
 use crate::model::ids::{random_hex, stable_hex};
 use crate::model::instances::{Credentials, Instance, InstanceSpec, InstanceState};
 use crate::model::options::LocalCloudOptions;
+use crate::model::target_groups::{
+    HealthCheck, Target, TargetGroup, TargetGroupSpec, TargetHealth, TargetState, TargetType,
+};
 use crate::model::throttle::{ActionClass, Buckets, Throttle};
-
-/// How the API fails an action.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// It is denied, as without the IAM permission.
-    Deny,
-    /// It fails with this status (500 and up) without taking effect.
-    Fail(u16),
-    /// It fails with this error code and HTTP status 400.
-    Error(String),
-    /// It takes effect, or fails as it would have, and the connection is closed without an answer.
-    LoseAnswer,
-}
-
-/// A call of the API and its result, also where [`Fault::LoseAnswer`] hid the result from the caller.
-#[derive(Clone, Debug)]
-pub struct Call {
-    /// Since the cloud's start.
-    pub at: Duration,
-    /// The wall clock.
-    pub time: SystemTime,
-    /// Such as `RegisterTargets`.
-    pub action: String,
-    /// The instance whose credentials signed it; `None` for the operator and for strangers.
-    pub instance: Option<String>,
-    /// All parameters but `Action` and `Version`, sorted by name.
-    pub parameters: Vec<(String, String)>,
-    /// The error code it was answered with; `None` is success.
-    pub error: Option<String>,
-}
-
-impl Call {
-    /// Whether it changes registrations.
-    pub fn is_change(&self) -> bool {
-        ["RegisterTargets", "DeregisterTargets"].contains(&self.action.as_str())
-    }
-}
 
 /// A change of a target's health, as `DescribeTargetHealth` shows it.
 #[derive(Clone, Debug)]

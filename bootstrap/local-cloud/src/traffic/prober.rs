@@ -12,8 +12,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::model::groups::{HealthCheck, ProbeResult, TargetState};
 use crate::model::state::{Shared, State, TargetKey};
+use crate::model::target_groups::{HealthCheck, ProbeResult, TargetState};
 use crate::tasks::Tasks;
 
 /// What AWS's prober calls itself.

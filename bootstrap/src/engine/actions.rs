@@ -11,7 +11,7 @@ use super::health::{AwaitedInstances, Unhealthy, Watch};
 use super::prepare::Prepared;
 use crate::cloud::ec2::InstanceBatch;
 use crate::cloud::pace::Pace;
-use crate::cloud::package::PackageError;
+use crate::cloud::package_bucket::PackageError;
 use crate::cloud::{CallError, Cloud};
 use crate::deb::Deb;
 use crate::fleet::tagging;

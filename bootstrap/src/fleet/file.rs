@@ -10,7 +10,7 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use super::model::{Fleet, Group, HealthCheck, Package, Security};
-use super::section::{FleetError, Located, Section, Source};
+use super::toml_table::{FleetError, Located, Section, Source};
 use super::values;
 
 /// The fleets that are part of the program: name and file.

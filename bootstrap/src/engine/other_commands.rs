@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::apply::{ActionError, Executor};
+use super::actions::{ActionError, Executor};
 use tokio::sync::Notify;
 
 use crate::cloud::CallError;
