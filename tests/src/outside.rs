@@ -8,8 +8,11 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
+
+use crate::within;
 
 /// Python programs take their time to start, more so on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -85,22 +88,25 @@ impl AwsCli {
     }
 }
 
-/// moto with a fleet's surroundings in it, by way of tests/moto-fixture.
+/// moto, with or without a fleet's surroundings in it.
 pub struct Moto {
-    /// What the fixture made: endpoint, instances, target groups.
+    /// What was made: endpoint, instances, target groups.
     pub made: Value,
-    child: Child,
+    /// moto ends when this is dropped, however the test ends.
+    lifeline: Lifeline,
     folder: tempfile::TempDir,
 }
 
-impl Moto {
-    /// Starts it; `arguments` are the fixture's.
-    pub async fn start(arguments: &[&str]) -> Self {
-        Self::start_with(arguments, &[]).await
-    }
+enum Lifeline {
+    /// To `tests/moto-accounts`.
+    Connection { _stream: UnixStream },
+    /// `tests/moto-fixture`.
+    Fixture(Child),
+}
 
-    /// Starts it with these switches of moto.
-    pub async fn start_with(arguments: &[&str], switches: &[(&str, &str)]) -> Self {
+impl Moto {
+    /// By way of `tests/moto-fixture`, with these arguments.
+    pub async fn start(arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let log = folder.path().join("moto.log");
         let mut child = Command::new(self::folder().join("moto-fixture"))
@@ -108,7 +114,6 @@ impl Moto {
             .arg("--log")
             .arg(&log)
             .env("TESTS_VENV", venv().await)
-            .envs(switches.iter().copied())
             .env("MOTO_ENABLE_RECORDING", "true")
             .env("MOTO_RECORDER_FILEPATH", folder.path().join("requests"))
             // Ends with this pipe, however the test ends.
@@ -117,12 +122,24 @@ impl Moto {
             .kill_on_drop(true)
             .spawn()
             .expect("it starts");
-        let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
-        let line = tokio::time::timeout(PATIENCE, lines.next_line()).await.expect("moto starts");
-        let line = line.expect("a line").unwrap_or_else(|| {
-            panic!("moto did not start: {}", std::fs::read_to_string(&log).unwrap_or_default())
-        });
-        Self { made: serde_json::from_str(&line).expect("JSON"), child, folder }
+        let made = said(child.stdout.take().expect("a pipe"), &log).await;
+        Self { made, lifeline: Lifeline::Fixture(child), folder }
+    }
+
+    /// An account as AWS gives it, with nothing made in it. From `tests/moto-accounts`, where
+    /// `tests/bin/run-tests` has started that.
+    pub async fn account() -> Self {
+        let Some(socket) = std::env::var_os("TESTS_MOTO_ACCOUNTS") else {
+            return Self::start(&["--bare"]).await;
+        };
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let log = folder.path().join("moto.log");
+        let found = within(PATIENCE, async || UnixStream::connect(&socket).await.ok()).await;
+        let mut stream = found.unwrap_or_else(|| panic!("nothing listens on {}", socket.display()));
+        let line = format!("{}\n", log.display());
+        stream.write_all(line.as_bytes()).await.expect("it listens");
+        let made = said(&mut stream, &log).await;
+        Self { made, lifeline: Lifeline::Connection { _stream: stream }, folder }
     }
 
     /// The endpoint of all services.
@@ -165,9 +182,22 @@ impl Moto {
     }
 
     /// Stops it and waits for its end.
-    pub async fn stop(mut self) {
-        drop(self.child.stdin.take());
-        let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
+    pub async fn stop(self) {
+        let Lifeline::Fixture(mut child) = self.lifeline else {
+            panic!("only the fixture can be waited for");
+        };
+        drop(child.stdin.take());
+        let ended = tokio::time::timeout(PATIENCE, child.wait()).await;
         assert!(ended.expect("the fixture ends").expect("a status").success());
     }
+}
+
+/// The line of JSON by which moto's starter says that all is there.
+async fn said(from: impl AsyncRead + Unpin, log: &Path) -> Value {
+    let mut lines = BufReader::new(from).lines();
+    let line = tokio::time::timeout(PATIENCE, lines.next_line()).await.expect("moto starts");
+    let line = line.expect("a line").unwrap_or_else(|| {
+        panic!("moto did not start: {}", std::fs::read_to_string(log).unwrap_or_default())
+    });
+    serde_json::from_str(&line).expect("JSON")
 }

@@ -54,7 +54,7 @@ pub const ACCOUNT: &str = "123456789012";
 /// The region of everything in it.
 pub const REGION: &str = "us-east-1";
 
-/// The image of the built-in fleets.
+/// The image of the built-in fleets. `images.json` lists all three as moto reads them.
 pub const IMAGE: &str = "ami-08c40ec9ead489470";
 
 /// The image that [`IMAGE_PARAMETER`] names.
@@ -80,21 +80,16 @@ pub struct Account {
 impl Account {
     /// An account as AWS gives it: a default VPC with a subnet in each zone, and nothing in it.
     pub async fn start(options: Options) -> Self {
-        Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), options).await
+        Self::with(Moto::account().await, (Ipv4Addr::LOCALHOST, 0).into(), options).await
     }
 
-    /// The same with its endpoint at this address.
+    /// The same with moto and the endpoint, at this address, in the network of this thread.
     pub async fn start_at(address: SocketAddr, options: Options) -> Self {
+        Self::with(Moto::start(&["--bare"]).await, address, options).await
+    }
+
+    async fn with(moto: Moto, address: SocketAddr, options: Options) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let images = folder.path().join("images.json");
-        std::fs::write(&images, images_of_the_account()).expect("it is written");
-        let images = images.to_str().expect("a plain path");
-        let switches = [
-            ("MOTO_AMIS_PATH", images),
-            ("MOTO_ENABLE_AMI_VALIDATION", "true"),
-            ("MOTO_EC2_ENABLE_INSTANCE_TYPE_VALIDATION", "true"),
-        ];
-        let moto = Moto::start_with(&["--bare"], &switches).await;
         let upstream = Upstream::new(moto.endpoint());
         let front = Arc::new(Front {
             options: Mutex::new(options.clone()),
@@ -255,21 +250,6 @@ impl Account {
         std::fs::write(&path, content).expect("it is written");
         path.to_str().expect("a plain path").to_owned()
     }
-}
-
-/// The images that exist, as moto reads them.
-fn images_of_the_account() -> String {
-    let image = |id: &str, architecture: &str| {
-        serde_json::json!({
-            "ami_id": id, "name": format!("ubuntu-{architecture}-{id}"), "description": "Ubuntu 22.04 LTS",
-            "owner_id": "099720109477", "public": true, "architecture": architecture, "state": "available",
-            "virtualization_type": "hvm", "hypervisor": "xen", "image_type": "machine",
-            "image_location": "amazon/ubuntu", "root_device_type": "ebs", "root_device_name": "/dev/sda1",
-            "sriov": "simple", "creation_date": "2022-09-21T00:00:00.000Z",
-        })
-    };
-    let images = [image(IMAGE, "x86_64"), image(NEWER_IMAGE, "x86_64"), image(ARM_IMAGE, "arm64")];
-    serde_json::to_string(&images).expect("JSON")
 }
 
 /// The vCPUs of the types that the tests launch.
