@@ -41,6 +41,7 @@ pub mod service;
 pub mod solo;
 pub mod story;
 pub mod strace;
+pub mod sweep;
 pub mod vm;
 pub mod wire;
 

@@ -20,7 +20,7 @@ pub fn tree() -> PathBuf {
 
 /// The folder of the packages.
 pub fn dist() -> PathBuf {
-    std::env::var_os("TESTS_DIST").expect("TESTS_DIST is set by tests/bin/run-tests; run `make test`").into()
+    std::env::var_os("TESTS_DIST").expect("TESTS_DIST is set by tests/bin/run-tests; run `make e2e`").into()
 }
 
 /// A tool of the machine with English output and nothing to read.

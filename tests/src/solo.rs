@@ -5,6 +5,7 @@
 //! the agent, and nothing is left behind.
 
 use std::ffi::{OsStr, OsString};
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -19,18 +20,50 @@ use crate::{PORT, SOON, binary, eventually, network, text};
 /// The user without rights, as Debian has it.
 pub const NOBODY: u32 = 65534;
 
+/// Whether this test runs as root.
+pub fn is_root() -> bool {
+    geteuid().is_root()
+}
+
 /// Whether this test runs as root; says why it is skipped if not.
 pub fn is_root_or_skip(why: &str) -> bool {
-    let root = geteuid().is_root();
-    if !root {
-        println!("SKIPPED: not root: {why}");
+    if !is_root() {
+        skipped(&format!("not root: {why}"));
     }
-    root
+    is_root()
+}
+
+/// Says that the running test is skipped: where nothing may be, it fails; else `tests/bin/run-tests`
+/// shows it at the end.
+fn skipped(why: &str) {
+    assert!(std::env::var_os("TESTS_NO_SKIP").is_none(), "may not be skipped: {why}");
+    println!("SKIPPED: {why}");
+    if let Some(list) = std::env::var_os("TESTS_SKIPPED") {
+        let name = std::env::var("NEXTEST_TEST_NAME").unwrap_or_default();
+        let mut list = std::fs::File::options().append(true).open(list).expect("the list of skipped tests");
+        // In one piece, as others write to it at the same time.
+        list.write_all(format!("{name}: {why}\n").as_bytes()).expect("room for a line");
+    }
+}
+
+/// The first of these wrappers under which a line of shell succeeds; says that the test is skipped where
+/// there is none.
+pub async fn wrapper_or_skip(wrappers: Vec<Vec<OsString>>, line: &str) -> Option<Vec<OsString>> {
+    let mut why = String::new();
+    for wrapper in wrappers {
+        let tried = output(program(&wrapper, "sh".as_ref(), &["-c".into(), line.into()], &[])).await;
+        if tried.status.success() {
+            return Some(wrapper);
+        }
+        why = text(&tried.stderr);
+    }
+    skipped(&format!("this kernel allows no namespace of one's own: {}", why.trim()));
+    None
 }
 
 /// What runs a program as a user without rights: nothing where the test is one already.
 pub fn as_nobody() -> Vec<OsString> {
-    if !geteuid().is_root() {
+    if !is_root() {
         return Vec::new();
     }
     let user = format!("--reuid={NOBODY}");
@@ -145,7 +178,7 @@ impl Solo {
         open(&copy, 0o755);
         self.binary = copy;
         std::fs::create_dir(&self.runtime_dir).expect("a new folder");
-        if geteuid().is_root() {
+        if is_root() {
             chown(&self.runtime_dir, Some(NOBODY), Some(NOBODY)).expect("root may");
         }
         self
@@ -229,6 +262,13 @@ impl Solo {
         assert!(found.is_some(), "never logged {wanted:?}:\n{}", self.log());
     }
 
+    /// Waits until it knows that it has no metadata. Before, it answers any path that could be its
+    /// cluster's with 503.
+    pub async fn until_started(&self) {
+        let started = async || (self.get("/cluster1").await.status != 503).then_some(());
+        assert!(eventually(started).await.is_some(), "still starting:\n{}", self.log());
+    }
+
     /// A new connection to it.
     pub async fn connect(&self) -> Wire {
         match Wire::connect(self.listen).await {
@@ -306,21 +346,32 @@ impl Running {
 /// else sees, and it is gone with the process, however the test ends.
 pub struct Namespace {
     holder: Child,
+    /// The namespaces that it has of its own, by the names of nsenter's options and of /proc.
+    kinds: &'static [(&'static str, &'static str)],
 }
 
 impl Namespace {
-    /// Makes one, and runs these shell commands in it. Needs root.
-    pub async fn new(setup: &str) -> Self {
+    /// Makes one, and runs these shell commands in it. In a user namespace, so that nobody needs to be
+    /// root; root needs none. Where the kernel allows neither, the test is skipped.
+    pub async fn new_or_skip(setup: &str) -> Option<Self> {
         use tokio::io::{AsyncBufReadExt, BufReader};
+        let words = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
+        let mut wrappers = vec![words(&["unshare", "--user", "--map-root-user", "--mount", "--"])];
+        if is_root() {
+            wrappers.push(words(&["unshare", "--mount", "--"]));
+        }
+        let wrapper = wrapper_or_skip(wrappers, "mount -t tmpfs none /mnt").await?;
+        let is_user = wrapper.contains(&OsString::from("--user"));
+        let kinds: &[_] = if is_user { &[("user", "user"), ("mount", "mnt")] } else { &[("mount", "mnt")] };
         let script = format!("set -e; {setup}; echo ready; exec sleep infinity");
-        let arguments = ["--mount", "sh", "-c", &script].map(OsString::from);
-        let mut command = program(&[], "unshare".as_ref(), &arguments, &[]);
+        let arguments = ["sh", "-c", &script].map(OsString::from);
+        let mut command = program(&wrapper, &arguments[0], &arguments[1..], &[]);
         let mut holder = command.stdout(Stdio::piped()).spawn().expect("unshare starts");
         let mut said = String::new();
         let output = holder.stdout.take().expect("piped");
         let read = tokio::time::timeout(SOON, BufReader::new(output).read_line(&mut said)).await;
         assert!(matches!(read, Ok(Ok(_))) && said == "ready\n", "{script}: {said}");
-        Self { holder }
+        Some(Self { holder, kinds })
     }
 
     fn pid(&self) -> u32 {
@@ -329,8 +380,10 @@ impl Namespace {
 
     /// What starts a program inside.
     pub fn wrapper(&self) -> Vec<OsString> {
-        let namespace = format!("--mount=/proc/{}/ns/mnt", self.pid());
-        ["nsenter", &namespace, "--"].map(OsString::from).to_vec()
+        let enter = |(option, file): &(&str, &str)| format!("--{option}=/proc/{}/ns/{file}", self.pid());
+        let enter = self.kinds.iter().map(enter);
+        let all = ["nsenter".to_owned(), "--preserve-credentials".to_owned()].into_iter().chain(enter);
+        all.chain(["--".to_owned()]).map(OsString::from).collect()
     }
 
     /// A path inside, as seen from outside.

@@ -2,7 +2,7 @@
 //! plane, booted Debians are the instances, haproxy is the balancer, awscli is the witness.
 //!
 //! A fleet is launched from a package, lives through a day under load without one failed request, and
-//! is destroyed. `make e2e` tells it with the nine machines of `clusters`, `make test` with three.
+//! is destroyed: with the nine machines of `clusters`, and in less time with three.
 
 use std::time::Duration;
 

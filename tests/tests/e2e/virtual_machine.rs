@@ -1,7 +1,6 @@
 //! What only a virtual machine can show: a first boot, a power cut, limits that the kernel enforces.
 //!
-//! Only `make e2e` runs these: they need the image, the package and some minutes. Each test has a
-//! machine of its own.
+//! Each test has a machine of its own.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

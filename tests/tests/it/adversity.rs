@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{Signal, kill_process};
 use rustix::pty::{OpenptFlags, openpt, ptsname, unlockpt};
 use tests::account::{ACCOUNT, Agents, Fault, IMAGE, Options, Small, Trouble, differences, without_ids};
+use tests::sweep::{Extent, signals::ctrl_c};
 
 const ELB: &str = "elasticloadbalancing";
 
@@ -206,31 +206,7 @@ async fn instances_that_cannot_become_healthy_end_the_wait_with_the_reason() {
 
 #[tokio::test]
 async fn ctrl_c_at_any_moment_leaves_what_launch_finishes_and_destroy_removes() {
-    let place = Small::with(Options::prompt()).await;
-    let empty = without_ids(&place.account.snapshot().await);
-    let usual = place.usual().await;
-    // So that calls are on their way at each moment.
-    let distant = Options { latency: Duration::from_millis(50), ..Options::prompt() };
-    for after in [1, 8, 14, 20, 26] {
-        place.account.reset(distant.clone()).await;
-        let running = place.account.bootstrap(&place.launching()).start();
-        let begun = tests::eventually(async || (place.account.calls().len() >= after).then_some(())).await;
-        assert!(begun.is_some(), "it never made {after} calls");
-        running.signal(Signal::INT);
-        let ended = running.end().await;
-        assert!(matches!(ended.status, Some(1)), "after {after} calls: {ended:?}");
-        // What was on its way came to its end: nothing was asked that has no answer.
-        place.account.quiet().await;
-        assert!(place.account.calls().iter().all(|call| call.ended.is_some()), "after {after} calls");
-        place.account.set(|options| options.latency = Duration::ZERO);
-        if after % 4 == 0 {
-            place.destroy().await.success();
-            place.is(&empty).await;
-        } else {
-            place.launch().await.success();
-            place.is(&usual).await;
-        }
-    }
+    ctrl_c(Extent::Short).await;
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! How many calls a launch makes, and how many of them one after another: with some tenths of a second
+//! How many calls a launch makes, and how many of them one after another: with two seconds
 //! added to each, what comes after what is what has to.
 
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use tests::account::{Account, Call, Options, chain};
 
 /// The account at its best, and each call so far away that what a busy machine adds is little beside it.
 fn distant() -> Options {
-    Options { latency: Duration::from_millis(400), ..Options::prompt() }
+    Options { latency: Duration::from_secs(2), ..Options::prompt() }
 }
 
 fn counted(calls: &[Call]) -> BTreeMap<String, usize> {

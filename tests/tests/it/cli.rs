@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Output;
 
-use tests::solo::{Solo, as_nobody, is_root_or_skip, output, program, refuses};
+use tests::solo::{Solo, is_root, output, program, refuses, wrapper_or_skip};
 use tests::strace::{self, Edge};
 use tests::{binary, eventually, text};
 
@@ -51,13 +51,17 @@ async fn an_address_of_another_machine_is_said_in_one_line() {
 
 #[tokio::test]
 async fn a_privileged_port_without_rights_is_said_in_one_line() {
-    if !is_root_or_skip("a network of one's own, where ports below 1024 need rights, needs it") {
-        return;
-    }
     let mut solo = Solo::new().for_nobody();
-    // A container's own network may allow everyone such ports; a new one does not.
-    let unshare = ["unshare", "--net", "--"].map(OsString::from);
-    solo.wrapper.splice(..0, unshare);
+    // A container's own network may allow everyone such ports; a new one does not. Who is not root in
+    // a new user namespace either has no rights in it.
+    let user = ["unshare", "--user", "--map-current-user", "--net", "--"].map(OsString::from);
+    let mut wrappers = vec![[solo.wrapper.as_slice(), &user].concat()];
+    if is_root() {
+        let root = ["unshare", "--net", "--"].map(OsString::from);
+        wrappers.push([&root, solo.wrapper.as_slice()].concat());
+    }
+    let Some(wrapper) = wrapper_or_skip(wrappers, "true").await else { return };
+    solo.wrapper = wrapper;
     solo.listen = "0.0.0.0:80".parse().unwrap();
     refuses(&solo.fails().await, 1, &["0.0.0.0:80", "CAP_NET_BIND_SERVICE"]);
 }
@@ -334,46 +338,6 @@ async fn the_admin_socket_is_for_its_owner() {
     assert!(shown.status.success() && text(&shown.stdout).contains(&solo.listen.to_string()), "{shown:?}");
     agent.stop(&solo).await;
     assert!(!socket.exists(), "left behind");
-}
-
-#[tokio::test]
-async fn others_are_refused_and_told_what_to_do() {
-    if !is_root_or_skip("being two users needs it") {
-        return;
-    }
-    let mut solo = Solo::new().for_nobody();
-    solo.wrapper.clear();
-    std::os::unix::fs::chown(&solo.runtime_dir, Some(0), Some(0)).unwrap();
-    let mut agent = solo.start().await;
-    for command in ["status", "drain", "resume"] {
-        refuses(&solo.command(&as_nobody(), &[command]).await, 1, &["admin.sock", "try sudo"]);
-    }
-    // Opened up by hand: the kernel still tells who asks.
-    let socket = solo.runtime_dir.join("admin.sock");
-    set_mode(&solo.runtime_dir, 0o755);
-    set_mode(&socket, 0o666);
-    for command in ["status", "drain", "resume"] {
-        refuses(&solo.command(&as_nobody(), &[command]).await, 1, &["only root and the agent's own user"]);
-    }
-    let curl = ["--silent", "--write-out", "%{http_code}", "--unix-socket", socket.to_str().unwrap()];
-    for (method, path) in [("GET", "status"), ("GET", "metrics"), ("POST", "drain")] {
-        let url = format!("http://agent/{path}");
-        let arguments = [&curl[..], &["--request", method, &url]].concat();
-        let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
-        let answer = text(&output(program(&as_nobody(), "curl".as_ref(), &arguments, &[])).await.stdout);
-        assert!(answer.ends_with("403") && answer.contains("try sudo"), "{path}: {answer}");
-    }
-    let status = solo.status().await.expect("root may");
-    assert_eq!(status["phase"], "serving", "nobody's drain was not obeyed");
-    agent.stop(&solo).await;
-
-    // An agent of nobody's own answers nobody, and root.
-    let solo = Solo::new().for_nobody();
-    let _agent = solo.start().await;
-    for user in [as_nobody(), Vec::new()] {
-        let shown = solo.command(&user, &["status"]).await;
-        assert!(shown.status.success(), "{}", text(&shown.stderr));
-    }
 }
 
 #[tokio::test]

@@ -259,6 +259,8 @@ async fn behind_haproxy_an_agent_is_drained_and_restarted_without_one_failed_req
     let (leaving, staying) = (Solo::new(), Solo::new());
     let mut agent = leaving.start().await;
     let _other = staying.start().await;
+    leaving.until_started().await;
+    staying.until_started().await;
     let (config, socket) = (leaving.path("haproxy.cfg"), leaving.path("haproxy.sock"));
     let front = std::net::SocketAddr::new(leaving.listen.ip(), 8081);
     // No retries: a failure is seen, not hidden. The proxy keeps its connections to the agents and
@@ -315,6 +317,7 @@ backend agents
     load.until_answered(500).await;
 
     let _agent = leaving.start().await;
+    leaving.until_started().await;
     assert!(leaving.command(&[], &["resume"]).await.status.success(), "{}", leaving.log());
     until("UP").await;
     load.until_answered(500).await;

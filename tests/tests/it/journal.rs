@@ -8,7 +8,7 @@ use std::os::unix::net::UnixDatagram;
 
 use local_cloud::{Fault, HealthCheck, InstanceSpec, TargetGroupSpec};
 use tests::journal::{Entry, Journal, catalog, catalog_file, is_from, message_id, stderr_is_the_journal};
-use tests::solo::{Namespace, Solo, is_root_or_skip, refuses, tool};
+use tests::solo::{Namespace, Solo, refuses, tool};
 use tests::{Bed, BedOptions, PORT, eventually, group, text};
 
 /// Asserts what holds for every entry, and that what the catalog shows of it is there.
@@ -41,19 +41,17 @@ fn failing() -> TargetGroupSpec {
 
 /// An agent on an instance that belongs to three groups, with a damaged seed on a full disk, and
 /// with the journal to itself.
-async fn agent_with_a_journal(bed: &mut Bed) -> (Solo, Journal, Namespace, String) {
+async fn agent_with_a_journal(bed: &mut Bed, world: &Namespace) -> (Solo, Journal, String) {
     // Used by no listener.
     bed.cloud.create_target_group(group("idle"));
     let spec: InstanceSpec = bed.spec().tag(instance_contract::tags::TARGET_GROUP, "cluster1 failing idle");
     let machine = bed.machine(spec).await;
-    let disk = "mkdir /run/state; mount -t tmpfs -o size=40k none /run/state";
-    let world = Namespace::new(&format!("{}; {disk}", Journal::SETUP)).await;
     let mut solo = Solo::new();
     solo.listen = SocketAddr::from((machine.instance.address(), PORT));
     solo.environment = machine.instance.agent_environment();
     solo.set("AWS_EC2_METADATA_DISABLED", "false");
     solo.state_dir = "/run/state".into();
-    let journal = Journal::of(&mut solo, &world);
+    let journal = Journal::of(&mut solo, world);
     let state = world.path("/run/state");
     fs::write(state.join("seed"), "nonsense").unwrap();
     // As much as fits.
@@ -61,18 +59,18 @@ async fn agent_with_a_journal(bed: &mut Bed) -> (Solo, Journal, Namespace, Strin
     let file = solo.path("agent.toml");
     fs::write(&file, "drain-quiet = \"1s\"\n").unwrap();
     let solo = solo.with(&["--config", file.to_str().unwrap()]);
-    (solo, journal, world, machine.instance.id().to_owned())
+    (solo, journal, machine.instance.id().to_owned())
 }
 
 #[tokio::test]
 async fn an_instances_life_is_in_the_journal_as_sentences_with_ids_and_fields() {
-    if !is_root_or_skip("a journal socket of one's own needs a mount namespace") {
-        return;
-    }
+    let disk = "mkdir /run/state; mount -t tmpfs -o size=40k none /run/state";
+    let setup = format!("{}; {disk}", Journal::SETUP);
+    let Some(world) = Namespace::new_or_skip(&setup).await else { return };
     let mut bed =
         Bed::with(BedOptions { groups: vec![group("cluster1"), failing()], ..BedOptions::default() }).await;
     bed.cloud.set_fault("RegisterTargets", Some(Fault::Deny));
-    let (solo, journal, world, id) = agent_with_a_journal(&mut bed).await;
+    let (solo, journal, id) = agent_with_a_journal(&mut bed, &world).await;
     let mut agent = solo.start().await;
     let address = solo.listen;
     let version = env!("CARGO_PKG_VERSION");
@@ -189,10 +187,7 @@ async fn reloads_are_told_of(solo: &Solo, journal: &Journal) {
 
 #[tokio::test]
 async fn a_stderr_that_is_not_the_journals_gets_lines_although_a_journal_listens() {
-    if !is_root_or_skip("a journal socket of one's own needs a mount namespace") {
-        return;
-    }
-    let world = Namespace::new(Journal::SETUP).await;
+    let Some(world) = Namespace::new_or_skip(Journal::SETUP).await else { return };
     let mut solo = Solo::new();
     let journal = Journal::of(&mut solo, &world);
     // As a shell does that sends the service's stderr elsewhere.
@@ -206,10 +201,7 @@ async fn a_stderr_that_is_not_the_journals_gets_lines_although_a_journal_listens
 
 #[tokio::test]
 async fn where_no_journal_listens_the_lines_go_to_stderr() {
-    if !is_root_or_skip("a /run without a journal needs a mount namespace") {
-        return;
-    }
-    let world = Namespace::new("mount -t tmpfs none /run").await;
+    let Some(world) = Namespace::new_or_skip("mount -t tmpfs none /run").await else { return };
     let mut solo = Solo::new();
     stderr_is_the_journal(&mut solo);
     solo.wrapper = world.wrapper();
@@ -220,10 +212,7 @@ async fn where_no_journal_listens_the_lines_go_to_stderr() {
 
 #[tokio::test]
 async fn a_journal_that_hangs_keeps_no_request_waiting() {
-    if !is_root_or_skip("a journal socket of one's own needs a mount namespace") {
-        return;
-    }
-    let world = Namespace::new(Journal::SETUP).await;
+    let Some(world) = Namespace::new_or_skip(Journal::SETUP).await else { return };
     let mut solo = Solo::new();
     stderr_is_the_journal(&mut solo);
     solo.wrapper = world.wrapper();

@@ -278,6 +278,7 @@ async fn where_a_body_is_always_on_its_way_those_that_come_soon_are_not_refused(
 async fn bursts_of_pipelined_requests_are_answered_once_each_and_in_order() {
     let solo = installed().with(&["--threads", "1"]);
     let _running = solo.start().await;
+    solo.until_started().await;
     solo.post("7").await.is(200, "7");
     const BURST: usize = 200;
     let pair = "GET /seed HTTP/1.1\r\nHost: x\r\n\r\nGET /nothing HTTP/1.1\r\nHost: x\r\n\r\n";

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use tests::solo::{Namespace, Solo, is_root_or_skip, refuses, tool};
+use tests::solo::{Namespace, Solo, refuses, tool};
 use tests::strace::{self, Edge, Event};
 use tests::wire::Wire;
 use tests::{eventually, text};
@@ -235,11 +235,8 @@ async fn writers_share_commits_and_each_is_answered_only_after_its_own() {
 
 #[tokio::test]
 async fn a_disk_that_fills_up_stops_only_the_first_file() {
-    if !is_root_or_skip("mounting a small disk needs it") {
-        return;
-    }
     // Ten pages: the file takes four, and the lock one.
-    let disk = Namespace::new("mount -t tmpfs -o size=40k none /mnt").await;
+    let Some(disk) = Namespace::new_or_skip("mount -t tmpfs -o size=40k none /mnt").await else { return };
     let filler = disk.path("/mnt/filler");
     let fill = || {
         // Until nothing fits any more, at worst all of it.

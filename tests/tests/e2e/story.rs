@@ -1,10 +1,10 @@
-//! The whole story with three machines; `make e2e` tells it with nine.
+//! The whole story, with three machines and with the nine of the fleet `clusters`.
 
 use std::os::unix::fs::PermissionsExt;
 
 use tests::debian::{another_version, package};
 use tests::solo::is_root_or_skip;
-use tests::story::{Day, QUICK, TRIO, WHY, live};
+use tests::story::{Day, QUICK, TRIO, USUAL, WHY, flask, live};
 
 #[tokio::test]
 async fn three_machines_live_through_a_day() {
@@ -13,6 +13,18 @@ async fn three_machines_live_through_a_day() {
     }
     let mut day = Day::begin(4, Some(TRIO), "trio", &[("cluster1", 2), ("cluster2", 1)], QUICK).await;
     live(&mut day).await;
+    day.ends().await;
+}
+
+#[tokio::test]
+async fn nine_machines_live_through_a_day() {
+    if !is_root_or_skip(WHY) {
+        return;
+    }
+    let mut day = Day::begin(12, None, "clusters", &[("cluster1", 5), ("cluster2", 4)], USUAL).await;
+    live(&mut day).await;
+    flask::beside(&mut day).await;
+    day.seed_fleet_comes_and_goes().await;
     day.ends().await;
 }
 
