@@ -48,8 +48,9 @@ pub mod wire;
 /// The port on which the beds' agents serve, each on an address of its own.
 pub const PORT: u16 = 8080;
 
-/// How long anything in a bed may take that should happen soon.
-pub const SOON: Duration = Duration::from_secs(30);
+/// How long anything in a bed may take that should happen soon, on a machine that is busy. Shorter than
+/// the time for which an idle connection is kept, so that nothing can pass by waiting for its end.
+pub const SOON: Duration = Duration::from_secs(60);
 
 /// A program of this workspace, as built beside the running test.
 pub fn binary(name: &str) -> PathBuf {

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::SOON;
 use crate::outside::{AwsCli, Moto};
 use front::Front;
+use run::PATIENCE;
 use state::State;
 use upstream::Upstream;
 
@@ -171,7 +171,7 @@ impl Account {
     /// Waits until this many calls are held.
     pub async fn holds(&self, count: usize) {
         let mut held = self.front.faults.lock().expect("not poisoned").held.subscribe();
-        let waited = tokio::time::timeout(SOON, held.wait_for(|held| *held >= count)).await;
+        let waited = tokio::time::timeout(PATIENCE, held.wait_for(|held| *held >= count)).await;
         assert!(waited.is_ok(), "never {count} calls were held: {:?}", self.names());
     }
 
@@ -183,7 +183,7 @@ impl Account {
     /// Waits until no call is being answered.
     pub async fn quiet(&self) {
         let mut busy = self.front.busy.subscribe();
-        let waited = tokio::time::timeout(SOON, busy.wait_for(|busy| *busy == 0)).await;
+        let waited = tokio::time::timeout(PATIENCE, busy.wait_for(|busy| *busy == 0)).await;
         assert!(waited.is_ok(), "calls without end: {:?}", self.names());
     }
 

@@ -11,7 +11,7 @@ use super::{Account, REGION};
 use crate::binary;
 
 /// The longest that a command may take, on a machine that is busy.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A command of `bootstrap` that runs, or will.
 pub struct Bootstrap {

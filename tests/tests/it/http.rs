@@ -264,7 +264,9 @@ async fn behind_haproxy_an_agent_is_drained_and_restarted_without_one_failed_req
     let (config, socket) = (leaving.path("haproxy.cfg"), leaving.path("haproxy.sock"));
     let front = std::net::SocketAddr::new(leaving.listen.ip(), 8081);
     // No retries: a failure is seen, not hidden. The proxy keeps its connections to the agents and
-    // shares them among its clients, as a load balancer does.
+    // shares them among its clients, as a load balancer does. An agent without metadata is healthy a
+    // moment before it knows that it has none, and answers with 503 where its instance id belongs: so it
+    // gets requests when it answers both.
     let settings = format!(
         "global
     stats socket {socket} level user
@@ -280,7 +282,12 @@ frontend front
     default_backend agents
 backend agents
     balance roundrobin
-    option httpchk GET /health
+    option httpchk
+    http-check connect
+    http-check send meth GET uri /health
+    http-check expect status 200
+    http-check connect
+    http-check send meth GET uri /cluster1
     http-check expect status 200
     default-server check inter 200ms fall 2 rise 2
     server leaving {}
@@ -317,7 +324,6 @@ backend agents
     load.until_answered(500).await;
 
     let _agent = leaving.start().await;
-    leaving.until_started().await;
     assert!(leaving.command(&[], &["resume"]).await.status.success(), "{}", leaving.log());
     until("UP").await;
     load.until_answered(500).await;

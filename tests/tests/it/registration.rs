@@ -93,7 +93,7 @@ async fn nine_agents_get_there_under_a_throttle() {
         let targets = cloud.target_health("cluster1");
         targets.len() == 9 && targets.iter().all(|target| target.health.state == TargetState::Healthy)
     };
-    assert!(bed.cloud.wait_until(4 * SOON, all_healthy).await, "{:?}", bed.cloud.target_health("cluster1"));
+    assert!(bed.cloud.wait_until(2 * SOON, all_healthy).await, "{:?}", bed.cloud.target_health("cluster1"));
     let calls = bed.cloud.calls();
     let changes: Vec<_> = calls.iter().filter(|call| call.is_change()).collect();
     let accepted: Vec<_> = changes.iter().filter(|call| call.error.is_none()).collect();
