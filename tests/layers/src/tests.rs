@@ -494,7 +494,7 @@ fn faults_in_the_launcher_are_caught_at_file_and_line() {
         ("fleet/values.rs", "use crate::plan::Plan as Upward;", "fleet/ imports plan/"),
         ("plan/mod.rs", "pub(crate) use crate::cloud::Cloud as Upward;", "plan/ imports cloud/"),
         ("policy/calls.rs", "fn upward() { crate::cloud::ec2::call() }", "policy/ imports cloud/"),
-        ("fleet/section.rs", "fn upward() { super::super::cloud::call() }", "fleet/ imports cloud/"),
+        ("fleet/toml_table.rs", "fn upward() { super::super::cloud::call() }", "fleet/ imports cloud/"),
         ("verify/http.rs", "fn upward() { println!(\"{}\", crate::plan::NAME) }", "verify/ imports plan/"),
         (
             "user_data.rs",
