@@ -6,6 +6,7 @@
 
 mod account;
 mod adversity;
+mod cached;
 mod calls;
 mod changes;
 mod cli;
