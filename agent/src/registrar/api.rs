@@ -6,7 +6,7 @@ use std::time::Duration;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use tokio::sync::watch;
 
-use super::Inputs;
+use super::inputs::Inputs;
 use crate::aws::{self, CallError};
 use crate::config::Settings;
 use crate::elbv2::Elbv2;

@@ -7,6 +7,7 @@ mod api;
 mod drained;
 mod failures;
 mod guard;
+mod inputs;
 mod member;
 mod probes;
 mod reports;
@@ -17,18 +18,16 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
+pub(crate) use self::inputs::{Inputs, Outputs, Request};
 use crate::backoff::Backoff;
 use crate::config::{Role, Settings};
 use crate::events;
 use crate::identity::Instance;
 use crate::lifecycle::{Quiet, Reasons};
-use crate::notices::Notices;
-use crate::serving::{Answers, InstanceAnswer, Traffic};
-use crate::status::{Phase, Registration};
+use crate::serving::{Answers, InstanceAnswer};
 use crate::target_group::TargetGroupRef;
 use api::Api;
 use drained::RememberedDrain;
@@ -49,41 +48,6 @@ const DEFAULT_DEREGISTRATION_DELAY: Duration = Duration::from_secs(300);
 const LEAST_OVER_QUIET: Duration = Duration::from_secs(10);
 /// How long after a deregistration the balancer may go on sending new requests; 17 s were seen.
 const LATE_REQUESTS: Duration = Duration::from_secs(60);
-
-/// What an operator asks through the admin socket.
-#[derive(Debug)]
-pub(crate) enum Request {
-    /// Stay out of every target group until told otherwise.
-    Drain(oneshot::Sender<Result<String, String>>),
-    /// Come back.
-    Resume(oneshot::Sender<Result<String, String>>),
-}
-
-/// What the registrar is handed; it makes none of it itself.
-pub(crate) struct Inputs {
-    /// Identity and tags; `None` until they were first tried.
-    pub(crate) instance: watch::Receiver<Option<Instance>>,
-    /// Notices in force; `None` until they were first asked.
-    pub(crate) notices: watch::Receiver<Option<Notices>>,
-    /// What operators ask.
-    pub(crate) requests: mpsc::Receiver<Request>,
-    /// The signal that asks the agent to stop.
-    pub(crate) stop: watch::Receiver<Option<&'static str>>,
-    /// The server's counters.
-    pub(crate) traffic: Arc<Traffic>,
-    /// The client that AWS calls go through.
-    pub(crate) http_client: SharedHttpClient,
-}
-
-/// Where the registrar publishes.
-pub(crate) struct Outputs {
-    /// What the server answers from.
-    pub(crate) answers: watch::Sender<Arc<Answers>>,
-    /// What `status` and systemd are shown.
-    pub(crate) registration: watch::Sender<Registration>,
-    /// What the instance is to be, and the groups that it is still leaving.
-    pub(crate) role: watch::Sender<(Role, Vec<TargetGroupRef>)>,
-}
 
 /// Where the program before this one had left off.
 #[derive(Debug)]

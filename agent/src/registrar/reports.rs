@@ -6,10 +6,10 @@ use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
 
 use super::member::{MemberHandle, MemberStatus};
-use super::{Phase, Registrar, Registration, State};
+use super::{Registrar, State};
 use crate::identity::Instance;
 use crate::lifecycle::Membership;
-use crate::status::GroupStatus;
+use crate::status::{GroupStatus, Phase, Registration};
 
 impl Registrar {
     pub(super) fn report(&self, instance: Option<&Instance>) -> Registration {
