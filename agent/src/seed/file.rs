@@ -6,9 +6,9 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::disk::Disk;
+use super::error::{SetError, is_full, owner};
 use super::number::Seed;
 use super::slot::{SLOT_LEN, SLOTS, Slot};
-use super::store::{SetError, is_full, owner};
 use crate::events;
 
 /// The file in its folder, whatever state both are in. One thread owns it.

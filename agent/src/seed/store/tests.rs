@@ -4,10 +4,12 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar};
 
+use super::super::error::is_full;
 use super::super::slot::{SLOT_LEN, Slot};
 use super::*;
 
