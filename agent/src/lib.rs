@@ -19,7 +19,6 @@ mod config;
 mod elbv2;
 mod events;
 mod identity;
-mod journal;
 mod lifecycle;
 mod notices;
 mod notify;

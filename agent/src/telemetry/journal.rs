@@ -13,10 +13,10 @@ use tracing_core::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-use crate::telemetry::Entry;
+use super::entry::Entry;
 
 /// A way to the journal.
-pub(crate) struct Journal {
+pub(super) struct Journal {
     socket: UnixDatagram,
     path: PathBuf,
     /// Entries that it has not taken since the last one it took.
@@ -25,7 +25,7 @@ pub(crate) struct Journal {
 
 impl Journal {
     /// The journal that listens at `path`, if one does.
-    pub(crate) fn connect(path: &Path) -> io::Result<Self> {
+    pub(super) fn connect(path: &Path) -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
         socket.set_nonblocking(true)?;
         // It ignores an empty datagram.
