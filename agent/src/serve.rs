@@ -110,7 +110,8 @@ pub(crate) fn run(args: SettingArgs) -> Result<(), ServeError> {
         let _inside = runtime.enter();
         Signals::new()?
     };
-    limit_connections(&mut settings);
+    let limits = &mut settings.limits;
+    limits.max_connections = server::limit_connections(limits.max_connections, settings.threads);
     let (handed, inherited_admin, legacy) = match inherited {
         Some(Inherited { handed, admin, legacy }) => (handed, admin, Some(legacy)),
         None => (Handed { listener: listen(settings.listen)?, connections: Vec::new(), lost: 0 }, None, None),
@@ -431,32 +432,5 @@ impl Signals {
                 }
             }
         }
-    }
-}
-
-/// Descriptors that clients cannot take, half of all at most: for AWS, the seed, the admin socket
-/// and logging, and for each server thread.
-const RESERVED_FILES: u64 = 64;
-const RESERVED_FOR_THREAD: u64 = 6;
-
-/// Raises the limit of open files, whose soft value is often 1024, as far as it goes. Where that is
-/// not enough for every connection that the settings allow, fewer are served at a time.
-fn limit_connections(settings: &mut Settings) {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
-        tracing::debug!("the limit of open files stays as it is: {error}");
-    }
-    let Some(files) = getrlimit(Resource::Nofile).current else { return };
-    let threads = u64::try_from(settings.threads).unwrap_or(u64::MAX);
-    let reserved = threads.saturating_mul(RESERVED_FOR_THREAD).saturating_add(RESERVED_FILES);
-    let room = usize::try_from(files - reserved.min(files / 2)).unwrap_or(usize::MAX).max(1);
-    let wanted = &mut settings.limits.max_connections;
-    if *wanted > room {
-        tracing::warn!(
-            "the limit of open files allows fewer connections than max-connections: {room} at a time \
-             instead of {wanted}; raise LimitNOFILE, which is {files}"
-        );
-        *wanted = room;
     }
 }

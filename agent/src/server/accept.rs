@@ -10,9 +10,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::spawn_local;
 
-use super::connection::Arrival;
+use super::connection::{self, Arrival, Connections};
+use super::handed::{HandedConnection, Stage};
 use super::orders::{Numbered, Order};
-use super::{HandedConnection, Stage, Worker, connection};
 
 /// The first and the longest pause after a failed accept.
 const PAUSES: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(1);
@@ -23,18 +23,19 @@ const GIVING_BACK: Duration = Duration::from_millis(500);
 /// At most this often it is said that the limit is reached or that accepting fails.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 
-/// Accepts connections until told to end; closes this thread's copy of the port and returns the
+/// Accepts connections until an order to end; closes this thread's copy of the port and returns the
 /// deadline for the connections. Before a stop, those that wait in the kernel are taken.
-pub(super) async fn until_told_to_end(
-    worker: &Rc<Worker>,
+pub(super) async fn accept_connections(
+    connections: &Rc<Connections>,
     listener: TcpListener,
     places: &Arc<Semaphore>,
     mut orders: watch::Receiver<Numbered>,
     rest: &watch::Sender<u64>,
 ) -> Instant {
+    let worker = connections.worker();
     let (mut limit, mut failures) = (Notice::default(), Failures::default());
     loop {
-        let frozen = worker.order.get().is_frozen();
+        let frozen = worker.order().is_frozen();
         tokio::select! {
             biased;
             changed = orders.changed() => {
@@ -43,32 +44,36 @@ pub(super) async fn until_told_to_end(
                     Ok(()) => *orders.borrow_and_update(),
                     Err(_) => (u64::MAX, Order::Stop(Instant::now())),
                 };
-                worker.obey((number, order));
+                worker.set_order((number, order));
                 match order {
                     Order::Serve | Order::Freeze { .. } => {}
                     Order::HandOver => return Instant::now() + GIVING_BACK,
                     Order::Stop(deadline) => {
-                        drain_backlog(worker, listener);
+                        drain_backlog(connections, listener);
                         return deadline;
                     }
                 }
             }
-            () = worker.comes_to_rest(), if frozen && *rest.borrow() != worker.order_number.get() => {
-                rest.send_replace(worker.order_number.get());
+            () = worker.at_rest(), if frozen && *rest.borrow() != worker.order_number() => {
+                rest.send_replace(worker.order_number());
             }
             (socket, place) = next(&listener, places, &mut limit, &mut failures), if !frozen => {
-                spawn(worker, socket, Some(place));
+                spawn(connections, socket, Some(place));
             }
         }
     }
 }
 
 /// Goes on with a connection that an earlier server gave back.
-pub(super) fn adopt(worker: &Rc<Worker>, connection: HandedConnection, places: &Arc<Semaphore>) {
+pub(super) fn adopt_connection(
+    connections: &Rc<Connections>,
+    connection: HandedConnection,
+    places: &Arc<Semaphore>,
+) {
     let HandedConnection { socket, read, unwritten, stage } = connection;
     let Ok(socket) = TcpStream::from_std(socket) else { return };
     // Where the limit is lower now, it is kept again once enough of them have closed.
-    let open = connection::Open::new(worker, Arc::clone(places).try_acquire_owned().ok());
+    let open = connection::Open::new(connections, Arc::clone(places).try_acquire_owned().ok());
     let arrival = Arrival { socket, read, unwritten, stage };
     spawn_local(connection::serve(arrival, open));
 }
@@ -111,7 +116,7 @@ async fn next(
 }
 
 /// Takes what the kernel has already accepted for us, then closes this thread's copy of the port.
-fn drain_backlog(worker: &Rc<Worker>, listener: TcpListener) {
+fn drain_backlog(connections: &Rc<Connections>, listener: TcpListener) {
     // Straight from the kernel: the runtime may not have heard of them yet. The limit no longer
     // matters, each of them is served once.
     let Ok(listener) = listener.into_std() else { return };
@@ -128,13 +133,13 @@ fn drain_backlog(worker: &Rc<Worker>, listener: TcpListener) {
             }
         };
         if let Ok(socket) = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket)) {
-            spawn(worker, socket, None);
+            spawn(connections, socket, None);
         }
     }
 }
 
-fn spawn(worker: &Rc<Worker>, socket: TcpStream, place: Option<OwnedSemaphorePermit>) {
-    let open = connection::Open::new(worker, place);
+fn spawn(connections: &Rc<Connections>, socket: TcpStream, place: Option<OwnedSemaphorePermit>) {
+    let open = connection::Open::new(connections, place);
     // Without it a small answer can wait for the acknowledgement of the one before.
     if socket.set_nodelay(true).is_err() {
         return;

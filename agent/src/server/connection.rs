@@ -6,7 +6,6 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -17,12 +16,13 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 
-use super::endpoints::Service;
+use super::endpoints::{CROWDED, Endpoints, Service};
 use super::farewell::Farewell;
+use super::handed::{HandedConnection, Stage};
 use super::io::{Io, Rest};
 use super::orders::Order;
 use super::track::{Late, Phase, Track};
-use super::{BEAT, HandedConnection, Stage, Worker};
+use super::worker::{BEAT, Worker};
 use crate::serving::ThreadTraffic;
 
 /// Largest request head: what the load balancer may send (a request line of 16 KiB and 64 KiB of
@@ -35,11 +35,25 @@ const MAX_HEADERS: usize = 1_024;
 /// How long a connection that has not sent anything yet may still do so while the server stops.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
-/// What is answered to a request that there is no room for.
-pub(super) const CROWDED: &str = "too many large requests are arriving at once: try again later";
+/// What all connections of one thread are served with.
+pub(super) struct Connections {
+    worker: Rc<Worker>,
+    endpoints: Rc<Endpoints>,
+    builders: Builders,
+}
+
+impl Connections {
+    pub(super) fn new(worker: Rc<Worker>, endpoints: Rc<Endpoints>) -> Self {
+        Self { worker, endpoints, builders: Builders::new() }
+    }
+
+    pub(super) fn worker(&self) -> &Worker {
+        &self.worker
+    }
+}
 
 /// How hyper serves, configured once for a thread.
-pub(super) struct Builders {
+struct Builders {
     /// For nearly all connections.
     usual: http1::Builder,
     /// For one that sent more header fields than hyper parses without an allocation (100).
@@ -47,7 +61,7 @@ pub(super) struct Builders {
 }
 
 impl Builders {
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
         let mut usual = http1::Builder::new();
         // Whoever sends a request and then closes its writing half still gets the answer.
         usual.half_close(true).header_read_timeout(None).max_buf_size(MAX_HEAD).max_header_size(MAX_HEAD);
@@ -59,25 +73,20 @@ impl Builders {
 
 /// A connection's place among the open ones, given back when it is dropped.
 pub(super) struct Open {
-    worker: Rc<Worker>,
+    connections: Rc<Connections>,
     _place: Option<OwnedSemaphorePermit>,
 }
 
 impl Open {
-    pub(super) fn new(worker: &Rc<Worker>, place: Option<OwnedSemaphorePermit>) -> Self {
-        ThreadTraffic::count(&worker.traffic.opened);
-        worker.open.set(worker.open.get() + 1);
-        Self { worker: Rc::clone(worker), _place: place }
+    pub(super) fn new(connections: &Rc<Connections>, place: Option<OwnedSemaphorePermit>) -> Self {
+        connections.worker.opened();
+        Self { connections: Rc::clone(connections), _place: place }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        ThreadTraffic::count(&self.worker.traffic.closed);
-        self.worker.open.set(self.worker.open.get() - 1);
-        if self.worker.open.get() == 0 {
-            self.worker.all_closed.notify_one();
-        }
+        self.connections.worker.closed();
     }
 }
 
@@ -111,9 +120,9 @@ pub(super) struct Arrival {
 
 /// Serves a connection to its end, or until it is to be given back.
 pub(super) async fn serve(arrival: Arrival, open: Open) {
-    let worker = &open.worker;
+    let connections = &*open.connections;
     let left = match arrival.stage {
-        Stage::New | Stage::Used => converse(arrival, worker).await,
+        Stage::New | Stage::Used => converse(arrival, connections).await,
         Stage::Ending | Stage::Lingering => Left::Farewell(Farewell {
             socket: arrival.socket,
             unwritten: arrival.unwritten,
@@ -123,7 +132,10 @@ pub(super) async fn serve(arrival: Arrival, open: Open) {
     let arrival = match left {
         Left::GivenBack(arrival) => arrival,
         Left::Farewell(farewell) => {
-            let Some(Farewell { socket, unwritten, lingers }) = farewell.say(worker).await else { return };
+            let Some(Farewell { socket, unwritten, lingers }) = farewell.send(&connections.worker).await
+            else {
+                return;
+            };
             let stage = if lingers { Stage::Lingering } else { Stage::Ending };
             Arrival { socket, read: Bytes::new(), unwritten, stage }
         }
@@ -131,7 +143,7 @@ pub(super) async fn serve(arrival: Arrival, open: Open) {
     let Arrival { socket, read, unwritten, stage } = arrival;
     // Takes it from this thread's runtime; that it fails is not to be expected.
     if let Ok(socket) = socket.into_std() {
-        worker.handed.borrow_mut().push(HandedConnection { socket, read, unwritten, stage });
+        connections.worker.give_back(HandedConnection { socket, read, unwritten, stage });
     }
 }
 
@@ -142,31 +154,32 @@ enum Left {
 }
 
 /// Answers requests for as long as they come.
-async fn converse(arrival: Arrival, worker: &Rc<Worker>) -> Left {
+async fn converse(arrival: Arrival, connections: &Connections) -> Left {
+    let Connections { worker, endpoints, builders } = connections;
     let track = Track::new(Rc::clone(worker));
     if arrival.stage == Stage::Used {
         track.was_used_before();
     }
     let Arrival { socket, read, unwritten, .. } = arrival;
     let mut rest = Rest { socket, read, unwritten };
-    let mut builder = &worker.http.usual;
+    let mut builder = &builders.usual;
     let end = loop {
         let io = Io::new(rest, Rc::clone(&track));
-        let mut connection = builder.serve_connection(io, Service::new(Rc::clone(&track)));
+        let mut connection =
+            builder.serve_connection(io, Service::new(Rc::clone(&track), Rc::clone(endpoints)));
         let end = drive(&mut connection, &track).await;
         let parts = connection.into_parts();
         rest = parts.io.into_rest(parts.read_buf);
-        let usual = std::ptr::eq(builder, &worker.http.usual);
+        let usual = std::ptr::eq(builder, &builders.usual);
         if usual && matches!(end, End::Rejected(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)) {
             // Perhaps only more fields than hyper parses on its stack: once more, with room.
-            track.rejected.set(None);
-            builder = &worker.http.roomy;
+            track.set_rejected(None);
+            builder = &builders.roomy;
             continue;
         }
         break end;
     };
     let Rest { socket, read, unwritten } = rest;
-    let limits = &worker.limits;
     Left::Farewell(match end {
         End::GivenBack => {
             let stage = if track.was_used() { Stage::Used } else { Stage::New };
@@ -175,17 +188,17 @@ async fn converse(arrival: Arrival, worker: &Rc<Worker>) -> Left {
         End::Done => Farewell { socket, unwritten, lingers: track.may_still_send() },
         End::Stuck => Farewell { socket, unwritten: Bytes::new(), lingers: false },
         End::HeadLate => {
-            ThreadTraffic::count(&worker.traffic.refused);
-            let text =
-                format!("the request's head took longer than {:?}: send it faster", limits.header_timeout);
+            ThreadTraffic::count(&worker.traffic().refused);
+            let limit = worker.limits().header_timeout;
+            let text = format!("the request's head took longer than {limit:?}: send it faster");
             Farewell::refusal(socket, StatusCode::REQUEST_TIMEOUT, &text)
         }
         End::Crowded => {
-            ThreadTraffic::count(&worker.traffic.refused);
+            ThreadTraffic::count(&worker.traffic().refused);
             Farewell::refusal(socket, StatusCode::SERVICE_UNAVAILABLE, CROWDED)
         }
         End::Rejected(status) => {
-            ThreadTraffic::count(&worker.traffic.refused);
+            ThreadTraffic::count(&worker.traffic().refused);
             Farewell::refusal(socket, status, &rejection(status))
         }
     })
@@ -204,29 +217,29 @@ fn rejection(status: StatusCode) -> String {
 
 /// Polls hyper until the connection ends, one way or another.
 async fn drive(connection: &mut Connection, track: &Rc<Track>) -> End {
-    let worker = &track.worker;
+    let worker = track.worker();
     let sleep = std::pin::pin!(tokio::time::sleep_until(Timer::idle_until(worker).into()));
     let mut timer = Timer::new(sleep);
-    let mut ordered = std::pin::pin!(worker.ordered.notified());
+    let mut ordered = std::pin::pin!(worker.ordered());
     // The last order for which this task was registered to be woken by the next one.
     let mut obeyed = None;
     poll_fn(|cx| {
-        if obeyed != Some(worker.order_number.get()) {
-            obeyed = Some(worker.order_number.get());
-            ordered.set(worker.ordered.notified());
+        if obeyed != Some(worker.order_number()) {
+            obeyed = Some(worker.order_number());
+            ordered.set(worker.ordered());
             // Polled once, for the waking alone: what there is to do is decided below.
             let _ = ordered.as_mut().poll(cx);
         }
         loop {
             // hyper is not even asked: it would go on with requests that it has read already. The
             // next order wakes this task.
-            match worker.order.get() {
+            match worker.order() {
                 Order::HandOver if track.is_held() => return Poll::Ready(End::GivenBack),
                 Order::Freeze { .. } if track.is_held() => return Poll::Pending,
                 _ => {}
             }
             if let Poll::Ready(result) = connection.poll_without_shutdown(cx) {
-                return Poll::Ready(match (track.rejected.get(), result) {
+                return Poll::Ready(match (track.rejected(), result) {
                     (Some(status), _) => End::Rejected(status),
                     // Recognised as another protocol, which hyper does not answer at all.
                     (None, Err(error)) if error.is_parse() && track.is_between_requests() => {
@@ -235,14 +248,14 @@ async fn drive(connection: &mut Connection, track: &Rc<Track>) -> End {
                     (None, _) => End::Done,
                 });
             }
-            if track.crowded.take() && track.phase() == Phase::Head {
+            if track.take_crowded() && track.phase() == Phase::Head {
                 return Poll::Ready(End::Crowded);
             }
-            match worker.order.get() {
+            match worker.order() {
                 Order::HandOver if track.is_held() => return Poll::Ready(End::GivenBack),
                 Order::Freeze { bodies } if track.refuses_body(bodies) => {
-                    worker.refused_bodies.fetch_add(1, Ordering::Relaxed);
-                    track.body_late.set(Some(Late::Reload));
+                    worker.count_refused_body();
+                    track.set_late_body(Late::Reload);
                     continue;
                 }
                 Order::Stop(_)
@@ -259,7 +272,7 @@ async fn drive(connection: &mut Connection, track: &Rc<Track>) -> End {
                 Poll::Ready(WaitsFor::Request) => return Poll::Pending,
                 Poll::Ready(WaitsFor::Head) => return Poll::Ready(End::HeadLate),
                 // Whoever reads the body answers, when hyper asks it again.
-                Poll::Ready(WaitsFor::Body) => track.body_late.set(Some(Late::Timeout)),
+                Poll::Ready(WaitsFor::Body) => track.set_late_body(Late::Timeout),
                 Poll::Ready(WaitsFor::Peer) => return Poll::Ready(End::Stuck),
             }
         }
@@ -312,22 +325,22 @@ impl<'a> Timer<'a> {
 
     /// When a connection that is idle from now on is closed: never too early, at most two beats late.
     fn idle_until(worker: &Worker) -> Instant {
-        worker.now.get() + BEAT + worker.limits.keep_alive
+        worker.now() + BEAT + worker.limits().keep_alive
     }
 
     /// Ready when what the connection waits for has taken too long.
     fn poll(&mut self, track: &Track, cx: &mut Context<'_>) -> Poll<WaitsFor> {
         let Some(waiting) = WaitsFor::of(track) else { return Poll::Pending };
-        let worker = &track.worker;
-        let timed = (waiting, track.turn(), worker.order.get().is_stopping());
+        let worker = track.worker();
+        let timed = (waiting, track.turn(), worker.order().is_stopping());
         if self.timed != Some(timed) {
             self.timed = Some(timed);
             self.deadline = match waiting {
-                WaitsFor::Request if worker.order.get().is_stopping() => Instant::now() + FIRST_REQUEST,
+                WaitsFor::Request if worker.order().is_stopping() => Instant::now() + FIRST_REQUEST,
                 WaitsFor::Request => Self::idle_until(worker),
-                WaitsFor::Head => Instant::now() + worker.limits.header_timeout,
-                WaitsFor::Body => Instant::now() + worker.limits.body_timeout,
-                WaitsFor::Peer => Instant::now() + worker.limits.write_timeout,
+                WaitsFor::Head => Instant::now() + worker.limits().header_timeout,
+                WaitsFor::Body => Instant::now() + worker.limits().body_timeout,
+                WaitsFor::Peer => Instant::now() + worker.limits().write_timeout,
             };
             if self.deadline < self.sleep.deadline().into_std() {
                 self.rearm();

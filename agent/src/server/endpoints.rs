@@ -3,6 +3,7 @@
 //! The answers of a thread are rendered when they change, not when they are asked for: a request
 //! takes a reference to text that is ready, and reuses its own header map for the answer.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -19,14 +20,17 @@ use hyper::header::{
 use hyper::{Request, Response, StatusCode, Version};
 use instance_contract::Root;
 
-use super::connection::CROWDED;
 use super::routes::{Action, Clusters, Endpoint, Refusal, route};
-use super::track::{InFlight, Late, Sender, Track};
-use crate::seed::{Seed, SetError};
+use super::track::{InFlight, Late, Track};
+use super::worker::Sender;
+use crate::seed::{Seed, SeedReader, SeedStore, SetError};
 use crate::serving::{Answers, ThreadTraffic};
 
 /// How the load balancer's health checks name themselves.
 const PROBE: &[u8] = b"ELB-HealthChecker/";
+
+/// The answer to a request that there is no room for.
+pub(super) const CROWDED: &str = "too many large requests are arriving at once: try again later";
 
 const HEALTHY: Bytes = Bytes::from_static(b"Healthy!");
 const STARTING: Bytes = Bytes::from_static(b"starting: instance id not known yet");
@@ -46,8 +50,30 @@ const CLOSE: HeaderValue = HeaderValue::from_static("close");
 #[cfg(test)]
 pub(super) const PANIC_FOR: &str = "panic, please";
 
+/// What the routes of one thread answer from.
+pub(super) struct Endpoints {
+    rendered: RefCell<Rc<Rendered>>,
+    seed: SeedStore,
+    seed_reader: RefCell<SeedReader>,
+}
+
+impl Endpoints {
+    pub(super) fn new(answers: &Answers, seed: SeedStore) -> Self {
+        Self {
+            rendered: RefCell::new(Rc::new(Rendered::new(answers))),
+            seed_reader: RefCell::new(seed.reader()),
+            seed,
+        }
+    }
+
+    /// Replaces the answers of requests that begin from now on.
+    pub(super) fn set_answers(&self, answers: &Answers) {
+        self.rendered.replace(Rc::new(Rendered::new(answers)));
+    }
+}
+
 /// The answers, as text that is ready to send.
-pub(super) struct Rendered {
+struct Rendered {
     root: Root,
     clusters: Clusters,
     draining: Option<Bytes>,
@@ -56,7 +82,7 @@ pub(super) struct Rendered {
 }
 
 impl Rendered {
-    pub(super) fn new(answers: &Answers) -> Self {
+    fn new(answers: &Answers) -> Self {
         let clusters = Clusters::of(answers);
         let known = match &clusters {
             Clusters::Unknown => "/, /health and /seed".to_owned(),
@@ -75,11 +101,14 @@ impl Rendered {
 }
 
 /// Answers one connection's requests.
-pub(super) struct Service(Rc<Track>);
+pub(super) struct Service {
+    track: Rc<Track>,
+    endpoints: Rc<Endpoints>,
+}
 
 impl Service {
-    pub(super) fn new(track: Rc<Track>) -> Self {
-        Self(track)
+    pub(super) fn new(track: Rc<Track>, endpoints: Rc<Endpoints>) -> Self {
+        Self { track, endpoints }
     }
 }
 
@@ -91,26 +120,25 @@ impl hyper::service::Service<Request<Incoming>> for Service {
     fn call(&self, request: Request<Incoming>) -> Reply {
         let (head, body) = request.into_parts();
         let sender = sender(&head.headers);
-        let draft = Draft { sender, headers: head.headers, guard: self.0.begin(sender) };
+        let draft = Draft { sender, headers: head.headers, guard: self.track.begin(sender) };
         #[cfg(test)]
         assert!(draft.headers.get(USER_AGENT).is_none_or(|agent| agent != PANIC_FOR), "a test asked for it");
         if let Some(text) = malformed(head.version, &draft.headers) {
-            self.0.leaves_body_unread();
+            self.track.leaves_body_unread();
             return Reply::Now(Some(draft.refuse_and_close(StatusCode::BAD_REQUEST, text)));
         }
-        let worker = &self.0.worker;
-        let rendered = Rc::clone(&worker.rendered.borrow());
+        let rendered = Rc::clone(&self.endpoints.rendered.borrow());
         let action = route(&head.method, &head.uri, &rendered.clusters);
-        let acceptable = body.size_hint().lower() <= worker.limits.max_body as u64;
+        let acceptable = body.size_hint().lower() <= self.track.worker().limits().max_body as u64;
         if action == Ok(Action::Store) && acceptable {
-            return Reply::Later(Box::pin(store(draft, body)));
+            return Reply::Later(Box::pin(store(Rc::clone(&self.endpoints), draft, body)));
         }
         // Nobody reads the body: hyper skips what has come of it, and closes if that is not all.
         if !body.is_end_stream() {
-            self.0.leaves_body_unread();
+            self.track.leaves_body_unread();
         }
         Reply::Now(Some(match action {
-            Ok(Action::Read(endpoint)) => draft.read(endpoint, &rendered),
+            Ok(Action::Read(endpoint)) => draft.read(endpoint, &rendered, &self.endpoints.seed_reader),
             Ok(Action::Store) => draft.refuse_too_large(),
             Err(Refusal::NotFound) => draft.refuse(StatusCode::NOT_FOUND, rendered.not_found.clone()),
             Err(Refusal::MalformedPath) => draft.refuse(StatusCode::BAD_REQUEST, MALFORMED_PATH),
@@ -144,12 +172,12 @@ fn sender(headers: &HeaderMap) -> Sender {
 }
 
 /// Reads the body, stores the seed in it and answers what was stored.
-async fn store(draft: Draft, body: Incoming) -> Response<Answer> {
+async fn store(endpoints: Rc<Endpoints>, draft: Draft, body: Incoming) -> Response<Answer> {
     let body = match read_body(&draft.guard, body).await {
         Ok(body) => body,
         Err(BodyError::TooLarge) => return draft.refuse_too_large(),
         Err(BodyError::Late(late)) => {
-            let limit = draft.guard.track().worker.limits.body_timeout;
+            let limit = draft.guard.track().worker().limits().body_timeout;
             let text = match late {
                 Late::Timeout => {
                     format!("the request's body took longer than {limit:?}: send it faster").into()
@@ -168,7 +196,7 @@ async fn store(draft: Draft, body: Incoming) -> Response<Answer> {
         Ok(seed) => seed,
         Err(error) => return draft.refuse(StatusCode::BAD_REQUEST, error.to_string().into()),
     };
-    let set = draft.guard.track().worker.seed.set(seed).await;
+    let set = endpoints.seed.set(seed).await;
     draft.count(|traffic| &traffic.seed_write);
     match set {
         Ok(stored) => draft.answer(StatusCode::OK, stored),
@@ -203,13 +231,13 @@ async fn read_body(guard: &InFlight, mut body: Incoming) -> Result<Bytes, BodyEr
         let frame = poll_fn(|cx| match Pin::new(&mut body).poll_frame(cx) {
             // The connection's timer sets this and then has hyper ask again.
             Poll::Pending => {
-                track.body_late.get().map_or(Poll::Pending, |late| Poll::Ready(Err(BodyError::Late(late))))
+                track.late_body().map_or(Poll::Pending, |late| Poll::Ready(Err(BodyError::Late(late))))
             }
             Poll::Ready(frame) => Poll::Ready(frame.transpose().map_err(|_| BodyError::Broken)),
         });
         let Some(frame) = frame.await.inspect_err(|_| track.leaves_body_unread())? else { break };
         let Ok(data) = frame.into_data() else { continue };
-        if first.len().max(all.len()) + data.len() > track.worker.limits.max_body {
+        if first.len().max(all.len()) + data.len() > track.worker().limits().max_body {
             track.leaves_body_unread();
             return Err(BodyError::TooLarge);
         }
@@ -240,7 +268,12 @@ struct Draft {
 
 impl Draft {
     /// Answers a GET or HEAD.
-    fn read(self, endpoint: Endpoint, rendered: &Rendered) -> Response<Answer> {
+    fn read(
+        self,
+        endpoint: Endpoint,
+        rendered: &Rendered,
+        seed_reader: &RefCell<SeedReader>,
+    ) -> Response<Answer> {
         self.count(|traffic| match endpoint {
             Endpoint::Root => &traffic.root,
             Endpoint::Health => &traffic.health,
@@ -255,7 +288,7 @@ impl Draft {
         match (endpoint, rendered.root) {
             (Endpoint::Health, _) | (Endpoint::Root, Root::Health) => self.answer(StatusCode::OK, HEALTHY),
             (Endpoint::Seed, _) | (Endpoint::Root, Root::Seed) => {
-                let seed = self.guard.track().worker.seed_reader.borrow_mut().read();
+                let seed = seed_reader.borrow_mut().read();
                 match seed {
                     Ok(seed) => self.answer(StatusCode::OK, seed),
                     Err(error) => self.answer(StatusCode::INTERNAL_SERVER_ERROR, error.to_string().into()),
@@ -270,7 +303,7 @@ impl Draft {
 
     /// Counts the request once: as a probe, or where `counter` says.
     fn count(&self, counter: impl FnOnce(&ThreadTraffic) -> &AtomicU64) {
-        let traffic = &self.guard.track().worker.traffic;
+        let traffic = self.guard.track().worker().traffic();
         ThreadTraffic::count(match self.sender {
             Sender::Probe => &traffic.probes,
             Sender::Client => counter(traffic),
@@ -290,7 +323,7 @@ impl Draft {
     }
 
     fn refuse_too_large(self) -> Response<Answer> {
-        let limit = self.guard.track().worker.limits.max_body;
+        let limit = self.guard.track().worker().limits().max_body;
         let text = format!("the body is larger than {limit} bytes: send a smaller one");
         self.refuse_and_close(StatusCode::PAYLOAD_TOO_LARGE, text.into())
     }
@@ -301,7 +334,7 @@ impl Draft {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         // Every answer, errors too, may be another one the next moment.
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if self.guard.track().worker.order.get().is_stopping() {
+        if self.guard.track().worker().order().is_stopping() {
             headers.insert(CONNECTION, CLOSE);
         }
         let mut response = Response::new(Answer { text, _guard: self.guard });

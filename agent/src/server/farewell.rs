@@ -11,8 +11,8 @@ use hyper::StatusCode;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-use super::Worker;
 use super::orders::Order;
+use super::worker::Worker;
 
 /// How long the peer may take to notice.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -41,14 +41,14 @@ impl Farewell {
         Self { socket, unwritten: answer.into(), lingers: true }
     }
 
-    /// Says it; `None` once that is over. What is left of it where the connection is to be given
-    /// back before.
-    pub(super) async fn say(mut self, worker: &Worker) -> Option<Self> {
+    /// Sends it; `None` once that is over. Returns what is left of it where the connection is to be
+    /// given back before.
+    pub(super) async fn send(mut self, worker: &Worker) -> Option<Self> {
         let given_back = async {
             loop {
                 // Before the look, so that no order is missed.
-                let ordered = worker.ordered.notified();
-                if worker.order.get() == Order::HandOver {
+                let ordered = worker.ordered();
+                if worker.order() == Order::HandOver {
                     return;
                 }
                 ordered.await;
@@ -57,7 +57,7 @@ impl Farewell {
         tokio::select! {
             biased;
             () = given_back => Some(self),
-            () = self.finish(worker.limits.write_timeout) => None,
+            () = self.finish(worker.limits().write_timeout) => None,
         }
     }
 

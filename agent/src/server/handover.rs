@@ -1,14 +1,12 @@
 //! Bringing a running server to a point at which another process, or a new set of threads, can go on
 //! with its socket and its connections.
 
-use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use tokio::time::timeout_at;
-
+use super::Server;
+use super::handed::Handed;
 use super::orders::{Bodies, Order};
-use super::{Ending, Server, UNRESPONSIVE};
+use super::thread::ServerThread;
 
 /// How long everyone is kept waiting for those requests that had begun, at a time.
 const GRACE: Duration = Duration::from_millis(60);
@@ -21,43 +19,6 @@ const LAST_BODIES: Duration = Duration::from_millis(500);
 
 /// How long requests whose body is refused may take to be answered.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
-
-/// The port and the connections of a server that has come to rest.
-pub(crate) struct Handed {
-    /// The listening socket, with whoever waits in its queue.
-    pub(crate) listener: TcpListener,
-    /// Every open connection.
-    pub(crate) connections: Vec<HandedConnection>,
-    /// Connections that could not be given back, and are lost.
-    pub(crate) lost: usize,
-}
-
-/// A connection between two requests.
-#[derive(Debug)]
-pub(crate) struct HandedConnection {
-    /// Its socket, non-blocking.
-    pub(crate) socket: TcpStream,
-    /// What was read from it and not yet understood: perhaps part of a head.
-    pub(crate) read: Bytes,
-    /// What is still to be written to it.
-    pub(crate) unwritten: Bytes,
-    /// What is to become of it.
-    pub(crate) stage: Stage,
-}
-
-/// What is to become of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Stage {
-    /// It may send its first request.
-    New,
-    /// It may send another one.
-    Used,
-    /// It is closed once everything is written.
-    Ending,
-    /// As `Ending`, but what the peer still sends is read and discarded first, for a while.
-    Lingering,
-}
 
 /// How a server came to rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,10 +79,9 @@ impl Server {
     /// Whether every thread has come to rest within `patience`.
     async fn freeze(&self, bodies: Bodies, patience: Duration) -> bool {
         let number = self.orders.give(Order::Freeze { bodies });
-        let until = tokio::time::Instant::now() + patience;
+        let until = Instant::now() + patience;
         for thread in &self.threads {
-            let mut rests = thread.rests.clone();
-            if !matches!(timeout_at(until, rests.wait_for(|rests| *rests == number)).await, Ok(Ok(_))) {
+            if !thread.has_obeyed(number, until).await {
                 return false;
             }
         }
@@ -132,29 +92,17 @@ impl Server {
     /// [`Self::quiesce`].
     pub(crate) async fn hand_over(self) -> Handed {
         self.orders.give(Order::HandOver);
-        let patience = tokio::time::Instant::now() + LAST_ANSWERS + UNRESPONSIVE;
+        let deadline = Instant::now() + LAST_ANSWERS;
         let mut handed = Handed { listener: self.listener, connections: Vec::new(), lost: 0 };
-        for (number, thread) in self.threads.into_iter().enumerate() {
-            match timeout_at(patience, thread.ending).await {
-                Ok(Ok(Ending { connections, lost, .. })) => {
-                    handed.connections.extend(connections);
-                    handed.lost += lost;
-                    // It has nothing left to do but to free its memory.
-                    let _ = thread.handle.join();
-                }
-                Ok(Err(_)) => tracing::error!("server thread {number} panicked: its connections are lost"),
-                Err(_) => {
-                    tracing::error!("server thread {number} does not respond: its connections are lost")
-                }
-            }
+        for thread in self.threads {
+            let ending = thread.ended(deadline).await;
+            handed.connections.extend(ending.connections);
+            handed.lost += ending.lost;
         }
         handed
     }
 
     fn refused_bodies(&self) -> usize {
-        self.threads
-            .iter()
-            .map(|thread| thread.refused_bodies.load(std::sync::atomic::Ordering::Relaxed))
-            .sum()
+        self.threads.iter().map(ServerThread::refused_bodies).sum()
     }
 }

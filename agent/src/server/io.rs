@@ -79,7 +79,7 @@ impl Io {
 
     /// A peer that reads slowly must not keep the server from coming to rest.
     fn writes_later(&self) -> bool {
-        self.track.worker.order.get().is_frozen()
+        self.track.worker().order().is_frozen()
     }
 }
 
@@ -113,7 +113,7 @@ impl Write for Io {
         // it cannot read. Its body is empty; the connection writes one that says what was wrong.
         if matches!(self.track.phase(), Phase::Idle | Phase::Head) {
             let status = buf.get(9..12).and_then(|code| StatusCode::from_bytes(code).ok());
-            self.track.rejected.set(Some(status.unwrap_or(StatusCode::BAD_REQUEST)));
+            self.track.set_rejected(Some(status.unwrap_or(StatusCode::BAD_REQUEST)));
             return Poll::Ready(Ok(buf.len()));
         }
         let written = match self.poll_unwritten(cx)? {

@@ -7,10 +7,9 @@ use std::time::Instant;
 
 use hyper::StatusCode;
 
-use super::Worker;
 use super::budget::Held;
 use super::orders::Bodies;
-use crate::serving::ThreadTraffic;
+use super::worker::{Sender, Worker};
 
 /// Where a connection is in its current request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +28,7 @@ pub(super) enum Phase {
 
 /// One connection's memory. It never leaves its thread.
 pub(super) struct Track {
-    pub(super) worker: Rc<Worker>,
+    worker: Rc<Worker>,
     phase: Cell<Phase>,
     /// Changes with every phase and with every progress of a write that was stuck, so that a timer
     /// can tell whether it still times the same thing.
@@ -41,14 +40,14 @@ pub(super) struct Track {
     /// The peer takes no bytes at the moment.
     write_blocked: Cell<bool>,
     /// Why the body is not waited for any longer: whoever reads it answers 408.
-    pub(super) body_late: Cell<Option<Late>>,
+    body_late: Cell<Option<Late>>,
     /// There is no room for what has come of the request.
-    pub(super) crowded: Cell<bool>,
+    crowded: Cell<bool>,
     held: Cell<Held>,
     /// When the body that is being waited for began to be.
     body_since: Cell<Option<Instant>>,
     /// The status of an answer that hyper made up itself and that was kept back.
-    pub(super) rejected: Cell<Option<StatusCode>>,
+    rejected: Cell<Option<StatusCode>>,
     /// Part of a request was left unread: its sender may not be done when the answer is written.
     unread_body: Cell<bool>,
     /// The connection ends now unless a request is already there.
@@ -62,15 +61,6 @@ pub(super) enum Late {
     Timeout,
     /// The server has to come to rest.
     Reload,
-}
-
-/// Who sent a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sender {
-    /// The load balancer's health check; not traffic.
-    Probe,
-    /// Anyone else.
-    Client,
 }
 
 impl Track {
@@ -92,6 +82,10 @@ impl Track {
         })
     }
 
+    pub(super) fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
     pub(super) fn phase(&self) -> Phase {
         self.phase.get()
     }
@@ -111,7 +105,7 @@ impl Track {
 
     /// The peer may still be sending after its last answer: a plain close could destroy that answer.
     pub(super) fn may_still_send(&self) -> bool {
-        self.unread_body.get() || (self.worker.order.get().is_stopping() && !self.ending.get())
+        self.unread_body.get() || (self.worker.order().is_stopping() && !self.ending.get())
     }
 
     /// An answer goes out without its request having been read to the end.
@@ -136,7 +130,7 @@ impl Track {
     /// Nothing of a next request is read or begun while the server comes to rest. One that is to be
     /// closed, as its last request was not read to its end, is not kept from that.
     pub(super) fn is_held(&self) -> bool {
-        self.worker.order.get().is_frozen() && self.is_between_requests() && !self.unread_body.get()
+        self.worker.order().is_frozen() && self.is_between_requests() && !self.unread_body.get()
     }
 
     /// Whether a body that is being waited for is to be refused now.
@@ -152,13 +146,37 @@ impl Track {
     fn enter(&self, phase: Phase) {
         let before = self.phase.replace(phase);
         if before == Phase::Body {
-            self.worker.awaited.remove();
+            self.worker.end_body();
         }
         if phase == Phase::Body {
-            self.worker.awaited.add();
+            self.worker.begin_body();
             self.body_since.set(Some(Instant::now()));
         }
         self.turn.set(self.turn.get().wrapping_add(1));
+    }
+
+    /// Why the body is not waited for any longer.
+    pub(super) fn late_body(&self) -> Option<Late> {
+        self.body_late.get()
+    }
+
+    /// Gives up waiting for the body: its reader answers 408 when hyper polls it again.
+    pub(super) fn set_late_body(&self, late: Late) {
+        self.body_late.set(Some(late));
+    }
+
+    /// Whether there was no room for the last bytes of the request. Returns true once.
+    pub(super) fn take_crowded(&self) -> bool {
+        self.crowded.take()
+    }
+
+    /// The status of an answer that hyper made up itself and that was kept back.
+    pub(super) fn rejected(&self) -> Option<StatusCode> {
+        self.rejected.get()
+    }
+
+    pub(super) fn set_rejected(&self, status: Option<StatusCode>) {
+        self.rejected.set(status);
     }
 
     /// So much more is held for the request. False when there is no room for it.
@@ -167,7 +185,7 @@ impl Track {
             return true;
         }
         let mut held = self.held.take();
-        let fits = held.receive(bytes, &self.worker.budget);
+        let fits = held.receive(bytes, self.worker.budget());
         self.held.set(held);
         self.crowded.set(!fits);
         fits
@@ -204,11 +222,7 @@ impl Track {
 
     /// A head is complete.
     pub(super) fn begin(self: &Rc<Self>, sender: Sender) -> InFlight {
-        let worker = &self.worker;
-        worker.in_flight.set(worker.in_flight.get() + 1);
-        if sender == Sender::Client {
-            ThreadTraffic::count(&worker.traffic.started);
-        }
+        self.worker.begin_request(sender);
         self.request.set(Some(sender));
         self.body_late.set(None);
         self.used.set(true);
@@ -218,16 +232,9 @@ impl Track {
 
     fn finish(&self) {
         let mut held = self.held.take();
-        held.release(&self.worker.budget);
+        held.release(self.worker.budget());
         if let Some(sender) = self.request.take() {
-            let worker = &self.worker;
-            worker.in_flight.set(worker.in_flight.get() - 1);
-            if worker.in_flight.get() == 0 && worker.order.get().is_frozen() {
-                worker.at_rest.notify_one();
-            }
-            if sender == Sender::Client {
-                ThreadTraffic::count(&worker.traffic.finished);
-            }
+            self.worker.end_request(sender);
         }
     }
 }

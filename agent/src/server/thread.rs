@@ -1,0 +1,159 @@
+//! One server thread: its runtime and the tasks on it.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::task::spawn_local;
+use tokio::time::{MissedTickBehavior, timeout_at};
+
+use super::accept;
+use super::budget::Budget;
+use super::connection::Connections;
+use super::endpoints::Endpoints;
+use super::handed::{Ending, HandedConnection};
+use super::orders::{Awaited, Numbered};
+use super::worker::{BEAT, Worker};
+use crate::seed::SeedStore;
+use crate::serving::{Answers, Limits, ThreadTraffic};
+
+/// How long past the deadline a thread that does not answer is waited for.
+const UNRESPONSIVE: Duration = Duration::from_secs(1);
+
+/// What a thread is given at its start.
+pub(super) struct ThreadInputs {
+    /// Connections that an earlier server gave back.
+    pub(super) connections: Vec<HandedConnection>,
+    /// Room for further connections, on any thread.
+    pub(super) places: Arc<Semaphore>,
+    pub(super) answers: watch::Receiver<Arc<Answers>>,
+    pub(super) orders: watch::Receiver<Numbered>,
+    pub(super) limits: Limits,
+    pub(super) traffic: Arc<ThreadTraffic>,
+    pub(super) seed: SeedStore,
+    pub(super) budget: Budget,
+    pub(super) awaited: Awaited,
+}
+
+/// A running thread, as the server sees it.
+pub(super) struct ServerThread {
+    number: usize,
+    handle: JoinHandle<()>,
+    ending: oneshot::Receiver<Ending>,
+    /// The number of the last order to freeze that this thread has obeyed.
+    rests: watch::Receiver<u64>,
+    refused_bodies: Arc<AtomicUsize>,
+}
+
+impl ServerThread {
+    /// Returns once the thread accepts connections.
+    pub(super) fn start(
+        number: usize,
+        listener: std::net::TcpListener,
+        inputs: ThreadInputs,
+    ) -> std::io::Result<Self> {
+        let (started, ready) = std::sync::mpsc::channel();
+        let (ended, ending) = oneshot::channel();
+        let (rest, rests) = watch::channel(0);
+        let refused_bodies = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&refused_bodies);
+        let handle = std::thread::Builder::new().name(format!("server-{number}")).spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_io()
+                .enable_time()
+                .build_local(tokio::runtime::LocalOptions::default());
+            // The listener can only be registered inside the runtime it will be polled on.
+            let runtime = runtime.and_then(|runtime| {
+                let _inside = runtime.enter();
+                let listener = TcpListener::from_std(listener)?;
+                Ok((runtime, listener))
+            });
+            match runtime {
+                Ok((runtime, listener)) => {
+                    let _ = started.send(Ok(()));
+                    let ending = runtime.block_on(run(listener, inputs, rest, counted));
+                    let _ = ended.send(ending);
+                }
+                Err(error) => {
+                    let _ = started.send(Err(error));
+                }
+            }
+        })?;
+        ready.recv().map_err(std::io::Error::other)??;
+        Ok(Self { number, handle, ending, rests, refused_bodies })
+    }
+
+    /// Waits until the thread has ended, a moment longer than until `deadline`.
+    pub(super) async fn ended(self, deadline: Instant) -> Ending {
+        let number = self.number;
+        match timeout_at((deadline + UNRESPONSIVE).into(), self.ending).await {
+            Ok(Ok(ending)) => {
+                // It has nothing left to do but to free its memory.
+                let _ = self.handle.join();
+                return ending;
+            }
+            Ok(Err(_)) => tracing::error!("server thread {number} panicked: its connections are lost"),
+            Err(_) => tracing::error!("server thread {number} does not respond: its connections are lost"),
+        }
+        Ending::default()
+    }
+
+    /// Whether the thread has come to rest by `deadline`, as the order with this number asks.
+    pub(super) async fn has_obeyed(&self, order_number: u64, deadline: Instant) -> bool {
+        let mut rests = self.rests.clone();
+        let obeyed = rests.wait_for(|rests| *rests == order_number);
+        matches!(timeout_at(deadline.into(), obeyed).await, Ok(Ok(_)))
+    }
+
+    /// Requests refused because their body was not there when the server had to come to rest.
+    pub(super) fn refused_bodies(&self) -> usize {
+        self.refused_bodies.load(Ordering::Relaxed)
+    }
+}
+
+/// Serves until an order to end was obeyed and everything has ended, or the deadline came.
+async fn run(
+    listener: TcpListener,
+    inputs: ThreadInputs,
+    rest: watch::Sender<u64>,
+    refused_bodies: Arc<AtomicUsize>,
+) -> Ending {
+    let ThreadInputs { connections, places, answers, orders, limits, traffic, seed, budget, awaited } =
+        inputs;
+    let worker = Rc::new(Worker::new(limits, traffic, budget, awaited, refused_bodies));
+    let endpoints = Rc::new(Endpoints::new(&answers.borrow(), seed));
+    let shared = Rc::new(Connections::new(Rc::clone(&worker), Rc::clone(&endpoints)));
+    spawn_local(follow(endpoints, answers));
+    spawn_local(beat(Rc::clone(&worker)));
+    for connection in connections {
+        accept::adopt_connection(&shared, connection, &places);
+    }
+    let deadline = accept::accept_connections(&shared, listener, &places, orders, &rest).await;
+    // At the deadline the runtime is dropped with everything on it.
+    let _ = timeout_at(deadline.into(), worker.all_closed()).await;
+    worker.ending()
+}
+
+/// Keeps this thread's copy of the answers up to date.
+async fn follow(endpoints: Rc<Endpoints>, mut answers: watch::Receiver<Arc<Answers>>) {
+    loop {
+        endpoints.set_answers(&answers.borrow_and_update());
+        // Nobody left to publish: the last answers stay true.
+        if answers.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Shows that the thread is alive, and keeps its coarse clock.
+async fn beat(worker: Rc<Worker>) {
+    let mut ticks = tokio::time::interval(BEAT);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        worker.beat(ticks.tick().await.into_std());
+    }
+}
