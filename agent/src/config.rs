@@ -18,7 +18,7 @@ use instance_contract::tags::{CLUSTER, ROOT, TARGET_GROUP};
 use instance_contract::{ClusterName, InvalidValue, Root};
 
 use crate::lifecycle::OnRebalance;
-use crate::serving::Limits;
+use crate::limits::Limits;
 use crate::target_group::TargetGroupRef;
 use values::{
     ANY, ATLEAST_1S, POSITIVE, bytes, duration_in, instance_id, large_bytes, log_level, number_in,

@@ -11,6 +11,7 @@ pub use config::{SETTINGS, Setting};
 use serve::ServeError;
 
 mod admin;
+mod answers;
 mod aws;
 mod backoff;
 mod cli;
@@ -20,18 +21,21 @@ mod elbv2;
 mod events;
 mod identity;
 mod lifecycle;
+mod limits;
 mod notices;
 mod notify;
 mod registrar;
 mod seed;
 mod serve;
 mod server;
-mod serving;
+mod signals;
 mod status;
 mod target_group;
 mod telemetry;
+mod traffic;
 mod unit;
 mod upgrade;
+mod upgrading;
 
 /// Usage and settings that cannot be used, as clap has it.
 const USAGE: u8 = 2;

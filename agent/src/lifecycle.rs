@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use instance_contract::TargetHealthState;
 
-use crate::serving::TrafficSnapshot;
 use crate::target_group::TargetHealth;
+use crate::traffic::TrafficSnapshot;
 
 /// This instance's membership of one target group.
 ///

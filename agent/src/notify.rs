@@ -9,8 +9,8 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tokio::sync::watch;
 
-use crate::serving::Traffic;
 use crate::status::Registration;
+use crate::traffic::Traffic;
 
 /// How far ahead a drain pushes systemd's stop timeout, again and again.
 const EXTENSION: Duration = Duration::from_secs(30);

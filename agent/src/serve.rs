@@ -5,26 +5,25 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Mutex, mpsc, watch};
 
 use crate::admin::{self, Admin, AdminSocket, BindError};
+use crate::answers::{Answers, InstanceAnswer};
 use crate::cli::SettingArgs;
 use crate::config::{ConfigError, Layers, Role, Settings};
-use crate::identity::{Identifier, Imds, Instance};
-use crate::notices::Notices;
+use crate::identity::{Identifier, Imds};
 use crate::registrar::{Inputs, Outputs, Registrar, Resumed};
 use crate::seed::{OpenError, SeedStore};
 use crate::server::{Handed, Server};
-use crate::serving::{Answers, InstanceAnswer, Limits, Traffic};
-use crate::status::{AgentStatus, Phase, Registration};
-use crate::target_group::TargetGroupRef;
+use crate::signals::Signals;
+use crate::status::{AgentStatus, Registration};
+use crate::traffic::Traffic;
 use crate::unit::Unit;
-use crate::upgrade::{Host, Inherited, Legacy, Program, Reloader, Reloads};
+use crate::upgrade::{Inherited, Legacy, Program, Reloader, Reloads};
+use crate::upgrading::{Running, ServerParts};
 use crate::{aws, events, notices, notify, server, telemetry, upgrade};
 
 /// How long requests that began after the drain had ended may take to finish. They seldom exist,
@@ -241,23 +240,6 @@ fn say_serving(listening: SocketAddr, connections: usize, legacy: Option<&Legacy
     }
 }
 
-/// What a server is made of, kept so that it can be made again after a reload that failed.
-#[derive(Clone)]
-struct ServerParts {
-    threads: usize,
-    limits: Limits,
-    answers: watch::Receiver<Arc<Answers>>,
-    traffic: Arc<Traffic>,
-    seed: SeedStore,
-}
-
-impl ServerParts {
-    fn serve(&self, handed: Handed) -> io::Result<Server> {
-        let Self { threads, limits, answers, traffic, seed } = self.clone();
-        server::start(handed.listener, handed.connections, threads, limits, answers, traffic, seed)
-    }
-}
-
 /// Everything but the web server: identity, notices, registration, administration.
 struct Control {
     settings: Settings,
@@ -352,85 +334,5 @@ impl Control {
         }
         // Kept until here, so that the registrar never sees its requests end.
         drop(requests);
-    }
-}
-
-/// The running agent, as a reload sees it.
-struct Running {
-    registration: watch::Receiver<Registration>,
-    role: watch::Receiver<(Role, Vec<TargetGroupRef>)>,
-    instance: watch::Receiver<Option<Instance>>,
-    notices: watch::Receiver<Option<Notices>>,
-    stop: watch::Receiver<Option<&'static str>>,
-    unit: Unit,
-    admin_socket: Option<Arc<AdminSocket>>,
-    parts: ServerParts,
-}
-
-impl Host for Running {
-    fn veto(&self) -> Option<String> {
-        if let Some(signal) = *self.stop.borrow() {
-            return Some(format!("the agent is stopping ({signal})"));
-        }
-        let registration = self.registration.borrow();
-        // The next program would have to begin the drain anew.
-        (registration.phase == Phase::Draining).then(|| {
-            let reason = registration.reason.as_deref().unwrap_or("no reason given");
-            format!("the instance is draining ({reason}); reload again once it is drained")
-        })
-    }
-
-    fn legacy(&self) -> Legacy {
-        let mut legacy = Legacy {
-            from: env!("CARGO_PKG_VERSION").to_owned(),
-            unit: self.unit.at_start(),
-            traffic: self.parts.traffic.snapshot(),
-            instance: self.instance.borrow().clone(),
-            notices: self.notices.borrow().clone(),
-            drained: self.registration.borrow().phase == Phase::Drained,
-            ..Legacy::default()
-        };
-        let (role, parting) = &*self.role.borrow();
-        legacy.set_role(role, parting);
-        legacy
-    }
-
-    fn admin(&self) -> Option<BorrowedFd<'_>> {
-        self.admin_socket.as_ref().map(|socket| socket.listener())
-    }
-
-    fn serve(&self, handed: Handed) -> io::Result<Server> {
-        self.parts.serve(handed)
-    }
-}
-
-/// SIGTERM and SIGINT, which stop the agent, and SIGHUP, which must not.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hang_up: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// The next signal that asks to stop. A terminal that closes, or a habit of sending SIGHUP to
-    /// daemons, must not end a server without a drain.
-    async fn next(&mut self) -> &'static str {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return "SIGTERM",
-                _ = self.interrupt.recv() => return "SIGINT",
-                _ = self.hang_up.recv() => {
-                    tracing::warn!("SIGHUP is ignored: `instance-agent reload` reloads, SIGTERM drains and stops");
-                }
-            }
-        }
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use instance_contract::TargetHealthState;
 use serde::{Deserialize, Serialize};
 
-use crate::serving::TrafficSnapshot;
+use crate::traffic::TrafficSnapshot;
 
 /// Where the instance as a whole stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -249,24 +249,21 @@ impl AgentStatus {
     /// Counters and states in Prometheus's text format.
     pub(crate) fn metrics(&self) -> String {
         let traffic = &self.traffic;
-        let mut text = String::from("# TYPE instance_agent_requests_total counter\n");
-        for (route, count) in [
-            ("root", traffic.root),
-            ("health", traffic.health),
-            ("cluster", traffic.cluster),
-            ("seed_read", traffic.seed_read),
-            ("seed_write", traffic.seed_write),
-        ] {
-            _ = writeln!(text, "instance_agent_requests_total{{route=\"{route}\"}} {count}");
+        let mut text = String::new();
+        let mut typed = "";
+        for (metric, labels, value) in traffic.counters() {
+            if metric != typed {
+                _ = writeln!(text, "# TYPE instance_agent_{metric} counter");
+                typed = metric;
+            }
+            _ = writeln!(text, "instance_agent_{metric}{labels} {value}");
         }
-        for (name, kind, value) in [
-            ("refused_total", "counter", traffic.refused),
-            ("probes_total", "counter", traffic.probes),
-            ("in_flight", "gauge", traffic.in_flight),
-            ("connections", "gauge", traffic.connections),
-            ("draining", "gauge", u64::from(self.registration.phase == Phase::Draining)),
+        for (name, value) in [
+            ("in_flight", traffic.in_flight),
+            ("connections", traffic.connections),
+            ("draining", u64::from(self.registration.phase == Phase::Draining)),
         ] {
-            _ = writeln!(text, "# TYPE instance_agent_{name} {kind}\ninstance_agent_{name} {value}");
+            _ = writeln!(text, "# TYPE instance_agent_{name} gauge\ninstance_agent_{name} {value}");
         }
         text.push_str("# TYPE instance_agent_target_healthy gauge\n");
         for group in &self.registration.target_groups {

@@ -15,8 +15,8 @@ use crate::aws::{CallError, CallErrorKind};
 use crate::backoff::{Backoff, jitter, spread};
 use crate::identity::Instance;
 use crate::lifecycle::{Event, Membership};
-use crate::serving::Traffic;
 use crate::target_group::{Target, TargetGroup, TargetGroupRef, TargetType};
+use crate::traffic::Traffic;
 
 /// How long a member that is to leave tries to find out whether it is in the group at all, when
 /// this process never saw it there.

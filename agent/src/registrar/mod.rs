@@ -22,12 +22,12 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 pub(crate) use self::inputs::{Inputs, Outputs, Request};
+use crate::answers::{Answers, InstanceAnswer};
 use crate::backoff::Backoff;
 use crate::config::{Role, Settings};
 use crate::events;
 use crate::identity::Instance;
 use crate::lifecycle::{Quiet, Reasons};
-use crate::serving::{Answers, InstanceAnswer};
 use crate::target_group::TargetGroupRef;
 use api::Api;
 use drained::RememberedDrain;

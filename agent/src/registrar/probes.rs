@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::serving::Traffic;
+use crate::traffic::Traffic;
 
 /// What the balancer's health checks tell by coming or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,12 +46,12 @@ impl ProbeWatch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::serving::{ThreadTraffic, TrafficSnapshot};
+    use crate::traffic::TrafficSnapshot;
 
     #[tokio::test(start_paused = true)]
     async fn silence_and_its_end_are_told_once_each() {
         let traffic = Traffic::new(1, TrafficSnapshot::default());
-        let probe = || ThreadTraffic::count(&traffic.threads()[0].probes);
+        let probe = || traffic.threads()[0].probes.increment();
         let second = Duration::from_secs(1);
         let mut watch = ProbeWatch { interval: Some(10 * second), ..ProbeWatch::default() };
         watch.restart(&traffic);

@@ -23,7 +23,6 @@ use super::io::{Io, Rest};
 use super::orders::Order;
 use super::track::{Late, Phase, Track};
 use super::worker::{BEAT, Worker};
-use crate::serving::ThreadTraffic;
 
 /// Largest request head: what the load balancer may send (a request line of 16 KiB and 64 KiB of
 /// header fields), and some room for what it adds.
@@ -188,17 +187,17 @@ async fn converse(arrival: Arrival, connections: &Connections) -> Left {
         End::Done => Farewell { socket, unwritten, lingers: track.may_still_send() },
         End::Stuck => Farewell { socket, unwritten: Bytes::new(), lingers: false },
         End::HeadLate => {
-            ThreadTraffic::count(&worker.traffic().refused);
+            worker.traffic().refused.increment();
             let limit = worker.limits().header_timeout;
             let text = format!("the request's head took longer than {limit:?}: send it faster");
             Farewell::refusal(socket, StatusCode::REQUEST_TIMEOUT, &text)
         }
         End::Crowded => {
-            ThreadTraffic::count(&worker.traffic().refused);
+            worker.traffic().refused.increment();
             Farewell::refusal(socket, StatusCode::SERVICE_UNAVAILABLE, CROWDED)
         }
         End::Rejected(status) => {
-            ThreadTraffic::count(&worker.traffic().refused);
+            worker.traffic().refused.increment();
             Farewell::refusal(socket, status, &rejection(status))
         }
     })

@@ -8,7 +8,6 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
@@ -23,8 +22,9 @@ use instance_contract::Root;
 use super::routes::{Action, Clusters, Endpoint, Refusal, route};
 use super::track::{InFlight, Late, Track};
 use super::worker::Sender;
+use crate::answers::Answers;
 use crate::seed::{Seed, SeedReader, SeedStore, SetError};
-use crate::serving::{Answers, ThreadTraffic};
+use crate::traffic::{Counter, ThreadTraffic};
 
 /// How the load balancer's health checks name themselves.
 const PROBE: &[u8] = b"ELB-HealthChecker/";
@@ -302,12 +302,13 @@ impl Draft {
     }
 
     /// Counts the request once: as a probe, or where `counter` says.
-    fn count(&self, counter: impl FnOnce(&ThreadTraffic) -> &AtomicU64) {
+    fn count(&self, counter: impl FnOnce(&ThreadTraffic) -> &Counter) {
         let traffic = self.guard.track().worker().traffic();
-        ThreadTraffic::count(match self.sender {
+        let counter = match self.sender {
             Sender::Probe => &traffic.probes,
             Sender::Client => counter(traffic),
-        });
+        };
+        counter.increment();
     }
 
     fn refuse(self, status: StatusCode, text: Bytes) -> Response<Answer> {

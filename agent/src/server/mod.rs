@@ -49,8 +49,10 @@ pub(crate) use self::handed::{Handed, HandedConnection, Stage};
 pub(crate) use self::open_files::limit_connections;
 use self::orders::{Awaited, Order, Orders};
 use self::thread::{ServerThread, ThreadInputs};
+use crate::answers::Answers;
+use crate::limits::Limits;
 use crate::seed::SeedStore;
-use crate::serving::{Answers, Limits, Traffic};
+use crate::traffic::Traffic;
 
 /// Connections that may wait in the kernel to be accepted.
 const BACKLOG: i32 = 1_024;

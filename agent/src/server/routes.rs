@@ -11,7 +11,7 @@ use hyper::{Method, Uri};
 use instance_contract::ClusterName;
 use percent_encoding::percent_decode;
 
-use crate::serving::Answers;
+use crate::answers::Answers;
 
 /// A path that the agent knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

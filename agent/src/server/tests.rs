@@ -9,7 +9,8 @@ use std::time::Duration;
 use instance_contract::Root;
 
 use super::*;
-use crate::serving::{InstanceAnswer, TrafficSnapshot};
+use crate::answers::InstanceAnswer;
+use crate::traffic::TrafficSnapshot;
 
 /// Long enough that only a hang takes it.
 const HANG: Duration = Duration::from_secs(20);

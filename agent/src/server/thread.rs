@@ -18,8 +18,10 @@ use super::endpoints::Endpoints;
 use super::handed::{Ending, HandedConnection};
 use super::orders::{Awaited, Numbered};
 use super::worker::{BEAT, Worker};
+use crate::answers::Answers;
+use crate::limits::Limits;
 use crate::seed::SeedStore;
-use crate::serving::{Answers, Limits, ThreadTraffic};
+use crate::traffic::ThreadTraffic;
 
 /// How long past the deadline a thread that does not answer is waited for.
 const UNRESPONSIVE: Duration = Duration::from_secs(1);

@@ -13,7 +13,8 @@ use tokio::sync::futures::Notified;
 use super::budget::Budget;
 use super::handed::{Ending, HandedConnection};
 use super::orders::{Awaited, Numbered, Order};
-use crate::serving::{Limits, ThreadTraffic};
+use crate::limits::Limits;
+use crate::traffic::ThreadTraffic;
 
 /// Between two beats of a thread, and the grain of its coarse clock.
 pub(super) const BEAT: Duration = Duration::from_secs(1);
@@ -103,7 +104,7 @@ impl Worker {
     /// Shows that the thread is alive, and sets the coarse clock.
     pub(super) fn beat(&self, now: Instant) {
         self.now.set(now);
-        ThreadTraffic::count(&self.traffic.beats);
+        self.traffic.beats.increment();
     }
 
     pub(super) fn order(&self) -> Order {
@@ -131,7 +132,7 @@ impl Worker {
     pub(super) fn begin_request(&self, sender: Sender) {
         self.in_flight.set(self.in_flight.get() + 1);
         if sender == Sender::Client {
-            ThreadTraffic::count(&self.traffic.started);
+            self.traffic.started.increment();
         }
     }
 
@@ -142,7 +143,7 @@ impl Worker {
             self.at_rest.notify_one();
         }
         if sender == Sender::Client {
-            ThreadTraffic::count(&self.traffic.finished);
+            self.traffic.finished.increment();
         }
     }
 
@@ -170,13 +171,13 @@ impl Worker {
 
     /// A connection is open from now on.
     pub(super) fn opened(&self) {
-        ThreadTraffic::count(&self.traffic.opened);
+        self.traffic.opened.increment();
         self.open.set(self.open.get() + 1);
     }
 
     /// A connection is closed, or was given back.
     pub(super) fn closed(&self) {
-        ThreadTraffic::count(&self.traffic.closed);
+        self.traffic.closed.increment();
         self.open.set(self.open.get() - 1);
         if self.open.get() == 0 {
             self.all_closed.notify_one();

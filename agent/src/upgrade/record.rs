@@ -20,8 +20,8 @@ use crate::config::Role;
 use crate::identity::Instance;
 use crate::notices::Notices;
 use crate::server::{Handed, HandedConnection, Stage};
-use crate::serving::TrafficSnapshot;
 use crate::target_group::TargetGroupRef;
+use crate::traffic::TrafficSnapshot;
 
 /// The form of the record. A program that cannot read the running one's form does not replace it.
 pub(crate) const HANDOVER_VERSION: u32 = 1;

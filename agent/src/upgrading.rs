@@ -1,0 +1,87 @@
+//! The running agent, as a reload sees it: what it asks, and what it starts again.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::admin::AdminSocket;
+use crate::answers::Answers;
+use crate::config::Role;
+use crate::identity::Instance;
+use crate::limits::Limits;
+use crate::notices::Notices;
+use crate::seed::SeedStore;
+use crate::server::{self, Handed, Server};
+use crate::status::{Phase, Registration};
+use crate::target_group::TargetGroupRef;
+use crate::traffic::Traffic;
+use crate::unit::Unit;
+use crate::upgrade::{Host, Legacy};
+
+/// What a server is made of, kept so that it can be made again after a reload that failed.
+#[derive(Clone)]
+pub(crate) struct ServerParts {
+    pub(crate) threads: usize,
+    pub(crate) limits: Limits,
+    pub(crate) answers: watch::Receiver<Arc<Answers>>,
+    pub(crate) traffic: Arc<Traffic>,
+    pub(crate) seed: SeedStore,
+}
+
+impl ServerParts {
+    pub(crate) fn serve(&self, handed: Handed) -> io::Result<Server> {
+        let Self { threads, limits, answers, traffic, seed } = self.clone();
+        server::start(handed.listener, handed.connections, threads, limits, answers, traffic, seed)
+    }
+}
+
+/// The running agent, as a reload sees it.
+pub(crate) struct Running {
+    pub(crate) registration: watch::Receiver<Registration>,
+    pub(crate) role: watch::Receiver<(Role, Vec<TargetGroupRef>)>,
+    pub(crate) instance: watch::Receiver<Option<Instance>>,
+    pub(crate) notices: watch::Receiver<Option<Notices>>,
+    pub(crate) stop: watch::Receiver<Option<&'static str>>,
+    pub(crate) unit: Unit,
+    pub(crate) admin_socket: Option<Arc<AdminSocket>>,
+    pub(crate) parts: ServerParts,
+}
+
+impl Host for Running {
+    fn veto(&self) -> Option<String> {
+        if let Some(signal) = *self.stop.borrow() {
+            return Some(format!("the agent is stopping ({signal})"));
+        }
+        let registration = self.registration.borrow();
+        // The next program would have to begin the drain anew.
+        (registration.phase == Phase::Draining).then(|| {
+            let reason = registration.reason.as_deref().unwrap_or("no reason given");
+            format!("the instance is draining ({reason}); reload again once it is drained")
+        })
+    }
+
+    fn legacy(&self) -> Legacy {
+        let mut legacy = Legacy {
+            from: env!("CARGO_PKG_VERSION").to_owned(),
+            unit: self.unit.at_start(),
+            traffic: self.parts.traffic.snapshot(),
+            instance: self.instance.borrow().clone(),
+            notices: self.notices.borrow().clone(),
+            drained: self.registration.borrow().phase == Phase::Drained,
+            ..Legacy::default()
+        };
+        let (role, parting) = &*self.role.borrow();
+        legacy.set_role(role, parting);
+        legacy
+    }
+
+    fn admin(&self) -> Option<BorrowedFd<'_>> {
+        self.admin_socket.as_ref().map(|socket| socket.listener())
+    }
+
+    fn serve(&self, handed: Handed) -> io::Result<Server> {
+        self.parts.serve(handed)
+    }
+}
