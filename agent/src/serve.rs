@@ -22,7 +22,7 @@ use crate::signals::Signals;
 use crate::status::{AgentStatus, Registration};
 use crate::traffic::Traffic;
 use crate::unit::Unit;
-use crate::upgrade::{Inherited, Legacy, Program, Reloader, Reloads};
+use crate::upgrade::{Inherited, Predecessor, Program, Reloader, Reloads};
 use crate::upgrading::{Running, ServerParts};
 use crate::{aws, events, notices, notify, server, telemetry, upgrade};
 
@@ -96,7 +96,7 @@ pub(crate) fn run(args: SettingArgs) -> Result<(), ServeError> {
     let inherited = upgrade::inherit().map_err(ServeError::Inherited)?;
     let layers = Layers::read(args.flags, std::env::vars_os(), args.config.as_deref())?;
     let mut settings = layers.settings()?;
-    let known_path = inherited.as_ref().and_then(|inherited| inherited.legacy.program.as_deref());
+    let known_path = inherited.as_ref().and_then(|inherited| inherited.predecessor.program.as_deref());
     let pinned = upgrade::check::pinned(&settings);
     let program = Program::running(known_path, layers.file().to_owned(), pinned)?;
     telemetry::start(settings.log_level);
@@ -111,8 +111,8 @@ pub(crate) fn run(args: SettingArgs) -> Result<(), ServeError> {
     };
     let limits = &mut settings.limits;
     limits.max_connections = server::limit_connections(limits.max_connections, settings.threads);
-    let (handed, inherited_admin, legacy) = match inherited {
-        Some(Inherited { handed, admin, legacy }) => (handed, admin, Some(legacy)),
+    let (handed, inherited_admin, predecessor) = match inherited {
+        Some(Inherited { handed, admin, predecessor }) => (handed, admin, Some(predecessor)),
         None => (Handed { listener: listen(settings.listen)?, connections: Vec::new(), lost: 0 }, None, None),
     };
     let listening = handed.listener.local_addr()?;
@@ -139,12 +139,12 @@ pub(crate) fn run(args: SettingArgs) -> Result<(), ServeError> {
             None
         }
     };
-    let seed = match legacy {
+    let seed = match predecessor {
         Some(_) => retry_while(|| SeedStore::open(&settings.state_dir), Result::is_err)?,
         None => SeedStore::open(&settings.state_dir)?,
     };
-    let (answers, answers_seen) = watch::channel(Arc::new(first_answers(&settings, legacy.as_ref())));
-    let counted = legacy.as_ref().map(|legacy| legacy.traffic).unwrap_or_default();
+    let (answers, answers_seen) = watch::channel(Arc::new(first_answers(&settings, predecessor.as_ref())));
+    let counted = predecessor.as_ref().map(|predecessor| predecessor.traffic).unwrap_or_default();
     let traffic = Arc::new(Traffic::new(settings.threads, counted));
     let parts = ServerParts {
         threads: settings.threads,
@@ -157,11 +157,20 @@ pub(crate) fn run(args: SettingArgs) -> Result<(), ServeError> {
     let server = Arc::new(Mutex::new(Some(parts.serve(handed)?)));
     notify::feed_watchdog(traffic.clone())?;
     upgrade::unblock_signals();
-    say_serving(listening, connections, legacy.as_ref());
+    say_serving(listening, connections, predecessor.as_ref());
     notify::ready();
     runtime.block_on(async {
-        let control =
-            Control { settings, program, listening, admin_socket, seed, answers, traffic, parts, legacy };
+        let control = Control {
+            settings,
+            program,
+            listening,
+            admin_socket,
+            seed,
+            answers,
+            traffic,
+            parts,
+            predecessor,
+        };
         control.run(signals, server.clone()).await;
         tracing::info!("stopping: finishing what has begun, then closing the port");
         notify::extend_stop(2 * LAST_REQUESTS);
@@ -207,29 +216,30 @@ fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
 }
 
 /// What the routes answer until the registrar publishes: what the program before this one answered.
-fn first_answers(settings: &Settings, legacy: Option<&Legacy>) -> Answers {
-    let role = legacy.map(Legacy::role);
-    let instance = legacy.and_then(|legacy| legacy.instance.as_ref()).map(|instance| InstanceAnswer {
-        id: instance.identity.id.clone().unwrap_or_else(|| "unknown".to_owned()),
-        cluster: role.as_ref().and_then(|role| role.cluster.clone()),
-    });
+fn first_answers(settings: &Settings, predecessor: Option<&Predecessor>) -> Answers {
+    let role = predecessor.map(Predecessor::role);
+    let instance =
+        predecessor.and_then(|predecessor| predecessor.instance.as_ref()).map(|instance| InstanceAnswer {
+            id: instance.identity.id.clone().unwrap_or_else(|| "unknown".to_owned()),
+            cluster: role.as_ref().and_then(|role| role.cluster.clone()),
+        });
     Answers {
         root: role.filter(|_| instance.is_some()).map_or(settings.root.unwrap_or_default(), |role| role.root),
         instance,
-        draining: legacy.filter(|legacy| legacy.drained).map(|_| "drained".to_owned()),
+        draining: predecessor.filter(|predecessor| predecessor.drained).map(|_| "drained".to_owned()),
     }
 }
 
-fn say_serving(listening: SocketAddr, connections: usize, legacy: Option<&Legacy>) {
+fn say_serving(listening: SocketAddr, connections: usize, predecessor: Option<&Predecessor>) {
     let version = env!("CARGO_PKG_VERSION");
-    match legacy {
+    match predecessor {
         None => tracing::info!(
             message_id = events::STARTED,
             version,
             listen = %listening,
             "listening on {listening}, version {version}"
         ),
-        Some(Legacy { from, refused_bodies, paused_at, .. }) => tracing::info!(
+        Some(Predecessor { from, refused_bodies, paused_at, .. }) => tracing::info!(
             message_id = events::RELOADED,
             version,
             from_version = from,
@@ -250,7 +260,7 @@ struct Control {
     answers: watch::Sender<Arc<Answers>>,
     traffic: Arc<Traffic>,
     parts: ServerParts,
-    legacy: Option<Legacy>,
+    predecessor: Option<Predecessor>,
 }
 
 impl Control {
@@ -262,7 +272,7 @@ impl Control {
         }
         let http_client = aws::http_client(trusts);
         let imds = Imds::new(&http_client).map(Arc::new);
-        let known = self.legacy.clone().unwrap_or_default();
+        let known = self.predecessor.clone().unwrap_or_default();
         let (publish_instance, instance) = watch::channel(known.instance.clone());
         let instance_id = self.settings.instance_id.clone();
         let identifier = Identifier::new(imds.clone(), http_client.clone(), instance_id, known.instance);
@@ -317,10 +327,10 @@ impl Control {
             Inputs { instance, notices, requests: requested, stop, traffic: self.traffic, http_client };
         let outputs =
             Outputs { answers: self.answers, registration: publish_registration, role: publish_role };
-        let resumed = self.legacy.map(|legacy| Resumed {
-            role: legacy.role(),
-            parting: legacy.parting(),
-            drained: legacy.drained,
+        let resumed = self.predecessor.map(|predecessor| Resumed {
+            role: predecessor.role(),
+            parting: predecessor.parting(),
+            drained: predecessor.drained,
         });
         let registrar = Registrar::new(self.settings, self.listening, inputs, outputs, resumed);
         let hurry = async {

@@ -18,7 +18,7 @@ use crate::status::{Phase, Registration};
 use crate::target_group::TargetGroupRef;
 use crate::traffic::Traffic;
 use crate::unit::Unit;
-use crate::upgrade::{Host, Legacy};
+use crate::upgrade::{Host, Predecessor};
 
 /// What a server is made of, kept so that it can be made again after a reload that failed.
 #[derive(Clone)]
@@ -62,19 +62,19 @@ impl Host for Running {
         })
     }
 
-    fn legacy(&self) -> Legacy {
-        let mut legacy = Legacy {
+    fn as_predecessor(&self) -> Predecessor {
+        let mut predecessor = Predecessor {
             from: env!("CARGO_PKG_VERSION").to_owned(),
             unit: self.unit.at_start(),
             traffic: self.parts.traffic.snapshot(),
             instance: self.instance.borrow().clone(),
             notices: self.notices.borrow().clone(),
             drained: self.registration.borrow().phase == Phase::Drained,
-            ..Legacy::default()
+            ..Predecessor::default()
         };
         let (role, parting) = &*self.role.borrow();
-        legacy.set_role(role, parting);
-        legacy
+        predecessor.set_role(role, parting);
+        predecessor
     }
 
     fn admin(&self) -> Option<BorrowedFd<'_>> {

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, watch};
 
-pub(crate) use self::record::{Inherited, Legacy, inherit, monotonic_now};
+pub(crate) use self::record::{Inherited, Predecessor, inherit, monotonic_now};
 pub(crate) use self::sys::{block_signals, take_descriptor, unblock_signals};
 use crate::events;
 use crate::server::{Handed, Server};
@@ -95,7 +95,7 @@ pub(crate) trait Host {
     /// Why the program must not be replaced now.
     fn veto(&self) -> Option<String>;
     /// What the next program has to know.
-    fn legacy(&self) -> Legacy;
+    fn as_predecessor(&self) -> Predecessor;
     /// The listening admin socket.
     fn admin(&self) -> Option<BorrowedFd<'_>>;
     /// Serves again with what an earlier server gave back.
@@ -160,14 +160,14 @@ impl<H: Host> Reloader<H> {
             tracing::warn!("{} connections are lost: they did not come to rest in time", handed.lost);
         }
         let paused = u64::try_from(rest.since.elapsed().as_nanos()).unwrap_or(0);
-        let legacy = Legacy {
+        let predecessor = Predecessor {
             attempt,
             program: self.program.path.to_str().map(str::to_owned),
             paused_at: monotonic_now().saturating_sub(paused),
             refused_bodies: rest.refused_bodies,
-            ..self.host.legacy()
+            ..self.host.as_predecessor()
         };
-        let error = match record::write(&handed, self.host.admin(), legacy) {
+        let error = match record::write(&handed, self.host.admin(), predecessor) {
             Ok(record) => {
                 sys::execve(&self.program.path, self.program.arguments.clone(), record.environment())
             }

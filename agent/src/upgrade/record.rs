@@ -29,10 +29,11 @@ pub(crate) const HANDOVER_VERSION: u32 = 1;
 /// Names the record's descriptor to the next program.
 const DESCRIPTOR: &str = "HANDOVER_FD";
 
-/// What the next program has to know beside the sockets.
+/// What the next program has to know of the one before it, beside the sockets. A later version may add a
+/// field, with a default, and removes none: records of older and newer programs stay readable.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct Legacy {
+pub(crate) struct Predecessor {
     /// The version of the program that wrote it.
     pub(crate) from: String,
     /// How many reloads were asked for, this one included.
@@ -63,7 +64,7 @@ pub(crate) struct Legacy {
     pub(crate) drained: bool,
 }
 
-impl Legacy {
+impl Predecessor {
     /// What the instance was to be. What this program does not understand is left out: settings and
     /// tags are about to say it again.
     pub(crate) fn role(&self) -> Role {
@@ -100,7 +101,9 @@ struct Record {
     listener: RawFd,
     admin: Option<RawFd>,
     connections: Vec<Connection>,
-    legacy: Legacy,
+    /// Programs that are installed somewhere read and write this key.
+    #[serde(rename = "legacy")]
+    predecessor: Predecessor,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -125,7 +128,7 @@ pub(super) struct Written<'a> {
 pub(super) fn write<'a>(
     handed: &'a Handed,
     admin: Option<BorrowedFd<'a>>,
-    legacy: Legacy,
+    predecessor: Predecessor,
 ) -> io::Result<Written<'a>> {
     let connections = handed.connections.iter().map(|connection| Connection {
         socket: connection.socket.as_raw_fd(),
@@ -139,7 +142,7 @@ pub(super) fn write<'a>(
         listener: handed.listener.as_raw_fd(),
         admin: admin.map(|admin| admin.as_raw_fd()),
         connections: connections.collect(),
-        legacy,
+        predecessor,
     };
     // Kernels that insist on the first flag (vm.memfd_noexec) refuse a file without; older ones do
     // not know it.
@@ -197,7 +200,7 @@ pub(crate) struct Inherited {
     /// The listening admin socket.
     pub(crate) admin: Option<OwnedFd>,
     /// Everything else.
-    pub(crate) legacy: Legacy,
+    pub(crate) predecessor: Predecessor,
 }
 
 /// Takes what the program before this one left, where there was one. To be called once, before
@@ -232,7 +235,7 @@ pub(crate) fn inherit() -> io::Result<Option<Inherited>> {
         });
     }
     let admin = record.admin.map(take).transpose()?;
-    Ok(Some(Inherited { handed, admin, legacy: record.legacy }))
+    Ok(Some(Inherited { handed, admin, predecessor: record.predecessor }))
 }
 
 /// The environment of a program that is started beside this one.
@@ -276,17 +279,35 @@ mod tests {
             cluster: Some("blue".parse().unwrap()),
             target_groups: vec![TargetGroupRef::Name("blue".to_owned())],
         };
-        assert_eq!(record.legacy.role(), blue);
-        assert_eq!(record.legacy.parting(), [TargetGroupRef::Name("green".to_owned())]);
+        assert_eq!(record.predecessor.role(), blue);
+        assert_eq!(record.predecessor.parting(), [TargetGroupRef::Name("green".to_owned())]);
         assert_eq!(serde_json::to_string(&record).unwrap(), RECORD);
 
-        let mut legacy = Legacy::default();
-        legacy.set_role(&blue, &record.legacy.parting());
+        let mut predecessor = Predecessor::default();
+        predecessor.set_role(&blue, &record.predecessor.parting());
         assert_eq!(
-            (&*legacy.root, legacy.cluster.as_deref(), &*legacy.target_groups, &*legacy.parting),
-            ("seed", Some("blue"), &*record.legacy.target_groups, &*record.legacy.parting)
+            (
+                &*predecessor.root,
+                predecessor.cluster.as_deref(),
+                &*predecessor.target_groups,
+                &*predecessor.parting
+            ),
+            ("seed", Some("blue"), &*record.predecessor.target_groups, &*record.predecessor.parting)
         );
-        let newer = Legacy { root: "both".to_owned(), cluster: Some("Blue!".to_owned()), ..legacy };
+        let newer = Predecessor { root: "both".to_owned(), cluster: Some("Blue!".to_owned()), ..predecessor };
         assert_eq!((newer.role().root, newer.role().cluster), (Root::Health, None), "left out");
+    }
+
+    #[test]
+    fn fields_that_only_one_of_two_programs_knows_are_left_out_or_take_their_default() {
+        let added = RECORD.replace(r#""traffic":{"root":1,"#, r#""traffic":{"added_later":9,"root":1,"#);
+        let added = added.replace(r#""attempt":2"#, r#""added_later":[],"attempt":2"#);
+        let record: Record = serde_json::from_str(&added).unwrap();
+        assert_eq!(serde_json::to_string(&record).unwrap(), RECORD);
+
+        let lacking = RECORD.replace(r#""probes":7,"#, "").replace(r#""attempt":2,"#, "");
+        let record: Record = serde_json::from_str(&lacking).unwrap();
+        let Predecessor { attempt, traffic, .. } = record.predecessor;
+        assert_eq!((attempt, traffic.probes, traffic.root), (0, 0, 1));
     }
 }
