@@ -38,9 +38,8 @@ pub async fn another_version(
     dpkg(&["--raw-extract".as_ref(), package.as_os_str(), tree.as_os_str()]).await;
     let control = tree.join("DEBIAN/control");
     let fields = std::fs::read_to_string(&control).expect("a control file");
-    let fields = fields.lines().map(|line| match line.starts_with("Version: ") {
-        true => format!("Version: {version}\n"),
-        false => format!("{line}\n"),
+    let fields = fields.lines().map(|line| {
+        if line.starts_with("Version: ") { format!("Version: {version}\n") } else { format!("{line}\n") }
     });
     std::fs::write(&control, fields.collect::<String>()).expect("our own folder");
     // A new file, as every build's is another: what is behind an ELF file's end belongs to nobody.

@@ -254,9 +254,10 @@ pub(super) fn repeated_group(counts: &[(String, u16)]) -> Option<String> {
 
 fn interval(text: &str) -> Result<Duration, String> {
     let interval = duration::parse(text).map_err(|error| error.to_string())?;
-    match interval >= Duration::from_millis(50) {
-        true => Ok(interval),
-        false => Err("less than 50ms is not a health check but a load test".to_owned()),
+    if interval >= Duration::from_millis(50) {
+        Ok(interval)
+    } else {
+        Err("less than 50ms is not a health check but a load test".to_owned())
     }
 }
 

@@ -45,9 +45,8 @@ fn permission_openings(permission: &ec2::IpPermission, balancer: Option<&str>) -
         (Some(first), Some(last)) => (first, last, protocol == "tcp"),
         _ => (0, u16::MAX, false),
     };
-    let from = |source: Source, text: &str| match plain {
-        true => source,
-        false => Source::Other(format!("{protocol} from {text}")),
+    let from = |source: Source, text: &str| {
+        if plain { source } else { Source::Other(format!("{protocol} from {text}")) }
     };
     let mut sources = Vec::new();
     for range in permission.ip_ranges() {
@@ -56,10 +55,7 @@ fn permission_openings(permission: &ec2::IpPermission, balancer: Option<&str>) -
     }
     for pair in permission.user_id_group_pairs() {
         let id = pair.group_id().unwrap_or_default();
-        let known = match balancer == Some(id) {
-            true => Source::Balancer,
-            false => Source::Other(id.to_owned()),
-        };
+        let known = if balancer == Some(id) { Source::Balancer } else { Source::Other(id.to_owned()) };
         sources.push(from(known, id));
     }
     for range in permission.ipv6_ranges() {

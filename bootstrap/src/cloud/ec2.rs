@@ -218,10 +218,11 @@ impl Cloud {
                 let is_old = |instance: &Instance| {
                     batch.known.contains(&instance.id) || launched_before(instance, asked_at)
                 };
-                match found.iter().any(is_old) {
+                if found.iter().any(is_old) {
                     // An answer to an earlier call, which may tell how things were then.
-                    true => self.by_token(&token).await,
-                    false => Ok(found),
+                    self.by_token(&token).await
+                } else {
+                    Ok(found)
                 }
             }
             // Launched before with another presigned address, or from an image whose name has moved on.

@@ -143,9 +143,10 @@ impl CallError {
 
     /// Why a call that this failure does not end is made again.
     pub(crate) fn reason_to_wait(&self) -> String {
-        match self.is_not_visible_yet() {
-            true => format!("not all of AWS sees what was just made ({})", self.code()),
-            false => format!("{}: {}", self.code(), self.message()),
+        if self.is_not_visible_yet() {
+            format!("not all of AWS sees what was just made ({})", self.code())
+        } else {
+            format!("{}: {}", self.code(), self.message())
         }
     }
 

@@ -39,10 +39,8 @@ pub(crate) async fn destroy(fleet: ExistingFleet, options: ChangeOptions) -> Res
                 );
             }
             let prepared = prepare_destroy(cloud, name).await?;
-            let mut left = match prepared.plan.is_empty() {
-                true => search(cloud, Some(name)).await?,
-                false => Vec::new(),
-            };
+            let mut left =
+                if prepared.plan.is_empty() { search(cloud, Some(name)).await? } else { Vec::new() };
             left.retain(TaggedResource::still_exists);
             Ok((prepared, left))
         };

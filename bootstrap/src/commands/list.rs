@@ -39,11 +39,12 @@ pub(crate) async fn list(region: Option<String>, output: Output) -> Result<Outco
     for (name, found) in &fleets {
         let of = |kind| found.iter().filter(move |found| found.kind == kind);
         let balancer = of(ResourceKind::LoadBalancer).next().and_then(|found| found.state.clone());
-        let remark = match is_whole(found) {
-            true => "-".to_owned(),
-            false => format!(
+        let remark = if is_whole(found) {
+            "-".to_owned()
+        } else {
+            format!(
                 "orphans: `bootstrap destroy {name}` removes them, `bootstrap launch` completes the fleet"
-            ),
+            )
         };
         table.add_row([
             name.clone(),

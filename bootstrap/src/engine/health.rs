@@ -88,10 +88,7 @@ impl Watch<'_> {
         loop {
             let asked = pending.iter().map(|awaited| self.cloud.target_health(&awaited.target_group));
             let (healths, seen) = tokio::try_join!(try_join_all(asked), async {
-                match active {
-                    true => Ok(None),
-                    false => self.cloud.balancer(&self.desired.names).await,
-                }
+                if active { Ok(None) } else { self.cloud.balancer(&self.desired.names).await }
             })?;
             active |= seen.as_ref().is_some_and(serves);
             let mut problems = Vec::new();
@@ -183,10 +180,7 @@ impl Watch<'_> {
         let check = &self.desired.fleet.health_check;
         // Twice what a target that works again needs to be called healthy, and a minute for the agent.
         let enough = check.interval * check.healthy * 2 + Duration::from_secs(60);
-        match since.elapsed() > enough {
-            true => Err(Unhealthy::Permanent(describe(id, Some(health)))),
-            false => Ok(()),
-        }
+        if since.elapsed() > enough { Err(Unhealthy::Permanent(describe(id, Some(health)))) } else { Ok(()) }
     }
 
     /// The fleet's instances, if any of them is still waited for.
@@ -206,9 +200,10 @@ impl Watch<'_> {
             return Ok(instances);
         };
         let reason = stuck.reason.as_deref().unwrap_or("EC2 gives no reason");
-        let cure = match stuck.is_dead() {
-            true => "launch again for another in its place",
-            false => "start it, or terminate it and launch again",
+        let cure = if stuck.is_dead() {
+            "launch again for another in its place"
+        } else {
+            "start it, or terminate it and launch again"
         };
         Err(Unhealthy::Permanent(format!("{} is {}: {reason}; {cure}", stuck.id, stuck.state)))
     }
@@ -258,12 +253,11 @@ const NOT_REGISTERED: &str =
 
 /// What to do about a running instance of this age that is in no target group.
 pub(crate) fn not_registered(age: Duration) -> &'static str {
-    match age < BOOT_TIME {
-        true => {
-            "it may be booting; if not, see `instance-agent status` on it, and `instance-agent resume` if someone has \
-             drained it"
-        }
-        false => NOT_REGISTERED,
+    if age < BOOT_TIME {
+        "it may be booting; if not, see `instance-agent status` on it, and `instance-agent resume` if someone has \
+         drained it"
+    } else {
+        NOT_REGISTERED
     }
 }
 

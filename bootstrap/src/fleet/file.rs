@@ -155,10 +155,7 @@ fn health_check(top: &Section<'_>) -> Result<HealthCheck, FleetError> {
     section.allow(&HEALTH_KEYS)?;
     let path = section.checked("path", |path| {
         let right = path.starts_with('/') && path.len() <= 1024 && path.bytes().all(|b| b.is_ascii_graphic());
-        match right {
-            true => Ok(()),
-            false => Err("expected a path that begins with /".to_owned()),
-        }
+        if right { Ok(()) } else { Err("expected a path that begins with /".to_owned()) }
     })?;
     let seconds = |low, high| Duration::from_secs(low)..=Duration::from_secs(high);
     let interval = section.duration("interval", seconds(5, 300))?;
@@ -240,9 +237,12 @@ fn package(top: &Section<'_>, read: ReadFile<'_>) -> Result<Option<Package>, Fle
     };
     Ok(Some(match way.value {
         "deb" => {
-            let file = required("deb", |path| match path.ends_with(".deb") {
-                true => Ok(()),
-                false => Err("expected the path of a .deb file".to_owned()),
+            let file = required("deb", |path| {
+                if path.ends_with(".deb") {
+                    Ok(())
+                } else {
+                    Err("expected the path of a .deb file".to_owned())
+                }
             })?;
             Package::Deb { file: Some(beside(&file.value)), sha256: String::new() }
         }

@@ -137,10 +137,7 @@ pub struct Group {
 impl Group {
     /// The path patterns that lead to it; none without `paths`.
     pub fn rule_paths(&self) -> Vec<String> {
-        match self.paths {
-            true => vec![format!("/{}", self.name), format!("/{}/*", self.name)],
-            false => Vec::new(),
-        }
+        if self.paths { vec![format!("/{}", self.name), format!("/{}/*", self.name)] } else { Vec::new() }
     }
 }
 

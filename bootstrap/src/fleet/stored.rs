@@ -98,13 +98,14 @@ impl Fleet {
     pub(super) fn check_size(&self) -> Result<(), String> {
         let longest = self.definition().chars().count() + 20 + 64;
         let tags = longest.div_ceil(PIECE) + self.tags.len() + OWN_TAGS;
-        match tags <= TAGS {
-            true => Ok(()),
-            false => Err(format!(
+        if tags <= TAGS {
+            Ok(())
+        } else {
+            Err(format!(
                 "the fleet's definition is kept in tags, and {longest} characters of it with {} tags of your own take \
                  {tags} of the {TAGS} that AWS allows; use fewer tags, or a shorter key in package",
                 self.tags.len()
-            )),
+            ))
         }
     }
 

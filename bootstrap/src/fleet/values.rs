@@ -9,10 +9,7 @@ use instance_contract::ClusterName;
 const NAME_RULE: &str = "expected a lower-case letter, then up to 19 lower-case letters, digits and hyphens, no hyphen at the end";
 
 fn check(holds: bool, message: impl Into<String>) -> Result<(), String> {
-    match holds {
-        true => Ok(()),
-        false => Err(message.into()),
-    }
+    if holds { Ok(()) } else { Err(message.into()) }
 }
 
 /// A cluster's name, as the group's may be one; AWS's names do not end with a hyphen.

@@ -231,10 +231,7 @@ fn instance(fleet: &Fleet, group: &Group, name: &str, zone: &str, address: Socke
         .tag(instance_contract::tags::FLEET, &fleet.name)
         .tag(instance_contract::tags::TARGET_GROUP, fleet.target_group(group))
         .tag(instance_contract::tags::ROOT, group.root.as_str());
-    match group.paths {
-        true => spec.tag(instance_contract::tags::CLUSTER, &group.name),
-        false => spec,
-    }
+    if group.paths { spec.tag(instance_contract::tags::CLUSTER, &group.name) } else { spec }
 }
 
 async fn start_member(

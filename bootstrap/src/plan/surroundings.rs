@@ -78,9 +78,6 @@ impl Surroundings {
     /// Processors of `count` instances of a type that count towards the quota.
     pub(crate) fn standard_vcpus(&self, instance_type: &str, count: usize) -> u32 {
         let vcpus = self.types.get(instance_type).map_or(0, |found| found.vcpus);
-        match is_standard(instance_type) {
-            true => vcpus * u32::try_from(count).unwrap_or(u32::MAX),
-            false => 0,
-        }
+        if is_standard(instance_type) { vcpus * u32::try_from(count).unwrap_or(u32::MAX) } else { 0 }
     }
 }

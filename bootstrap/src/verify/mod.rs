@@ -74,9 +74,10 @@ fn healthy(target: &VerifyTarget) -> Result<String, Failure> {
         return Ok(format!("{all} of {all} are healthy"));
     }
     // Without one healthy target the answers below say nothing: the balancer then asks them all.
-    let open = match reasons.len() == all {
-        true => ", so that the balancer sends requests to all of them all the same",
-        false => "",
+    let open = if reasons.len() == all {
+        ", so that the balancer sends requests to all of them all the same"
+    } else {
+        ""
     };
     Err(Failure {
         expected: format!("{all} healthy targets"),

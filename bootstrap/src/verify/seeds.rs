@@ -69,12 +69,11 @@ async fn store_and_read(
         if answer.status == 200 && others && answer.body == "Healthy!" {
             return Ok(false);
         }
-        let cure = match answer.status == 200 && is_number(&answer.body) {
-            true => {
-                "an instance that is not known here answers, or somebody stored another number: `bootstrap status`"
-                    .to_owned()
-            }
-            false => answer.cure(),
+        let cure = if answer.status == 200 && is_number(&answer.body) {
+            "an instance that is not known here answers, or somebody stored another number: `bootstrap status`"
+                .to_owned()
+        } else {
+            answer.cure()
         };
         Err(Failure {
             expected: "200 and one of the stored numbers, digits only".to_owned(),

@@ -386,10 +386,7 @@ async fn an_agent_that_dies_is_reported_and_the_others_go_on() {
 #[tokio::test]
 async fn the_lines_to_try_work_as_they_are_printed() {
     for (fleet, lines, numbers) in [("clusters", 3, false), ("seed", 3, true)] {
-        let small: &[&str] = match numbers {
-            true => &[],
-            false => &["--count", "cluster1=1", "--count", "cluster2=1"],
-        };
+        let small: &[&str] = if numbers { &[] } else { &["--count", "cluster1=1", "--count", "cluster2=1"] };
         let mut launch = Launch::start(&[&[fleet], small].concat());
         let printed = tests::eventually(async || {
             let text = launch.stdout();
