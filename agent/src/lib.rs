@@ -1,6 +1,8 @@
 //! The parts of `instance-agent`. A library only so that the manual pages and completions can be
 //! made from the real command line ([`command`]) and its settings ([`SETTINGS`]); nothing else is meant to use it.
 
+#![expect(clippy::self_named_module_files, reason = "config.rs and seed/store.rs; issue 13 moves them")]
+
 use std::ffi::OsString;
 use std::io::Write as _;
 
