@@ -5,14 +5,13 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use instance_contract::duration;
 
-use crate::commands::fleet_request::{ExistingFleet, FleetRequest};
+use crate::commands::fleet_request::{ExistingFleet, FleetRequest, PackageRequest};
 use crate::commands::local::LaunchOptions;
 use crate::commands::policy::Audience;
-use crate::fleet::{Package, values};
+use crate::fleet::values;
 use crate::output::Output;
 
 /// A fleet as wanted, and how the agent gets onto it.
@@ -270,32 +269,25 @@ fn checked(
 
 impl FleetArgs {
     /// What of it says which fleet is wanted.
-    ///
-    /// # Errors
-    /// The apt source's key cannot be read.
-    pub(super) fn request(self) -> Result<FleetRequest> {
-        let package = self.aws.package()?;
+    pub(super) fn request(self) -> FleetRequest {
+        let package = self.aws.package();
         let AwsArgs { name, region, key_pair, allow, instance_profile, .. } = self.aws;
         let (fleet, counts) = (self.fleet, self.count);
-        Ok(FleetRequest { fleet, counts, name, region, key_pair, instance_profile, allow, package })
+        FleetRequest { fleet, counts, name, region, key_pair, instance_profile, allow, package }
     }
 }
 
 impl AwsArgs {
-    fn package(&self) -> Result<Option<Package>> {
-        Ok(if let Some(file) = &self.deb {
-            Some(Package::Deb { file: Some(file.clone()), sha256: String::new() })
+    fn package(&self) -> Option<PackageRequest> {
+        if let Some(file) = &self.deb {
+            Some(PackageRequest::Deb(file.clone()))
         } else if let (Some(url), Some(sha256)) = (&self.package_url, &self.package_sha256) {
-            Some(Package::Url { url: url.clone(), sha256: sha256.to_ascii_lowercase() })
-        } else if let (Some(line), Some(file)) = (&self.apt, &self.apt_key) {
-            let key = std::fs::read_to_string(file)
-                .with_context(|| format!("cannot read the apt source's key {}", file.display()))?;
-            values::armoured_key(&key)
-                .map_err(|message| anyhow!("--apt-key {}: {message}", file.display()))?;
-            Some(Package::Apt { line: line.clone(), key })
+            Some(PackageRequest::Url { url: url.clone(), sha256: sha256.clone() })
+        } else if let (Some(line), Some(key_file)) = (&self.apt, &self.apt_key) {
+            Some(PackageRequest::Apt { line: line.clone(), key_file: key_file.clone() })
         } else {
-            self.in_image.then_some(Package::InImage)
-        })
+            self.in_image.then_some(PackageRequest::InImage)
+        }
     }
 }
 
@@ -309,13 +301,10 @@ impl Plan {
 
 impl Launch {
     /// What `launch --local` is asked for.
-    ///
-    /// # Errors
-    /// As [`FleetArgs::request`].
-    pub(super) fn local(self, output: Output) -> Result<LaunchOptions> {
+    pub(super) fn local(self, output: Output) -> LaunchOptions {
         let args = self.local_args;
-        Ok(LaunchOptions {
-            request: self.fleet_args.request()?,
+        LaunchOptions {
+            request: self.fleet_args.request(),
             agent: args.agent,
             agent_arguments: args.agent_arg,
             port: args.port,
@@ -327,7 +316,7 @@ impl Launch {
             duration: args.duration,
             exit_when_healthy: args.exit_when_healthy,
             output,
-        })
+        }
     }
 }
 

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
-use clap::error::ErrorKind;
+use clap::error::{Error, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::commands::{
-    ChangeOptions, destroy, fleets, launch, list, local, plan, policy, scale, status, verify,
+    self, ChangeOptions, CommandResult, destroy, fleets, launch, list, local, plan, policy, scale, status,
+    verify,
 };
-use crate::output::{Outcome, Output, print_error, write_failure};
+use crate::output::Output;
 use args::repeated_group;
 
 mod args;
@@ -38,7 +38,7 @@ impl Cli {
             _ => None,
         };
         if let Some(text) = wrong {
-            Self::command().error(ErrorKind::ValueValidation, text).exit();
+            wrong_usage(text).exit();
         }
         cli
     }
@@ -90,28 +90,23 @@ impl Cli {
     ///
     /// # Errors
     /// What failed, with its causes.
-    pub async fn run(self) -> Result<Outcome> {
-        let output = self.output;
-        let outcome = self.act().await.inspect_err(|error| print_error(output, &format!("{error:#}")))?;
-        match write_failure() {
-            Some(error) => bail!("the result cannot be written: {error}"),
-            None => Ok(outcome),
-        }
+    pub async fn run(self) -> CommandResult {
+        commands::end(self.output, self.act().await)
     }
 
-    async fn act(self) -> Result<Outcome> {
+    async fn act(self) -> CommandResult {
         let output = self.output;
         match self.command {
             Command::Plan(plan) if plan.destroy => plan::plan_destroy(plan.existing(), output).await,
-            Command::Plan(plan) => plan::plan_launch(plan.fleet_args.request()?, output).await,
-            Command::Launch(launch) if launch.local => local::launch(launch.local(output)?).await,
+            Command::Plan(plan) => plan::plan_launch(plan.fleet_args.request(), output).await,
+            Command::Launch(launch) if launch.local => local::launch(launch.local(output)).await,
             Command::Launch(launch) => {
                 let timeout = launch.timeout.unwrap_or(LAUNCH_TIMEOUT);
                 let options = ChangeOptions { yes: launch.fleet_args.aws.yes, timeout, output };
-                launch::launch(launch.fleet_args.request()?, options).await
+                launch::launch(launch.fleet_args.request(), options).await
             }
             Command::Scale(scale) => {
-                let (name, counts) = scale.fleet_and_counts().map_err(anyhow::Error::msg)?;
+                let (name, counts) = scale.fleet_and_counts().map_err(wrong_usage)?;
                 let options = ChangeOptions { yes: scale.yes, timeout: scale.timeout, output };
                 scale::scale(scale.at.existing(name), counts, options).await
             }
@@ -132,6 +127,10 @@ impl Cli {
             Command::Fleets { command: Fleets::Show { name } } => fleets::show(&name, output),
         }
     }
+}
+
+fn wrong_usage(text: String) -> Error {
+    Cli::command().error(ErrorKind::ValueValidation, text)
 }
 
 /// How long a fleet on AWS may take to become healthy, unless told.

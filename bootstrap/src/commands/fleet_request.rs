@@ -1,6 +1,6 @@
 //! Which fleet a command is about.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 
@@ -26,7 +26,53 @@ pub(crate) struct FleetRequest {
     /// Other address ranges that reach the instances' ports; empty is the file's.
     pub(crate) allow: Vec<String>,
     /// Another source of the agent's package.
-    pub(crate) package: Option<Package>,
+    pub(crate) package: Option<PackageRequest>,
+}
+
+/// The source of the agent's package, as the command line names it: its files are not read yet.
+#[derive(Clone, Debug)]
+pub(crate) enum PackageRequest {
+    /// The image has it.
+    InImage,
+    /// A Debian package on this machine.
+    Deb(PathBuf),
+    /// A Debian package at an address that the instances can reach.
+    Url {
+        /// `http` or `https`.
+        url: String,
+        /// SHA-256 in hex.
+        sha256: String,
+    },
+    /// An apt repository.
+    Apt {
+        /// The line for `sources.list.d`, one-line style.
+        line: String,
+        /// The file of the repository's public key, ASCII-armoured.
+        key_file: PathBuf,
+    },
+}
+
+impl PackageRequest {
+    /// The source as a fleet has it, with the apt repository's key.
+    ///
+    /// # Errors
+    /// The key cannot be read, or is none.
+    fn read(&self) -> Result<Package> {
+        Ok(match self {
+            Self::InImage => Package::InImage,
+            Self::Deb(file) => Package::Deb { file: Some(file.clone()), sha256: String::new() },
+            Self::Url { url, sha256 } => {
+                Package::Url { url: url.clone(), sha256: sha256.to_ascii_lowercase() }
+            }
+            Self::Apt { line, key_file } => {
+                let key = std::fs::read_to_string(key_file)
+                    .with_context(|| format!("cannot read the apt source's key {}", key_file.display()))?;
+                values::armoured_key(&key)
+                    .map_err(|message| anyhow!("--apt-key {}: {message}", key_file.display()))?;
+                Package::Apt { line: line.clone(), key }
+            }
+        })
+    }
 }
 
 impl FleetRequest {
@@ -35,6 +81,7 @@ impl FleetRequest {
     /// # Errors
     /// There is no such fleet, its file is wrong, or it cannot be as the command line says.
     pub(super) fn read(&self) -> Result<Fleet> {
+        let package = self.package.as_ref().map(PackageRequest::read).transpose()?;
         let mut fleet = load(&self.fleet)?;
         for (group, count) in &self.counts {
             fleet.set_count(group, *count).map_err(anyhow::Error::msg)?;
@@ -54,8 +101,8 @@ impl FleetRequest {
         if !self.allow.is_empty() {
             fleet.security.allow.clone_from(&self.allow);
         }
-        if self.package.is_some() {
-            fleet.package.clone_from(&self.package);
+        if package.is_some() {
+            fleet.package = package;
         }
         Ok(fleet)
     }

@@ -6,11 +6,13 @@
 //! | `consent.rs` | asking before something that is there is changed or deleted |
 //! | `plan_text.rs` | a plan for people and for programs |
 //!
-//! Only here, and in the command line above, errors become [`anyhow::Error`]s.
+//! Only here errors become [`anyhow::Error`]s.
 
 use std::time::Duration;
 
-use crate::output::Output;
+use anyhow::bail;
+
+use crate::output::{Outcome, Output, print_error, write_failure};
 
 pub(crate) mod consent;
 pub(crate) mod destroy;
@@ -25,6 +27,22 @@ pub(crate) mod policy;
 pub(crate) mod scale;
 pub(crate) mod status;
 pub(crate) mod verify;
+
+/// How a command ended, or what failed, with its causes.
+pub(crate) type CommandResult = anyhow::Result<Outcome>;
+
+/// Ends a command: a program that reads the result gets the reason why there is none, and a result that could not
+/// be written is a failure.
+///
+/// # Errors
+/// The command failed, or its result cannot be written.
+pub(crate) fn end(output: Output, result: CommandResult) -> CommandResult {
+    let outcome = result.inspect_err(|error| print_error(output, &format!("{error:#}")))?;
+    match write_failure() {
+        Some(error) => bail!("the result cannot be written: {error}"),
+        None => Ok(outcome),
+    }
+}
 
 /// How a command that changes a fleet runs.
 #[derive(Clone, Copy, Debug)]
