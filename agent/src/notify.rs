@@ -61,6 +61,7 @@ pub(crate) fn feed_watchdog(traffic: Arc<Traffic>) -> io::Result<()> {
     let feed = move || {
         let mut seen = traffic.beats();
         loop {
+            #[expect(clippy::disallowed_methods, reason = "a thread of its own, which does nothing else")]
             std::thread::sleep(limit / 4);
             let latest = traffic.beats();
             if latest.iter().zip(&seen).all(|(latest, seen)| latest != seen) {

@@ -198,6 +198,7 @@ fn retry_while<T>(mut attempt: impl FnMut() -> T, again: impl Fn(&T) -> bool) ->
             return outcome;
         }
         // Clients wait meanwhile: short, and seldom needed at all.
+        #[expect(clippy::disallowed_methods, reason = "nothing is served yet, and a deadline ends the loop")]
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -9,6 +9,7 @@
     clippy::unwrap_used,
     reason = "a test bed that cannot be set up is a failed test"
 )]
+#![expect(clippy::disallowed_types, reason = "the account's tables are looked up by key, never listed")]
 
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -524,7 +524,7 @@ fn idling_longer_than_a_head_may_take_is_fine_and_longer_than_keep_alive_is_not(
     let server = serve_with(Limits { header_timeout: short, keep_alive, ..LIMITS }, 1, answers());
     let mut client = server.connect();
     for _ in 0..3 {
-        // The passing of time is what is tested.
+        #[expect(clippy::disallowed_methods, reason = "the passing of time is what is tested")]
         std::thread::sleep(3 * short);
         client.ask("GET / HTTP/1.1\r\nHost: x\r\n\r\n").is(200, "Healthy!");
     }

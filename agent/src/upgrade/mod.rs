@@ -180,7 +180,10 @@ impl<H: Host> Reloader<H> {
             Ok(server) => *slot = Some(server),
             Err(error) => {
                 tracing::error!("ending, to be started again: cannot serve any longer: {error}");
-                // Not by returning: a drain would wait for a server that is not there.
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "by returning, a drain would wait for a server that is not there"
+                )]
                 std::process::exit(1);
             }
         }

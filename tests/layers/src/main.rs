@@ -3,6 +3,7 @@
 //! Usage: `layers [--table] [REPOSITORY]`. Prints a line for each import that runs upward and each loop, and
 //! then exits 1; with `--table`, prints the floors as the code's imports make them.
 
+#![expect(clippy::disallowed_types, reason = "names are looked up; what is printed is sorted")]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
 mod check;

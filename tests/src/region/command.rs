@@ -70,6 +70,7 @@ impl Place {
                 let said = std::fs::read_to_string(self.log()).unwrap_or_default();
                 return Err(io::Error::other(format!("it did not come up:\n{said}")));
             }
+            #[expect(clippy::disallowed_methods, reason = "no runtime here, and a deadline ends the loop")]
             std::thread::sleep(Duration::from_millis(50));
         }
         Ok(())
@@ -88,6 +89,7 @@ impl Place {
             if Instant::now() > deadline {
                 return Err(io::Error::other("it does not end"));
             }
+            #[expect(clippy::disallowed_methods, reason = "no runtime here, and a deadline ends the loop")]
             std::thread::sleep(Duration::from_millis(50));
         }
         std::fs::remove_dir_all(&self.0)

@@ -1,6 +1,6 @@
 //! The instance metadata service: version 2 only, as `HttpTokens=required` makes it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -151,7 +151,7 @@ where
     F: Fn(IpAddr) -> A + Clone + Send + Sync + 'static,
     A: Future<Output = Option<Leaves>> + Send + 'static,
 {
-    let tokens: Arc<Mutex<HashMap<IpAddr, Arc<SessionTokens>>>> = Arc::default();
+    let tokens: Arc<Mutex<BTreeMap<IpAddr, Arc<SessionTokens>>>> = Arc::default();
     let (_up, outage) = watch::channel(Outage::Up);
     let handler = move |request: Request<Incoming>, peer: SocketAddr| {
         let (tokens, leaves) = (tokens.clone(), leaves.clone());

@@ -4,7 +4,7 @@
 //! 502 when the target refuses, resets or answers nonsense, 504 when it does not answer in time.
 //! A request that was sent is never sent again, whatever its method.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -228,7 +228,7 @@ struct Idle {
 
 /// Idle connections to the targets.
 struct Pool {
-    idle: Mutex<HashMap<SocketAddr, Idle>>,
+    idle: Mutex<BTreeMap<SocketAddr, Idle>>,
     idle_timeout: Duration,
 }
 
