@@ -57,7 +57,7 @@ fn runs(pid: u32) -> bool {
 }
 
 #[test]
-fn without_local_it_says_that_aws_is_not_there_yet() {
+fn a_launch_on_aws_that_cannot_begin_says_why_in_one_line() {
     let output = Command::new(env!("CARGO_BIN_EXE_bootstrap")).arg("launch").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(stderr(&output).lines().count(), 1, "{}", stderr(&output));

@@ -283,7 +283,7 @@ fn tests_may_import_what_they_like() {
 }
 
 #[test]
-fn what_is_no_import_is_none() {
+fn comments_strings_and_methods_are_not_taken_for_imports() {
     let sand = "pub struct Sand;\n\
         //! See [`crate::top::Top`].\n\
         pub(in crate::ground) fn f<T: Iterator>() -> T::Item { \"crate::top::Top\"; Self::top::<u8>(); }\n\

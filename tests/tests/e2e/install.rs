@@ -102,21 +102,21 @@ async fn works_on(debian: &str, systemd: &str) {
 }
 
 #[tokio::test]
-async fn it_works_on_bullseye() {
+async fn on_bullseye_the_service_keeps_its_seed_and_is_confined() {
     if is_root_or_skip(WHY) {
         works_on("bullseye", "247").await;
     }
 }
 
 #[tokio::test]
-async fn it_works_on_bookworm() {
+async fn on_bookworm_the_service_keeps_its_seed_and_is_confined() {
     if is_root_or_skip(WHY) {
         works_on("bookworm", "252").await;
     }
 }
 
 #[tokio::test]
-async fn it_works_on_trixie() {
+async fn on_trixie_the_service_keeps_its_seed_and_is_confined() {
     if is_root_or_skip(WHY) {
         works_on("trixie", "257").await;
     }

@@ -124,7 +124,7 @@ async fn an_idle_connection_that_the_target_closed_is_not_used() {
 }
 
 #[tokio::test]
-async fn errors_are_the_balancers_own() {
+async fn where_no_target_answers_the_balancer_does_with_502_503_or_504() {
     let (cloud, arn, balancer) = cloud().await;
     assert_eq!(get(&balancer.url()).await.0, 503, "no targets");
     let instance = instance(&cloud).await;

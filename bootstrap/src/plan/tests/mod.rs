@@ -176,7 +176,7 @@ fn instances_come_after_their_group_profile_policy_and_package() {
 }
 
 #[test]
-fn nothing_is_done_twice() {
+fn the_plan_of_a_fleet_that_is_as_wanted_is_empty() {
     let fleet = clusters();
     assert_eq!(titles(&plan(&fleet, &launched(&fleet))), Vec::<&str>::new());
 }
