@@ -20,6 +20,7 @@ mod moto;
 mod newcomer;
 mod policies;
 mod registration;
+mod release;
 mod reload;
 mod reload_fleet;
 mod seed;
