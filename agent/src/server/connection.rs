@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 
-use super::endpoints::{CROWDED, Endpoints, Service};
+use super::endpoints::{CROWDED, Service, ServiceState};
 use super::farewell::Farewell;
 use super::handed::{HandedConnection, Stage};
 use super::io::{Io, Rest};
@@ -37,13 +37,13 @@ const FIRST_REQUEST: Duration = Duration::from_secs(1);
 /// What all connections of one thread are served with.
 pub(super) struct Connections {
     worker: Rc<Worker>,
-    endpoints: Rc<Endpoints>,
+    service_state: Rc<ServiceState>,
     builders: Builders,
 }
 
 impl Connections {
-    pub(super) fn new(worker: Rc<Worker>, endpoints: Rc<Endpoints>) -> Self {
-        Self { worker, endpoints, builders: Builders::new() }
+    pub(super) fn new(worker: Rc<Worker>, service_state: Rc<ServiceState>) -> Self {
+        Self { worker, service_state, builders: Builders::new() }
     }
 
     pub(super) fn worker(&self) -> &Worker {
@@ -154,7 +154,7 @@ enum Left {
 
 /// Answers requests for as long as they come.
 async fn converse(arrival: Arrival, connections: &Connections) -> Left {
-    let Connections { worker, endpoints, builders } = connections;
+    let Connections { worker, service_state, builders } = connections;
     let track = Track::new(Rc::clone(worker));
     if arrival.stage == Stage::Used {
         track.was_used_before();
@@ -165,7 +165,7 @@ async fn converse(arrival: Arrival, connections: &Connections) -> Left {
     let end = loop {
         let io = Io::new(rest, Rc::clone(&track));
         let mut connection =
-            builder.serve_connection(io, Service::new(Rc::clone(&track), Rc::clone(endpoints)));
+            builder.serve_connection(io, Service::new(Rc::clone(&track), Rc::clone(service_state)));
         let end = drive(&mut connection, &track).await;
         let parts = connection.into_parts();
         rest = parts.io.into_rest(parts.read_buf);

@@ -51,13 +51,13 @@ const CLOSE: HeaderValue = HeaderValue::from_static("close");
 pub(super) const PANIC_FOR: &str = "panic, please";
 
 /// What the routes of one thread answer from.
-pub(super) struct Endpoints {
+pub(super) struct ServiceState {
     rendered: RefCell<Rc<Rendered>>,
     seed: SeedStore,
     seed_reader: RefCell<SeedReader>,
 }
 
-impl Endpoints {
+impl ServiceState {
     pub(super) fn new(answers: &Answers, seed: SeedStore) -> Self {
         Self {
             rendered: RefCell::new(Rc::new(Rendered::new(answers))),
@@ -103,12 +103,12 @@ impl Rendered {
 /// Answers one connection's requests.
 pub(super) struct Service {
     track: Rc<Track>,
-    endpoints: Rc<Endpoints>,
+    state: Rc<ServiceState>,
 }
 
 impl Service {
-    pub(super) fn new(track: Rc<Track>, endpoints: Rc<Endpoints>) -> Self {
-        Self { track, endpoints }
+    pub(super) fn new(track: Rc<Track>, state: Rc<ServiceState>) -> Self {
+        Self { track, state }
     }
 }
 
@@ -127,18 +127,18 @@ impl hyper::service::Service<Request<Incoming>> for Service {
             self.track.leaves_body_unread();
             return Reply::Now(Some(draft.refuse_and_close(StatusCode::BAD_REQUEST, text)));
         }
-        let rendered = Rc::clone(&self.endpoints.rendered.borrow());
+        let rendered = Rc::clone(&self.state.rendered.borrow());
         let action = route(&head.method, &head.uri, &rendered.clusters);
         let acceptable = body.size_hint().lower() <= self.track.worker().limits().max_body as u64;
         if action == Ok(Action::Store) && acceptable {
-            return Reply::Later(Box::pin(store(Rc::clone(&self.endpoints), draft, body)));
+            return Reply::Later(Box::pin(store(Rc::clone(&self.state), draft, body)));
         }
         // Nobody reads the body: hyper skips what has come of it, and closes if that is not all.
         if !body.is_end_stream() {
             self.track.leaves_body_unread();
         }
         Reply::Now(Some(match action {
-            Ok(Action::Read(endpoint)) => draft.read(endpoint, &rendered, &self.endpoints.seed_reader),
+            Ok(Action::Read(endpoint)) => draft.read(endpoint, &rendered, &self.state.seed_reader),
             Ok(Action::Store) => draft.refuse_too_large(),
             Err(Refusal::NotFound) => draft.refuse(StatusCode::NOT_FOUND, rendered.not_found.clone()),
             Err(Refusal::MalformedPath) => draft.refuse(StatusCode::BAD_REQUEST, MALFORMED_PATH),
@@ -172,7 +172,7 @@ fn sender(headers: &HeaderMap) -> Sender {
 }
 
 /// Reads the body, stores the seed in it and answers what was stored.
-async fn store(endpoints: Rc<Endpoints>, draft: Draft, body: Incoming) -> Response<Answer> {
+async fn store(state: Rc<ServiceState>, draft: Draft, body: Incoming) -> Response<Answer> {
     let body = match read_body(&draft.guard, body).await {
         Ok(body) => body,
         Err(BodyError::TooLarge) => return draft.refuse_too_large(),
@@ -196,7 +196,7 @@ async fn store(endpoints: Rc<Endpoints>, draft: Draft, body: Incoming) -> Respon
         Ok(seed) => seed,
         Err(error) => return draft.refuse(StatusCode::BAD_REQUEST, error.to_string().into()),
     };
-    let set = endpoints.seed.set(seed).await;
+    let set = state.seed.set(seed).await;
     draft.count(|traffic| &traffic.seed_write);
     match set {
         Ok(stored) => draft.answer(StatusCode::OK, stored),

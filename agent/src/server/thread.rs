@@ -14,7 +14,7 @@ use tokio::time::{MissedTickBehavior, timeout_at};
 use super::accept;
 use super::budget::Budget;
 use super::connection::Connections;
-use super::endpoints::Endpoints;
+use super::endpoints::ServiceState;
 use super::handed::{Ending, HandedConnection};
 use super::orders::{Awaited, Numbered};
 use super::worker::{BEAT, Worker};
@@ -127,9 +127,9 @@ async fn run(
     let ThreadInputs { connections, places, answers, orders, limits, traffic, seed, budget, awaited } =
         inputs;
     let worker = Rc::new(Worker::new(limits, traffic, budget, awaited, refused_bodies));
-    let endpoints = Rc::new(Endpoints::new(&answers.borrow(), seed));
-    let shared = Rc::new(Connections::new(Rc::clone(&worker), Rc::clone(&endpoints)));
-    spawn_local(follow(endpoints, answers));
+    let service_state = Rc::new(ServiceState::new(&answers.borrow(), seed));
+    let shared = Rc::new(Connections::new(Rc::clone(&worker), Rc::clone(&service_state)));
+    spawn_local(follow_answers(service_state, answers));
     spawn_local(beat(Rc::clone(&worker)));
     for connection in connections {
         accept::adopt_connection(&shared, connection, &places);
@@ -141,9 +141,9 @@ async fn run(
 }
 
 /// Keeps this thread's copy of the answers up to date.
-async fn follow(endpoints: Rc<Endpoints>, mut answers: watch::Receiver<Arc<Answers>>) {
+async fn follow_answers(service_state: Rc<ServiceState>, mut answers: watch::Receiver<Arc<Answers>>) {
     loop {
-        endpoints.set_answers(&answers.borrow_and_update());
+        service_state.set_answers(&answers.borrow_and_update());
         // Nobody left to publish: the last answers stay true.
         if answers.changed().await.is_err() {
             return;
