@@ -1,4 +1,4 @@
-//! When `packaging/cached` takes a program or a package for the same, in a small tree of its own.
+//! When `packaging/cached` treats a program or a package as unchanged, in a small tree of its own.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -62,6 +62,8 @@ impl Tree {
     async fn git(&self, words: &[&str], time: &str) {
         let mut git = tool("git");
         git.args(["-c", "user.name=n", "-c", "user.email=e"]).args(words).current_dir(self.0.path());
+        // The developer's own settings may sign commits or run hooks.
+        git.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
         git.env("GIT_COMMITTER_DATE", format!("@{time} +0000"));
         ok(&mut git).await;
     }
