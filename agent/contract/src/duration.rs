@@ -25,8 +25,8 @@ pub const LONGEST: Duration = Duration::from_secs(366 * 86_400);
 
 /// Parses a duration: decimal digits, then `ms`, `s`, `m` or `h`; without a unit they are seconds.
 ///
-/// There are no signs, fractions, spaces, upper-case units or sums of units. Zero is a duration: whoever
-/// needs a positive one refuses it, as whoever has a limit of their own does.
+/// There are no signs, fractions, spaces, upper-case units or sums of units. Zero is accepted; a
+/// caller with a limit of its own checks it.
 ///
 /// # Errors
 /// The text has another form, or is longer than [`LONGEST`].

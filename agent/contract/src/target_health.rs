@@ -39,7 +39,7 @@ pub enum TargetHealthState {
     UnhealthyDraining,
     /// `unavailable`: the group has no health checks.
     Unavailable,
-    /// Any other word. [`From`] puts none of the words above here, and nobody else should.
+    /// Any other word, never one of those above: build values with [`From`].
     Unknown(String),
 }
 

@@ -80,7 +80,7 @@ impl Predecessor {
         groups(&self.parting)
     }
 
-    /// Puts down what the instance is to be, and the groups that it is still leaving.
+    /// Records what the instance is to be, and the groups that it is still leaving.
     pub(crate) fn set_role(&mut self, role: &Role, parting: &[TargetGroupRef]) {
         self.root = role.root.to_string();
         self.cluster = role.cluster.as_ref().map(ToString::to_string);

@@ -268,7 +268,7 @@ fn checked(
 }
 
 impl FleetArgs {
-    /// What of it says which fleet is wanted.
+    /// The part of the arguments that names the fleet.
     pub(super) fn request(self) -> FleetRequest {
         let package = self.aws.package();
         let AwsArgs { name, region, key_pair, allow, instance_profile, .. } = self.aws;
@@ -352,7 +352,7 @@ impl RegionArgs {
 }
 
 impl Policy {
-    /// What of it says which fleet is meant.
+    /// The part of the arguments that names the fleet.
     pub(super) fn request(&self) -> FleetRequest {
         FleetRequest { fleet: self.fleet.clone(), name: self.name.clone(), ..FleetRequest::default() }
     }
