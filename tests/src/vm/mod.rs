@@ -54,7 +54,7 @@ pub const GROUP: &str = "cluster1";
 
 /// The longest that something may take which has to start a machine first. Four times what it takes
 /// on an idle machine.
-pub const BOOT: Duration = Duration::from_secs(240);
+pub const BOOT: Duration = Duration::from_secs(600);
 
 /// The longest that a command in the guest may take.
 const COMMAND: Duration = Duration::from_secs(120);
