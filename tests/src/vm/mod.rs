@@ -52,7 +52,7 @@ const IMDS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(169,
 /// The target group that the instance's tag names.
 pub const GROUP: &str = "cluster1";
 
-/// The longest that something may take which has to start a machine first. Four times what it takes
+/// The longest that something may take which has to start a machine first. Ten times what it takes
 /// on an idle machine.
 pub const BOOT: Duration = Duration::from_secs(600);
 
