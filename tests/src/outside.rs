@@ -68,24 +68,55 @@ impl AwsCli {
     }
 
     async fn run(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
-        let run = Command::new(&self.program)
-            .args(["--endpoint-url", &self.endpoint, "--output", "json"])
-            .args(arguments)
-            // Nothing of the user's: neither credentials nor files could reach AWS.
-            .env_clear()
-            .env("AWS_ACCESS_KEY_ID", &self.access_key)
-            .env("AWS_SECRET_ACCESS_KEY", &self.secret_key)
-            .env("AWS_DEFAULT_REGION", "us-east-1")
-            .env("AWS_CONFIG_FILE", "/dev/null")
-            .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
-            .env("AWS_EC2_METADATA_DISABLED", "true")
-            .env("AWS_MAX_ATTEMPTS", "1")
-            .stdin(Stdio::null())
-            .kill_on_drop(true)
-            .output();
-        let output = tokio::time::timeout(PATIENCE, run).await.expect("awscli ends").expect("it starts");
-        (output.status.code(), crate::text(&output.stdout), crate::text(&output.stderr))
+        let arguments = [&["--endpoint-url", &self.endpoint, "--output", "json"], arguments].concat();
+        // Nothing of the user's: neither credentials nor files could reach AWS.
+        let environment = [
+            ("AWS_ACCESS_KEY_ID", self.access_key.as_str()),
+            ("AWS_SECRET_ACCESS_KEY", &self.secret_key),
+            ("AWS_DEFAULT_REGION", "us-east-1"),
+            ("AWS_CONFIG_FILE", "/dev/null"),
+            ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null"),
+            ("AWS_EC2_METADATA_DISABLED", "true"),
+            ("AWS_MAX_ATTEMPTS", "1"),
+        ];
+        let run = async {
+            match std::env::var_os("TESTS_AWSCLI") {
+                Some(socket) => run_loaded(socket.as_ref(), &arguments, &environment).await,
+                None => run_anew(&self.program, &arguments, &environment).await,
+            }
+        };
+        tokio::time::timeout(PATIENCE, run).await.expect("awscli ends")
     }
+}
+
+/// By `tests/awscli-server`, where `tests/bin/run-tests` has started that.
+async fn run_loaded(
+    socket: &Path,
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+) -> (Option<i32>, String, String) {
+    let environment: BTreeMap<_, _> = environment.iter().copied().collect();
+    let asked = serde_json::json!({ "arguments": arguments, "environment": environment });
+    let found = within(PATIENCE, async || UnixStream::connect(socket).await.ok()).await;
+    let mut stream = found.unwrap_or_else(|| panic!("nothing listens on {}", socket.display()));
+    stream.write_all(format!("{asked}\n").as_bytes()).await.expect("it listens");
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).await.expect("an answer");
+    let ended: Value = serde_json::from_str(&line).expect("how it ended");
+    let said = |stream: &str| ended[stream].as_str().expect("a text").to_owned();
+    let status = ended["status"].as_i64().and_then(|status| i32::try_from(status).ok());
+    (status, said("stdout"), said("stderr"))
+}
+
+async fn run_anew(
+    program: &Path,
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+) -> (Option<i32>, String, String) {
+    let mut command = Command::new(program);
+    command.args(arguments).env_clear().envs(environment.iter().copied());
+    let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await.expect("it starts");
+    (output.status.code(), crate::text(&output.stdout), crate::text(&output.stderr))
 }
 
 /// moto, with or without a fleet's surroundings in it.
