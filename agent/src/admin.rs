@@ -22,6 +22,7 @@ use rustix::fs::Mode;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use crate::local_http::{self, RequestError};
 use crate::registrar;
 use crate::status::AgentStatus;
 use crate::upgrade::Reloads;
@@ -297,23 +298,22 @@ pub(crate) enum AskError {
 /// Asks a running agent, and returns the body of its answer.
 pub(crate) async fn request(runtime_dir: &Path, method: Method, what: &str) -> Result<String, AskError> {
     let path = socket_path(runtime_dir);
-    // Looked at first, so that the commonest failures are told apart without reading error chains.
-    if let Err(error) = UnixStream::connect(&path).await {
-        return Err(match error.kind() {
-            io::ErrorKind::PermissionDenied => AskError::NotAllowed(path),
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => AskError::NotRunning(path),
-            _ => AskError::Failed { path, detail: error.to_string() },
-        });
+    let connect = UnixStream::connect(&path);
+    let answer = local_http::request(connect, method, "agent", &format!("/{what}"), DEADLINE).await;
+    let answer = answer.map_err(|error| match &error {
+        RequestError::Connect(refused) if refused.kind() == io::ErrorKind::PermissionDenied => {
+            AskError::NotAllowed(path.clone())
+        }
+        RequestError::Connect(refused)
+            if matches!(refused.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
+        {
+            AskError::NotRunning(path.clone())
+        }
+        _ => AskError::Failed { path: path.clone(), detail: error.to_string() },
+    })?;
+    if answer.status.is_success() {
+        Ok(answer.body)
+    } else {
+        Err(AskError::Refused(answer.body.trim_end().to_owned()))
     }
-    let failed = |error: reqwest::Error| AskError::Failed { path: path.clone(), detail: error.to_string() };
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .unix_socket(path.as_path())
-        .timeout(DEADLINE)
-        .build()
-        .map_err(failed)?;
-    let answer = client.request(method, format!("http://agent/{what}")).send().await.map_err(failed)?;
-    let ok = answer.status().is_success();
-    let body = answer.text().await.map_err(failed)?;
-    if ok { Ok(body) } else { Err(AskError::Refused(body.trim_end().to_owned())) }
 }

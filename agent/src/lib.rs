@@ -1,10 +1,8 @@
 //! The parts of `instance-agent`. A library only so that the manual pages and completions can be
 //! made from the real command line ([`command`]) and its settings ([`SETTINGS`]); nothing else is meant to use it.
 
-#![expect(clippy::self_named_module_files, reason = "config.rs and seed/store.rs; issue 13 moves them")]
-
 use std::ffi::OsString;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 
 use clap::CommandFactory as _;
 use cli::Command;
@@ -24,6 +22,7 @@ mod events;
 mod identity;
 mod lifecycle;
 mod limits;
+mod local_http;
 mod notices;
 mod notify;
 mod registrar;
@@ -47,14 +46,34 @@ pub fn command() -> clap::Command {
     cli::Cli::command()
 }
 
-/// Does what the command line `args` asks for. A failure comes with the exit code it deserves: 2 for
-/// usage and settings, else 1. Usage errors that clap finds print themselves and exit.
-pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), (u8, anyhow::Error)> {
+/// Why a command failed.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit code: 2 for usage and settings, else 1.
+    pub code: u8,
+    /// What went wrong and what to do, in one line or one for each mistake.
+    pub message: String,
+}
+
+impl From<ServeError> for Failure {
+    fn from(error: ServeError) -> Self {
+        let code = if matches!(error, ServeError::Config(_)) { USAGE } else { 1 };
+        Self { code, message: error.to_string() }
+    }
+}
+
+impl From<CommandError> for Failure {
+    fn from(error: CommandError) -> Self {
+        let code = if matches!(error, CommandError::Config(_)) { USAGE } else { 1 };
+        Self { code, message: error.to_string() }
+    }
+}
+
+/// Does what the command line `args` asks for. Usage errors that clap finds print themselves and exit.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
     match cli::parse(args) {
-        Command::Serve(args) if args.check => {
-            serve::check(args).map(|said| println!("{said}")).map_err(serving)
-        }
-        Command::Serve(args) => serve::run(args).map_err(serving),
+        Command::Serve(args) if args.check => print(&(serve::check(args)? + "\n")),
+        Command::Serve(args) => Ok(serve::run(args)?),
         Command::Reload { agent } => ask(commands::reload(agent)),
         Command::Status { output, agent } => ask(commands::status(output, agent)),
         Command::Drain { wait, agent } => ask(commands::drain(wait, agent)),
@@ -62,23 +81,20 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), (u8, anyhow::
     }
 }
 
-fn serving(error: ServeError) -> (u8, anyhow::Error) {
-    let code = if matches!(error, ServeError::Config(_)) { USAGE } else { 1 };
-    (code, anyhow::Error::new(error))
+/// Runs a command that talks to the running agent, and prints what it says.
+fn ask(command: impl Future<Output = Result<String, CommandError>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(ServeError::System)?;
+    print(&runtime.block_on(command)?)
 }
 
-/// Runs a command that talks to the running agent, and prints what it says.
-fn ask(command: impl Future<Output = Result<String, CommandError>>) -> Result<(), (u8, anyhow::Error)> {
-    let said = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| (1, error.into()))?
-        .block_on(command)
-        .map_err(|error| {
-            let code = if matches!(error, CommandError::Config(_)) { USAGE } else { 1 };
-            (code, anyhow::Error::new(error))
-        })?;
-    // A reader that has seen enough (`| head`) is no failure.
-    _ = std::io::stdout().write_all(said.as_bytes());
-    Ok(())
+fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        // A reader that has seen enough (`| head`) is no failure.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure { code: 1, message: format!("cannot write to standard output: {error}") })
+        }
+        _ => Ok(()),
+    }
 }

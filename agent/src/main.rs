@@ -7,10 +7,10 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     match instance_agent::run(std::env::args_os()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err((code, error)) => {
+        Err(failure) => {
             // Nothing can be done about a stderr that is gone.
-            _ = writeln!(std::io::stderr(), "instance-agent: {error:#}");
-            ExitCode::from(code)
+            _ = writeln!(std::io::stderr(), "instance-agent: {}", failure.message);
+            ExitCode::from(failure.code)
         }
     }
 }

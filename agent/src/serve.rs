@@ -212,8 +212,10 @@ fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
     if passed.next().is_some() {
         return Err(ServeError::Activation(io::Error::other("more than one socket; keep one ListenStream=")));
     }
-    server::adopt_listener(upgrade::take_descriptor(first).map_err(ServeError::Activation)?)
-        .map_err(ServeError::Activation)
+    // SAFETY: systemd opened it for this process, and it is taken here alone.
+    #[expect(unsafe_code, reason = "descriptors known by number only have no safe form")]
+    let socket = unsafe { upgrade::take_descriptor(first) }.map_err(ServeError::Activation)?;
+    server::adopt_listener(socket).map_err(ServeError::Activation)
 }
 
 /// What the routes answer until the registrar publishes: what the program before this one answered.

@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use http::{Method, StatusCode};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::inputs::Inputs;
@@ -11,7 +13,11 @@ use crate::aws::{self, CallError};
 use crate::config::Settings;
 use crate::elbv2::Elbv2;
 use crate::identity::{Instance, InstanceIdentity};
+use crate::local_http;
 use crate::notices::Notices;
+
+/// How long the agent's own health path may take to answer.
+const OWN_HEALTH_LIMIT: Duration = Duration::from_secs(2);
 
 /// See the module's description.
 #[derive(Debug)]
@@ -21,7 +27,8 @@ pub(super) struct Api {
     notices: watch::Receiver<Option<Notices>>,
     /// The client, with the region it was made for.
     client: tokio::sync::Mutex<Option<(Option<String>, Elbv2)>>,
-    own_health: Result<(reqwest::Client, String), String>,
+    /// Where the agent itself listens.
+    own: SocketAddr,
     pub(super) register_port: u16,
     pub(super) reconcile_interval: Duration,
 }
@@ -33,20 +40,12 @@ impl Api {
             IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
             ip => ip,
         };
-        let own_health = reqwest::Client::builder()
-            .no_proxy()
-            .pool_max_idle_per_host(0)
-            .timeout(Duration::from_secs(2))
-            .user_agent(concat!("instance-agent/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map(|client| (client, format!("http://{}/health", SocketAddr::new(host, listening.port()))))
-            .map_err(|error| error.to_string());
         Self {
             http_client: inputs.http_client.clone(),
             instance: inputs.instance.clone(),
             notices: inputs.notices.clone(),
             client: tokio::sync::Mutex::new(None),
-            own_health,
+            own: SocketAddr::new(host, listening.port()),
             register_port: settings.register_port.unwrap_or(listening.port()),
             reconcile_interval: settings.reconcile_interval,
         }
@@ -87,11 +86,12 @@ impl Api {
 
     /// Whether the agent's own health path answers 200; else why not, in one line.
     pub(super) async fn probe_own_health(&self) -> Result<(), String> {
-        let (client, url) = self.own_health.as_ref().map_err(Clone::clone)?;
-        match client.get(url).send().await {
-            Ok(answer) if answer.status() == http::StatusCode::OK => Ok(()),
-            Ok(answer) => Err(format!("own health path {url} answered {}", answer.status())),
-            Err(error) => Err(format!("own health path {url}: {error}")),
+        let own = self.own;
+        let (connect, host) = (TcpStream::connect(own), own.to_string());
+        match local_http::request(connect, Method::GET, &host, "/health", OWN_HEALTH_LIMIT).await {
+            Ok(answer) if answer.status == StatusCode::OK => Ok(()),
+            Ok(answer) => Err(format!("own health path http://{own}/health answered {}", answer.status)),
+            Err(error) => Err(format!("own health path http://{own}/health: {error}")),
         }
     }
 }

@@ -209,7 +209,9 @@ pub(crate) fn inherit() -> io::Result<Option<Inherited>> {
     let Some(number) = std::env::var(DESCRIPTOR).ok().and_then(|number| number.parse().ok()) else {
         return Ok(None);
     };
-    let mut file = BufReader::new(File::from(sys::take_descriptor(number)?));
+    // SAFETY: the program before this one left it open and named it for this program alone.
+    #[expect(unsafe_code, reason = "descriptors known by number only have no safe form")]
+    let mut file = BufReader::new(File::from(unsafe { sys::take_descriptor(number) }?));
     let mut line = Vec::new();
     file.read_until(b'\n', &mut line)?;
     let record: Record = serde_json::from_slice(&line)?;
@@ -217,7 +219,9 @@ pub(crate) fn inherit() -> io::Result<Option<Inherited>> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "it was left for another program"));
     }
     let take = |number| -> io::Result<OwnedFd> {
-        let socket = sys::take_descriptor(number)?;
+        // SAFETY: as above; the record names each descriptor once.
+        #[expect(unsafe_code, reason = "as above")]
+        let socket = unsafe { sys::take_descriptor(number) }?;
         fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
         Ok(socket)
     };

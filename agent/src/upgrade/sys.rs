@@ -71,9 +71,11 @@ pub(super) fn execve(
 
 /// Takes a descriptor that this process was handed by number.
 ///
+/// # Safety
+///
 /// The number has to come from whoever handed it over (the program before this one, or systemd), and
 /// may be taken once.
-pub(crate) fn take_descriptor(number: RawFd) -> io::Result<OwnedFd> {
+pub(crate) unsafe fn take_descriptor(number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: F_GETFD looks at nothing but the number.
     if number <= libc::STDERR_FILENO || unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
         return Err(io::Error::new(io::ErrorKind::NotFound, format!("descriptor {number} is not open")));
