@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use instance_contract::one_line;
 use sd_notify::NotifyState;
 use tokio::sync::watch;
 
@@ -14,6 +15,9 @@ use crate::traffic::Traffic;
 
 /// How far ahead a drain pushes systemd's stop timeout, again and again.
 const EXTENSION: Duration = Duration::from_secs(30);
+
+/// What `systemctl status` is shown, in characters.
+const LONGEST_STATUS: usize = 400;
 
 /// Says that the agent serves.
 pub(crate) fn ready() {
@@ -35,7 +39,8 @@ pub(crate) async fn follow(mut registration: watch::Receiver<Registration>, list
                 stopping = true;
                 send(&[NotifyState::Stopping]);
             }
-            registration.summary(&listen)
+            // A line break would begin a message of its own to systemd.
+            one_line(&registration.summary(&listen), LONGEST_STATUS)
         };
         send(&[NotifyState::Status(&line)]);
         let changed = if stopping {

@@ -2,10 +2,13 @@
 
 use std::fmt::{self, Write as _};
 
-use instance_contract::TargetHealthState;
+use instance_contract::{TargetHealthState, one_line};
 use serde::{Deserialize, Serialize};
 
 use crate::traffic::TrafficSnapshot;
+
+/// No value is shown longer, in characters.
+const LONGEST_ROW: usize = 1_000;
 
 /// Where the instance as a whole stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -169,7 +172,8 @@ impl AgentStatus {
         let registration = &self.registration;
         let known = |fact: &Option<String>| fact.clone().unwrap_or_else(|| "unknown".to_owned());
         let mut text = String::new();
-        let mut row = |name: &str, value: String| _ = writeln!(text, "{name:<14} {value}");
+        let mut row =
+            |name: &str, value: String| _ = writeln!(text, "{name:<14} {}", one_line(&value, LONGEST_ROW));
         row("instance", known(&registration.instance_id));
         if let (Some(kind), Some(zone)) = (&registration.instance_type, &registration.availability_zone) {
             row("machine", format!("{kind} in {zone}"));
@@ -235,13 +239,9 @@ impl AgentStatus {
         for group in groups {
             let why = [&group.problem, &group.reason, &group.description, &group.cure];
             let why: Vec<&str> = why.into_iter().flatten().map(String::as_str).collect();
-            table.add_row([
-                group.name.as_str(),
-                group.target.as_deref().unwrap_or("-"),
-                &group.state,
-                &group.since,
-                &why.join(": "),
-            ]);
+            let target = group.target.as_deref().unwrap_or("-");
+            let cells = [group.name.as_str(), target, &group.state, &group.since, &why.join(": ")];
+            table.add_row(cells.map(|cell| one_line(cell, LONGEST_ROW)));
         }
         format!("\n{table}\n")
     }

@@ -7,6 +7,7 @@
 //! | [`Root`] | the meaning of `GET /`, as tag, setting and key of a fleet file |
 //! | [`TargetHealthState`] | the words of Elastic Load Balancing for the health of a target |
 //! | [`duration`] | the grammar of durations in flags, environment, files and stored definitions |
+//! | [`one_line`] | the filter that text from outside passes before it is shown |
 //! | [`nearest`] | the known key that a misspelt one probably means |
 //! | [`InvalidValue`] | the error of everything here that parses |
 //!
@@ -20,6 +21,7 @@ mod cluster_name;
 pub mod duration;
 mod invalid_value;
 mod nearest_key;
+mod one_line;
 mod root;
 pub mod tags;
 mod target_health;
@@ -27,5 +29,6 @@ mod target_health;
 pub use cluster_name::ClusterName;
 pub use invalid_value::InvalidValue;
 pub use nearest_key::nearest;
+pub use one_line::one_line;
 pub use root::Root;
 pub use target_health::TargetHealthState;
