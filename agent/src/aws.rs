@@ -6,44 +6,28 @@
 use std::error::Error as _;
 use std::time::Duration;
 
-use aws_config::environment::region::EnvironmentVariableRegionProvider;
-use aws_config::meta::region::RegionProviderChain;
-use aws_config::profile::region::ProfileFileRegionProvider;
 use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_credential_types::provider::error::CredentialsError;
-use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
-use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
-use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_runtime_api::client::result::{ConnectorError, SdkError};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use instance_aws::Checked;
+use instance_contract::one_line;
 
 /// The longest that one API call may take.
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
 const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 
-/// What is said where [`has_certificates`] finds none.
+/// What AWS says of an error is shown to this length, in characters.
+const LONGEST_DETAIL: usize = 1_000;
+
+/// What is said where the machine trusts no certificate authority.
 pub(crate) const NO_CERTIFICATES: &str = "no CA certificates on this machine, so AWS cannot be called over \
     HTTPS; install ca-certificates, then reload the agent";
-
-/// Whether the machine trusts any certificate authority.
-pub(crate) fn has_certificates() -> bool {
-    !rustls_native_certs::load_native_certs().certs.is_empty()
-}
-
-/// The HTTP client that all AWS clients share: rustls with ring, the machine's own trust store where
-/// it has one (`trusts`).
-pub(crate) fn http_client(trusts: bool) -> SharedHttpClient {
-    let builder = aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring));
-    // Native roots that are not there are an assertion's failure in the client's debug builds.
-    let nobody = TlsContext::builder().with_trust_store(TrustStore::empty()).build();
-    match (trusts, nobody) {
-        (false, Ok(nobody)) => builder.tls_context(nobody).build_https(),
-        _ => builder.build_https(),
-    }
-}
 
 /// For the IMDS client, which needs no region and no credentials.
 pub(crate) fn provider_config(http_client: &SharedHttpClient) -> ProviderConfig {
@@ -53,11 +37,10 @@ pub(crate) fn provider_config(http_client: &SharedHttpClient) -> ProviderConfig 
 /// Configuration for the service clients; `None` while no region is known. `region` is the
 /// instance's own, used where neither the environment nor a profile names one.
 pub(crate) async fn config(http_client: &SharedHttpClient, region: Option<String>) -> Option<SdkConfig> {
-    let region = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
-        .or_else(ProfileFileRegionProvider::new())
-        .or_else(region.map(Region::new))
-        .region()
-        .await?;
+    let region = match instance_aws::region_from_environment().await {
+        Some(named) => named,
+        None => Region::new(region?),
+    };
     let config = aws_config::defaults(BehaviorVersion::latest())
         .http_client(http_client.clone())
         .region(region)
@@ -70,7 +53,13 @@ pub(crate) async fn config(http_client: &SharedHttpClient, region: Option<String
         )
         .load()
         .await;
-    Some(config)
+    Some(match config.credentials_provider() {
+        Some(found) => {
+            let checked = SharedCredentialsProvider::new(Checked(found));
+            config.into_builder().credentials_provider(checked).build()
+        }
+        None => config,
+    })
 }
 
 /// Why an API call did not succeed, told apart by what to do about it.
@@ -153,7 +142,7 @@ impl CallError {
                 }
                 _ => CallErrorKind::Refused,
             };
-            let detail = format!("{code}: {message}");
+            let detail = one_line(&format!("{code}: {message}"), LONGEST_DETAIL);
             return Self { action, kind, detail };
         }
         let mut kind = CallErrorKind::Unanswered;
@@ -163,17 +152,21 @@ impl CallError {
             if error.is::<CredentialsError>() {
                 kind = CallErrorKind::Credentials;
             }
+            cause = error.source();
+            // It says no more than that there is a cause.
+            if error.is::<ConnectorError>() && cause.is_some() {
+                continue;
+            }
             let text = error.to_string();
             // Causes often repeat what wraps them.
             if !causes.iter().any(|known: &String| known.contains(&text)) {
                 causes.push(text);
             }
-            cause = error.source();
         }
         if matches!(error, SdkError::TimeoutError(_)) {
             causes.insert(0, format!("no answer within {} s", CALL_DEADLINE.as_secs()));
         }
-        Self { action, kind, detail: causes.join(": ") }
+        Self { action, kind, detail: one_line(&causes.join(": "), LONGEST_DETAIL) }
     }
 
     /// The call cannot even be sent: no region is known.
@@ -203,12 +196,13 @@ impl CallError {
             CallErrorKind::Clock => {
                 "set this machine's clock right: AWS refuses what is signed at another time".into()
             }
-            CallErrorKind::Throttled => "nothing to do; it is tried again more slowly".into(),
+            CallErrorKind::Throttled => "nothing to do: calls come more slowly now".into(),
             CallErrorKind::NoRegion => "set AWS_REGION, or let the instance metadata service tell it".into(),
             CallErrorKind::Unanswered => {
-                "check the route, DNS and security groups towards the endpoint; it is tried again".into()
+                "check the route, DNS and security groups towards the endpoint, or name a proxy in HTTPS_PROXY"
+                    .into()
             }
-            CallErrorKind::Refused => "see AWS's message; it is tried again".into(),
+            CallErrorKind::Refused => "see AWS's message".into(),
         }
     }
 }

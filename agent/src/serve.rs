@@ -269,11 +269,11 @@ struct Control {
 impl Control {
     /// Ends when the instance is drained for good, or when a second signal asks to hurry.
     async fn run(self, mut signals: Signals, server: Arc<Mutex<Option<Server>>>) {
-        let trusts = aws::has_certificates();
+        let trusts = instance_aws::has_certificates();
         if !trusts {
             tracing::warn!("{}", aws::NO_CERTIFICATES);
         }
-        let http_client = aws::http_client(trusts);
+        let http_client = instance_aws::http_client(trusts);
         let imds = Imds::new(&http_client).map(Arc::new);
         let known = self.predecessor.clone().unwrap_or_default();
         let (publish_instance, instance) = watch::channel(known.instance.clone());

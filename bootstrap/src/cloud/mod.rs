@@ -6,21 +6,17 @@
 
 use std::time::Duration;
 
-use aws_config::environment::region::EnvironmentVariableRegionProvider;
-use aws_config::meta::region::RegionProviderChain;
-use aws_config::profile::region::ProfileFileRegionProvider;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
 use aws_credential_types::provider::SharedCredentialsProvider;
-use aws_smithy_http_client::tls::Provider;
-use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::Intercept;
 use aws_smithy_runtime_api::client::interceptors::context::BeforeSerializationInterceptorContextRef;
 use aws_smithy_runtime_api::client::orchestrator::Metadata;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::ConfigBag;
+use instance_aws::Checked;
 
 use error::ok_if_absent;
 pub(crate) use error::{CallError, call};
@@ -79,13 +75,10 @@ impl Cloud {
     /// # Errors
     /// No region is known.
     pub(crate) async fn connect(region: Option<String>) -> Result<Self, NoRegion> {
-        let region = RegionProviderChain::first_try(region.map(Region::new))
-            .or_else(EnvironmentVariableRegionProvider::new())
-            .or_else(ProfileFileRegionProvider::new())
-            .region()
-            .await
-            .ok_or(NoRegion)?;
-        let http = aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring));
+        let region = match region {
+            Some(region) => Region::new(region),
+            None => instance_aws::region_from_environment().await.ok_or(NoRegion)?,
+        };
         let retries = RetryConfig::standard()
             .with_max_attempts(ATTEMPTS)
             .with_initial_backoff(FIRST_BACKOFF)
@@ -95,7 +88,7 @@ impl Cloud {
             .operation_attempt_timeout(ATTEMPT_DEADLINE)
             .build();
         let config = aws_config::defaults(BehaviorVersion::latest())
-            .http_client(http.build_https())
+            .http_client(instance_aws::http_client(instance_aws::has_certificates()))
             .region(region.clone())
             .retry_config(retries)
             .timeout_config(timeouts)
@@ -103,7 +96,7 @@ impl Cloud {
             .await;
         let config = match config.credentials_provider() {
             Some(found) => {
-                let credentials = SharedCredentialsProvider::new(AwsCliFallback(found));
+                let credentials = SharedCredentialsProvider::new(Checked(AwsCliFallback(found)));
                 config.into_builder().credentials_provider(credentials).build()
             }
             None => config,

@@ -10,7 +10,7 @@ use tests::package::{ok, tool, tree};
 use tokio::process::Command;
 
 /// What the tree below begins with.
-const FILES: [&str; 17] = [
+const FILES: [&str; 18] = [
     ".cargo/config.toml",
     "CHANGELOG.md",
     "Cargo.lock",
@@ -27,6 +27,7 @@ const FILES: [&str; 17] = [
     "packaging/generate/main.rs",
     "packaging/requirements.txt",
     "systemd/unit.service",
+    "agent/aws/src/lib.rs",
     "agent/contract/src/lib.rs",
 ];
 
@@ -102,6 +103,7 @@ async fn what_is_built_and_packaged_decides_the_entry() {
         ("bootstrap/local-cloud/src/lib.rs", [false, true, false, true]),
         ("bootstrap/fleets/one.toml", [false, true, false, true]),
         ("packaging/cloud-init.yaml", [false, true, true, true]),
+        ("agent/aws/src/lib.rs", [true; 4]),
         ("agent/contract/src/lib.rs", [true; 4]),
         ("bootstrap/Cargo.toml", [true; 4]),
         ("Cargo.lock", [true; 4]),

@@ -1,0 +1,22 @@
+//! How `instance-agent` and `bootstrap` call AWS and the instance metadata service.
+//!
+//! | item | does |
+//! | --- | --- |
+//! | [`http_client`] | the one HTTP client that all SDK clients of a program share: TLS, proxies, and what of an answer is believed |
+//! | [`region_from_environment`] | the region that the environment or a profile names |
+//! | [`Checked`] | refuses credentials that cannot be sent |
+//!
+//! What an answer *means* is for the programs to judge; here it is only made sure that it is a whole answer.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "in a test a panic is the report"))]
+#![forbid(unsafe_code)]
+
+mod answer;
+mod credentials;
+mod http_client;
+mod region;
+
+pub use answer::NoAnswer;
+pub use credentials::Checked;
+pub use http_client::{has_certificates, http_client};
+pub use region::region_from_environment;
