@@ -5,10 +5,14 @@ use std::time::Duration;
 use aws_config::SdkConfig;
 use aws_sdk_elasticloadbalancingv2::Client;
 use aws_sdk_elasticloadbalancingv2::types::{TargetDescription, TargetTypeEnum};
-use instance_contract::TargetHealthState;
+use instance_contract::{TargetHealthState, one_line};
 
 use crate::aws::{CallError, CallErrorKind};
 use crate::target_group::{Target, TargetGroup, TargetGroupRef, TargetHealth, TargetType};
+use crate::validate;
+
+/// What the balancer says of a target is shown to this length, in characters.
+const LONGEST_TEXT: usize = 400;
 
 /// The ELBv2 client, in the agent's own types.
 #[derive(Clone, Debug)]
@@ -30,13 +34,14 @@ impl Elbv2 {
             TargetGroupRef::Arn(arn) => call.target_group_arns(arn),
         };
         let answer = call.send().await.map_err(|error| CallError::new(ACTION, error))?;
-        let not_found = || CallError {
+        // AWS answers a name or an ARN that it does not know with an error, never with an empty list.
+        let no_answer = || CallError {
             action: ACTION,
-            kind: CallErrorKind::GroupNotFound,
+            kind: CallErrorKind::Unanswered,
             detail: format!("the answer does not hold {group}"),
         };
-        let found = answer.target_groups().first().ok_or_else(not_found)?;
-        let arn = found.target_group_arn().ok_or_else(not_found)?.to_owned();
+        let found = answer.target_groups().first().ok_or_else(no_answer)?;
+        let arn = found.target_group_arn().ok_or_else(no_answer)?.to_owned();
         let target_type = match found.target_type() {
             None | Some(TargetTypeEnum::Instance) => TargetType::Instance,
             Some(TargetTypeEnum::Ip) => TargetType::Ip,
@@ -48,14 +53,9 @@ impl Elbv2 {
                 });
             }
         };
-        let check_interval = found
-            .health_check_enabled()
-            .unwrap_or(true)
-            .then(|| found.health_check_interval_seconds())
-            .flatten()
-            .and_then(|seconds| u64::try_from(seconds).ok())
-            .filter(|seconds| *seconds > 0)
-            .map(Duration::from_secs);
+        let checked = found.health_check_enabled().unwrap_or(true);
+        let check_interval = found.health_check_interval_seconds().filter(|_| checked);
+        let check_interval = check_interval.and_then(validate::check_interval);
         let deregistration_delay = self.deregistration_delay(&arn).await;
         Ok(TargetGroup { arn, target_type, check_interval, deregistration_delay })
     }
@@ -73,14 +73,10 @@ impl Elbv2 {
                 tracing::debug!("{arn}: deregistration delay unknown, taking 300 s: {error}");
             })
             .ok()?;
-        answer
-            .attributes()
-            .iter()
-            .find(|attribute| attribute.key() == Some("deregistration_delay.timeout_seconds"))?
-            .value()?
-            .parse()
-            .ok()
-            .map(Duration::from_secs)
+        let mut attributes = answer.attributes().iter();
+        let delay =
+            attributes.find(|attribute| attribute.key() == Some("deregistration_delay.timeout_seconds"))?;
+        validate::deregistration_delay(delay.value()?)
     }
 
     /// Registers `target` with the group.
@@ -117,20 +113,20 @@ impl Elbv2 {
             .send()
             .await
             .map_err(|error| CallError::new("elasticloadbalancing:DescribeTargetHealth", error))?;
-        let not_registered = || TargetHealth {
-            state: TargetHealthState::Unused,
-            reason: Some("Target.NotRegistered".to_owned()),
-            description: None,
-        };
-        let Some(health) =
-            answer.target_health_descriptions().first().and_then(|description| description.target_health())
-        else {
-            return Ok(not_registered());
-        };
+        // A target that is not registered is answered too, as `unused`: it was asked for by its id.
+        let health =
+            answer.target_health_descriptions().first().and_then(|described| described.target_health());
+        let health = health.ok_or_else(|| CallError {
+            action: "elasticloadbalancing:DescribeTargetHealth",
+            kind: CallErrorKind::Unanswered,
+            detail: format!("the answer does not hold {}:{}", target.id, target.port),
+        })?;
         Ok(TargetHealth {
-            state: health.state().map_or(TargetHealthState::Initial, |state| state.as_str().into()),
-            reason: health.reason().map(|reason| reason.as_str().to_owned()),
-            description: health.description().map(str::to_owned),
+            state: health.state().map_or(TargetHealthState::Initial, |state| {
+                one_line(state.as_str(), LONGEST_TEXT).as_str().into()
+            }),
+            reason: health.reason().map(|reason| one_line(reason.as_str(), LONGEST_TEXT)),
+            description: health.description().map(|text| one_line(text, LONGEST_TEXT)),
         })
     }
 }

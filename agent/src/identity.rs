@@ -1,25 +1,31 @@
 //! Who this instance is: its identity and its tags, from IMDSv2, with EC2 as the fallback for tags.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use aws_config::imds;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use instance_contract::tags::{CLUSTER, FLEET, ROOT, TARGET_GROUP};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::aws::{self, CallError};
+use crate::aws::{self, CallError, CallErrorKind};
 use crate::backoff::{Backoff, jitter, spread};
-use crate::telemetry;
+use crate::believed_tags::{BelievedTags, SECOND_LOOK, Tags};
+use crate::guard::guard;
+use crate::imds::{Imds, ImdsError};
+use crate::{telemetry, validate};
 
 /// How long a start waits for identity and tags before the server says `unknown`.
 const FIRST_TRY: Duration = Duration::from_secs(3);
+/// How long one look may take, far above the deadlines of all calls in it.
+const REFRESH_LIMIT: Duration = Duration::from_secs(120);
 /// How often IMDS is asked for changed tags. It is local and free.
 const TAGS_INTERVAL: Duration = Duration::from_secs(15);
 /// How often EC2 is asked for tags where IMDS may be stale or has none.
 const EC2_TAGS_INTERVAL: Duration = Duration::from_secs(3600);
+/// Four tags fit on one page.
+const MOST_PAGES: usize = 10;
+const BETWEEN_PAGES: Duration = Duration::from_millis(200);
 /// The tags that mean something to the agent.
 const TAG_KEYS: [&str; 4] = [FLEET, CLUSTER, TARGET_GROUP, ROOT];
 
@@ -46,6 +52,15 @@ pub(crate) struct InstanceIdentity {
     pub(crate) from_imds: bool,
 }
 
+/// Identity and tags, as they are published to the rest of the agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Instance {
+    /// Who it is.
+    pub(crate) identity: InstanceIdentity,
+    /// Its tags of the contract, by key.
+    pub(crate) tags: Tags,
+}
+
 /// The instance identity document, as far as the agent reads it.
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -57,128 +72,41 @@ struct IdentityDocument {
     private_ip: Option<String>,
 }
 
-/// Identity and tags, as they are published to the rest of the agent.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub(crate) struct Instance {
-    /// Who it is.
-    pub(crate) identity: InstanceIdentity,
-    /// Its tags of the contract, by key.
-    pub(crate) tags: BTreeMap<String, String>,
+async fn fetch_identity(imds: &Imds) -> Result<InstanceIdentity, ImdsError> {
+    const PATH: &str = "/latest/dynamic/instance-identity/document";
+    let text = imds.get(PATH).await?.ok_or_else(|| ImdsError::new(format!("{PATH}: absent")))?;
+    let invalid = || ImdsError::invalid(PATH, "an instance identity document");
+    let document: IdentityDocument = serde_json::from_str(&text).map_err(|_| invalid())?;
+    if !validate::is_instance_id(&document.instance_id) {
+        return Err(invalid());
+    }
+    Ok(InstanceIdentity {
+        id: Some(document.instance_id),
+        region: document.region.and_then(validate::place),
+        availability_zone: document.availability_zone.and_then(validate::place),
+        instance_type: document.instance_type.and_then(validate::place),
+        private_ip: document.private_ip.and_then(validate::private_ip),
+        from_imds: true,
+    })
 }
 
-/// The instance metadata service, version 2.
-#[derive(Debug)]
-pub(crate) struct Imds {
-    http_client: SharedHttpClient,
-    client: Mutex<imds::Client>,
-}
-
-/// Why IMDS did not answer with a value or with "absent".
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("instance metadata service: {detail}")]
-pub(crate) struct ImdsError {
-    detail: String,
-    /// It did answer, and will not tell: asking again soon is no use.
-    pub(crate) refused: bool,
-}
-
-impl ImdsError {
-    fn new(detail: impl Into<String>) -> Self {
-        Self { detail: detail.into(), refused: false }
-    }
-
-    /// IMDS did not answer in time.
-    pub(crate) fn late(limit: Duration) -> Self {
-        Self::new(format!("no answer within {} s", limit.as_secs()))
-    }
-}
-
-impl Imds {
-    /// A client, or `None` where `AWS_EC2_METADATA_DISABLED` is `true`.
-    pub(crate) fn new(http_client: &SharedHttpClient) -> Option<Self> {
-        let disabled =
-            std::env::var("AWS_EC2_METADATA_DISABLED").is_ok_and(|value| value.eq_ignore_ascii_case("true"));
-        (!disabled)
-            .then(|| Self { client: Mutex::new(Self::client(http_client)), http_client: http_client.clone() })
-    }
-
-    /// One attempt a call: each caller has its own rhythm and backoff.
-    fn client(http_client: &SharedHttpClient) -> imds::Client {
-        imds::Client::builder().configure(&aws::provider_config(http_client)).max_attempts(1).build()
-    }
-
-    /// The value at `path`; `None` when there is none (404).
-    ///
-    /// A session token that IMDS no longer accepts (401) is replaced and the call made once more:
-    /// the SDK's client would go on using the one it has until its time to live is over.
-    pub(crate) async fn get(&self, path: &str) -> Result<Option<String>, ImdsError> {
-        let mut fresh_token = false;
-        loop {
-            let client =
-                self.client.lock().map_or_else(|held| held.into_inner().clone(), |held| held.clone());
-            match client.get(path).await {
-                Ok(value) => return Ok(Some(value.into())),
-                Err(imds::client::error::ImdsError::ErrorResponse(answer)) => {
-                    match answer.response().status().as_u16() {
-                        404 => return Ok(None),
-                        401 if !fresh_token => {
-                            fresh_token = true;
-                            let client = Self::client(&self.http_client);
-                            match self.client.lock() {
-                                Ok(mut held) => *held = client,
-                                Err(held) => *held.into_inner() = client,
-                            }
-                        }
-                        status => {
-                            let refused = (400..500).contains(&status) && status != 401;
-                            let detail = format!("{path}: status {status}");
-                            return Err(ImdsError { detail, refused });
-                        }
-                    }
-                }
-                Err(error) => return Err(ImdsError::new(format!("{path}: {}", innermost(&error)))),
-            }
+/// The contract's tags; `None` when the instance does not publish tags in its metadata.
+async fn fetch_tags(imds: &Imds) -> Result<Option<Tags>, ImdsError> {
+    const PATH: &str = "/latest/meta-data/tags/instance";
+    let Some(list) = imds.get(PATH).await? else {
+        return Ok(None);
+    };
+    let keys = validate::tag_keys(&list).ok_or_else(|| ImdsError::invalid(PATH, "a list of tags"))?;
+    let mut tags = Tags::new();
+    for key in TAG_KEYS.into_iter().filter(|key| keys.contains(key)) {
+        let path = format!("{PATH}/{key}");
+        if let Some(value) = imds.get(&path).await? {
+            let value =
+                validate::tag_value(value).ok_or_else(|| ImdsError::invalid(&path, "a tag's value"))?;
+            tags.insert(key.to_owned(), value);
         }
     }
-
-    async fn fetch_identity(&self) -> Result<InstanceIdentity, ImdsError> {
-        let path = "/latest/dynamic/instance-identity/document";
-        let text = self.get(path).await?.ok_or_else(|| ImdsError::new(format!("{path}: absent")))?;
-        let document: IdentityDocument =
-            serde_json::from_str(&text).map_err(|error| ImdsError::new(format!("{path}: {error}")))?;
-        Ok(InstanceIdentity {
-            id: Some(document.instance_id),
-            region: document.region,
-            availability_zone: document.availability_zone,
-            instance_type: document.instance_type,
-            private_ip: document.private_ip,
-            from_imds: true,
-        })
-    }
-
-    /// The contract's tags; `None` when the instance does not publish tags in its metadata.
-    async fn fetch_tags(&self) -> Result<Option<BTreeMap<String, String>>, ImdsError> {
-        let Some(keys) = self.get("/latest/meta-data/tags/instance").await? else {
-            return Ok(None);
-        };
-        let mut tags = BTreeMap::new();
-        for key in TAG_KEYS {
-            if keys.lines().any(|line| line == key)
-                && let Some(value) = self.get(&format!("/latest/meta-data/tags/instance/{key}")).await?
-            {
-                tags.insert(key.to_owned(), value);
-            }
-        }
-        Ok(Some(tags))
-    }
-}
-
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut innermost = error;
-    while let Some(cause) = innermost.source() {
-        innermost = cause;
-    }
-    innermost.to_string()
+    Ok(Some(tags))
 }
 
 /// Finds out identity and tags, and follows them as long as the agent runs.
@@ -188,12 +116,13 @@ pub(crate) struct Identifier {
     instance_id: Option<String>,
     known: Instance,
     ec2: Option<aws_sdk_ec2::Client>,
-    /// What IMDS said last; `None` while the instance publishes no tags there.
-    imds_tags: Option<BTreeMap<String, String>>,
+    tags: BelievedTags,
     /// What is known is from the program before this one, and IMDS was not asked for tags since.
     resumed: bool,
     ask_ec2_at: Instant,
     ec2_backoff: Backoff,
+    /// Between questions that EC2 answers with no tags: a new instance's may not be visible yet.
+    untagged_backoff: Backoff,
     failed: Failed,
 }
 
@@ -216,7 +145,7 @@ impl Identifier {
         let resumed = known.is_some();
         let known = known.unwrap_or_else(|| Instance {
             identity: InstanceIdentity { id: instance_id.clone(), ..InstanceIdentity::default() },
-            tags: BTreeMap::new(),
+            tags: Tags::new(),
         });
         telemetry::name_instance(known.identity.id.as_deref());
         Self {
@@ -224,10 +153,11 @@ impl Identifier {
             http_client,
             instance_id,
             ec2: None,
-            imds_tags: None,
+            tags: BelievedTags::new(known.tags.clone()),
             resumed,
             ask_ec2_at: Instant::now(),
             ec2_backoff: Backoff::new(Duration::from_secs(5), Duration::from_secs(300)),
+            untagged_backoff: Backoff::new(SECOND_LOOK, EC2_TAGS_INTERVAL),
             // The program before this one has said it.
             failed: Failed { imds: u64::from(resumed && !known.identity.from_imds), ec2_tags: 0 },
             known,
@@ -237,7 +167,7 @@ impl Identifier {
     /// Publishes what is known after the first try (three seconds at most), then each change.
     pub(crate) async fn run(mut self, publish: watch::Sender<Option<Instance>>) {
         // A late answer of EC2 about tags is not IMDS's fault.
-        if tokio::time::timeout(FIRST_TRY, self.refresh()).await.is_err() && !self.identified() {
+        if guard(FIRST_TRY, self.refresh()).await.is_err() && !self.identified() {
             self.say_no_imds(&ImdsError::late(FIRST_TRY).to_string());
         }
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
@@ -260,7 +190,9 @@ impl Identifier {
                 backoff.next_delay()
             };
             tokio::time::sleep(pause).await;
-            self.refresh().await;
+            if let Err(broken) = guard(REFRESH_LIMIT, self.refresh()).await {
+                tracing::error!("instance metadata are asked again; this is a bug: {broken}");
+            }
         }
     }
 
@@ -278,7 +210,7 @@ impl Identifier {
             Err(error) => self.say_no_imds(&error.to_string()),
         }
         // Also where IMDS does not answer: the id may come from the settings.
-        if self.imds_tags.is_none() || self.may_be_stale() {
+        if self.tags.may_have_vanished() || !self.tags.are_in_imds() || self.may_be_stale() {
             self.ask_ec2().await;
         }
     }
@@ -287,20 +219,24 @@ impl Identifier {
         let imds =
             self.imds.clone().ok_or_else(|| ImdsError::new("switched off by AWS_EC2_METADATA_DISABLED"))?;
         if !self.identified() {
-            self.take_identity(imds.fetch_identity().await?);
+            self.take_identity(fetch_identity(&imds).await?);
         }
-        self.take_imds_tags(imds.fetch_tags().await?);
+        self.take_imds_tags(fetch_tags(&imds).await?);
         Ok(())
     }
 
-    /// Tags in IMDS count when they are news: where they are those of the launch, an unchanged
-    /// answer must not undo what EC2 said since, be it to the program before this one.
-    fn take_imds_tags(&mut self, tags: Option<BTreeMap<String, String>>) {
-        let old = std::mem::take(&mut self.resumed) && self.may_be_stale();
-        if let Some(news) = tags.as_ref().filter(|_| !old && tags != self.imds_tags) {
-            self.known.tags = news.clone();
+    fn take_imds_tags(&mut self, tags: Option<Tags>) {
+        let is_old = std::mem::take(&mut self.resumed) && self.may_be_stale();
+        let doubted = self.tags.may_have_vanished();
+        self.tags.imds_says(tags, is_old, Instant::now());
+        if self.tags.may_have_vanished() && !doubted {
+            tracing::warn!(
+                "the instance metadata service tells none of this instance's tags any more; asking EC2, and again in \
+                 a minute, before this is believed"
+            );
+            self.ask_ec2_at = Instant::now();
         }
-        self.imds_tags = tags;
+        self.known.tags.clone_from(self.tags.tags());
     }
 
     fn take_identity(&mut self, mut identity: InstanceIdentity) {
@@ -349,18 +285,31 @@ impl Identifier {
         };
         match answer {
             Ok(tags) => {
-                self.known.tags = tags;
+                self.tags.ec2_says(&tags, Instant::now());
+                self.known.tags.clone_from(self.tags.tags());
                 let failed = std::mem::take(&mut self.failed.ec2_tags);
                 if failed > 0 {
                     tracing::info!("instance tags are told by EC2 after {failed} failed tries");
                 }
                 self.ec2_backoff.reset();
-                self.ask_ec2_at = Instant::now() + spread(EC2_TAGS_INTERVAL);
+                let pause = if self.tags.may_have_vanished() {
+                    SECOND_LOOK
+                } else if tags.is_empty() {
+                    self.untagged_backoff.next_delay()
+                } else {
+                    self.untagged_backoff.reset();
+                    spread(EC2_TAGS_INTERVAL)
+                };
+                self.ask_ec2_at = Instant::now() + pause;
             }
             Err(error) => {
                 self.ask_ec2_at = Instant::now() + self.ec2_backoff.next_delay();
+                // The SDK keeps credentials until they expire, also those of a role that the instance has no more.
+                if matches!(error.kind, CallErrorKind::AccessDenied | CallErrorKind::Credentials) {
+                    self.ec2 = None;
+                }
                 // Only where there are no other tags does this need somebody's attention.
-                if self.imds_tags.is_none() {
+                if !self.tags.are_in_imds() {
                     if self.failed.ec2_tags == 0 {
                         let cure = error.cure();
                         tracing::warn!("instance tags cannot be asked of EC2: {error}; {cure}");
@@ -372,29 +321,37 @@ impl Identifier {
     }
 }
 
-async fn describe_tags(
-    client: &aws_sdk_ec2::Client,
-    instance_id: &str,
-) -> Result<BTreeMap<String, String>, CallError> {
+/// The contract's tags, as EC2 tells them.
+async fn describe_tags(client: &aws_sdk_ec2::Client, instance_id: &str) -> Result<Tags, CallError> {
+    const ACTION: &str = "ec2:DescribeTags";
     let filter = |name: &str, values: &[&str]| {
         aws_sdk_ec2::types::Filter::builder()
             .name(name)
             .set_values(Some(values.iter().map(|value| (*value).to_owned()).collect()))
             .build()
     };
-    let mut pages = client
-        .describe_tags()
-        .filters(filter("resource-id", &[instance_id]))
-        .filters(filter("key", &TAG_KEYS))
-        // However few there are: EC2 may spread them over pages, some of which are empty.
-        .into_paginator()
-        .send();
-    let mut tags = BTreeMap::new();
-    while let Some(page) = pages.next().await {
-        let page = page.map_err(|error| CallError::new("ec2:DescribeTags", error))?;
+    let mut tags = Tags::new();
+    let mut next = None;
+    // However few there are: EC2 may spread them over pages, some of which are empty.
+    for _ in 0..MOST_PAGES {
+        let call = client
+            .describe_tags()
+            .filters(filter("resource-id", &[instance_id]))
+            .filters(filter("key", &TAG_KEYS))
+            .set_next_token(next);
+        let page = call.send().await.map_err(|error| CallError::new(ACTION, error))?;
         let found = page.tags().iter();
         let found = found.filter_map(|tag| Some((tag.key()?.to_owned(), tag.value()?.to_owned())));
         tags.extend(found.filter(|(key, _)| TAG_KEYS.contains(&key.as_str())));
+        next = page.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
+        if next.is_none() {
+            return Ok(tags);
+        }
+        tokio::time::sleep(jitter(BETWEEN_PAGES)).await;
     }
-    Ok(tags)
+    Err(CallError {
+        action: ACTION,
+        kind: CallErrorKind::Unanswered,
+        detail: format!("the answer goes on after {MOST_PAGES} pages"),
+    })
 }

@@ -14,12 +14,15 @@ mod admin;
 mod answers;
 mod aws;
 mod backoff;
+mod believed_tags;
 mod cli;
 mod commands;
 mod config;
 mod elbv2;
 mod events;
+mod guard;
 mod identity;
+mod imds;
 mod lifecycle;
 mod limits;
 mod local_http;
@@ -37,6 +40,7 @@ mod traffic;
 mod unit;
 mod upgrade;
 mod upgrading;
+mod validate;
 
 /// Usage and settings that cannot be used, as clap has it.
 const USAGE: u8 = 2;

@@ -8,7 +8,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::backoff::Backoff;
-use crate::identity::{Imds, ImdsError};
+use crate::guard::{Broken, guard};
+use crate::imds::{Imds, ImdsError};
+use crate::validate;
 
 /// A spot interruption notice comes two minutes ahead; AWS recommends asking every five seconds.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -27,18 +29,6 @@ pub(crate) struct Notices {
     pub(crate) rebalance: Option<String>,
     /// The Auto Scaling target lifecycle state, such as `InService`; `None` outside Auto Scaling.
     pub(crate) auto_scaling: Option<String>,
-}
-
-#[derive(serde::Deserialize)]
-struct SpotAction {
-    action: String,
-    time: Option<String>,
-}
-
-#[derive(serde::Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Rebalance {
-    notice_time: String,
 }
 
 /// Publishes the notices: first as soon as they are known (or IMDS has failed once), then at each
@@ -60,9 +50,14 @@ pub(crate) async fn watch(
     loop {
         // A deadline also for the first of all tries, which registration waits for.
         let refresh = refresh(&imds, &mut notices, &mut refusals);
-        let result = tokio::time::timeout(FIRST_TRY, refresh)
-            .await
-            .unwrap_or_else(|_| Err(ImdsError::late(FIRST_TRY)));
+        let result = match guard(FIRST_TRY, refresh).await {
+            Ok(result) => result,
+            Err(Broken::Stuck(limit)) => Err(ImdsError::late(limit)),
+            Err(Broken::Panicked(text)) => {
+                tracing::error!("notices are asked for again; this is a bug: it panicked: {text}");
+                Err(ImdsError::new(text))
+            }
+        };
         let pause = match result {
             Ok(()) => {
                 notices.read = true;
@@ -92,59 +87,41 @@ async fn refresh(
     refusals: &mut BTreeSet<&'static str>,
 ) -> Result<(), ImdsError> {
     let Notices { spot, rebalance, auto_scaling, .. } = notices;
-    for (path, notice, read) in [
-        ("/latest/meta-data/spot/instance-action", spot, read_spot as fn(&str) -> String),
-        ("/latest/meta-data/events/recommendations/rebalance", rebalance, read_rebalance),
-        ("/latest/meta-data/autoscaling/target-lifecycle-state", auto_scaling, one_line),
+    for (path, notice, valid, expected) in [
+        (
+            "/latest/meta-data/spot/instance-action",
+            spot,
+            validate::spot_notice as fn(&str) -> Option<String>,
+            "a spot interruption notice",
+        ),
+        (
+            "/latest/meta-data/events/recommendations/rebalance",
+            rebalance,
+            validate::rebalance_notice,
+            "a rebalance recommendation",
+        ),
+        (
+            "/latest/meta-data/autoscaling/target-lifecycle-state",
+            auto_scaling,
+            validate::lifecycle_state,
+            "an Auto Scaling lifecycle state",
+        ),
     ] {
-        match imds.get(path).await {
-            Ok(text) => *notice = text.map(|text| read(&text)).filter(|line| !line.is_empty()),
+        let answer = imds.get(path).await.and_then(|text| {
+            text.map(|text| valid(&text).ok_or_else(|| ImdsError::invalid(path, expected))).transpose()
+        });
+        match answer {
+            Ok(told) => {
+                *notice = told;
+                refusals.remove(path);
+            }
             Err(error) if error.refused => {
                 if refusals.insert(path) {
-                    tracing::warn!(
-                        "this notice cannot be read, the instance will not act on it: {path}: {error}"
-                    );
+                    tracing::warn!("this notice cannot be read, the instance will not act on it: {error}");
                 }
             }
             Err(error) => return Err(error),
         }
     }
     Ok(())
-}
-
-/// One line for a spot interruption; text of an unknown form is shown as it came, since that there
-/// is a notice matters more than how it is written.
-fn read_spot(text: &str) -> String {
-    match serde_json::from_str(text) {
-        Ok(SpotAction { action, time: Some(time) }) => format!("{action} at {time}"),
-        Ok(SpotAction { action, time: None }) => action,
-        Err(_) => one_line(text),
-    }
-}
-
-fn read_rebalance(text: &str) -> String {
-    match serde_json::from_str(text) {
-        Ok(Rebalance { notice_time }) => notice_time,
-        Err(_) => one_line(text),
-    }
-}
-
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn notices_become_one_line_whatever_their_form() {
-        assert_eq!(
-            read_spot(r#"{"action": "terminate", "time": "2026-01-01T00:00:00Z"}"#),
-            "terminate at 2026-01-01T00:00:00Z"
-        );
-        assert_eq!(read_spot(r#"{"action": "hibernate"}"#), "hibernate");
-        assert_eq!(read_spot("something\nnew"), "something new");
-        assert_eq!(read_rebalance(r#"{"noticeTime": "2026-01-01T00:00:00Z"}"#), "2026-01-01T00:00:00Z");
-    }
 }

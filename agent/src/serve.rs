@@ -14,7 +14,9 @@ use crate::admin::{self, Admin, AdminSocket, BindError};
 use crate::answers::{Answers, InstanceAnswer};
 use crate::cli::SettingArgs;
 use crate::config::{ConfigError, Layers, Role, Settings};
-use crate::identity::{Identifier, Imds};
+use crate::guard::{self, keep};
+use crate::identity::Identifier;
+use crate::imds::Imds;
 use crate::registrar::{Inputs, Outputs, Registrar, Resumed};
 use crate::seed::{OpenError, SeedStore};
 use crate::server::{Handed, Server};
@@ -29,6 +31,11 @@ use crate::{aws, events, notices, notify, server, telemetry, upgrade};
 /// How long requests that began after the drain had ended may take to finish. They seldom exist,
 /// and the stop goes on as soon as they are answered.
 const LAST_REQUESTS: Duration = Duration::from_secs(30);
+
+/// The longest deregistration delay of a target group.
+const LONGEST_DELAY: Duration = Duration::from_secs(3600);
+/// A drain ends by itself at its own deadline. What is past it by this much is stuck.
+const DRAIN_MARGIN: Duration = Duration::from_secs(300);
 
 /// How long another agent that is one too many may hold the locks before it ends.
 const LOCKS_FREE: Duration = Duration::from_secs(1);
@@ -100,6 +107,7 @@ pub(crate) fn run(args: SettingArgs) -> Result<(), ServeError> {
     let pinned = upgrade::check::pinned(&settings);
     let program = Program::running(known_path, layers.file().to_owned(), pinned)?;
     telemetry::start(settings.log_level);
+    guard::say_panics_in_one_line();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // Signals are for the main thread.
@@ -283,7 +291,8 @@ impl Control {
         let (publish_notices, notices) = watch::channel(known.notices.clone());
         tokio::spawn(notices::watch(imds, known.notices, publish_notices));
         let (publish_registration, registration) = watch::channel(Registration::default());
-        tokio::spawn(notify::follow(registration.clone(), self.listening.to_string()));
+        let (followed, listening) = (registration.clone(), self.listening.to_string());
+        tokio::spawn(keep("telling systemd", move || notify::follow(followed.clone(), listening.clone())));
         let (publish_role, role) = watch::channel((Role::default(), Vec::new()));
         let (ask_to_stop, stop) = watch::channel(None);
         let reloads = Reloads::after(known.attempt);
@@ -325,7 +334,7 @@ impl Control {
         };
         let reloader =
             Reloader { program: self.program, wait: self.settings.reload_wait, reloads, server, host };
-        tokio::spawn(reloader.run());
+        tokio::spawn(async move { keep("the reloader", || reloader.run()).await });
         let inputs =
             Inputs { instance, notices, requests: requested, stop, traffic: self.traffic, http_client };
         let outputs =
@@ -335,11 +344,15 @@ impl Control {
             parting: predecessor.parting(),
             drained: predecessor.drained,
         });
+        let drain = self.settings.drain_timeout;
+        let drain = drain.unwrap_or_else(|| LONGEST_DELAY.max(self.settings.drain_quiet));
         let registrar = Registrar::new(self.settings, self.listening, inputs, outputs, resumed);
         let hurry = async {
             ask_to_stop.send_replace(Some(signals.next().await));
-            let signal = signals.next().await;
-            tracing::warn!("{signal} again: not waiting for the drain to end");
+            match tokio::time::timeout(drain + DRAIN_MARGIN, signals.next()).await {
+                Ok(signal) => tracing::warn!("{signal} again: not waiting for the drain to end"),
+                Err(_) => tracing::error!("the drain does not end; stopping without its end; this is a bug"),
+            }
         };
         tokio::select! {
             () = registrar.run() => {}

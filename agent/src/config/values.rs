@@ -6,6 +6,7 @@ use std::time::Duration;
 use instance_contract::{InvalidValue, duration};
 
 use crate::lifecycle::OnRebalance;
+use crate::validate::is_instance_id;
 
 pub(super) const fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
@@ -70,8 +71,7 @@ pub(super) fn socket_address(text: &str) -> Result<SocketAddr, InvalidValue> {
 }
 
 pub(super) fn instance_id(text: &str) -> Result<String, InvalidValue> {
-    let fits = (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    if fits {
+    if is_instance_id(text) {
         Ok(text.to_owned())
     } else {
         Err(InvalidValue {

@@ -8,11 +8,11 @@ use tokio::time::Instant;
 
 use super::api::Api;
 use super::failures::{Failures, Problem};
-use super::guard::{Broken, guard};
 use super::probes::{ProbeNews, ProbeWatch};
 use super::sentences;
 use crate::aws::{CallError, CallErrorKind};
 use crate::backoff::{Backoff, jitter, spread};
+use crate::guard::{Broken, guard};
 use crate::identity::Instance;
 use crate::lifecycle::{Event, Membership};
 use crate::target_group::{Target, TargetGroup, TargetGroupRef, TargetType};

@@ -6,7 +6,6 @@
 mod api;
 mod drained;
 mod failures;
-mod guard;
 mod inputs;
 mod member;
 mod probes;
@@ -26,12 +25,12 @@ use crate::answers::{Answers, InstanceAnswer};
 use crate::backoff::Backoff;
 use crate::config::{Role, Settings};
 use crate::events;
+use crate::guard::guard;
 use crate::identity::Instance;
 use crate::lifecycle::{Quiet, Reasons};
 use crate::target_group::TargetGroupRef;
 use api::Api;
 use drained::RememberedDrain;
-use guard::guard;
 use member::{MemberHandle, Wish};
 
 /// The longest time between two turns, whatever happens.
@@ -187,6 +186,8 @@ impl Registrar {
         if let Some(notices) = self.inputs.notices.borrow_and_update().clone() {
             if self.reasons.rebalance != notices.rebalance
                 && let Some(time) = &notices.rebalance
+                // One whose time alone has changed was said.
+                && self.reasons.rebalance.is_none()
             {
                 let action = self.settings.on_rebalance;
                 tracing::warn!(reason = time, "rebalance recommendation of {time}; on-rebalance = {action}");

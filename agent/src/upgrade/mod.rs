@@ -115,7 +115,7 @@ pub(crate) struct Reloader<H> {
 
 impl<H: Host> Reloader<H> {
     /// Does what is asked for as long as the agent runs.
-    pub(crate) async fn run(self) {
+    pub(crate) async fn run(&self) {
         let mut asked = self.reloads.0.subscribe();
         loop {
             let waited = asked.wait_for(|status| status.outcome == ReloadOutcome::Running).await;

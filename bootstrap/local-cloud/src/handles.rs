@@ -107,13 +107,20 @@ impl InstanceHandle {
         self.change(|instance| instance.lifecycle = state.map(str::to_owned));
     }
 
-    /// Makes its metadata service refuse one path below `/latest/` with this status, as a filter
-    /// between agent and service might; `None` ends that.
-    pub fn refuse_metadata(&self, path: &str, status: Option<u16>) {
-        self.change(|instance| match status {
-            Some(status) => _ = instance.refused_metadata.insert(path.to_owned(), status),
-            None => _ = instance.refused_metadata.remove(path),
+    /// Makes its metadata service answer one path below `/latest/` with this status and body, as a filter or a captive
+    /// portal between agent and service might; `None` ends that.
+    pub fn answer_metadata(&self, path: &str, answer: Option<(u16, &str)>) {
+        self.change(|instance| match answer {
+            Some((status, body)) => {
+                _ = instance.false_metadata.insert(path.to_owned(), (status, body.to_owned()))
+            }
+            None => _ = instance.false_metadata.remove(path),
         });
+    }
+
+    /// Makes its metadata service say that session tokens live for this many seconds, whatever they do.
+    pub fn tell_token_ttl(&self, seconds: u64) {
+        self.change(|instance| instance.false_token_ttl = Some(seconds));
     }
 
     /// Makes its metadata service fail, or work again.

@@ -15,6 +15,7 @@ mod http;
 mod interrupted;
 mod journal;
 mod launch;
+mod lied_to;
 mod local_fleet;
 mod moto;
 mod newcomer;

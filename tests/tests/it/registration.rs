@@ -671,7 +671,7 @@ async fn without_metadata_it_idles_and_burns_no_cpu() {
 async fn a_notice_that_cannot_be_read_hides_no_other() {
     let mut bed = Bed::start().await;
     let machine = bed.machine(bed.spec()).await;
-    machine.instance.refuse_metadata("meta-data/events/recommendations/rebalance", Some(403));
+    machine.instance.answer_metadata("meta-data/events/recommendations/rebalance", Some((403, "refused")));
     let _agent = machine.start();
     bed.until_target("cluster1", &machine, TargetState::Healthy).await;
     machine.instance.set_spot(Some((SpotAction::Terminate, SystemTime::now())));

@@ -45,7 +45,7 @@ pub(crate) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> i
         }
     };
     let action = params.get("Action").unwrap_or_default().to_owned();
-    let (result, lost) = shared.update(|state, now| {
+    let (result, fault) = shared.update(|state, now| {
         let caller = if head.method == Method::POST && head.uri.path() == "/" {
             authenticate(state, service, &head.headers)
         } else {
@@ -67,14 +67,19 @@ pub(crate) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> i
         };
         state.log_call(call);
         // A stranger's call is refused before the action is looked at: its answer is not lost.
-        let lost = caller.is_ok() && state.fault(&action) == Some(&Fault::LoseAnswer);
-        (result, lost)
+        let fault = state.fault(&action).filter(|_| caller.is_ok()).cloned();
+        (result, fault)
     });
-    if lost {
+    if fault == Some(Fault::LoseAnswer) {
         return Err(io::ErrorKind::ConnectionAborted.into());
     }
     Ok(match result {
-        Ok(xml) => xml_response(StatusCode::OK, xml),
+        Ok(mut xml) => {
+            if fault == Some(Fault::BreakOff) {
+                xml.truncate(xml.len() / 2);
+            }
+            xml_response(StatusCode::OK, xml)
+        }
         Err(error) => error_response(service, &error),
     })
 }
@@ -99,7 +104,7 @@ fn perform(
         });
     }
     match state.fault(action) {
-        None | Some(Fault::LoseAnswer) => {}
+        None | Some(Fault::LoseAnswer | Fault::BreakOff) => {}
         Some(Fault::Deny) => return Err(denied(state, service, action, caller)),
         Some(Fault::Fail(status)) => {
             let text = "The request failed inside the service";

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use crate::http::{Body, Outage, plain, serve};
 use crate::imds::leaves::{Leaves, find, instance_leaves};
 use crate::model::imds_tokens::SessionTokens;
-use crate::model::instances::InstanceState;
+use crate::model::instances::{Instance, InstanceState};
 use crate::model::state::Shared;
 
 const TTL_HEADER: &str = "x-aws-ec2-metadata-token-ttl-seconds";
@@ -46,28 +46,33 @@ impl InstanceMetadata {
     }
 
     fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
-        let tokens = {
+        let known = {
             let state = self.shared.lock();
-            state.instances.get(&self.instance).map(|instance| Arc::clone(&instance.session_tokens))
+            let known =
+                |instance: &Instance| (Arc::clone(&instance.session_tokens), instance.false_token_ttl);
+            state.instances.get(&self.instance).map(known)
         };
-        let Some(tokens) = tokens else {
+        let Some((tokens, false_ttl)) = known else {
             return plain(StatusCode::NOT_FOUND, "404 - Not Found\n");
         };
-        let ttl = match admit(&tokens, request) {
-            Admission::Admitted(ttl) => ttl,
-            Admission::Answered(answer) => return answer,
+        let ttl = match (admit(&tokens, request), false_ttl) {
+            (Admission::Admitted(ttl), None) | (Admission::Admitted(_), Some(ttl)) => ttl,
+            (Admission::Answered(answer), Some(ttl)) if answer.status() == StatusCode::OK => {
+                return with_ttl(answer, ttl);
+            }
+            (Admission::Answered(answer), _) => return answer,
         };
         let path = below_version(request.uri().path());
-        if let Some(status) = path.as_deref().and_then(|path| self.refusal(path)) {
-            return with_ttl(plain(status, "refused\n"), ttl);
+        if let Some((status, body)) = path.as_deref().and_then(|path| self.falsehood(path)) {
+            return with_ttl(plain(status, body), ttl);
         }
         found_or_404(path.and_then(|path| self.look_up(&path)), ttl)
     }
 
-    fn refusal(&self, path: &str) -> Option<StatusCode> {
+    fn falsehood(&self, path: &str) -> Option<(StatusCode, String)> {
         let state = self.shared.lock();
-        let refused = &state.instances.get(&self.instance)?.refused_metadata;
-        StatusCode::from_u16(*refused.get(path)?).ok()
+        let (status, body) = state.instances.get(&self.instance)?.false_metadata.get(path)?;
+        Some((StatusCode::from_u16(*status).ok()?, body.clone()))
     }
 
     fn look_up(&self, path: &str) -> Option<String> {

@@ -13,6 +13,8 @@ pub enum Fault {
     Error(String),
     /// It takes effect, or fails as it would have, and the connection is closed without an answer.
     LoseAnswer,
+    /// It takes effect, or fails as it would have, and the answer's XML breaks off in its middle, whole for HTTP.
+    BreakOff,
 }
 
 /// A call of the API and its result, also where [`Fault::LoseAnswer`] hid the result from the caller.

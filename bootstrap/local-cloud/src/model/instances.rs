@@ -169,8 +169,10 @@ pub(crate) struct Instance {
     pub(crate) rebalance: Option<SystemTime>,
     pub(crate) lifecycle: Option<String>,
     pub(crate) imds_outage: watch::Sender<Outage>,
-    /// Paths below `/latest/` that its metadata service refuses, with the status.
-    pub(crate) refused_metadata: BTreeMap<String, u16>,
+    /// What its metadata service answers at paths below `/latest/` in place of what is there.
+    pub(crate) false_metadata: BTreeMap<String, (u16, String)>,
+    /// For how many seconds its metadata service says a session token lives, where that is not so.
+    pub(crate) false_token_ttl: Option<u64>,
 }
 
 impl Instance {
@@ -188,7 +190,8 @@ impl Instance {
             rebalance: None,
             lifecycle: None,
             imds_outage: watch::Sender::new(Outage::Up),
-            refused_metadata: BTreeMap::new(),
+            false_metadata: BTreeMap::new(),
+            false_token_ttl: None,
         }
     }
 

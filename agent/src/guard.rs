@@ -1,0 +1,119 @@
+//! A piece of work that may fail in any way without taking anything else along.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::{Mutex, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use instance_contract::one_line;
+
+use crate::backoff::Backoff;
+
+/// What a panic says is shown to this length, in characters.
+const LONGEST: usize = 200;
+
+/// Why a piece of work did not come to its end: a mistake in this program.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Broken {
+    /// It panicked.
+    #[error("it panicked: {0}")]
+    Panicked(String),
+    /// It did not end.
+    #[error("it did not end within {0:?}")]
+    Stuck(Duration),
+}
+
+/// Does a piece of work, with a limit to how long it may take. Whatever it was changing when it
+/// broke is for the caller to put right.
+pub(crate) async fn guard<T>(limit: Duration, work: impl Future<Output = T>) -> Result<T, Broken> {
+    tokio::time::timeout(limit, caught(work)).await.unwrap_or(Err(Broken::Stuck(limit)))
+}
+
+/// Does a task for as long as the agent runs: one that panics is begun anew, after a pause.
+pub(crate) async fn keep<F: Future<Output = ()>>(what: &str, mut task: impl FnMut() -> F) {
+    let mut pause = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+    while let Err(broken) = caught(task()).await {
+        tracing::error!("{what} failed and begins anew, serving goes on; this is a bug: {broken}");
+        tokio::time::sleep(pause.next_delay()).await;
+    }
+}
+
+thread_local! {
+    /// Whether a panic here is caught by [`guard`] or [`keep`], which say it themselves.
+    static CAUGHT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// From here on, a panic that nobody catches is said in one line of the log, and again only when it is another: not by
+/// the three raw lines that Rust writes to stderr.
+pub(crate) fn say_panics_in_one_line() {
+    let last = Mutex::new(String::new());
+    std::panic::set_hook(Box::new(move |panic| {
+        if CAUGHT.get() {
+            return;
+        }
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let said =
+            std::mem::replace(&mut *last.lock().unwrap_or_else(PoisonError::into_inner), place.clone());
+        if said != place {
+            let text = message(panic.payload());
+            tracing::error!("a mistake in the agent, serving goes on; please report it: {text} ({place})");
+        }
+    }));
+}
+
+async fn caught<T>(work: impl Future<Output = T>) -> Result<T, Broken> {
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        let outside = CAUGHT.replace(true);
+        let polled = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx)));
+        CAUGHT.set(outside);
+        match polled {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(done)) => Poll::Ready(Ok(done)),
+            Err(panic) => Poll::Ready(Err(Broken::Panicked(message(panic.as_ref())))),
+        }
+    })
+    .await
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().map(str::to_owned);
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    one_line(&text.unwrap_or_else(|| "no message".to_owned()), LONGEST)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::expect_used, reason = "a failed expectation is a failed test")]
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_and_a_standstill_are_told_apart_and_both_end() {
+        const LIMIT: Duration = Duration::from_secs(5);
+        assert_eq!(guard(LIMIT, async { 7 }).await, Ok(7));
+        let panics = guard(LIMIT, async {
+            tokio::task::yield_now().await;
+            assert_eq!(LIMIT.as_secs(), 6, "a test asked for it");
+        });
+        let broken = panics.await.expect_err("it panicked");
+        assert!(broken.to_string().contains("a test asked for it"), "{broken}");
+        assert_eq!(guard(LIMIT, std::future::pending::<()>()).await, Err(Broken::Stuck(LIMIT)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_panics_is_begun_anew_until_it_ends() {
+        let mut begun = 0;
+        keep("a test's task", || {
+            begun += 1;
+            let last = begun == 3;
+            async move { assert!(last, "a test asked for it") }
+        })
+        .await;
+        assert_eq!(begun, 3);
+    }
+}

@@ -1,0 +1,98 @@
+//! The instance metadata service, version 2.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use aws_config::imds;
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
+
+use crate::aws;
+
+/// The instance metadata service, version 2.
+#[derive(Debug)]
+pub(crate) struct Imds {
+    http_client: SharedHttpClient,
+    client: Mutex<imds::Client>,
+}
+
+/// Why IMDS did not answer with a value or with "absent".
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("instance metadata service: {detail}")]
+pub(crate) struct ImdsError {
+    detail: String,
+    /// It did answer, and does not tell: asking again soon is no use.
+    pub(crate) refused: bool,
+}
+
+impl ImdsError {
+    pub(crate) fn new(detail: impl Into<String>) -> Self {
+        Self { detail: detail.into(), refused: false }
+    }
+
+    /// What stands at `path` is not what belongs there.
+    pub(crate) fn invalid(path: &str, expected: &str) -> Self {
+        Self { detail: format!("{path}: the answer is not {expected}"), refused: true }
+    }
+
+    /// IMDS did not answer in time.
+    pub(crate) fn late(limit: Duration) -> Self {
+        Self::new(format!("no answer within {} s", limit.as_secs()))
+    }
+}
+
+impl Imds {
+    /// A client, or `None` where `AWS_EC2_METADATA_DISABLED` is `true`.
+    pub(crate) fn new(http_client: &SharedHttpClient) -> Option<Self> {
+        let disabled =
+            std::env::var("AWS_EC2_METADATA_DISABLED").is_ok_and(|value| value.eq_ignore_ascii_case("true"));
+        (!disabled)
+            .then(|| Self { client: Mutex::new(Self::client(http_client)), http_client: http_client.clone() })
+    }
+
+    /// One attempt a call: each caller has its own rhythm and backoff.
+    fn client(http_client: &SharedHttpClient) -> imds::Client {
+        imds::Client::builder().configure(&aws::provider_config(http_client)).max_attempts(1).build()
+    }
+
+    /// The value at `path`; `None` when there is none (404).
+    ///
+    /// A session token that IMDS no longer accepts (401) is replaced and the call made once more:
+    /// the SDK's client would go on using the one it has until its time to live is over.
+    pub(crate) async fn get(&self, path: &str) -> Result<Option<String>, ImdsError> {
+        let mut fresh_token = false;
+        loop {
+            let client =
+                self.client.lock().map_or_else(|held| held.into_inner().clone(), |held| held.clone());
+            match client.get(path).await {
+                Ok(value) => return Ok(Some(value.into())),
+                Err(imds::client::error::ImdsError::ErrorResponse(answer)) => {
+                    match answer.response().status().as_u16() {
+                        404 => return Ok(None),
+                        401 if !fresh_token => {
+                            fresh_token = true;
+                            let client = Self::client(&self.http_client);
+                            match self.client.lock() {
+                                Ok(mut held) => *held = client,
+                                Err(held) => *held.into_inner() = client,
+                            }
+                        }
+                        status => {
+                            let refused = (400..500).contains(&status) && status != 401;
+                            let detail = format!("{path}: status {status}");
+                            return Err(ImdsError { detail, refused });
+                        }
+                    }
+                }
+                Err(error) => return Err(ImdsError::new(format!("{path}: {}", innermost(&error)))),
+            }
+        }
+    }
+}
+
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(cause) = innermost.source() {
+        innermost = cause;
+    }
+    innermost.to_string()
+}
