@@ -100,6 +100,7 @@ pub(crate) fn check(args: SettingArgs) -> Result<String, ServeError> {
 pub(crate) fn run(args: SettingArgs) -> Result<(), ServeError> {
     // Until there are handlers, and while a program replaces another, signals wait.
     upgrade::block_signals();
+    upgrade::survive_file_size_limit();
     let inherited = upgrade::inherit().map_err(ServeError::Inherited)?;
     let layers = Layers::read(args.flags, std::env::vars_os(), args.config.as_deref())?;
     let mut settings = layers.settings()?;

@@ -19,7 +19,8 @@ use aws_smithy_types::config_bag::ConfigBag;
 use crate::answer;
 
 /// The variables that name a proxy, as curl and the other AWS tools know them.
-const PROXIES: [&str; 5] = ["HTTPS_PROXY", "https_proxy", "http_proxy", "ALL_PROXY", "all_proxy"];
+const PROXIES: [&str; 6] =
+    ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
 
 /// The metadata service's IPv6 address. The other is link-local.
 const METADATA: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254));
@@ -43,8 +44,7 @@ pub fn http_client(trusts: bool) -> SharedHttpClient {
     let rustls = Provider::Rustls(CryptoMode::Ring);
     let direct = Builder::new().tls_provider(rustls.clone()).tls_context(tls.clone()).build_https();
     let named = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    // Where a program is called by a web server, HTTP_PROXY is a client's word: only the small letters count.
-    let proxied = (PROXIES.iter().any(|name| named(name)) || named(&"HTTP_PROXY")).then(|| {
+    let proxied = PROXIES.iter().any(named).then(|| {
         Builder::new().build_with_connector_fn(move |settings, components| {
             let mut connector = Connector::builder();
             connector.set_sleep_impl(components.and_then(RuntimeComponents::sleep_impl));

@@ -18,6 +18,8 @@ pub(super) struct SeedFile<D> {
     /// Held open for as long as the file is ours; the kernel frees it when the process ends.
     lock: Option<File>,
     state: Result<Opened, Trouble>,
+    /// The value of a file that was moved away or deleted while it was open: what a new one begins with.
+    carried: Seed,
     failures: Failures,
 }
 
@@ -91,6 +93,16 @@ pub(super) enum Trouble {
         /// The system's error.
         reason: String,
     },
+    /// Files in the folder belong to another user, such as root, who ran an agent there.
+    #[error("{files} belong to {owner}; give them back with `chown {uid}: {files}`")]
+    Foreign {
+        /// Their paths.
+        files: String,
+        /// Whose they are.
+        owner: String,
+        /// This agent's user.
+        uid: u32,
+    },
     /// Another process holds the lock.
     #[error("it belongs to {}", owner(*pid))]
     Owned {
@@ -105,6 +117,10 @@ fn during(doing: &str, path: &Path) -> impl Fn(io::Error) -> Trouble {
     move |error| Trouble::Unusable { doing: doing.clone(), reason: error.to_string() }
 }
 
+fn not_opened() -> Trouble {
+    Trouble::Unusable { doing: "opening".to_owned(), reason: "not tried yet".to_owned() }
+}
+
 /// Like [`during`], where the file is known not to exist: a full disk is then a case of its own.
 fn creating(path: &Path) -> impl Fn(io::Error) -> Trouble {
     let failed = during("creating", path);
@@ -114,13 +130,20 @@ fn creating(path: &Path) -> impl Fn(io::Error) -> Trouble {
 impl<D: Disk> SeedFile<D> {
     /// Touches nothing yet.
     pub(super) fn new(disk: D, dir: &Path) -> Self {
-        let state =
-            Err(Trouble::Unusable { doing: "opening".to_owned(), reason: "not tried yet".to_owned() });
-        Self { disk, dir: dir.to_owned(), lock: None, state, failures: Failures::default() }
+        Self {
+            disk,
+            dir: dir.to_owned(),
+            lock: None,
+            state: Err(not_opened()),
+            carried: Seed::zero(),
+            failures: Failures::default(),
+        }
     }
 
     /// Opens the file, or creates it with the value `0`.
     pub(super) fn load(&mut self) -> Result<(), Trouble> {
+        // One that is open already is locked by it.
+        self.state = Err(not_opened());
         self.state = self.try_load();
         self.state.as_ref().map(drop).map_err(Trouble::clone)
     }
@@ -137,11 +160,14 @@ impl<D: Disk> SeedFile<D> {
         }
         let path = self.path();
         match OpenOptions::new().read(true).write(true).open(&path) {
-            Ok(file) => self.adopt(file),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.create(&Seed::zero(), |temporary| fs::rename(temporary, &path))
+            Ok(file) => {
+                self.own(&file)?;
+                self.adopt(file)
             }
-            Err(error) => Err(during("opening", &path)(error)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.create(&self.carried, |temporary| fs::rename(temporary, &path))
+            }
+            Err(error) => Err(self.foreign(&error).unwrap_or_else(|| during("opening", &path)(error))),
         }
     }
 
@@ -152,7 +178,7 @@ impl<D: Disk> SeedFile<D> {
         let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let mut file = opened.map_err(|error| match self.path().try_exists() {
             Ok(false) => creating(&path)(error),
-            _ => failed(error),
+            _ => self.foreign(&error).unwrap_or_else(|| failed(error)),
         })?;
         match file.try_lock() {
             Ok(()) => {}
@@ -172,6 +198,32 @@ impl<D: Disk> SeedFile<D> {
             tracing::debug!("process id not noted in {}: {error}", path.display());
         }
         Ok(file)
+    }
+
+    /// Locks the seed's file too: the lock's file may have been removed, and with it the lock of an agent that runs.
+    fn own(&self, file: &File) -> Result<(), Trouble> {
+        match file.try_lock() {
+            Ok(()) => Ok(()),
+            Err(TryLockError::WouldBlock) => Err(Trouble::Owned { pid: None }),
+            Err(TryLockError::Error(error)) => Err(during("locking", &self.path())(error)),
+        }
+    }
+
+    /// What denied access means where files in the folder are another user's.
+    fn foreign(&self, error: &io::Error) -> Option<Trouble> {
+        if error.kind() != io::ErrorKind::PermissionDenied {
+            return None;
+        }
+        let uid = rustix::process::geteuid().as_raw();
+        let paths = ["seed", "seed.lock", "seed.tmp"].map(|name| self.dir.join(name));
+        let owned = paths.iter().filter_map(|path| Some((path, fs::metadata(path).ok()?.uid())));
+        let foreign: Vec<_> = owned.filter(|(_, owner)| *owner != uid).collect();
+        let owner = match foreign.first()?.1 {
+            0 => "root, from an agent that root ran".to_owned(),
+            other => format!("user {other}"),
+        };
+        let files: Vec<String> = foreign.iter().map(|(path, _)| path.display().to_string()).collect();
+        Some(Trouble::Foreign { files: files.join(" "), owner, uid })
     }
 
     /// Reads a file found on the disk, and makes what it says durable before anyone sees it.
@@ -215,6 +267,8 @@ impl<D: Disk> SeedFile<D> {
         let created =
             OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&temporary).and_then(
                 |file| {
+                    // Nobody else knows it yet.
+                    file.try_lock()?;
                     for slot in 0..SLOTS {
                         let bytes = Slot { sequence: slot as u64 + 1, seed: seed.clone() }.encode();
                         self.disk.write_at(&file, &bytes, offset(slot))?;
@@ -252,28 +306,27 @@ impl<D: Disk> SeedFile<D> {
 
     fn commit_or_make_anew(&mut self, seed: &Seed) -> Result<(), SetError> {
         let result = self.try_commit(seed);
-        if result.is_ok() || !self.state.as_ref().is_ok_and(Opened::is_deleted) {
+        let path = self.path();
+        let Ok(opened) = &self.state else { return result };
+        if result.is_ok() || opened.is_at(&path) {
             return result;
         }
-        // Somebody removed it while it was open, the lock's file perhaps with it.
-        tracing::warn!("{} was deleted while it was in use; making a new one", self.path().display());
+        // Somebody did that while it was open, with the lock's file perhaps, or with the folder.
+        tracing::warn!(
+            "{} was moved, replaced or deleted while it was in use; going on with what is there now",
+            path.display()
+        );
+        self.carried = opened.seed.clone();
         self.lock = None;
-        self.state =
-            Err(Trouble::Unusable { doing: "writing".to_owned(), reason: "it was deleted".to_owned() });
+        let reason = "it was moved, replaced or deleted".to_owned();
+        self.state = Err(Trouble::Unusable { doing: "writing".to_owned(), reason });
         self.try_commit(seed)
     }
 
     fn try_commit(&mut self, seed: &Seed) -> Result<(), SetError> {
         if self.state.is_err() {
-            match self.load() {
-                Ok(()) => {
-                    let path = self.path();
-                    tracing::info!(
-                        message_id = events::SEED_WRITE_WORKS,
-                        "the seed in {} is usable again",
-                        path.display()
-                    );
-                }
+            match self.load_again() {
+                Ok(()) => {}
                 Err(Trouble::NoSpace) => return Err(SetError::NoSpace),
                 Err(Trouble::Damaged { .. }) => return self.heal(seed),
                 Err(trouble) => return Err(SetError::Failed { reason: trouble.to_string() }),
@@ -281,7 +334,7 @@ impl<D: Disk> SeedFile<D> {
         }
         self.settle()?;
         let Ok(opened) = &mut self.state else { return Ok(()) };
-        let Err(error) = opened.write(&self.disk, seed) else { return Ok(()) };
+        let Err(error) = opened.write(&self.disk, seed, &self.dir.join("seed")) else { return Ok(()) };
         opened.unsettled = true;
         // At once, so that a power cut finds the refused value as seldom as can be. If it fails
         // too, the next write begins with it.
@@ -289,19 +342,43 @@ impl<D: Disk> SeedFile<D> {
         Err(SetError::Failed { reason: format!("writing it failed: {error}") })
     }
 
-    /// Whether the slot that is not served may hold a refused value.
-    pub(super) fn needs_settling(&self) -> bool {
-        self.state.as_ref().is_ok_and(|opened| opened.unsettled)
+    fn load_again(&mut self) -> Result<(), Trouble> {
+        self.load()?;
+        let path = self.path();
+        tracing::info!(
+            message_id = events::SEED_WRITE_WORKS,
+            "the seed in {} is usable again",
+            path.display()
+        );
+        Ok(())
+    }
+
+    /// Whether something is to be put right that no write asks for: a refused value in the slot that is not served, or
+    /// a file that could not be used. One that is damaged is kept aside by the next write alone.
+    pub(super) fn needs_mending(&self) -> bool {
+        match &self.state {
+            Ok(opened) => opened.unsettled,
+            Err(trouble) => !matches!(trouble, Trouble::Damaged { .. }),
+        }
+    }
+
+    /// Tries to. The failure was said when it began; a success is said inside.
+    pub(super) fn mend(&mut self) {
+        let _ = match self.state {
+            Ok(_) => self.settle().is_ok(),
+            Err(_) => self.load_again().is_ok(),
+        };
     }
 
     /// After a failed write: puts the old value, under a higher number, where the refused one may be.
-    pub(super) fn settle(&mut self) -> Result<(), SetError> {
+    fn settle(&mut self) -> Result<(), SetError> {
+        let path = self.path();
         let Ok(opened) = &mut self.state else { return Ok(()) };
         if !opened.unsettled {
             return Ok(());
         }
         let seed = opened.seed.clone();
-        opened.write(&self.disk, &seed).map_err(|error| SetError::Failed {
+        opened.write(&self.disk, &seed, &path).map_err(|error| SetError::Failed {
             reason: format!("an earlier write failed and the old value could not be written again: {error}"),
         })?;
         opened.unsettled = false;
@@ -346,25 +423,24 @@ impl<D: Disk> SeedFile<D> {
 
 impl Opened {
     /// Writes the seed to the slot that is not served and makes it durable: then it is served.
-    fn write(&mut self, disk: &impl Disk, seed: &Seed) -> io::Result<()> {
+    fn write(&mut self, disk: &impl Disk, seed: &Seed, path: &Path) -> io::Result<()> {
         let slot = SLOTS - 1 - self.slot;
         let bytes = Slot { sequence: self.sequence, seed: seed.clone() }.encode();
         self.sequence += 1;
         disk.write_at(&self.file, &bytes, offset(slot))?;
         disk.sync_data(&self.file)?;
-        if self.is_deleted() {
-            return Err(io::Error::other("the file was deleted"));
+        if !self.is_at(path) {
+            return Err(io::Error::other("the file was moved, replaced or deleted"));
         }
         self.slot = slot;
         self.seed = seed.clone();
         Ok(())
     }
-}
 
-impl Opened {
-    /// Whether no name leads to the file any more: what is written to it is lost with the process.
-    fn is_deleted(&self) -> bool {
-        self.file.metadata().is_ok_and(|found| found.nlink() == 0)
+    /// Whether `path` leads to the file: what is written to another is not found after a restart.
+    fn is_at(&self, path: &Path) -> bool {
+        let found = fs::metadata(path).and_then(|there| Ok((there, self.file.metadata()?)));
+        found.is_ok_and(|(there, open)| (there.dev(), there.ino()) == (open.dev(), open.ino()))
     }
 }
 

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, watch};
 
 pub(crate) use self::record::{Inherited, Predecessor, inherit, monotonic_now};
-pub(crate) use self::sys::{block_signals, take_descriptor, unblock_signals};
+pub(crate) use self::sys::{block_signals, survive_file_size_limit, take_descriptor, unblock_signals};
 use crate::events;
 use crate::server::{Handed, Server};
 use crate::status::{ReloadOutcome, ReloadStatus};

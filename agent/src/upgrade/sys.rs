@@ -37,6 +37,13 @@ fn mask_signals(how: libc::c_int) {
     }
 }
 
+/// Makes a write past the limit for the size of files (`ulimit -f`, `LimitFSIZE=`) an error of that write: by itself
+/// the kernel ends the process.
+pub(crate) fn survive_file_size_limit() {
+    // SAFETY: it ignores a signal that nothing in this process handles.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
 /// Replaces this process's program. Returns only if that fails.
 ///
 /// Not `Command::exec`: that one resets the handling of SIGPIPE also when it fails.

@@ -1,6 +1,7 @@
 //! The durable seed, through the real program: kills, traces, full and damaged disks.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -8,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use tests::solo::{Namespace, Solo, refuses, tool};
+use tests::solo::{NOBODY, Namespace, Solo, is_root_or_skip, refuses, tool};
 use tests::strace::{self, Edge, Event};
 use tests::wire::Wire;
 use tests::{eventually, text};
@@ -419,11 +420,46 @@ async fn a_folder_it_may_not_write_to_costs_the_seed_and_nothing_else() {
     solo.get("/seed").await.refuses(500, "Permission denied");
     solo.post("1").await.refuses(503, "Permission denied");
     solo.get("/health").await.is(200, "Healthy!");
-    // Each write tries again: what was put right needs no restart.
+    // It is tried again by itself, and by each write: what was put right needs neither a restart nor a POST.
     set_mode(&solo.state_dir, 0o777);
-    solo.post("2").await.is(200, "2");
-    solo.get("/seed").await.is(200, "2");
     solo.until_logged("is usable again").await;
+    solo.get("/seed").await.is(200, "0");
+    solo.post("2").await.is(200, "2");
+    agent.stop(&solo).await;
+}
+
+#[tokio::test]
+async fn files_that_an_agent_of_root_left_are_named_with_the_command_that_gives_them_back() {
+    if !is_root_or_skip("only root can leave files of root") {
+        return;
+    }
+    let solo = Solo::new().for_nobody();
+    fs::create_dir(&solo.state_dir).unwrap();
+    set_mode(&solo.state_dir, 0o777);
+    for name in ["seed", "seed.lock"] {
+        fs::write(solo.state_dir.join(name), "").unwrap();
+        set_mode(&solo.state_dir.join(name), 0o600);
+    }
+    let mut agent = solo.start().await;
+    let (seed, lock) = (solo.state_dir.join("seed"), solo.state_dir.join("seed.lock"));
+    let cure = format!("chown {NOBODY}: {} {}", seed.display(), lock.display());
+    solo.get("/seed").await.refuses(500, &cure);
+    solo.post("1").await.refuses(503, "belong to root");
+    std::os::unix::fs::chown(&lock, Some(NOBODY), Some(NOBODY)).unwrap();
+    fs::remove_file(&seed).unwrap();
+    solo.until_logged("is usable again").await;
+    solo.post("1").await.is(200, "1");
+    agent.stop(&solo).await;
+}
+
+#[tokio::test]
+async fn a_limit_for_the_size_of_files_refuses_the_write_and_ends_nothing() {
+    let mut solo = Solo::new();
+    // In kilobytes: less than a slot.
+    solo.wrapper = ["sh", "-c", "ulimit -f 4 && exec \"$@\"", "sh"].map(OsString::from).to_vec();
+    let mut agent = solo.start().await;
+    solo.post("1").await.refuses(503, "File too large");
+    solo.get("/health").await.is(200, "Healthy!");
     agent.stop(&solo).await;
 }
 

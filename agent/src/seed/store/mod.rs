@@ -18,8 +18,8 @@ use super::file::{SeedFile, Trouble};
 use super::number::Seed;
 use crate::events;
 
-/// How long after a failed rewrite of the old value it is tried again when no write asks for it.
-const SETTLE_RETRY: Duration = Duration::from_secs(5);
+/// How often what is wrong with the file is tried to be put right when no write asks for it.
+const MEND_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A handle on the seed; clones share one store. The last one dropped ends the writer thread.
 #[derive(Clone)]
@@ -156,12 +156,12 @@ struct Write {
 /// were stored and at once replaced, which no reader can tell from having been written in turn.
 fn write_until_closed<D: Disk>(mut file: SeedFile<D>, writes: &Receiver<Write>, latest: &Latest) {
     loop {
-        let first = if file.needs_settling() {
-            match writes.recv_timeout(SETTLE_RETRY) {
+        let first = if file.needs_mending() {
+            match writes.recv_timeout(MEND_INTERVAL) {
                 Ok(first) => first,
                 Err(RecvTimeoutError::Timeout) => {
-                    // The failure was said when it began; a success is said inside.
-                    let _ = file.settle();
+                    file.mend();
+                    latest.publish(shown(&file));
                     continue;
                 }
                 Err(RecvTimeoutError::Disconnected) => return,

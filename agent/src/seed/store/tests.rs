@@ -306,6 +306,68 @@ fn a_folder_that_cannot_be_used_is_told_and_tried_again() {
     assert_eq!(store.read().unwrap(), "1");
 }
 
+/// What may happen to the file or its folder while the store has it open.
+type Happens = fn(&Path);
+
+#[test]
+fn what_is_written_to_a_file_that_its_path_no_longer_names_is_not_said_to_be_stored() {
+    let happens: [(&str, Happens); 5] = [
+        ("renamed", |dir| fs::rename(dir.join("seed"), dir.join("elsewhere")).unwrap()),
+        ("linked and removed", |dir| {
+            fs::hard_link(dir.join("seed"), dir.join("kept")).unwrap();
+            fs::remove_file(dir.join("seed")).unwrap();
+        }),
+        ("replaced by a copy", |dir| {
+            fs::copy(dir.join("seed"), dir.join("copy")).unwrap();
+            fs::rename(dir.join("copy"), dir.join("seed")).unwrap();
+        }),
+        ("its folder renamed", |dir| fs::rename(dir, dir.with_file_name("moved")).unwrap()),
+        ("all removed", |dir| fs::remove_dir_all(dir).unwrap()),
+    ];
+    for (what, happens) in happens {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("state");
+        let store = SeedStore::open(&dir).unwrap();
+        set(&store, 7).unwrap();
+        happens(&dir);
+        assert_eq!(store.read().unwrap(), "7", "{what}");
+        assert_eq!(set(&store, 8).unwrap(), "8", "{what}");
+        drop(store);
+        assert_eq!(SeedStore::open(&dir).unwrap().read().unwrap(), "8", "{what}");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_made_anew_begins_with_the_value_of_the_one_that_was_moved() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("state");
+    let store = SeedStore::open(&dir).unwrap();
+    set(&store, 7).unwrap();
+    fs::rename(&dir, parent.path().join("moved")).unwrap();
+    // Where the folder was is a file: nothing can be made in it.
+    fs::write(&dir, "").unwrap();
+    assert!(matches!(set(&store, 8), Err(SetError::Failed { .. })));
+    fs::remove_file(&dir).unwrap();
+    let mended = (0..200).any(|_| {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the store's own thread mends; a deadline ends the loop"
+        )]
+        std::thread::sleep(MEND_INTERVAL / 50);
+        store.read().is_ok_and(|value| value == "7")
+    });
+    assert!(mended, "without a write it is not tried again");
+}
+
+#[test]
+fn without_the_locks_file_a_second_owner_is_refused_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let _first = SeedStore::open(dir.path()).unwrap();
+    fs::remove_file(dir.path().join("seed.lock")).unwrap();
+    let error = SeedStore::open(dir.path()).err().unwrap();
+    assert!(error.to_string().contains("another running process"), "{error}");
+}
+
 /// A small file system of its own, unmounted at the end.
 struct Mount(PathBuf);
 
@@ -478,7 +540,7 @@ fn no_acknowledged_value_is_ever_lost() {
                     );
                     acknowledged = shown.clone();
                 }
-                if !file.needs_settling() {
+                if !file.needs_mending() {
                     // Whatever was refused is overwritten.
                     refused.clear();
                 } else if committed.is_some() {
