@@ -32,7 +32,9 @@ const SOCKET: &str = "admin.sock";
 /// Held by the agent whose socket it is, for as long as it runs.
 const LOCK: &str = "admin.lock";
 /// Admin connections at a time; more wait.
-const CONNECTIONS: usize = 8;
+const CONNECTIONS: usize = 64;
+/// How long one may take to say what it asks: those that say nothing must not hold up a `status` for long.
+const HEAD_DEADLINE: Duration = Duration::from_secs(1);
 /// The longest that a request on the admin socket may take.
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -47,6 +49,9 @@ pub(crate) enum BindError {
     /// Another agent answers on it.
     #[error("{path}: another agent is running (it holds this socket); stop it, or choose another --runtime-dir", path = .0.display())]
     Live(PathBuf),
+    /// The folder is another user's, who could put anything there.
+    #[error("{path}: belongs to another user than this agent's; choose a --runtime-dir of its own", path = .0.display())]
+    Foreign(PathBuf),
     /// The folder is open to others and holds other things.
     #[error("{path}: open to other users and not the agent's own; choose a --runtime-dir that holds nothing else", path = .0.display())]
     Shared(PathBuf),
@@ -92,10 +97,12 @@ pub(crate) fn bind(runtime_dir: &Path) -> Result<AdminSocket, BindError> {
     let failed = |error| BindError::Io { path: path.clone(), error };
     DirBuilder::new().recursive(true).mode(0o700).create(runtime_dir).map_err(failed)?;
     let folder = fs::metadata(runtime_dir).map_err(failed)?;
+    if folder.uid() != rustix::process::geteuid().as_raw() {
+        return Err(BindError::Foreign(runtime_dir.to_owned()));
+    }
     if folder.mode() & 0o077 != 0 {
         // Closing a folder that others use as well, such as /tmp, would break them.
-        let own = folder.uid() == rustix::process::geteuid().as_raw();
-        if !own || !is_its_own(runtime_dir).map_err(failed)? {
+        if !is_its_own(runtime_dir).map_err(failed)? {
             return Err(BindError::Shared(runtime_dir.to_owned()));
         }
         fs::set_permissions(runtime_dir, fs::Permissions::from_mode(0o700)).map_err(failed)?;
@@ -127,7 +134,8 @@ fn lock(runtime_dir: &Path) -> Result<File, BindError> {
     let path = socket_path(runtime_dir);
     let failed = |error| BindError::Io { path: path.clone(), error };
     let mut open = OpenOptions::new();
-    open.write(true).create(true).truncate(false).mode(0o600);
+    // A link would have the agent lock, or make, a file of somebody else's choice.
+    open.write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
     let lock = open.open(runtime_dir.join(LOCK)).map_err(failed)?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
@@ -203,6 +211,7 @@ async fn connection(stream: UnixStream, admin: Arc<Admin>) -> hyper::Result<()> 
     });
     hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_DEADLINE)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service)
         .await

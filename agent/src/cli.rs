@@ -27,7 +27,7 @@ pub(crate) enum Command {
     /// Show what the running agent serves and what each target group thinks of it
     Status {
         /// Print a table for people, or everything as JSON
-        #[arg(long, value_enum, default_value_t = Output::Table)]
+        #[arg(long, value_enum, default_value_t = Output::Text)]
         output: Output,
         /// How to reach the agent
         #[command(flatten)]
@@ -61,7 +61,8 @@ pub(crate) enum Command {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Output {
     /// For people.
-    Table,
+    #[value(alias = "table")]
+    Text,
     /// For programs.
     Json,
 }

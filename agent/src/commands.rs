@@ -1,5 +1,6 @@
 //! The commands that talk to a running agent: status, drain, resume, reload.
 
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,15 +9,12 @@ use http::Method;
 use crate::admin::{self, AskError};
 use crate::backoff::Backoff;
 use crate::cli::{AgentArgs, Output};
-use crate::config::{ConfigError, Layers};
+use crate::config::Layers;
 use crate::status::{AgentStatus, Phase, ReloadOutcome, ReloadStatus};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CommandError {
-    /// The settings cannot be used.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
     /// The agent was not reached, or refused.
     #[error(transparent)]
     Ask(#[from] AskError),
@@ -42,26 +40,35 @@ const RELOAD_PATIENCE: Duration = Duration::from_secs(30);
 /// How many questions in a row may be lost while one program replaces another.
 const UNANSWERED: u32 = 10;
 
-/// A folder that is named needs no settings: draining must be possible also while they are broken.
-fn runtime_dir(args: AgentArgs) -> Result<PathBuf, ConfigError> {
-    match args.runtime_dir {
-        Some(named) => Ok(named),
-        None => Layers::read([], std::env::vars_os(), args.config.as_deref())?.runtime_dir(),
+/// Draining must be possible also while the settings are broken: this folder is all that is needed of them.
+fn runtime_dir(args: AgentArgs) -> PathBuf {
+    if let Some(named) = args.runtime_dir {
+        return named;
     }
+    let (folder, mistakes) = Layers::read([], std::env::vars_os(), args.config.as_deref()).runtime_dir();
+    if let Some(mistakes) = mistakes {
+        // Nothing can be done about a stderr that is gone.
+        _ = writeln!(
+            io::stderr(),
+            "instance-agent: the settings cannot be used, asking the agent in {}:\n{mistakes}",
+            folder.display()
+        );
+    }
+    folder
 }
 
 /// `status`: what to print.
 pub(crate) async fn status(output: Output, args: AgentArgs) -> Result<String, CommandError> {
-    let json = admin::request(&runtime_dir(args)?, Method::GET, "status").await?;
+    let json = admin::request(&runtime_dir(args), Method::GET, "status").await?;
     Ok(match output {
         Output::Json => format!("{json}\n"),
-        Output::Table => serde_json::from_str::<AgentStatus>(&json)?.table(),
+        Output::Text => serde_json::from_str::<AgentStatus>(&json)?.table(),
     })
 }
 
 /// `drain`: what the agent said; with `wait`, once it is drained.
 pub(crate) async fn drain(wait: bool, args: AgentArgs) -> Result<String, CommandError> {
-    let runtime_dir = runtime_dir(args)?;
+    let runtime_dir = runtime_dir(args);
     let mut said = admin::request(&runtime_dir, Method::POST, "drain").await?;
     if !wait {
         return Ok(said);
@@ -84,12 +91,12 @@ pub(crate) async fn drain(wait: bool, args: AgentArgs) -> Result<String, Command
 
 /// `resume`: what the agent said.
 pub(crate) async fn resume(args: AgentArgs) -> Result<String, CommandError> {
-    Ok(admin::request(&runtime_dir(args)?, Method::POST, "resume").await?)
+    Ok(admin::request(&runtime_dir(args), Method::POST, "resume").await?)
 }
 
 /// `reload`: what runs now.
 pub(crate) async fn reload(args: AgentArgs) -> Result<String, CommandError> {
-    let runtime_dir = runtime_dir(args)?;
+    let runtime_dir = runtime_dir(args);
     tokio::time::timeout(RELOAD_PATIENCE, finish_reload(&runtime_dir))
         .await
         .unwrap_or(Err(CommandError::ReloadLate))

@@ -68,8 +68,7 @@ impl From<ServeError> for Failure {
 
 impl From<CommandError> for Failure {
     fn from(error: CommandError) -> Self {
-        let code = if matches!(error, CommandError::Config(_)) { USAGE } else { 1 };
-        Self { code, message: error.to_string() }
+        Self { code: 1, message: error.to_string() }
     }
 }
 

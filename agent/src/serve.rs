@@ -89,9 +89,12 @@ fn listen_cure(error: &io::Error) -> &'static str {
 /// from a running one.
 pub(crate) fn check(args: SettingArgs) -> Result<String, ServeError> {
     let handover = args.handover;
-    let settings = Layers::read(args.flags, std::env::vars_os(), args.config.as_deref())?.settings()?;
+    let layers = Layers::read(args.flags, std::env::vars_os(), args.config.as_deref());
+    let settings = layers.settings()?;
+    let file = layers.file().display();
     match handover {
-        None => Ok("the settings can be used".to_owned()),
+        None if layers.has_file() => Ok(format!("the settings can be used; read from {file}")),
+        None => Ok(format!("the settings can be used; there is no {file}")),
         Some(version) => upgrade::check::answer(version, &settings).map_err(ServeError::CannotTakeOver),
     }
 }
@@ -102,7 +105,7 @@ pub(crate) fn run(args: SettingArgs) -> Result<(), ServeError> {
     upgrade::block_signals();
     upgrade::survive_file_size_limit();
     let inherited = upgrade::inherit().map_err(ServeError::Inherited)?;
-    let layers = Layers::read(args.flags, std::env::vars_os(), args.config.as_deref())?;
+    let layers = Layers::read(args.flags, std::env::vars_os(), args.config.as_deref());
     let mut settings = layers.settings()?;
     let known_path = inherited.as_ref().and_then(|inherited| inherited.predecessor.program.as_deref());
     let pinned = upgrade::check::pinned(&settings);

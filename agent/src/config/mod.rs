@@ -4,13 +4,12 @@
 //! and its help all follow from that row. What is read is text with its origin ([`Layers`]); what
 //! leaves this module is typed and validated.
 
+mod layers;
 mod values;
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::fmt;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -20,6 +19,8 @@ use instance_contract::{ClusterName, InvalidValue, Root};
 use crate::lifecycle::OnRebalance;
 use crate::limits::Limits;
 use crate::target_group::TargetGroupRef;
+use layers::Reading;
+pub(crate) use layers::{ConfigError, Layers};
 use values::{
     ANY, ATLEAST_1S, POSITIVE, bytes, duration_in, instance_id, large_bytes, log_level, number_in,
     on_rebalance, seconds, socket_address,
@@ -156,157 +157,61 @@ pub(crate) struct IgnoredTag {
     error: InvalidValue,
 }
 
-/// A setting that cannot be used: where it stands, and what to write instead.
-#[derive(Debug, thiserror::Error)]
-#[error("{origin}: {problem}")]
-pub(crate) struct ConfigError {
-    origin: Origin,
-    problem: String,
-}
-
-/// Where a value was written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Origin {
-    Flag(&'static str),
-    Environment(String),
-    File { path: PathBuf, line: Option<usize> },
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Flag(key) => write!(f, "--{key}"),
-            Self::Environment(name) => f.write_str(name),
-            Self::File { path, line: Some(line) } => write!(f, "{}:{line}", path.display()),
-            Self::File { path, line: None } => write!(f, "{}", path.display()),
-        }
-    }
-}
-
-type Layer = BTreeMap<&'static str, (String, Origin)>;
-
-/// What was written where, before anything is interpreted; strongest layer first.
-#[derive(Debug, Default)]
-pub(crate) struct Layers {
-    layers: Vec<Layer>,
-    file: PathBuf,
-}
-
 impl Layers {
-    /// Reads the three written layers. `flags` are the settings given on the command line; `file`
-    /// is the settings file if one was named, which then has to exist.
-    pub(crate) fn read(
-        flags: impl IntoIterator<Item = (&'static str, String)>,
-        environment: impl IntoIterator<Item = (OsString, OsString)>,
-        file: Option<&Path>,
-    ) -> Result<Self, ConfigError> {
-        let flags = flags.into_iter().map(|(key, value)| (key, (value, Origin::Flag(key)))).collect();
-        let mut named = file.map(Path::to_owned);
-        let environment = environment_layer(environment, &mut named)?;
-        let path = named.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
-        let file = match std::fs::read_to_string(path) {
-            Ok(text) => file_layer(path, &text)?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => Layer::new(),
-            Err(error) => {
-                return Err(ConfigError {
-                    origin: Origin::File { path: path.to_owned(), line: None },
-                    problem: format!("cannot be read: {error}"),
-                });
-            }
-        };
-        Ok(Self { layers: vec![flags, environment, file], file: path.to_owned() })
-    }
-
-    /// The settings file, whether there is one or not.
-    pub(crate) fn file(&self) -> &Path {
-        &self.file
-    }
-
-    fn find(&self, key: &'static str) -> Option<&(String, Origin)> {
-        self.layers.iter().find_map(|layer| layer.get(key))
-    }
-
-    fn parse<T>(
-        &self,
-        key: &'static str,
-        parse: impl FnOnce(&str) -> Result<T, InvalidValue>,
-    ) -> Result<Option<T>, ConfigError> {
-        let Some((text, origin)) = self.find(key) else {
-            return Ok(None);
-        };
-        parse(text).map(Some).map_err(|error| ConfigError {
-            origin: origin.clone(),
-            problem: match origin {
-                Origin::File { .. } => format!("{key}: {error}"),
-                _ => error.to_string(),
-            },
-        })
-    }
-
     /// Interprets and validates what was written.
     pub(crate) fn settings(&self) -> Result<Settings, ConfigError> {
-        let duration = |key, range, default| Ok(self.parse(key, duration_in(range))?.unwrap_or(default));
-        let listen = self.parse("listen", socket_address)?.unwrap_or(([0, 0, 0, 0], 80).into());
-        Ok(Settings {
-            listen,
-            root: self.parse("root", Root::from_str)?,
-            cluster: self.parse("cluster", ClusterName::from_str)?,
-            target_groups: self.parse("target-group", TargetGroupRef::parse_list)?,
-            state_dir: self.directory("state-dir", "STATE_DIRECTORY", "/var/lib/instance-agent")?,
-            runtime_dir: self.directory("runtime-dir", "RUNTIME_DIRECTORY", "/run/instance-agent")?,
-            instance_id: self.parse("instance-id", instance_id)?,
-            register_port: self
-                .parse("register-port", |text| number_in(text, 1..=65535, "a port from 1 to 65535"))?
+        let mut read = Reading::of(self);
+        let limits = Limits {
+            max_body: read.value("max-body", bytes).unwrap_or(64 * 1024),
+            max_buffered: read.value("max-buffered", large_bytes).unwrap_or(64 * 1024 * 1024),
+            max_connections: read
+                .value("max-connections", |text| number_in(text, 1..=1_000_000, "a number from 1 to 1000000"))
+                .map_or(10_000, |count| count as usize),
+            header_timeout: read.value("header-timeout", duration_in(POSITIVE)).unwrap_or(seconds(10)),
+            body_timeout: read.value("body-timeout", duration_in(POSITIVE)).unwrap_or(seconds(30)),
+            keep_alive: read.value("keep-alive", duration_in(POSITIVE)).unwrap_or(seconds(75)),
+            write_timeout: read.value("write-timeout", duration_in(POSITIVE)).unwrap_or(seconds(30)),
+        };
+        let settings = Settings {
+            listen: read.value("listen", socket_address).unwrap_or(([0, 0, 0, 0], 80).into()),
+            root: read.value("root", Root::from_str),
+            cluster: read.value("cluster", ClusterName::from_str),
+            target_groups: read.value("target-group", TargetGroupRef::parse_list),
+            state_dir: read.directory("state-dir", "STATE_DIRECTORY", "/var/lib/instance-agent"),
+            runtime_dir: runtime_dir(&mut read),
+            instance_id: read.value("instance-id", instance_id),
+            register_port: read
+                .value("register-port", |text| number_in(text, 1..=65535, "a port from 1 to 65535"))
                 .map(|port| port as u16),
-            drain_quiet: duration("drain-quiet", ANY, seconds(20))?,
-            drain_timeout: self.parse("drain-timeout", duration_in(ANY))?,
-            on_rebalance: self.parse("on-rebalance", on_rebalance)?.unwrap_or_default(),
-            reload_wait: duration("reload-wait", ANY, seconds(2))?,
-            reconcile_interval: duration("reconcile-interval", ATLEAST_1S, seconds(600))?,
-            limits: Limits {
-                max_body: self.parse("max-body", bytes)?.unwrap_or(64 * 1024),
-                max_buffered: self.parse("max-buffered", large_bytes)?.unwrap_or(64 * 1024 * 1024),
-                max_connections: self
-                    .parse("max-connections", |text| {
-                        number_in(text, 1..=1_000_000, "a number from 1 to 1000000")
-                    })?
-                    .map_or(10_000, |count| count as usize),
-                header_timeout: duration("header-timeout", POSITIVE, seconds(10))?,
-                body_timeout: duration("body-timeout", POSITIVE, seconds(30))?,
-                keep_alive: duration("keep-alive", POSITIVE, seconds(75))?,
-                write_timeout: duration("write-timeout", POSITIVE, seconds(30))?,
-            },
-            threads: self
-                .parse("threads", |text| number_in(text, 1..=256, "a number from 1 to 256"))?
+            drain_quiet: read.value("drain-quiet", duration_in(ANY)).unwrap_or(seconds(20)),
+            drain_timeout: read.value("drain-timeout", duration_in(ANY)),
+            on_rebalance: read.value("on-rebalance", on_rebalance).unwrap_or_default(),
+            reload_wait: read.value("reload-wait", duration_in(ANY)).unwrap_or(seconds(2)),
+            reconcile_interval: read
+                .value("reconcile-interval", duration_in(ATLEAST_1S))
+                .unwrap_or(seconds(600)),
+            limits,
+            threads: read
+                .value("threads", |text| number_in(text, 1..=256, "a number from 1 to 256"))
                 .map_or_else(
                     || std::thread::available_parallelism().map_or(1, usize::from),
                     |count| count as usize,
                 ),
-            log_level: self.parse("log-level", log_level)?.unwrap_or(tracing::Level::INFO),
-        })
-    }
-
-    /// The admin socket's folder alone, for the commands that only talk to a running agent.
-    pub(crate) fn runtime_dir(&self) -> Result<PathBuf, ConfigError> {
-        self.directory("runtime-dir", "RUNTIME_DIRECTORY", "/run/instance-agent")
-    }
-
-    /// A folder: as set, else systemd's, else the fixed one.
-    fn directory(&self, key: &'static str, systemd: &str, default: &str) -> Result<PathBuf, ConfigError> {
-        let set = self.parse(key, |text| {
-            if text.is_empty() {
-                Err(InvalidValue { found: String::new(), expected: "a folder's path" })
-            } else {
-                Ok(PathBuf::from(text))
-            }
-        })?;
-        // systemd separates several folders with colons; the unit has one.
-        let of_systemd = || {
-            let list = std::env::var(systemd).ok()?;
-            list.split(':').next().filter(|first| !first.is_empty()).map(PathBuf::from)
+            log_level: read.value("log-level", log_level).unwrap_or(tracing::Level::INFO),
         };
-        Ok(set.or_else(of_systemd).unwrap_or_else(|| PathBuf::from(default)))
+        read.mistakes().map_or(Ok(settings), Err)
     }
+
+    /// The admin socket's folder alone, for the commands that only talk to a running agent; and every mistake in the
+    /// settings, none of which keeps them from it.
+    pub(crate) fn runtime_dir(&self) -> (PathBuf, Option<ConfigError>) {
+        let mut read = Reading::of(self);
+        (runtime_dir(&mut read), read.mistakes())
+    }
+}
+
+fn runtime_dir(read: &mut Reading<'_>) -> PathBuf {
+    read.directory("runtime-dir", "RUNTIME_DIRECTORY", "/run/instance-agent")
 }
 
 impl Settings {
@@ -358,97 +263,15 @@ impl Tags<'_> {
     }
 }
 
-fn environment_layer(
-    environment: impl IntoIterator<Item = (OsString, OsString)>,
-    file: &mut Option<PathBuf>,
-) -> Result<Layer, ConfigError> {
-    let mut layer = Layer::new();
-    for (name, value) in environment {
-        // Other variables may hold anything, also what is no text.
-        let Some(name) = name.to_str() else { continue };
-        let Some(rest) = name.strip_prefix(ENVIRONMENT) else { continue };
-        let name = name.to_owned();
-        if rest == "CONFIG" {
-            file.get_or_insert(PathBuf::from(value));
-            continue;
-        }
-        let Ok(value) = value.into_string() else {
-            let problem = "the value is not UTF-8 text".to_owned();
-            return Err(ConfigError { origin: Origin::Environment(name), problem });
-        };
-        let key = rest.to_ascii_lowercase().replace('_', "-");
-        match known(&key) {
-            Some(key) => layer.insert(key, (value, Origin::Environment(name))),
-            None => {
-                let problem = match nearest(&key) {
-                    Some(near) => format!(
-                        "there is no such setting; did you mean {ENVIRONMENT}{}?",
-                        near.to_ascii_uppercase().replace('-', "_")
-                    ),
-                    None => "there is no such setting".to_owned(),
-                };
-                return Err(ConfigError { origin: Origin::Environment(name), problem });
-            }
-        };
-    }
-    Ok(layer)
-}
-
-fn file_layer(path: &Path, text: &str) -> Result<Layer, ConfigError> {
-    let line_of =
-        |offset: usize| text.as_bytes()[..offset.min(text.len())].iter().filter(|b| **b == b'\n').count() + 1;
-    let error = |offset: Option<usize>, problem: String| ConfigError {
-        origin: Origin::File { path: path.to_owned(), line: offset.map(line_of) },
-        problem,
-    };
-    let table = toml::de::DeTable::parse(text)
-        .map_err(|e| error(e.span().map(|span| span.start), e.message().to_owned()))?;
-    let mut layer = Layer::new();
-    for (key, value) in table.get_ref() {
-        let Some(known) = known(key.get_ref()) else {
-            let near = nearest(key.get_ref()).map_or(String::new(), |near| format!("; did you mean {near}?"));
-            let problem = format!("{}: there is no such setting{near}", key.get_ref());
-            return Err(error(Some(key.span().start), problem));
-        };
-        let text = file_value(known, value.get_ref())
-            .map_err(|problem| error(Some(value.span().start), format!("{known}: {problem}")))?;
-        let origin = Origin::File { path: path.to_owned(), line: Some(line_of(key.span().start)) };
-        layer.insert(known, (text, origin));
-    }
-    Ok(layer)
-}
-
-fn file_value(key: &str, value: &toml::de::DeValue<'_>) -> Result<String, String> {
-    use toml::de::DeValue;
-    match value {
-        DeValue::String(text) => Ok(text.to_string()),
-        DeValue::Integer(number) if number.radix() == 10 => Ok(number.as_str().to_owned()),
-        DeValue::Array(items) if key == "target-group" => {
-            let words: Option<Vec<&str>> = items.iter().map(|item| item.get_ref().as_str()).collect();
-            words.map(|words| words.join(" ")).ok_or_else(|| "expected a list of strings".to_owned())
-        }
-        other => Err(format!("expected a string, found {}", other.type_str())),
-    }
-}
-
-fn known(key: &str) -> Option<&'static str> {
-    SETTINGS.iter().map(|setting| setting.key).find(|known| *known == key)
-}
-
-fn nearest(key: &str) -> Option<&'static str> {
-    instance_contract::nearest(key, SETTINGS.iter().map(|setting| setting.key))
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
+    use std::ffi::OsString;
+    use std::path::Path;
+
     use super::*;
 
-    fn layers(
-        flags: &[(&'static str, &str)],
-        environment: &[(&str, &str)],
-        file: &str,
-    ) -> Result<Layers, ConfigError> {
+    fn layers(flags: &[(&'static str, &str)], environment: &[(&str, &str)], file: &str) -> Layers {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("agent.toml");
         std::fs::write(&path, file).unwrap();
@@ -460,7 +283,7 @@ mod tests {
     }
 
     fn refused(flags: &[(&'static str, &str)], environment: &[(&str, &str)], file: &str) -> String {
-        match layers(flags, environment, file).and_then(|layers| layers.settings()) {
+        match layers(flags, environment, file).settings() {
             Ok(settings) => panic!("accepted: {settings:?}"),
             Err(error) => error.to_string(),
         }
@@ -468,7 +291,7 @@ mod tests {
 
     #[test]
     fn defaults_are_those_of_the_documentation() {
-        let settings = layers(&[], &[], "").unwrap().settings().unwrap();
+        let settings = layers(&[], &[], "").settings().unwrap();
         assert_eq!(settings.listen.to_string(), "0.0.0.0:80");
         assert_eq!(settings.register_port, None);
         assert_eq!(settings.drain_quiet, seconds(20));
@@ -485,7 +308,7 @@ mod tests {
         let tags =
             BTreeMap::from([(CLUSTER.to_owned(), "tagged".to_owned()), (ROOT.to_owned(), "seed".to_owned())]);
         let cluster = |flags: &[(&'static str, &str)], environment: &[(&str, &str)], file: &str| {
-            let settings = layers(flags, environment, file).unwrap().settings().unwrap();
+            let settings = layers(flags, environment, file).settings().unwrap();
             settings.role(&tags, &Role::default()).0.cluster.unwrap().to_string()
         };
         let flag = [("cluster", "flag")];
@@ -494,7 +317,7 @@ mod tests {
         assert_eq!(cluster(&[], &environment, "cluster = 'file'"), "env");
         assert_eq!(cluster(&[], &[], "cluster = 'file'"), "file");
         assert_eq!(cluster(&[], &[], ""), "tagged");
-        let settings = layers(&[], &[], "").unwrap().settings().unwrap();
+        let settings = layers(&[], &[], "").settings().unwrap();
         assert_eq!(settings.role(&tags, &Role::default()).0.root, Root::Seed);
         assert_eq!(settings.role(&BTreeMap::new(), &Role::default()), (Role::default(), vec![]));
     }
@@ -546,7 +369,7 @@ mod tests {
     #[test]
     fn the_file_takes_numbers_and_lists_where_they_make_sense() {
         let file = "drain-quiet = 5\nmax-body = 100\ntarget-group = ['a', 'b']\nregister-port = 8080";
-        let settings = layers(&[], &[], file).unwrap().settings().unwrap();
+        let settings = layers(&[], &[], file).settings().unwrap();
         assert_eq!(settings.drain_quiet, seconds(5));
         assert_eq!(settings.limits.max_body, 100);
         assert_eq!(settings.register_port, Some(8080));
@@ -559,7 +382,7 @@ mod tests {
 
     #[test]
     fn a_duration_is_written_alike_in_flags_environment_and_file() {
-        let quiet = |layers: Result<Layers, ConfigError>| layers.unwrap().settings().unwrap().drain_quiet;
+        let quiet = |layers: Layers| layers.settings().unwrap().drain_quiet;
         for (text, expected) in [("5", 5_000), ("5s", 5_000), ("500ms", 500), ("2m", 120_000), ("0", 0)] {
             let expected = Duration::from_millis(expected);
             assert_eq!(quiet(layers(&[("drain-quiet", text)], &[], "")), expected);
@@ -576,14 +399,37 @@ mod tests {
     }
 
     #[test]
+    fn all_mistakes_are_told_at_once_each_with_its_place() {
+        let file =
+            "listn = 'x'\nroot = 'both'\ndrain-quiet = 'soon'\nmax-body = true\nruntime-dir = '/run/other'\n";
+        let layers = layers(&[("threads", "0")], &[("INSTANCE_AGENT_LOGLEVEL", "info")], file);
+        let error = layers.settings().unwrap_err().to_string();
+        let lines: Vec<&str> = error.lines().collect();
+        for (line, part) in lines.iter().zip([
+            "--threads: ",
+            "INSTANCE_AGENT_LOGLEVEL: ",
+            "agent.toml:1: listn: ",
+            "agent.toml:2: root: ",
+            "agent.toml:3: drain-quiet: ",
+            "agent.toml:4: max-body: ",
+        ]) {
+            assert!(line.contains(part), "{part} in {error}");
+        }
+        assert_eq!(lines.len(), 6, "{error}");
+        let (runtime_dir, mistakes) = layers.runtime_dir();
+        assert_eq!(runtime_dir, PathBuf::from("/run/other"), "what can be read is used");
+        assert_eq!(mistakes.unwrap().to_string().lines().count(), 3, "those of reading");
+    }
+
+    #[test]
     fn a_named_file_has_to_exist() {
-        let error = Layers::read([], [], Some(Path::new("/nonexistent/agent.toml"))).unwrap_err();
+        let error = Layers::read([], [], Some(Path::new("/nonexistent/agent.toml"))).settings().unwrap_err();
         assert!(error.to_string().contains("/nonexistent/agent.toml: cannot be read"), "{error}");
     }
 
     #[test]
     fn a_tag_that_does_not_fit_is_named_and_ignored() {
-        let settings = layers(&[], &[], "").unwrap().settings().unwrap();
+        let settings = layers(&[], &[], "").settings().unwrap();
         let tags = BTreeMap::from([(CLUSTER.to_owned(), "status".to_owned())]);
         let (role, ignored) = settings.role(&tags, &Role::default());
         assert_eq!(role.cluster, None);

@@ -160,20 +160,16 @@ async fn mistakes_in_the_file_are_found_by_line() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("agent.toml");
     let named = file.to_str().unwrap();
-    for (written, line, is_value, parts) in [
-        ("# ours\n\ndrain-quit = \"3s\"\n", 3, false, &["drain-quit", "did you mean drain-quiet?"][..]),
-        ("root = \"seed\"\nlog-level = \"loud\"\n", 2, true, &["log-level", "loud", "debug"]),
-        ("root = \"seed\"\nthreads = true\n", 2, false, &["threads", "boolean"]),
-        ("root = \"seed\"\n\n\nroot = \n", 4, false, &[]),
+    for (written, line, parts) in [
+        ("# ours\n\ndrain-quit = \"3s\"\n", 3, &["drain-quit", "did you mean drain-quiet?"][..]),
+        ("root = \"seed\"\nlog-level = \"loud\"\n", 2, &["log-level", "loud", "debug"]),
+        ("root = \"seed\"\nthreads = true\n", 2, &["threads", "boolean"]),
+        ("root = \"seed\"\n\n\nroot = \n", 4, &[]),
     ] {
         fs::write(&file, written).unwrap();
         let at = format!("{named}:{line}: ");
         let parts = [&[at.as_str()][..], parts].concat();
         refuses(&agent(&["--config", named], &[]).await, 2, &parts);
-        // The commands read the same file, but of its values they use the runtime folder alone.
-        if !is_value {
-            refuses(&agent(&["status"], &[("INSTANCE_AGENT_CONFIG", named)]).await, 2, &parts);
-        }
     }
     let missing = folder.path().join("missing.toml");
     let missing = missing.to_str().unwrap();
@@ -262,8 +258,7 @@ async fn systemds_folders_are_the_defaults() {
 async fn variables_that_are_no_text_matter_only_where_they_are_ours() {
     use std::os::unix::ffi::OsStringExt as _;
     let no_text = OsString::from_vec(vec![0xff]);
-    for (name, status, said) in [("OTHER", 1, "no agent answers"), ("INSTANCE_AGENT_LISTEN", 2, "not UTF-8")]
-    {
+    for (name, is_told) in [("OTHER", false), ("INSTANCE_AGENT_LISTEN", true)] {
         let mut status_command = tokio::process::Command::new(binary("instance-agent"));
         status_command
             .args(["status"])
@@ -271,9 +266,98 @@ async fn variables_that_are_no_text_matter_only_where_they_are_ours() {
             .env(name, &no_text)
             .env("RUNTIME_DIRECTORY", "/nonexistent");
         let output = status_command.output().await.unwrap();
-        assert_eq!(output.status.code(), Some(status), "{output:?}");
-        assert!(text(&output.stderr).contains(said), "{output:?}");
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let said = text(&output.stderr);
+        assert!(said.contains("no agent answers on /nonexistent/admin.sock"), "{said}");
+        assert_eq!(said.contains("INSTANCE_AGENT_LISTEN: the value is not UTF-8 text"), is_told, "{said}");
     }
+}
+
+#[tokio::test]
+async fn a_slip_in_the_settings_keeps_nobody_from_status_drain_and_resume() {
+    let solo = Solo::new();
+    let _agent = solo.start().await;
+    let file = solo.path("agent.toml");
+    let folder = solo.runtime_dir.display();
+    fs::write(&file, format!("runtime-dir = '{folder}'\nroot = 'both'\nlistn = 'x'\n")).unwrap();
+    for command in ["status", "drain", "resume"] {
+        let output = agent(&[command, "--config", file.to_str().unwrap()], &[]).await;
+        let said = text(&output.stderr);
+        assert!(output.status.success(), "{command}: {said}");
+        assert!(said.contains(&format!("asking the agent in {folder}")), "{said}");
+        assert!(said.contains("agent.toml:3: listn: ") && said.contains("did you mean listen?"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn all_mistakes_of_a_settings_file_are_told_at_once() {
+    let solo = Solo::new();
+    let file = solo.path("agent.toml");
+    fs::write(&file, "root = 'both'\nlistn = 'x'\nmax-body = true\n").unwrap();
+    let file = file.to_str().unwrap();
+    let output = agent(&["serve", "--check", "--config", file], &[]).await;
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(
+        text(&output.stderr),
+        format!(
+            "instance-agent: {file}:1: root: \"both\" is not valid: expected health or seed\n\
+             {file}:2: listn: there is no such setting; did you mean listen?\n\
+             {file}:3: max-body: expected a string, found boolean\n"
+        )
+    );
+    fs::write(file, "root = 'seed'\n").unwrap();
+    let output = agent(&["serve", "--check", "--config", file], &[]).await;
+    assert_eq!(text(&output.stdout), format!("the settings can be used; read from {file}\n"));
+}
+
+#[tokio::test]
+async fn what_cannot_be_printed_is_a_failure_and_a_reader_that_has_gone_is_none() {
+    let check_to = async |stdout: std::process::Stdio| {
+        let mut command = tokio::process::Command::new(binary("instance-agent"));
+        command.args(["serve", "--check"]).env_clear().stdout(stdout).stderr(std::process::Stdio::piped());
+        command.spawn().unwrap().wait_with_output().await.unwrap()
+    };
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    refuses(&check_to(full.into()).await, 1, &["cannot write to standard output", "No space left on device"]);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = check_to(writer.into()).await;
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+}
+
+#[tokio::test]
+async fn clients_of_the_admin_socket_that_say_nothing_hold_nobody_up() {
+    let solo = Solo::new();
+    let _agent = solo.start().await;
+    let socket = solo.runtime_dir.join("admin.sock");
+    let silent: Vec<_> =
+        (0..200).filter_map(|_| std::os::unix::net::UnixStream::connect(&socket).ok()).collect();
+    assert!(silent.len() > 64, "{} connections", silent.len());
+    let output = solo.command(&[], &["status"]).await;
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[tokio::test]
+async fn a_runtime_folder_of_another_user_and_a_link_in_place_of_the_lock_are_not_used() {
+    let linked = Solo::new();
+    fs::create_dir(&linked.runtime_dir).unwrap();
+    set_mode(&linked.runtime_dir, 0o700);
+    std::os::unix::fs::symlink(linked.path("elsewhere"), linked.runtime_dir.join("admin.lock")).unwrap();
+    let _agent = linked.start().await;
+    linked.until_logged("no admin socket: ").await;
+    assert!(!linked.path("elsewhere").exists());
+    linked.get("/").await.is(200, "Healthy!");
+
+    if !tests::solo::is_root_or_skip("only root can use a folder of another user's") {
+        return;
+    }
+    let foreign = Solo::new();
+    fs::create_dir(&foreign.runtime_dir).unwrap();
+    set_mode(&foreign.runtime_dir, 0o700);
+    std::os::unix::fs::chown(&foreign.runtime_dir, Some(tests::solo::NOBODY), None).unwrap();
+    let _agent = foreign.start().await;
+    foreign.until_logged("belongs to another user than this agent's").await;
+    foreign.get("/").await.is(200, "Healthy!");
 }
 
 #[tokio::test]

@@ -1,0 +1,253 @@
+//! What is written about settings, and where: flags, environment, file, strongest first; and every mistake in it.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use instance_contract::InvalidValue;
+
+use super::{DEFAULT_FILE, ENVIRONMENT, SETTINGS};
+
+/// Settings that cannot be used: each mistake in a line of its own, with where it stands and what to write instead.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct ConfigError(Vec<Mistake>);
+
+impl std::error::Error for ConfigError {}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{origin}: {problem}")]
+struct Mistake {
+    origin: Origin,
+    problem: String,
+}
+
+/// Where a value was written.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Origin {
+    Flag(&'static str),
+    Environment(String),
+    File { path: PathBuf, line: Option<usize> },
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag(key) => write!(f, "--{key}"),
+            Self::Environment(name) => f.write_str(name),
+            Self::File { path, line: Some(line) } => write!(f, "{}:{line}", path.display()),
+            Self::File { path, line: None } => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+type Layer = BTreeMap<&'static str, (String, Origin)>;
+
+/// What was written where, before anything is interpreted; strongest layer first.
+#[derive(Debug, Default)]
+pub(crate) struct Layers {
+    layers: Vec<Layer>,
+    file: PathBuf,
+    has_file: bool,
+    mistakes: Vec<Mistake>,
+}
+
+impl Layers {
+    /// Reads the three written layers. `flags` are the settings given on the command line; `file`
+    /// is the settings file if one was named, which then has to exist.
+    pub(crate) fn read(
+        flags: impl IntoIterator<Item = (&'static str, String)>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+        file: Option<&Path>,
+    ) -> Self {
+        let mut mistakes = Vec::new();
+        let flags = flags.into_iter().map(|(key, value)| (key, (value, Origin::Flag(key)))).collect();
+        let mut named = file.map(Path::to_owned);
+        let environment = environment_layer(environment, &mut named, &mut mistakes);
+        let path = named.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
+        let mut has_file = true;
+        let file = match std::fs::read_to_string(path) {
+            Ok(text) => file_layer(path, &text, &mut mistakes),
+            Err(error) => {
+                has_file = false;
+                if named.is_some() || error.kind() != std::io::ErrorKind::NotFound {
+                    mistakes.push(Mistake {
+                        origin: Origin::File { path: path.to_owned(), line: None },
+                        problem: format!("cannot be read: {error}"),
+                    });
+                }
+                Layer::new()
+            }
+        };
+        Self { layers: vec![flags, environment, file], file: path.to_owned(), has_file, mistakes }
+    }
+
+    /// The settings file, whether there is one or not.
+    pub(crate) fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Whether there is one.
+    pub(crate) fn has_file(&self) -> bool {
+        self.has_file
+    }
+
+    fn find(&self, key: &'static str) -> Option<&(String, Origin)> {
+        self.layers.iter().find_map(|layer| layer.get(key))
+    }
+}
+
+/// Interprets what was written, and keeps every mistake.
+pub(super) struct Reading<'a> {
+    layers: &'a Layers,
+    mistakes: Vec<Mistake>,
+}
+
+impl<'a> Reading<'a> {
+    pub(super) fn of(layers: &'a Layers) -> Self {
+        Self { layers, mistakes: layers.mistakes.clone() }
+    }
+
+    /// The value of a setting; `None` where none is written, or none that fits.
+    pub(super) fn value<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, InvalidValue>,
+    ) -> Option<T> {
+        let (text, origin) = self.layers.find(key)?;
+        match parse(text) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                let problem = match origin {
+                    Origin::File { .. } => format!("{key}: {error}"),
+                    _ => error.to_string(),
+                };
+                self.mistakes.push(Mistake { origin: origin.clone(), problem });
+                None
+            }
+        }
+    }
+
+    /// A folder: as set, else systemd's, else the fixed one.
+    pub(super) fn directory(&mut self, key: &'static str, systemd: &str, default: &str) -> PathBuf {
+        let set = self.value(key, |text| {
+            if text.is_empty() {
+                Err(InvalidValue { found: String::new(), expected: "a folder's path" })
+            } else {
+                Ok(PathBuf::from(text))
+            }
+        });
+        // systemd separates several folders with colons; the unit has one.
+        let of_systemd = || {
+            let list = std::env::var(systemd).ok()?;
+            list.split(':').next().filter(|first| !first.is_empty()).map(PathBuf::from)
+        };
+        set.or_else(of_systemd).unwrap_or_else(|| PathBuf::from(default))
+    }
+
+    /// The mistakes that were found, where there are any: flags, environment and file in turn, a file's by line.
+    pub(super) fn mistakes(mut self) -> Option<ConfigError> {
+        self.mistakes.sort_by(|one, other| one.origin.cmp(&other.origin));
+        (!self.mistakes.is_empty()).then_some(ConfigError(self.mistakes))
+    }
+}
+
+fn environment_layer(
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+    file: &mut Option<PathBuf>,
+    mistakes: &mut Vec<Mistake>,
+) -> Layer {
+    let mut layer = Layer::new();
+    for (name, value) in environment {
+        // Other variables may hold anything, also what is no text.
+        let Some(name) = name.to_str() else { continue };
+        let Some(rest) = name.strip_prefix(ENVIRONMENT) else { continue };
+        let name = name.to_owned();
+        if rest == "CONFIG" {
+            file.get_or_insert(PathBuf::from(value));
+            continue;
+        }
+        let Ok(value) = value.into_string() else {
+            let problem = "the value is not UTF-8 text".to_owned();
+            mistakes.push(Mistake { origin: Origin::Environment(name), problem });
+            continue;
+        };
+        let key = rest.to_ascii_lowercase().replace('_', "-");
+        match known(&key) {
+            Some(key) => _ = layer.insert(key, (value, Origin::Environment(name))),
+            None => {
+                let problem = match nearest(&key) {
+                    Some(near) => format!(
+                        "there is no such setting; did you mean {ENVIRONMENT}{}?",
+                        near.to_ascii_uppercase().replace('-', "_")
+                    ),
+                    None => "there is no such setting".to_owned(),
+                };
+                mistakes.push(Mistake { origin: Origin::Environment(name), problem });
+            }
+        }
+    }
+    layer
+}
+
+fn file_layer(path: &Path, text: &str, mistakes: &mut Vec<Mistake>) -> Layer {
+    let line_of =
+        |offset: usize| text.as_bytes()[..offset.min(text.len())].iter().filter(|b| **b == b'\n').count() + 1;
+    let mistake = |offset: Option<usize>, problem: String| Mistake {
+        origin: Origin::File { path: path.to_owned(), line: offset.map(line_of) },
+        problem,
+    };
+    let mut layer = Layer::new();
+    let table = match toml::de::DeTable::parse(text) {
+        Ok(table) => table,
+        Err(error) => {
+            let start = error.span().map(|span| span.start);
+            mistakes.push(mistake(start, error.message().to_owned()));
+            return layer;
+        }
+    };
+    for (key, value) in table.get_ref() {
+        let Some(known) = known(key.get_ref()) else {
+            let near = nearest(key.get_ref()).map_or(String::new(), |near| format!("; did you mean {near}?"));
+            let problem = format!("{}: there is no such setting{near}", key.get_ref());
+            mistakes.push(mistake(Some(key.span().start), problem));
+            continue;
+        };
+        match file_value(known, value.get_ref()) {
+            Ok(text) => {
+                let origin = Origin::File { path: path.to_owned(), line: Some(line_of(key.span().start)) };
+                layer.insert(known, (text, origin));
+            }
+            Err(problem) => mistakes.push(mistake(Some(value.span().start), format!("{known}: {problem}"))),
+        }
+    }
+    layer
+}
+
+fn file_value(key: &str, value: &toml::de::DeValue<'_>) -> Result<String, String> {
+    use toml::de::DeValue;
+    match value {
+        DeValue::String(text) => Ok(text.to_string()),
+        DeValue::Integer(number) if number.radix() == 10 => Ok(number.as_str().to_owned()),
+        DeValue::Array(items) if key == "target-group" => {
+            let words: Option<Vec<&str>> = items.iter().map(|item| item.get_ref().as_str()).collect();
+            words.map(|words| words.join(" ")).ok_or_else(|| "expected a list of strings".to_owned())
+        }
+        other => Err(format!("expected a string, found {}", other.type_str())),
+    }
+}
+
+fn known(key: &str) -> Option<&'static str> {
+    SETTINGS.iter().map(|setting| setting.key).find(|known| *known == key)
+}
+
+fn nearest(key: &str) -> Option<&'static str> {
+    instance_contract::nearest(key, SETTINGS.iter().map(|setting| setting.key))
+}
