@@ -147,9 +147,10 @@ pub fn first_boot_in_console(output: &str) -> Option<FirstBoot> {
     let said = said.trim_end();
     match said.strip_prefix(FAILED) {
         Some(reason) => Some(FirstBoot::Failed { reason: reason.to_owned() }),
-        None => said
-            .strip_prefix("installed ")
-            .map(|version| FirstBoot::Installed { version: version.to_owned() }),
+        // What comes after the version is for people.
+        None => said.strip_prefix("installed ").map(|said| FirstBoot::Installed {
+            version: said.split(';').next().unwrap_or_default().to_owned(),
+        }),
     }
 }
 

@@ -63,6 +63,71 @@ async fn it_tries_again_until_the_server_answers_and_waits_for_the_lock_of_dpkg(
 }
 
 #[tokio::test]
+async fn settings_that_are_there_first_stay_and_the_package_is_installed() {
+    if !is_root_or_skip(WHY) {
+        return;
+    }
+    let boot = FirstBoot::new().await;
+    let files = FirstBoot::files().await;
+    files.put("agent.deb", agent());
+    let settings = "/etc/instance-agent/agent.toml";
+    boot.machine()
+        .ok(&format!("mkdir -p /etc/instance-agent && echo 'drain-quiet = \"7s\"' >{settings}"))
+        .await;
+    let said = boot.run(&from_address(&FirstBoot::url("agent.deb"), &package("instance-agent"))).await;
+    let kept =
+        format!("{}; kept this machine's own {settings}, the package's is {settings}.dpkg-dist", installed());
+    assert_eq!(said, kept);
+    assert_eq!(
+        first_boot_in_console(&boot.console().await),
+        Some(Said::Installed { version: env!("CARGO_PKG_VERSION").to_owned() })
+    );
+    assert_eq!(boot.machine().ok(&format!("cat {settings}")).await, "drain-quiet = \"7s\"");
+    assert_eq!(boot.machine().ok("systemctl is-active instance-agent").await, "active");
+}
+
+#[tokio::test]
+async fn a_package_that_an_earlier_run_left_half_configured_is_repaired() {
+    if !is_root_or_skip(WHY) {
+        return;
+    }
+    let boot = FirstBoot::new().await;
+    let files = FirstBoot::files().await;
+    files.put("agent.deb", agent());
+    boot.machine().write("root/agent.deb", agent());
+    // Unpacked, and cut off: what dpkg was about to note is still in its journal.
+    boot.machine()
+        .ok("dpkg --unpack /root/agent.deb && cp /var/lib/dpkg/status /var/lib/dpkg/updates/0001")
+        .await;
+    assert!(!boot.machine().run("apt-get check").await.status.success(), "nothing is interrupted");
+    let said = boot.run(&from_address(&FirstBoot::url("agent.deb"), &package("instance-agent"))).await;
+    assert_eq!(said, installed());
+    assert_eq!(boot.machine().ok("dpkg --audit").await, "");
+}
+
+#[tokio::test]
+async fn a_disk_without_room_or_not_to_be_written_to_is_told_with_what_to_do() {
+    if !is_root_or_skip(WHY) {
+        return;
+    }
+    for (prepare, why, cure) in [
+        ("mount --bind /usr /usr && mount -o remount,ro,bind /usr", "Read-only file system", "take an image"),
+        (
+            "mount -t tmpfs -o size=64k none /usr/share/man && cp /bin/bash /usr/share/man/ ; true",
+            "No space left on device",
+            "take a larger volume",
+        ),
+    ] {
+        let boot = FirstBoot::new().await;
+        let files = FirstBoot::files().await;
+        files.put("agent.deb", agent());
+        boot.machine().ok(prepare).await;
+        let said = boot.run(&from_address(&FirstBoot::url("agent.deb"), &package("instance-agent"))).await;
+        assert!(said.starts_with("FAILED: apt-get: ") && said.contains(why) && said.contains(cure), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn another_file_than_the_launcher_saw_is_not_installed() {
     if !is_root_or_skip(WHY) {
         return;
