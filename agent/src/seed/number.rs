@@ -4,6 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 /// Digits a seed may have, its sign not counted: where Python stops turning text into an integer.
@@ -25,13 +26,14 @@ impl Seed {
     /// body's own text, so no float or machine integer ever rounds them.
     pub(crate) fn from_json_body(body: &[u8]) -> Result<Self, SeedError> {
         // Checked first: serde_json does not look into the strings that it skips.
-        let body = std::str::from_utf8(body)
-            .map_err(|error| SeedError::NotAnObject { reason: error.to_string() })?;
+        let not_an_object = |found| SeedError::NotAnObject { found };
+        let body =
+            std::str::from_utf8(body).map_err(|_| not_an_object("the body is not UTF-8 text".to_owned()))?;
         let mut json = serde_json::Deserializer::from_str(body);
         let num = json
             .deserialize_map(NumVisitor)
             .and_then(|num| json.end().map(|()| num))
-            .map_err(|error| SeedError::NotAnObject { reason: error.to_string() })?
+            .map_err(|error| not_an_object(found(body, &error)))?
             .ok_or(SeedError::Missing)?;
         let text = num.get();
         let digits = text.strip_prefix('-').unwrap_or(text);
@@ -73,13 +75,13 @@ impl Seed {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SeedError {
     /// Not JSON, or JSON but not an object.
-    #[error("the body is not a JSON object ({reason}): send one such as {{\"num\": 100}}")]
+    #[error("send a JSON object such as {{\"num\": 100}}: {found}")]
     NotAnObject {
-        /// What the parser stumbled over, and where.
-        reason: String,
+        /// What the body is instead, and where that shows.
+        found: String,
     },
     /// An object without the key.
-    #[error("the body has no \"num\": send a JSON object such as {{\"num\": 100}}")]
+    #[error("send a JSON object such as {{\"num\": 100}}: the body's object has no \"num\"")]
     Missing,
     /// A `num` of another kind, or a number in another notation.
     #[error(
@@ -92,6 +94,23 @@ pub(crate) enum SeedError {
         /// How many it had, sign not counted.
         digits: usize,
     },
+}
+
+/// What a body is that holds no JSON object.
+fn found(body: &str, error: &serde_json::Error) -> String {
+    let what = match body.trim_start().bytes().next() {
+        None => return "the body is empty".to_owned(),
+        Some(b'[') => "a list",
+        Some(b'"') => "a string",
+        Some(b't' | b'f') => "true or false",
+        Some(b'n') => "null",
+        _ => "a number",
+    };
+    match error.classify() {
+        Category::Data => format!("the body is {what}"),
+        Category::Eof => "the body ends in the middle".to_owned(),
+        _ => format!("the body is no JSON at line {}, column {}", error.line(), error.column()),
+    }
 }
 
 /// Finds the last `num` of an object. Written by hand because a derived struct refuses repeated keys.
@@ -209,6 +228,21 @@ mod tests {
             "{\"num\": NaN}",
         ] {
             assert!(matches!(parse(body), Err(SeedError::NotAnObject { .. })), "{body}");
+        }
+        for (body, found) in [
+            (" \n", "the body is empty"),
+            ("[1]", "the body is a list"),
+            ("100", "the body is a number"),
+            ("-1", "the body is a number"),
+            ("\"100\"", "the body is a string"),
+            ("true", "the body is true or false"),
+            ("null", "the body is null"),
+            ("{\"num\": 1", "the body ends in the middle"),
+            ("{\n \"num\": x}", "the body is no JSON at line 2, column 9"),
+            ("num=100", "the body is no JSON at line 1, column 3"),
+        ] {
+            let said = parse(body).unwrap_err().to_string();
+            assert_eq!(said, format!("send a JSON object such as {{\"num\": 100}}: {found}"));
         }
         assert_eq!(parse("{}"), Err(SeedError::Missing));
         assert!(Seed::from_json_body(b"{\"num\": 1, \"\xff\": 2}").is_err());
