@@ -42,8 +42,10 @@ const REPLACED: Bytes = Bytes::from_static(
     b"the server is being replaced and the request's body has not all come: send the request again",
 );
 const HOST_WANTED: Bytes = Bytes::from_static(b"a request of HTTP/1.1 needs one Host header: send just one");
+const HOST_INVALID: Bytes =
+    Bytes::from_static(b"the Host header is no host: send a name or an address, and a port where it has one");
 const ENCODING_UNKNOWN: Bytes =
-    Bytes::from_static(b"no transfer encoding but chunked is understood: send the body as it is");
+    Bytes::from_static(b"no transfer encoding but one of chunked is understood: send the body as it is");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// Who is answered with a panic, to see what that does.
@@ -154,14 +156,24 @@ impl hyper::service::Service<Request<Incoming>> for Service {
 }
 
 /// What RFC 9112 has a server refuse and hyper lets pass: a request of HTTP/1.1 that does not name
-/// its host just once, and a body in an encoding that would have to be undone first.
+/// its host just once, a host that cannot be one, and a body in an encoding that would have to be undone first.
 fn malformed(version: Version, headers: &HeaderMap) -> Option<Bytes> {
     let mut hosts = headers.get_all(HOST).iter();
-    if version == Version::HTTP_11 && (hosts.next().is_none() || hosts.next().is_some()) {
-        return Some(HOST_WANTED);
+    match (hosts.next(), hosts.next()) {
+        (None, _) if version == Version::HTTP_11 => return Some(HOST_WANTED),
+        (_, Some(_)) => return Some(HOST_WANTED),
+        (Some(host), None) if !is_host(host.as_bytes()) => return Some(HOST_INVALID),
+        _ => {}
     }
-    let encoding = headers.get(TRANSFER_ENCODING)?;
-    (!encoding.as_bytes().eq_ignore_ascii_case(b"chunked")).then_some(ENCODING_UNKNOWN)
+    let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
+    let encoding = encodings.next()?;
+    let chunked = encoding.as_bytes().eq_ignore_ascii_case(b"chunked") && encodings.next().is_none();
+    (!chunked).then_some(ENCODING_UNKNOWN)
+}
+
+/// Whether a `Host` is made of what a URI's host and port are made of. It may be empty.
+fn is_host(host: &[u8]) -> bool {
+    host.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%:[]".contains(b))
 }
 
 fn sender(headers: &HeaderMap) -> Sender {
@@ -196,16 +208,17 @@ async fn store(state: Rc<ServiceState>, draft: Draft, body: Incoming) -> Respons
         Ok(seed) => seed,
         Err(error) => return draft.refuse(StatusCode::BAD_REQUEST, error.to_string().into()),
     };
-    let set = state.seed.set(seed).await;
-    draft.count(|traffic| &traffic.seed_write);
-    match set {
-        Ok(stored) => draft.answer(StatusCode::OK, stored),
+    match state.seed.set(seed).await {
+        Ok(stored) => {
+            draft.count(|traffic| &traffic.seed_write);
+            draft.answer(StatusCode::OK, stored)
+        }
         Err(error) => {
             let status = match error {
                 SetError::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
                 SetError::Failed { .. } | SetError::Busy => StatusCode::SERVICE_UNAVAILABLE,
             };
-            draft.answer(status, error.to_string().into())
+            draft.refuse(status, error.to_string().into())
         }
     }
 }

@@ -442,7 +442,18 @@ fn heads_that_rfc_9112_has_a_server_refuse() {
     for (request, part) in [
         ("GET / HTTP/1.1\r\n\r\n", "one Host header"),
         ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "one Host header"),
-        ("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", "but chunked"),
+        ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", "no host"),
+        ("GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", "no host"),
+        ("GET / HTTP/1.1\r\nHost: user@a\r\n\r\n", "no host"),
+        ("GET / HTTP/1.1\r\nHost: ä\r\n\r\n", "no host"),
+        (
+            "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+            "but one of chunked",
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            "but one of chunked",
+        ),
     ] {
         let mut client = server.connect();
         client.send(request);
@@ -452,6 +463,9 @@ fn heads_that_rfc_9112_has_a_server_refuse() {
         client.is_closed();
     }
     server.ask("GET / HTTP/1.0\r\n\r\n").is(200, "Healthy!");
+    for host in ["", "10.0.0.7:8080", "[fd00:ec2::254]:80", "a_b.example.com"] {
+        server.ask(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).is(200, "Healthy!");
+    }
 }
 
 #[test]
