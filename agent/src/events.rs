@@ -65,6 +65,15 @@ mod tests {
     }
 
     #[test]
+    fn each_fault_is_in_the_table_of_what_to_do() {
+        let table = include_str!("../../docs/how-to/when-things-break.md");
+        let good = ["STARTED", "RELOADED", "REGISTERED", "HEALTHY", "DRAINING", "DRAINED", "STOPPED"];
+        for (name, id) in ALL.iter().filter(|(name, _)| !good.contains(name)) {
+            assert!(table.contains(id), "{name} is not in the table");
+        }
+    }
+
+    #[test]
     fn ids_are_128_bits_in_lower_case_and_no_two_alike() {
         for (name, id) in ALL {
             assert_eq!(id.len(), 32, "{name}");
