@@ -13,6 +13,7 @@
 
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -23,6 +24,8 @@ use local_cloud::{
     BalancerHandle, BalancerSpec, Call, Forward, HealthCheck, InstanceHandle, InstanceSpec, LocalCloud,
     LocalCloudOptions, Rule, TargetGroupSpec, TargetState,
 };
+use rustix::fs::{Mode, OFlags, open};
+use rustix::pty::{OpenptFlags, openpt, ptsname, unlockpt};
 use serde_json::Value;
 
 pub mod account;
@@ -75,6 +78,15 @@ pub async fn run(name: &str, arguments: &[&str]) -> Output {
 /// What a program printed, as text.
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A terminal: the side of the person who sees and types, and the side of the program.
+pub fn terminal() -> (OwnedFd, OwnedFd) {
+    let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    unlockpt(&person).unwrap();
+    let name = ptsname(&person, Vec::new()).unwrap();
+    let program = open(name.as_c_str(), OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+    (person, program)
 }
 
 /// A loopback network of its own for each bed, also of beds in other processes.

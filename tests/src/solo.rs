@@ -7,6 +7,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Output, Stdio};
@@ -216,9 +217,14 @@ impl Solo {
     pub fn launch(&self) -> Running {
         let log = self.path("agent.log");
         let log = std::fs::File::options().create(true).append(true).open(log).expect("a log");
+        self.launch_with_stderr(log.into())
+    }
+
+    /// Starts it with another place to log to.
+    pub fn launch_with_stderr(&self, stderr: OwnedFd) -> Running {
         let mut command =
             program(&self.wrapper, self.binary.as_os_str(), &self.arguments(), &self.environment);
-        command.stdout(log.try_clone().expect("a copy of it")).stderr(log);
+        command.stdout(stderr.try_clone().expect("a copy of it")).stderr(stderr);
         let what = format!("{command:?}");
         let child = command.spawn().unwrap_or_else(|error| panic!("{what}: {error}"));
         Running { child }

@@ -37,10 +37,9 @@ pub(crate) fn start(level: Level) {
     match stderr_is_the_journal().then(|| Journal::connect(path)).and_then(Result::ok) {
         Some(journal) => Registry::default().with(journal.with_filter(filter)).init(),
         None => {
-            let lines = tracing_subscriber::fmt::layer()
-                .event_format(Line)
-                .with_writer(io::stderr)
-                .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none());
+            let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            let lines =
+                tracing_subscriber::fmt::layer().event_format(Line { colour }).with_writer(io::stderr);
             Registry::default().with(lines.with_filter(filter)).init();
         }
     }
@@ -59,7 +58,10 @@ fn stderr_is_the_journal() -> bool {
 }
 
 /// `2026-01-01T00:00:00.000000Z  INFO the sentence`
-struct Line;
+struct Line {
+    /// Whether the level is in colour: nothing else is, for which tracing-subscriber would bring a crate.
+    colour: bool,
+}
 
 impl<S, N> FormatEvent<S, N> for Line
 where
@@ -80,7 +82,7 @@ where
             Level::WARN => 33,
             _ => 32,
         };
-        if writer.has_ansi_escapes() {
+        if self.colour {
             writeln!(writer, " \x1b[{colour}m{level:>5}\x1b[0m {message}")
         } else {
             writeln!(writer, " {level:>5} {message}")

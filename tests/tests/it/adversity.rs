@@ -3,11 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::os::fd::OwnedFd;
 
-use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{Signal, kill_process};
-use rustix::pty::{OpenptFlags, openpt, ptsname, unlockpt};
 use tests::account::{ACCOUNT, Agents, Fault, IMAGE, Options, Small, Trouble, differences, without_ids};
 use tests::sweep::{Extent, signals::ctrl_c};
 
@@ -258,15 +255,6 @@ async fn an_instance_that_ended_right_after_its_launch_is_not_taken_for_a_new_on
     place.is(&usual).await;
 }
 
-/// A terminal: what is typed on it, and what reads from it.
-fn terminal() -> (OwnedFd, OwnedFd) {
-    let typed = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    unlockpt(&typed).unwrap();
-    let name = ptsname(&typed, Vec::new()).unwrap();
-    let read = open(name.as_c_str(), OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
-    (typed, read)
-}
-
 #[tokio::test]
 async fn a_question_is_answered_by_no_yes_or_ctrl_c() {
     let place = Small::with(Options::prompt()).await;
@@ -278,7 +266,7 @@ async fn a_question_is_answered_by_no_yes_or_ctrl_c() {
         (Some("\n"), 1, "not confirmed; nothing was changed"),
         (Some("yes\n"), 0, ""),
     ] {
-        let (typed, read) = terminal();
+        let (typed, read) = tests::terminal();
         let mut remarks = tempfile::NamedTempFile::new().unwrap();
         let asking = place.account.bootstrap(&["destroy", "small", "--output", "json"]);
         let asking = asking.stdin(read).stderr(remarks.reopen().unwrap()).start();

@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Output;
 
+use rustix::fs::{OFlags, fcntl_setfl};
 use tests::solo::{Solo, is_root, output, program, refuses, wrapper_or_skip};
 use tests::strace::{self, Edge};
 use tests::{binary, eventually, text};
@@ -573,6 +574,37 @@ async fn on_a_plain_stderr_each_event_is_one_line() {
     let mut agent = quiet.start().await;
     agent.stop(&quiet).await;
     assert_eq!(quiet.log(), "");
+}
+
+#[tokio::test]
+async fn on_a_terminal_the_level_alone_is_in_colour_unless_nobody_wants_it() {
+    for (no_color, level) in [(None, "\x1b[32m INFO\x1b[0m"), (Some("1"), " INFO")] {
+        let mut solo = Solo::new();
+        solo.environment.extend(no_color.map(|value| ("NO_COLOR".to_owned(), value.to_owned())));
+        let (person, stderr) = tests::terminal();
+        fcntl_setfl(&person, OFlags::NONBLOCK).unwrap();
+        let mut agent = solo.launch_with_stderr(stderr);
+        let mut shown = Vec::new();
+        let mut read = |wanted: &str| {
+            let mut bytes = [0; 4096];
+            while let Ok(length) = rustix::io::read(&person, &mut bytes) {
+                shown.extend_from_slice(&bytes[..length]);
+            }
+            text(&shown).contains(wanted).then(|| text(&shown))
+        };
+        assert!(eventually(async || read("listening on")).await.is_some(), "{:?}", read(""));
+        agent.stop(&solo).await;
+        let shown = read("stopped: the port is closed").unwrap_or_else(|| panic!("{:?}", read("")));
+        assert!(shown.lines().count() >= 3, "{shown:?}");
+        for line in shown.lines() {
+            assert!(
+                is_event(&line.replace("\x1b[32m", "").replace("\x1b[33m", "").replace("\x1b[0m", "")),
+                "{line:?}"
+            );
+            assert_eq!(line.contains('\x1b'), no_color.is_none(), "{line:?}");
+        }
+        assert!(shown.contains(&format!(" {level} listening on ")), "{shown:?}");
+    }
 }
 
 #[tokio::test]
