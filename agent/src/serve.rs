@@ -110,7 +110,8 @@ pub(crate) fn run(args: SettingArgs) -> Result<(), ServeError> {
     let known_path = inherited.as_ref().and_then(|inherited| inherited.predecessor.program.as_deref());
     let pinned = upgrade::check::pinned(&settings);
     let program = Program::running(known_path, layers.file().to_owned(), pinned)?;
-    telemetry::start(settings.log_level);
+    let unlogged = inherited.as_ref().map_or(0, |inherited| inherited.predecessor.unlogged);
+    let _logging = telemetry::start(settings.log_level, unlogged);
     guard::say_panics_in_one_line();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

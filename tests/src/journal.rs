@@ -1,11 +1,14 @@
 //! The journal, as the agent speaks to it and as `journalctl -x` explains it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use tokio::net::UnixDatagram;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::eventually;
 use crate::solo::{Namespace, Solo};
@@ -14,8 +17,16 @@ use crate::solo::{Namespace, Solo};
 pub type Entry = BTreeMap<String, String>;
 
 /// Entries as they come in at the place where the journal listens.
-#[derive(Clone, Default)]
-pub struct Journal(Arc<Mutex<Vec<Entry>>>);
+pub struct Journal {
+    entries: Arc<Mutex<Vec<Entry>>>,
+    /// Whether it reads what comes, or hangs.
+    reads: watch::Sender<bool>,
+    reader: JoinHandle<()>,
+    path: PathBuf,
+}
+
+/// What fills the queue of a journal that hangs; no entry.
+const FILLER: &[u8] = b"filler";
 
 impl Journal {
     /// The place, in a namespace where it is nobody else's.
@@ -26,26 +37,66 @@ impl Journal {
     /// Listens in a namespace that was set up so, for an agent that is started there with a stderr
     /// that is the journal's.
     pub fn of(solo: &mut Solo, world: &Namespace) -> Self {
-        let journal = Self::default();
-        let entries = journal.0.clone();
-        let socket = UnixDatagram::bind(world.path(Self::SOCKET)).expect("nobody listens there");
-        tokio::spawn(async move {
+        let entries = Arc::<Mutex<Vec<Entry>>>::default();
+        let (reads, mut reading) = watch::channel(true);
+        let path = world.path(Self::SOCKET);
+        let socket = UnixDatagram::bind(&path).expect("nobody listens there");
+        let read = entries.clone();
+        let reader = tokio::spawn(async move {
             let mut datagram = vec![0; 256 * 1024];
-            while let Ok(length) = socket.recv(&mut datagram).await {
+            while reading.wait_for(|reads| *reads).await.is_ok() {
+                let length = tokio::select! {
+                    biased;
+                    _ = reading.wait_for(|reads| !*reads) => continue,
+                    length = socket.recv(&mut datagram) => length.expect("a datagram"),
+                };
                 // An empty one only asks whether anybody listens; the journal ignores it too.
-                if length > 0 {
-                    entries.lock().expect("no panic").push(fields(&datagram[..length]));
+                if length > 0 && &datagram[..length] != FILLER {
+                    read.lock().expect("no panic").push(fields(&datagram[..length]));
                 }
             }
         });
         solo.wrapper = world.wrapper();
         stderr_is_the_journal(solo);
-        journal
+        Self { entries, reads, reader, path }
+    }
+
+    /// Hangs: its queue is full to the brim and nothing is read from it, so that it takes no entry at all.
+    pub fn hang(&self) {
+        self.reads.send_replace(false);
+        // The room of one sender is limited as well; the queue is full when a new one can send nothing.
+        loop {
+            let filler = std::os::unix::net::UnixDatagram::unbound().expect("a socket");
+            filler.set_nonblocking(true).expect("a socket");
+            let mut sent = 0;
+            let error = loop {
+                match filler.send_to(FILLER, &self.path) {
+                    Ok(_) => sent += 1,
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}");
+            if sent == 0 {
+                break;
+            }
+        }
+    }
+
+    /// Ends, so that nobody listens.
+    pub async fn end(self) {
+        self.reader.abort();
+        assert!(self.reader.await.is_err_and(|ended| ended.is_cancelled()));
+        std::fs::remove_file(self.path).expect("where it listened");
+    }
+
+    /// Reads again.
+    pub fn recover(&self) {
+        self.reads.send_replace(true);
     }
 
     /// Everything that came.
     pub fn entries(&self) -> Vec<Entry> {
-        self.0.lock().expect("no panic").clone()
+        self.entries.lock().expect("no panic").clone()
     }
 
     /// Waits for the first entry that is as wanted.
@@ -82,14 +133,28 @@ pub fn stderr_is_the_journal(solo: &mut Solo) {
     solo.set("JOURNAL_STREAM", format!("{}:{}", stderr.dev(), stderr.ino()));
 }
 
+/// Reads the journal's native protocol: `NAME=value`, or the name alone and then the value after its length.
 fn fields(datagram: &[u8]) -> Entry {
-    let text = std::str::from_utf8(datagram).expect("text");
-    let whole = text.strip_suffix('\n').expect("whole lines");
-    let field = |line: &str| {
-        let (name, value) = line.split_once('=').unwrap_or_else(|| panic!("not a field: {line}"));
-        (name.to_owned(), value.to_owned())
-    };
-    whole.split('\n').map(field).collect()
+    let text = |bytes: &[u8]| std::str::from_utf8(bytes).expect("text").to_owned();
+    let mut entry = Entry::new();
+    let mut rest = datagram;
+    while !rest.is_empty() {
+        let end = rest.iter().position(|byte| *byte == b'\n').expect("whole lines");
+        let (line, after) = (&rest[..end], &rest[end + 1..]);
+        let (name, value) = if let Some(equals) = line.iter().position(|byte| *byte == b'=') {
+            rest = after;
+            (&line[..equals], &line[equals + 1..])
+        } else {
+            let (length, after) = after.split_first_chunk().expect("a length");
+            let length = usize::try_from(u64::from_le_bytes(*length)).expect("one that fits");
+            assert_eq!(after.get(length), Some(&b'\n'), "a line break after each value");
+            rest = &after[length + 1..];
+            (line, &after[..length])
+        };
+        let twice = entry.insert(text(name), text(value));
+        assert!(twice.is_none(), "{} is in it twice: {entry:?}", text(name));
+    }
+    entry
 }
 
 /// What the catalog says about one message id.

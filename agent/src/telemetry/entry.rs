@@ -1,10 +1,11 @@
 //! A log entry: one sentence, and the fields that the journal can filter by.
 
 use std::fmt::{self, Display};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
-use tracing_core::Event;
-use tracing_core::field::{Field, Visit};
+use instance_contract::one_line;
+use tracing_core::field::{Field, Value, Visit};
+use tracing_core::{Event, Level, Metadata};
 
 /// The crate's own events; the others are its libraries'.
 pub(super) const OURS: &str = "instance_agent";
@@ -13,35 +14,41 @@ pub(super) const OURS: &str = "instance_agent";
 const LONGEST: usize = 4_096;
 
 /// The id that goes with every entry in the journal.
-static INSTANCE_ID: RwLock<Option<String>> = RwLock::new(None);
+static INSTANCE_ID: RwLock<Option<Arc<str>>> = RwLock::new(None);
 
 /// From here on, entries in the journal name this instance. On each, since a fleet's journals are
 /// often read as one.
 pub(crate) fn name_instance(id: Option<&str>) {
-    *INSTANCE_ID.write().unwrap_or_else(PoisonError::into_inner) = id.map(one_line);
+    *INSTANCE_ID.write().unwrap_or_else(PoisonError::into_inner) = id.map(|id| one_line(id, LONGEST).into());
 }
 
-/// An event as it is shown.
+/// The instance that entries name at the moment.
+pub(super) fn instance() -> Option<Arc<str>> {
+    INSTANCE_ID.read().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// An event with values of its own, to be shown in another thread.
 pub(super) struct Entry {
+    metadata: &'static Metadata<'static>,
     /// One line that says everything.
     pub(super) message: String,
-    /// What the journal can filter by.
-    pub(super) fields: Vec<(&'static str, String)>,
+    /// What the journal can filter by; a library's are in its message.
+    fields: Vec<(Field, String)>,
+    /// The instance that this is, as far as it was known.
+    pub(super) instance: Option<Arc<str>>,
 }
 
 impl Entry {
     pub(super) fn of(event: &Event<'_>) -> Self {
-        let mut entry = Self { message: String::new(), fields: Vec::new() };
+        let metadata = event.metadata();
+        let mut entry = Self { metadata, message: String::new(), fields: Vec::new(), instance: instance() };
         event.record(&mut entry);
-        let target = event.metadata().target();
-        if target.split("::").next() == Some(OURS) {
-            let id = INSTANCE_ID.read().unwrap_or_else(PoisonError::into_inner).clone();
-            entry.fields.extend(id.map(|id| ("instance_id", id)));
-        } else {
+        let target = metadata.target();
+        if target.split("::").next() != Some(OURS) {
             // A library says in fields what belongs into the sentence, and under names of its own.
             let said = std::mem::take(&mut entry.message);
             let fields = std::mem::take(&mut entry.fields).into_iter();
-            let fields = fields.map(|(name, value)| format!("{name}={value}"));
+            let fields = fields.map(|(field, value)| format!("{}={value}", field.name()));
             let parts: Vec<String> =
                 [said].into_iter().filter(|said| !said.is_empty()).chain(fields).collect();
             entry.message = format!("{target}: {}", parts.join(" "));
@@ -49,11 +56,37 @@ impl Entry {
         entry
     }
 
+    /// Bytes of memory, about.
+    pub(super) fn size(&self) -> usize {
+        let fields: usize = self.fields.iter().map(|(_, value)| value.len() + size_of::<Field>()).sum();
+        size_of::<Self>() + self.message.len() + fields
+    }
+
+    /// Makes it an event again, of the callsite that it came from, for this thread's subscriber.
+    pub(super) fn dispatch(&self) {
+        let set = self.metadata.fields();
+        let Some(message) = set.field("message") else {
+            // A library's callsite that has no place for the sentence.
+            return match *self.metadata.level() {
+                Level::ERROR => tracing::error!("{}", self.message),
+                _ => tracing::warn!("{}", self.message),
+            };
+        };
+        let mut values: Vec<Option<&dyn Value>> = vec![None; set.len()];
+        let fields = self.fields.iter().map(|(field, value)| (field, value));
+        for (field, value) in fields.chain([(&message, &self.message)]) {
+            if let Some(place) = values.get_mut(field.index()) {
+                *place = Some(value);
+            }
+        }
+        Event::dispatch(self.metadata, &set.value_set_all(&values));
+    }
+
     fn take(&mut self, field: &Field, value: impl Display) {
-        let value = one_line(&value.to_string());
+        let value = one_line(&value.to_string(), LONGEST);
         match field.name() {
             "message" => self.message = value,
-            name => self.fields.push((name, value)),
+            _ => self.fields.push((field.clone(), value)),
         }
     }
 }
@@ -68,8 +101,71 @@ impl Visit for Entry {
     }
 }
 
-/// What AWS, tags or a disk's error say must neither begin a line of its own nor reach a terminal as
-/// a control sequence.
-fn one_line(text: &str) -> String {
-    text.chars().take(LONGEST).map(|c| if c.is_control() { ' ' } else { c }).collect()
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use std::sync::Mutex;
+
+    use tracing_core::Subscriber;
+    use tracing_core::dispatcher::with_default;
+    use tracing_subscriber::layer::{Context, SubscriberExt};
+    use tracing_subscriber::{Layer, Registry};
+
+    use super::*;
+
+    /// Keeps each event as an entry, and as text.
+    #[derive(Default)]
+    struct Recorder(Mutex<Vec<(Entry, String)>>);
+
+    struct Text(String);
+
+    impl Visit for Text {
+        fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+            self.0 += &format!(" {}={value:?}", field.name());
+        }
+    }
+
+    impl<S: Subscriber> Layer<S> for &'static Recorder {
+        fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+            let metadata = event.metadata();
+            let mut text = Text(format!("{} {}", metadata.level(), metadata.target()));
+            event.record(&mut text);
+            self.0.lock().unwrap().push((Entry::of(event), text.0));
+        }
+    }
+
+    fn record(log: impl FnOnce()) -> Vec<(Entry, String)> {
+        let recorder: &'static Recorder = Box::leak(Box::default());
+        with_default(&Registry::default().with(recorder).into(), log);
+        std::mem::take(&mut recorder.0.lock().unwrap())
+    }
+
+    #[test]
+    fn an_entry_becomes_an_event_of_the_same_callsite_with_the_same_values_as_text() {
+        let missing: Option<u8> = None;
+        let before = record(|| {
+            tracing::info!(message_id = "4f", count = 5, missing, listen = %"[::]:80", "it {}", "listens");
+            tracing::debug!(reason = "two\nlines \x1b[31m", "{}", "long".repeat(2_000));
+            tracing::warn!(target: "library::part", path = ?"p", code = 7, "failed");
+            tracing::error!(target: "library::part", code = 7);
+        });
+        let after = record(|| before.iter().for_each(|(entry, _)| entry.dispatch()));
+        let texts: Vec<&str> = after.iter().map(|(_, text)| &**text).collect();
+        let ours = module_path!();
+        let long = "long".repeat(1_023) + "lon…";
+        assert_eq!(
+            texts,
+            [
+                &format!(
+                    "INFO {ours} message=\"it listens\" message_id=\"4f\" count=\"5\" listen=\"[::]:80\""
+                ),
+                &format!("DEBUG {ours} message=\"{long}\" reason=\"two lines  [31m\""),
+                "WARN library::part message=\"library::part: failed path=\\\"p\\\" code=7\"",
+                "ERROR instance_agent::telemetry::entry message=library::part: code=7",
+            ]
+        );
+        for ((entry, _), (again, _)) in before.iter().zip(&after).take(2) {
+            assert!(std::ptr::eq(entry.metadata, again.metadata), "{}", entry.message);
+        }
+    }
 }

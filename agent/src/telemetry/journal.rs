@@ -1,136 +1,150 @@
-//! The journal's native protocol: an entry is one datagram with a line for each field.
+//! The way to the journal: a queue, and one thread that reads from it and writes with tracing-journald.
 //!
-//! Nothing here waits. An entry that the journal does not take at once, because it hangs or is being
-//! restarted, is lost and counted: a web server must not stand still for its log.
+//! tracing-journald waits while the journal takes nothing, be it because it hangs or is slow: a web server must not
+//! stand still for its log. So its layer belongs to a subscriber of its own, which that thread alone uses. The
+//! subscriber that all others use has the layer below, which puts a copy of each event into the queue.
 
-use std::fmt::{Display, Write as _};
 use std::io;
 use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
-use tracing_core::{Event, Level, Subscriber};
-use tracing_subscriber::Layer;
-use tracing_subscriber::layer::Context;
+use tracing_core::dispatcher::with_default;
+use tracing_core::{Dispatch, Event, Subscriber};
+use tracing_journald::{Priority, PriorityMappings};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Context, SubscriberExt};
+use tracing_subscriber::{Layer, Registry};
 
-use super::entry::Entry;
+use super::entry::{self, Entry};
+use super::queue::Queue;
 
-/// A way to the journal.
-pub(super) struct Journal {
-    socket: UnixDatagram,
-    path: PathBuf,
-    /// Entries that it has not taken since the last one it took.
-    lost: AtomicU64,
-}
+/// Where it listens, as tracing-journald has it.
+const SOCKET: &str = "/run/systemd/journal/socket";
+
+/// How long the end of the program, or the next program in its place, waits for the journal.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+static QUEUE: Queue<Entry> = Queue::new();
+
+/// Puts events into the queue.
+pub(super) struct Journal(());
 
 impl Journal {
-    /// The journal that listens at `path`, if one does.
-    pub(super) fn connect(path: &Path) -> io::Result<Self> {
-        let socket = UnixDatagram::unbound()?;
-        socket.set_nonblocking(true)?;
-        // It ignores an empty datagram.
-        match socket.send_to(&[], path) {
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
-            _ => {}
-        }
-        Ok(Self { socket, path: path.to_owned(), lost: AtomicU64::new(0) })
-    }
-
-    fn send(&self, level: Level, entry: &Entry) {
-        let lost = self.lost.swap(0, Ordering::Relaxed);
-        let mut unsent = lost;
-        if lost > 0 {
-            let message = format!("{lost} log entries are lost: the journal did not take them");
-            if self.try_send(Level::WARN, &Entry { message, fields: Vec::new() }).is_ok() {
-                unsent = 0;
-            }
-        }
-        if self.try_send(level, entry).is_err() {
-            unsent += 1;
-        }
-        self.lost.fetch_add(unsent, Ordering::Relaxed);
-    }
-
-    fn try_send(&self, level: Level, entry: &Entry) -> io::Result<()> {
-        self.socket.send_to(datagram(level, entry).as_bytes(), &self.path).map(drop)
+    /// Starts the thread that writes what passes `filter`, if a journal listens. It is told first of entries that
+    /// are `lost` already.
+    ///
+    /// The thread handles the signals that the calling one handles: none.
+    pub(super) fn start(filter: Targets, lost: u64) -> io::Result<Self> {
+        listens(Path::new(SOCKET))?;
+        let mut writer = Writer { filter, current: None };
+        let pass_on = move |lost, entry: Option<&Entry>| writer.write(lost, entry).is_ok();
+        std::thread::Builder::new().name("journal".to_owned()).spawn(move || QUEUE.read(pass_on))?;
+        QUEUE.add_lost(lost);
+        Ok(Self(()))
     }
 }
 
 impl<S: Subscriber> Layer<S> for Journal {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        self.send(*event.metadata().level(), &Entry::of(event));
+        let entry = Entry::of(event);
+        let size = entry.size();
+        QUEUE.put(entry, size);
     }
 }
 
-fn datagram(level: Level, entry: &Entry) -> String {
-    // As syslog counts.
-    let priority = match level {
-        Level::ERROR => 3,
-        Level::WARN => 4,
-        Level::INFO => 6,
-        _ => 7,
-    };
-    let mut text = String::with_capacity(512);
-    let mut add = |name: &str, value: &dyn Display| _ = writeln!(text, "{name}={value}");
-    add("MESSAGE", &entry.message);
-    add("PRIORITY", &priority);
-    add("SYSLOG_IDENTIFIER", &"instance-agent");
-    for (name, value) in &entry.fields {
-        add(&name.to_ascii_uppercase(), value);
+/// Waits for a moment until the journal has what was said. Returns the number of entries that it has not.
+pub(crate) fn flush() -> u64 {
+    QUEUE.flush(LAST_WORDS)
+}
+
+/// Whether a journal listens. A datagram socket connects without waiting, also to one whose queue is full.
+fn listens(path: &Path) -> io::Result<()> {
+    UnixDatagram::unbound()?.connect(path)
+}
+
+struct Writer {
+    filter: Targets,
+    /// The subscriber, and the instance that its entries name.
+    current: Option<(Option<Arc<str>>, Dispatch)>,
+}
+
+impl Writer {
+    fn write(&mut self, lost: u64, entry: Option<&Entry>) -> io::Result<()> {
+        let instance = entry.map_or_else(entry::instance, |entry| entry.instance.clone());
+        with_default(self.naming(instance)?, || {
+            if lost > 0 {
+                tracing::warn!("{lost} log entries are lost: the journal did not take them");
+            }
+            if let Some(entry) = entry {
+                entry.dispatch();
+            }
+        });
+        // tracing-journald does not say whether it could send.
+        listens(Path::new(SOCKET))
     }
-    text
+
+    /// The subscriber whose entries name this instance. A layer's fields of its own are fixed: there is another
+    /// one for each id, which seldom changes.
+    fn naming(&mut self, instance: Option<Arc<str>>) -> io::Result<&Dispatch> {
+        let current = match self.current.take() {
+            Some(current) if current.0 == instance => current,
+            _ => {
+                let priorities = PriorityMappings {
+                    info: Priority::Informational,
+                    debug: Priority::Debug,
+                    ..PriorityMappings::new()
+                };
+                // Waits as well: it sends an empty entry, which the journal ignores.
+                let layer = tracing_journald::Layer::new()?
+                    .with_field_prefix(None)
+                    .with_priority_mappings(priorities)
+                    .with_syslog_identifier("instance-agent".to_owned())
+                    .with_custom_fields(instance.iter().map(|id| ("INSTANCE_ID", id.as_bytes())));
+                // Without a filter, it would make tracing ask for every event of every library.
+                (instance, Dispatch::new(Registry::default().with(self.filter.clone()).with(layer)))
+            }
+        };
+        Ok(&self.current.insert(current).1)
+    }
 }
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
-    use std::time::Duration;
+    use std::sync::mpsc::channel;
 
+    use super::super::Logging;
     use super::*;
 
-    fn entry(message: &str) -> Entry {
-        Entry { message: message.to_owned(), fields: vec![("target_group", "cluster1".to_owned())] }
+    #[test]
+    fn the_end_of_logging_waits_for_what_was_said_last() {
+        let subscriber = Registry::default().with(Journal(()));
+        with_default(&subscriber.into(), || tracing::info!("the last words"));
+        let (read, was_read) = channel();
+        std::thread::spawn(move || {
+            QUEUE.read(|lost, entry| read.send((lost, entry.map(|entry| entry.message.clone()))).is_ok())
+        });
+        drop(Logging(()));
+        assert_eq!(was_read.try_recv(), Ok((0, Some("the last words".to_owned()))));
     }
 
     #[test]
-    fn a_journal_that_hangs_holds_nobody_up_and_is_told_later_what_it_missed() {
+    fn the_question_whether_anybody_listens_is_answered_at_once_and_leaves_no_trace() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
-        assert!(Journal::connect(&path).is_err(), "nobody listens there");
+        assert_eq!(listens(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
         let listening = UnixDatagram::bind(&path).unwrap();
-        listening.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        let journal = Journal::connect(&path).unwrap();
-        let sent = 100_000;
-        for _ in 0..sent {
-            journal.send(Level::INFO, &entry("said"));
-        }
-        let lost = journal.lost.load(Ordering::Relaxed);
-        assert!(lost > 0, "its queue has no end");
-        let receive = || {
-            let mut bytes = [0; 1024];
-            let length = listening.recv(&mut bytes).unwrap();
-            String::from_utf8(bytes[..length].to_vec()).unwrap()
-        };
-        assert_eq!(receive(), "", "the question whether anybody listens");
-        for _ in lost..sent {
-            assert_eq!(
-                receive(),
-                "MESSAGE=said\nPRIORITY=6\nSYSLOG_IDENTIFIER=instance-agent\nTARGET_GROUP=cluster1\n"
-            );
-        }
-        journal.send(Level::ERROR, &entry("after"));
-        let told = receive();
-        assert!(told.starts_with(&format!("MESSAGE={lost} log entries are lost")), "{told}");
-        assert!(told.contains("\nPRIORITY=4\n"), "{told}");
-        assert!(receive().starts_with("MESSAGE=after\nPRIORITY=3\n"));
-        // Gone altogether, and back: as at a restart of the journal.
+        listening.set_nonblocking(true).unwrap();
+        listens(&path).unwrap();
+        assert_eq!(listening.recv(&mut [0; 8]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        // With a full queue too.
+        let sender = UnixDatagram::unbound().unwrap();
+        sender.set_nonblocking(true).unwrap();
+        while sender.send_to(b"MESSAGE=filler\n", &path).is_ok() {}
+        listens(&path).unwrap();
         drop(listening);
-        std::fs::remove_file(&path).unwrap();
-        journal.send(Level::INFO, &entry("to nobody"));
-        let listening = UnixDatagram::bind(&path).unwrap();
-        journal.send(Level::INFO, &entry("again"));
-        let mut bytes = [0; 1024];
-        let length = listening.recv(&mut bytes).unwrap();
-        assert!(bytes[..length].starts_with(b"MESSAGE=1 log entries"));
+        assert_eq!(listens(&path).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     }
 }

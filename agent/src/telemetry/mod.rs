@@ -5,13 +5,14 @@
 
 mod entry;
 mod journal;
+mod queue;
 
 use std::fmt;
 use std::io::{self, IsTerminal};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 use tracing_core::{Event, Level, LevelFilter, Subscriber};
+use tracing_subscriber::Registry;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
@@ -19,30 +20,45 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{Layer, Registry};
 
 pub(crate) use self::entry::name_instance;
 use self::entry::{Entry, OURS};
 use self::journal::Journal;
+pub(crate) use self::journal::flush;
 
-/// Starts logging events of `level` and above. The libraries' own events are logged from `warn`.
-pub(crate) fn start(level: Level) {
+/// When it is dropped, the journal has been given a moment to take what was said.
+#[must_use]
+pub(crate) struct Logging(());
+
+impl Drop for Logging {
+    fn drop(&mut self) {
+        flush();
+    }
+}
+
+/// Starts logging events of `level` and above. The libraries' own events are logged from `warn`. `lost` entries are
+/// missing in the journal already.
+///
+/// To be called in a thread that handles no signals.
+pub(crate) fn start(level: Level, lost: u64) -> Logging {
     let libraries = LevelFilter::from_level(level).min(LevelFilter::WARN);
     let filter = Targets::new()
         .with_default(libraries)
         .with_target(OURS, level)
+        // That entries are lost is said whatever their level was.
+        .with_target(module_path!(), LevelFilter::from_level(level).max(LevelFilter::WARN))
         // Says at length what the agent says in a line.
         .with_target("aws_config", libraries.min(LevelFilter::ERROR));
-    let path = Path::new("/run/systemd/journal/socket");
-    match stderr_is_the_journal().then(|| Journal::connect(path)).and_then(Result::ok) {
-        Some(journal) => Registry::default().with(journal.with_filter(filter)).init(),
+    let registry = Registry::default().with(filter.clone());
+    match stderr_is_the_journal().then(|| Journal::start(filter, lost)).and_then(Result::ok) {
+        Some(journal) => registry.with(journal).init(),
         None => {
             let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            let lines =
-                tracing_subscriber::fmt::layer().event_format(Line { colour }).with_writer(io::stderr);
-            Registry::default().with(lines.with_filter(filter)).init();
+            let lines = tracing_subscriber::fmt::layer().event_format(Line { colour });
+            registry.with(lines.with_writer(io::stderr)).init();
         }
     }
+    Logging(())
 }
 
 /// systemd sets `JOURNAL_STREAM` to the device and inode of the stream it connected. Anything that

@@ -20,9 +20,9 @@ use tokio::sync::{Mutex, watch};
 
 pub(crate) use self::record::{Inherited, Predecessor, inherit, monotonic_now};
 pub(crate) use self::sys::{block_signals, survive_file_size_limit, take_descriptor, unblock_signals};
-use crate::events;
 use crate::server::{Handed, Server};
 use crate::status::{ReloadOutcome, ReloadStatus};
+use crate::{events, telemetry};
 use check::{Pinned, Stamps};
 
 /// The program that runs, and where the next one is found.
@@ -165,6 +165,7 @@ impl<H: Host> Reloader<H> {
             program: self.program.path.to_str().map(str::to_owned),
             paused_at: monotonic_now().saturating_sub(paused),
             refused_bodies: rest.refused_bodies,
+            unlogged: telemetry::flush(),
             ..self.host.as_predecessor()
         };
         let error = match record::write(&handed, self.host.admin(), predecessor) {
@@ -180,6 +181,7 @@ impl<H: Host> Reloader<H> {
             Ok(server) => *slot = Some(server),
             Err(error) => {
                 tracing::error!("ending, to be started again: cannot serve any longer: {error}");
+                telemetry::flush();
                 #[expect(
                     clippy::disallowed_methods,
                     reason = "by returning, a drain would wait for a server that is not there"

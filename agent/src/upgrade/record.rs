@@ -62,6 +62,8 @@ pub(crate) struct Predecessor {
     pub(crate) parting: Vec<String>,
     /// It had left them, and traffic had stopped.
     pub(crate) drained: bool,
+    /// Log entries that the journal had not taken.
+    pub(crate) unlogged: u64,
 }
 
 impl Predecessor {

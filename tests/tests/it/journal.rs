@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
 
 use local_cloud::{Fault, HealthCheck, InstanceSpec, TargetGroupSpec};
+use rustix::process::Signal;
 use tests::journal::{Entry, Journal, catalog, catalog_file, is_from, message_id, stderr_is_the_journal};
 use tests::solo::{Namespace, Solo, refuses, tool};
 use tests::{Bed, BedOptions, PORT, eventually, group, text};
@@ -16,6 +16,12 @@ fn is_well_formed(entry: &Entry, instance_id: &str) {
     assert!(!entry["MESSAGE"].is_empty(), "{entry:?}");
     assert!(["3", "4", "6", "7"].contains(&&*entry["PRIORITY"]), "{entry:?}");
     assert_eq!(entry["SYSLOG_IDENTIFIER"], "instance-agent");
+    // Where in the source it comes from.
+    assert!(entry["TARGET"].starts_with("instance_agent::"), "{entry:?}");
+    assert!(entry["CODE_FILE"].ends_with(".rs") && entry["CODE_LINE"].parse::<u32>().is_ok(), "{entry:?}");
+    for value in entry.values() {
+        assert!(value.chars().count() <= 4_096 && !value.contains(char::is_control), "{entry:?}");
+    }
     assert!(entry.keys().all(|name| name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_')), "{entry:?}");
     // The journal itself has the time, the process and its unit.
     assert!(!entry.keys().any(|name| name.starts_with('_') || name.contains("TIME")), "{entry:?}");
@@ -210,38 +216,193 @@ async fn where_no_journal_listens_the_lines_go_to_stderr() {
     agent.stop(&solo).await;
 }
 
+/// The number in the first entry that says how many are lost.
+async fn lost(journal: &Journal) -> u64 {
+    let says =
+        |entry: &Entry| entry["MESSAGE"].ends_with(" log entries are lost: the journal did not take them");
+    let said = journal.until("that says how many are lost", says).await;
+    assert_eq!((&*said["PRIORITY"], &*said["TARGET"]), ("4", "instance_agent::telemetry::journal"));
+    said["MESSAGE"].split(' ').next().unwrap().parse().unwrap()
+}
+
+fn messages(journal: &Journal) -> Vec<String> {
+    journal.entries().into_iter().map(|entry| entry["MESSAGE"].clone()).collect()
+}
+
+/// An agent with a settings file, which is empty.
+fn with_settings() -> (Solo, PathBuf) {
+    let solo = Solo::new();
+    let file = solo.path("agent.toml");
+    fs::write(&file, "").unwrap();
+    (solo.with(&["--config", file.to_str().unwrap()]), file)
+}
+
+/// Waits until nothing more comes by itself.
+async fn settled(journal: &Journal) {
+    let last = |entry: &Entry| entry["MESSAGE"].starts_with("no instance metadata: ");
+    journal.until("that says it serves without metadata", last).await;
+}
+
+/// Asks for a reload that is refused, because of these settings.
+async fn refuse_reload(solo: &Solo, file: &Path, settings: &str) {
+    fs::write(file, settings).unwrap();
+    refuses(&solo.command(&[], &["reload"]).await, 1, &["not reloaded: "]);
+}
+
+async fn reload(solo: &Solo) {
+    let output = solo.command(&[], &["reload"]).await;
+    assert!(output.status.success(), "{}\n{}", text(&output.stderr), solo.log());
+}
+
 #[tokio::test]
-async fn a_journal_that_hangs_keeps_no_request_waiting() {
+async fn a_journal_that_hangs_from_before_the_start_holds_up_no_start_request_reload_or_stop() {
     let Some(world) = Namespace::new_or_skip(Journal::SETUP).await else { return };
     let mut solo = Solo::new();
-    stderr_is_the_journal(&mut solo);
-    solo.wrapper = world.wrapper();
-    // Nothing reads from it: filled to the brim before the agent begins, it takes no entry at all.
-    let path = world.path(Journal::SOCKET);
-    let hanging = UnixDatagram::bind(&path).unwrap();
-    let mut fillers = Vec::new();
-    // The room of one sender is limited as well; the queue is full when a new one can send nothing.
-    let full = loop {
-        let filler = UnixDatagram::unbound().unwrap();
-        filler.set_nonblocking(true).unwrap();
-        let mut sent = 0;
-        let error = loop {
-            match filler.send_to(b"MESSAGE=filler\n", &path) {
-                Ok(_) => sent += 1,
-                Err(error) => break error,
-            }
-        };
-        fillers.push(filler);
-        if sent == 0 {
-            break error;
-        }
-    };
-    assert_eq!(full.kind(), ErrorKind::WouldBlock);
+    let journal = Journal::of(&mut solo, &world);
+    journal.hang();
     let mut agent = solo.start().await;
     solo.get("/").await.is(200, "Healthy!");
+    reload(&solo).await;
     solo.post("1").await.is(200, "1");
+    reload(&solo).await;
+    solo.get("/").await.is(200, "Healthy!");
+    assert_eq!(journal.entries(), []);
+    journal.recover();
+    // What the first two programs had to say went with them; the third counts it.
+    assert!(lost(&journal).await >= 4, "{:#?}", journal.entries());
+    journal.event("RELOADED").await;
+    journal.hang();
     agent.stop(&solo).await;
-    drop(hanging);
+}
+
+#[tokio::test]
+async fn a_journal_that_hangs_while_the_agent_runs_gets_what_there_is_room_for_and_the_number_of_the_others()
+{
+    let Some(world) = Namespace::new_or_skip(Journal::SETUP).await else { return };
+    let (mut solo, file) = with_settings();
+    let journal = Journal::of(&mut solo, &world);
+    let mut agent = solo.start().await;
+    settled(&journal).await;
+    journal.hang();
+    // Each makes an entry that is as long as one can be, and that tells it from the others.
+    let refused = 48;
+    for number in 0..refused {
+        let settings = format!("root = \"{number:02} {}\"", "long".repeat(2_000));
+        refuse_reload(&solo, &file, &settings).await;
+        solo.get("/").await.is(200, "Healthy!");
+    }
+    let before = journal.entries().len();
+    journal.recover();
+    let lost = usize::try_from(lost(&journal).await).unwrap();
+    assert!(0 < lost && lost < refused, "{lost}");
+    // The number of those that are lost comes after those that were said before.
+    let taken = journal.entries();
+    let (last, taken) = taken[before..].split_last().unwrap();
+    assert!(last["MESSAGE"].contains("are lost"), "{:#?}", messages(&journal));
+    assert_eq!(taken.len() + lost, refused, "{:#?}", messages(&journal));
+    for (number, entry) in taken.iter().enumerate() {
+        assert!(entry["REASON"].contains(&format!("{number:02} longlong")), "{number}: {entry:?}");
+        assert_eq!(entry["REASON"].chars().count(), 4_096, "{entry:?}");
+    }
+    fs::write(&file, "").unwrap();
+    reload(&solo).await;
+    journal.event("RELOADED").await;
+    journal.hang();
+    agent.stop(&solo).await;
+}
+
+#[tokio::test]
+async fn nothing_is_lost_at_a_reload_or_a_stop_when_the_journal_does_not_hang() {
+    let Some(world) = Namespace::new_or_skip(Journal::SETUP).await else { return };
+    let mut solo = Solo::new();
+    let journal = Journal::of(&mut solo, &world);
+    let mut agent = solo.start().await;
+    for _ in 0..3 {
+        reload(&solo).await;
+    }
+    solo.until_started().await;
+    agent.stop(&solo).await;
+    journal.event("STOPPED").await;
+    let said = messages(&journal);
+    let version = env!("CARGO_PKG_VERSION");
+    let count = |beginning: &str| said.iter().filter(|message| message.starts_with(beginning)).count();
+    for (times, beginning) in [
+        (1, format!("listening on {}, version {version}", solo.listen)),
+        (3, format!("reloading: version {version} takes over")),
+        (3, format!("reloaded: version {version} after {version}, ")),
+        (1, "draining: ".to_owned()),
+        (1, "stopping: finishing what has begun".to_owned()),
+        (1, "stopped: the port is closed".to_owned()),
+    ] {
+        assert_eq!(count(&beginning), times, "{beginning}: {said:#?}");
+    }
+    assert!(!said.iter().any(|message| message.contains("lost")), "{said:#?}");
+}
+
+#[tokio::test]
+async fn the_thread_that_writes_to_the_journal_leaves_signals_to_the_main_thread() {
+    let Some(world) = Namespace::new_or_skip(Journal::SETUP).await else { return };
+    let mut solo = Solo::new();
+    let journal = Journal::of(&mut solo, &world);
+    let mut agent = solo.start().await;
+    journal.event("STARTED").await;
+    let threads = fs::read_dir(format!("/proc/{}/task", agent.pid())).unwrap();
+    let threads = threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("status")).unwrap());
+    let named = |status: &String| status.starts_with("Name:\tjournal\n");
+    let status = threads.into_iter().find(named).expect("a thread of that name");
+    let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:\t")).unwrap();
+    let blocked = u64::from_str_radix(blocked, 16).unwrap();
+    for signal in [Signal::HUP, Signal::INT, Signal::TERM] {
+        assert_ne!(blocked & (1 << (signal.as_raw() - 1)), 0, "{signal:?}: {status}");
+    }
+    agent.stop(&solo).await;
+}
+
+#[tokio::test]
+async fn a_journal_that_is_restarted_gets_the_number_of_the_entries_that_nobody_took() {
+    let Some(world) = Namespace::new_or_skip(Journal::SETUP).await else { return };
+    let (mut solo, file) = with_settings();
+    let journal = Journal::of(&mut solo, &world);
+    let mut agent = solo.start().await;
+    settled(&journal).await;
+    journal.end().await;
+    for number in 0..4 {
+        refuse_reload(&solo, &file, &format!("root = \"nobody {number}\"")).await;
+    }
+    let journal = Journal::of(&mut solo, &world);
+    refuse_reload(&solo, &file, "root = \"somebody\"").await;
+    let lost = usize::try_from(lost(&journal).await).unwrap();
+    journal.until("after it", |entry| entry["MESSAGE"].contains("somebody")).await;
+    // The last of them may have come just in time.
+    let taken = messages(&journal).iter().filter(|message| message.contains("nobody")).count();
+    assert_eq!(lost + taken, 4, "{:#?}", messages(&journal));
+    agent.stop(&solo).await;
+    journal.event("STOPPED").await;
+}
+
+#[tokio::test]
+async fn a_librarys_entry_is_one_sentence_and_says_where_it_comes_from() {
+    let Some(world) = Namespace::new_or_skip(Journal::SETUP).await else { return };
+    let mut solo = Solo::new().with(&["--instance-id", "i-0123456789abcdef0", "--target-group", "cluster1"]);
+    // The SDK complains of it, in a message with two fields.
+    for (name, value) in [
+        ("AWS_CONFIG_FILE", "/nonexistent/config"),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1:1"),
+    ] {
+        solo.set(name, value);
+    }
+    let journal = Journal::of(&mut solo, &world);
+    let mut agent = solo.start().await;
+    let said = "aws_runtime::env_config::source: config file overridden via environment variable not found \
+                path=/nonexistent/config env=AWS_CONFIG_FILE";
+    let entry = journal.until(said, |entry| is_from(entry, "MESSAGE", said)).await;
+    assert_eq!(
+        (&*entry["PRIORITY"], &*entry["TARGET"], &*entry["INSTANCE_ID"]),
+        ("4", "aws_runtime::env_config::source", "i-0123456789abcdef0")
+    );
+    assert!(!entry.contains_key("PATH") && !entry.contains_key("ENV"), "{entry:?}");
+    agent.stop(&solo).await;
 }
 
 #[tokio::test]
