@@ -4,6 +4,7 @@
 //! Retries are the callers' business, so that each is logged, jittered and bounded in one place.
 
 use std::error::Error as _;
+use std::fmt;
 use std::time::Duration;
 
 use aws_config::provider_config::ProviderConfig;
@@ -62,12 +63,50 @@ pub(crate) async fn config(http_client: &SharedHttpClient, region: Option<String
     })
 }
 
+/// The actions that the agent calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    DescribeTags,
+    DescribeTargetGroups,
+    DescribeTargetGroupAttributes,
+    DescribeTargetHealth,
+    RegisterTargets,
+    DeregisterTargets,
+}
+
+impl Action {
+    /// Whether the call asks for a change, so that one without an answer may have made it.
+    pub(crate) fn is_change(self) -> bool {
+        match self {
+            Self::RegisterTargets | Self::DeregisterTargets => true,
+            Self::DescribeTags
+            | Self::DescribeTargetGroups
+            | Self::DescribeTargetGroupAttributes
+            | Self::DescribeTargetHealth => false,
+        }
+    }
+}
+
+/// As IAM names it.
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::DescribeTags => "ec2:DescribeTags",
+            Self::DescribeTargetGroups => "elasticloadbalancing:DescribeTargetGroups",
+            Self::DescribeTargetGroupAttributes => "elasticloadbalancing:DescribeTargetGroupAttributes",
+            Self::DescribeTargetHealth => "elasticloadbalancing:DescribeTargetHealth",
+            Self::RegisterTargets => "elasticloadbalancing:RegisterTargets",
+            Self::DeregisterTargets => "elasticloadbalancing:DeregisterTargets",
+        })
+    }
+}
+
 /// Why an API call did not succeed, told apart by what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{action}: {detail}")]
 pub(crate) struct CallError {
-    /// The action as IAM names it, such as `elasticloadbalancing:RegisterTargets`.
-    pub(crate) action: &'static str,
+    /// The action that was called.
+    pub(crate) action: Action,
     /// The kind of failure.
     pub(crate) kind: CallErrorKind,
     /// AWS's code and message, or the chain of causes where no answer came.
@@ -103,7 +142,7 @@ pub(crate) enum CallErrorKind {
 
 impl CallError {
     /// Sorts an SDK error.
-    pub(crate) fn new<E, R>(action: &'static str, error: SdkError<E, R>) -> Self
+    pub(crate) fn new<E, R>(action: Action, error: SdkError<E, R>) -> Self
     where
         E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
         R: std::fmt::Debug + Send + Sync + 'static,
@@ -170,7 +209,7 @@ impl CallError {
     }
 
     /// The call cannot even be sent: no region is known.
-    pub(crate) fn no_region(action: &'static str) -> Self {
+    pub(crate) fn no_region(action: Action) -> Self {
         Self { action, kind: CallErrorKind::NoRegion, detail: "no region is known".to_owned() }
     }
 

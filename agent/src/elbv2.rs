@@ -7,7 +7,7 @@ use aws_sdk_elasticloadbalancingv2::Client;
 use aws_sdk_elasticloadbalancingv2::types::{TargetDescription, TargetTypeEnum};
 use instance_contract::{TargetHealthState, one_line};
 
-use crate::aws::{CallError, CallErrorKind};
+use crate::aws::{Action, CallError, CallErrorKind};
 use crate::target_group::{Target, TargetGroup, TargetGroupRef, TargetHealth, TargetType};
 use crate::validate;
 
@@ -27,16 +27,16 @@ impl Elbv2 {
     /// Finds a group by name or ARN. Its attributes are read too; where that is not allowed, the
     /// deregistration delay is left unknown.
     pub(crate) async fn find(&self, group: &TargetGroupRef) -> Result<TargetGroup, CallError> {
-        const ACTION: &str = "elasticloadbalancing:DescribeTargetGroups";
         let call = self.0.describe_target_groups();
         let call = match group {
             TargetGroupRef::Name(name) => call.names(name),
             TargetGroupRef::Arn(arn) => call.target_group_arns(arn),
         };
-        let answer = call.send().await.map_err(|error| CallError::new(ACTION, error))?;
+        let answer =
+            call.send().await.map_err(|error| CallError::new(Action::DescribeTargetGroups, error))?;
         // AWS answers a name or an ARN that it does not know with an error, never with an empty list.
         let no_answer = || CallError {
-            action: ACTION,
+            action: Action::DescribeTargetGroups,
             kind: CallErrorKind::Unanswered,
             detail: format!("the answer does not hold {group}"),
         };
@@ -47,7 +47,7 @@ impl Elbv2 {
             Some(TargetTypeEnum::Ip) => TargetType::Ip,
             Some(other) => {
                 return Err(CallError {
-                    action: ACTION,
+                    action: Action::DescribeTargetGroups,
                     kind: CallErrorKind::UnsupportedType,
                     detail: format!("{group} has targets of type {other}, which an instance cannot be"),
                 });
@@ -69,7 +69,7 @@ impl Elbv2 {
             .send()
             .await
             .map_err(|error| {
-                let error = CallError::new("elasticloadbalancing:DescribeTargetGroupAttributes", error);
+                let error = CallError::new(Action::DescribeTargetGroupAttributes, error);
                 tracing::debug!("{arn}: deregistration delay unknown, taking 300 s: {error}");
             })
             .ok()?;
@@ -88,7 +88,7 @@ impl Elbv2 {
             .send()
             .await
             .map(drop)
-            .map_err(|error| CallError::new("elasticloadbalancing:RegisterTargets", error))
+            .map_err(|error| CallError::new(Action::RegisterTargets, error))
     }
 
     /// Deregisters `target`, with the port that was registered.
@@ -100,7 +100,7 @@ impl Elbv2 {
             .send()
             .await
             .map(drop)
-            .map_err(|error| CallError::new("elasticloadbalancing:DeregisterTargets", error))
+            .map_err(|error| CallError::new(Action::DeregisterTargets, error))
     }
 
     /// Asks for the health of `target` alone: a whole group's health would be paid by every agent.
@@ -112,12 +112,12 @@ impl Elbv2 {
             .targets(description(target))
             .send()
             .await
-            .map_err(|error| CallError::new("elasticloadbalancing:DescribeTargetHealth", error))?;
+            .map_err(|error| CallError::new(Action::DescribeTargetHealth, error))?;
         // A target that is not registered is answered too, as `unused`: it was asked for by its id.
         let health =
             answer.target_health_descriptions().first().and_then(|described| described.target_health());
         let health = health.ok_or_else(|| CallError {
-            action: "elasticloadbalancing:DescribeTargetHealth",
+            action: Action::DescribeTargetHealth,
             kind: CallErrorKind::Unanswered,
             detail: format!("the answer does not hold {}:{}", target.id, target.port),
         })?;

@@ -8,7 +8,7 @@ use instance_contract::tags::{CLUSTER, FLEET, ROOT, TARGET_GROUP};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::aws::{self, CallError, CallErrorKind};
+use crate::aws::{self, Action, CallError, CallErrorKind};
 use crate::backoff::{Backoff, jitter, spread};
 use crate::believed_tags::{BelievedTags, SECOND_LOOK, Tags};
 use crate::guard::guard;
@@ -281,7 +281,7 @@ impl Identifier {
         }
         let answer = match &self.ec2 {
             Some(client) => describe_tags(client, &id).await,
-            None => Err(CallError::no_region("ec2:DescribeTags")),
+            None => Err(CallError::no_region(Action::DescribeTags)),
         };
         match answer {
             Ok(tags) => {
@@ -323,7 +323,6 @@ impl Identifier {
 
 /// The contract's tags, as EC2 tells them.
 async fn describe_tags(client: &aws_sdk_ec2::Client, instance_id: &str) -> Result<Tags, CallError> {
-    const ACTION: &str = "ec2:DescribeTags";
     let filter = |name: &str, values: &[&str]| {
         aws_sdk_ec2::types::Filter::builder()
             .name(name)
@@ -339,7 +338,7 @@ async fn describe_tags(client: &aws_sdk_ec2::Client, instance_id: &str) -> Resul
             .filters(filter("resource-id", &[instance_id]))
             .filters(filter("key", &TAG_KEYS))
             .set_next_token(next);
-        let page = call.send().await.map_err(|error| CallError::new(ACTION, error))?;
+        let page = call.send().await.map_err(|error| CallError::new(Action::DescribeTags, error))?;
         let found = page.tags().iter();
         let found = found.filter_map(|tag| Some((tag.key()?.to_owned(), tag.value()?.to_owned())));
         tags.extend(found.filter(|(key, _)| TAG_KEYS.contains(&key.as_str())));
@@ -350,7 +349,7 @@ async fn describe_tags(client: &aws_sdk_ec2::Client, instance_id: &str) -> Resul
         tokio::time::sleep(jitter(BETWEEN_PAGES)).await;
     }
     Err(CallError {
-        action: ACTION,
+        action: Action::DescribeTags,
         kind: CallErrorKind::Unanswered,
         detail: format!("the answer goes on after {MOST_PAGES} pages"),
     })

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::inputs::Inputs;
-use crate::aws::{self, CallError};
+use crate::aws::{self, Action, CallError};
 use crate::config::Settings;
 use crate::elbv2::Elbv2;
 use crate::identity::{Instance, InstanceIdentity};
@@ -57,7 +57,7 @@ impl Api {
 
     /// The client for the region the instance is in, made anew when that becomes known. `action`
     /// is what it is wanted for.
-    pub(super) async fn elbv2(&self, action: &'static str) -> Result<Elbv2, CallError> {
+    pub(super) async fn elbv2(&self, action: Action) -> Result<Elbv2, CallError> {
         let region = self.identity().region;
         let mut client = self.client.lock().await;
         match &*client {

@@ -10,7 +10,7 @@ use super::api::Api;
 use super::failures::{Failures, Problem};
 use super::probes::{ProbeNews, ProbeWatch};
 use super::sentences;
-use crate::aws::{CallError, CallErrorKind};
+use crate::aws::{Action, CallError, CallErrorKind};
 use crate::backoff::{Backoff, jitter, spread};
 use crate::guard::{Broken, guard};
 use crate::identity::Instance;
@@ -313,7 +313,7 @@ impl Member {
         if identity.id.is_none() && identity.private_ip.is_none() {
             return self.failed_with(unknown_target("the instance id"));
         }
-        let found = match self.api.elbv2("elasticloadbalancing:DescribeTargetGroups").await {
+        let found = match self.api.elbv2(Action::DescribeTargetGroups).await {
             Ok(elbv2) => elbv2.find(&self.group).await,
             Err(error) => Err(error),
         };
@@ -364,7 +364,7 @@ impl Member {
         };
         // Whatever the answer is: from here on it may be in the group.
         self.ever_present = true;
-        let answer = match self.api.elbv2("elasticloadbalancing:RegisterTargets").await {
+        let answer = match self.api.elbv2(Action::RegisterTargets).await {
             Ok(elbv2) => elbv2.register(&group.arn, target).await,
             Err(error) => Err(error),
         };
@@ -418,7 +418,7 @@ impl Member {
     async fn learn_deregistration_delay(&mut self) {
         let Some(Resolved { group, .. }) = &mut self.resolved else { return };
         if group.deregistration_delay.is_none()
-            && let Ok(elbv2) = self.api.elbv2("elasticloadbalancing:DescribeTargetGroupAttributes").await
+            && let Ok(elbv2) = self.api.elbv2(Action::DescribeTargetGroupAttributes).await
             && let Some(delay) = elbv2.deregistration_delay(&group.arn).await
         {
             group.deregistration_delay = Some(delay);
@@ -432,7 +432,7 @@ impl Member {
             self.advance(Event::Lost);
             return Next::Now;
         };
-        let answer = match self.api.elbv2("elasticloadbalancing:DeregisterTargets").await {
+        let answer = match self.api.elbv2(Action::DeregisterTargets).await {
             Ok(elbv2) => elbv2.deregister(&group.arn, target).await,
             Err(error) => Err(error),
         };
@@ -467,7 +467,7 @@ impl Member {
             self.advance(Event::Lost);
             return Ok(());
         };
-        let elbv2 = self.api.elbv2("elasticloadbalancing:DescribeTargetHealth").await?;
+        let elbv2 = self.api.elbv2(Action::DescribeTargetHealth).await?;
         let health = elbv2.health(&group.arn, target).await?;
         self.advance(Event::Observed(health));
         Ok(())
@@ -531,13 +531,11 @@ impl Member {
             self.api.forget_credentials().await;
         }
         self.failures.last = Some(error.kind);
-        let changes =
-            error.action.ends_with(":RegisterTargets") || error.action.ends_with(":DeregisterTargets");
         match error.kind {
             CallErrorKind::GroupNotFound if self.membership() != Membership::Unresolved => {
                 self.advance(Event::Lost);
             }
-            CallErrorKind::Unanswered if changes => self.advance(Event::AnswerLost),
+            CallErrorKind::Unanswered if error.action.is_change() => self.advance(Event::AnswerLost),
             _ => {}
         }
         self.failed_with(Problem { what: error.to_string(), cure: error.cure() })
