@@ -1,4 +1,4 @@
-//! What every member of a target group shares: the way to AWS, and the agent's own health path.
+//! What every member of a target group shares: the calls, and what is known of the instance.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -15,26 +15,82 @@ use crate::elbv2::Elbv2;
 use crate::identity::{Instance, InstanceIdentity};
 use crate::local_http;
 use crate::notices::Notices;
+use crate::target_group::{Target, TargetGroup, TargetGroupRef, TargetHealth};
 
 /// How long the agent's own health path may take to answer.
 const OWN_HEALTH_LIMIT: Duration = Duration::from_secs(2);
 
-/// See the module's description.
-#[derive(Debug)]
-pub(super) struct Api {
-    http_client: SharedHttpClient,
+/// The calls that a member makes. Unit tests answer them from a script.
+pub(crate) trait Api: Send + Sync + 'static {
+    /// Finds a target group by its name or ARN.
+    fn find(&self, group: &TargetGroupRef) -> impl Future<Output = Result<TargetGroup, CallError>> + Send;
+    /// How long a target of the group stays `draining`; `None` where it cannot be read.
+    fn deregistration_delay(&self, arn: &str) -> impl Future<Output = Option<Duration>> + Send;
+    /// Asks for the health of `target` alone.
+    fn health(
+        &self,
+        arn: &str,
+        target: &Target,
+    ) -> impl Future<Output = Result<TargetHealth, CallError>> + Send;
+    /// Registers `target` with the group.
+    fn register(&self, arn: &str, target: &Target) -> impl Future<Output = Result<(), CallError>> + Send;
+    /// Deregisters `target`, with the port that was registered.
+    fn deregister(&self, arn: &str, target: &Target) -> impl Future<Output = Result<(), CallError>> + Send;
+    /// Makes the next call fetch credentials anew: the SDK keeps what it has until it expires, also
+    /// after AWS has stopped accepting it, and also those of a role that the instance has no more.
+    fn forget_credentials(&self) -> impl Future<Output = ()> + Send;
+    /// Whether the agent's own health path answers 200; else why not, in one line.
+    fn probe_own_health(&self) -> impl Future<Output = Result<(), String>> + Send;
+}
+
+/// What all members share.
+pub(crate) struct Shared<A> {
+    pub(super) api: A,
     pub(super) instance: watch::Receiver<Option<Instance>>,
-    notices: watch::Receiver<Option<Notices>>,
-    /// The client, with the region it was made for.
-    client: tokio::sync::Mutex<Option<(Option<String>, Elbv2)>>,
-    /// Where the agent itself listens.
-    own: SocketAddr,
+    pub(super) notices: watch::Receiver<Option<Notices>>,
     pub(super) register_port: u16,
     pub(super) reconcile_interval: Duration,
 }
 
-impl Api {
-    pub(super) fn new(settings: &Settings, listening: SocketAddr, inputs: &Inputs) -> Self {
+impl<A> Shared<A> {
+    pub(super) fn new(api: A, settings: &Settings, listening: SocketAddr, inputs: &Inputs) -> Self {
+        Self {
+            api,
+            instance: inputs.instance.clone(),
+            notices: inputs.notices.clone(),
+            register_port: settings.register_port.unwrap_or(listening.port()),
+            reconcile_interval: settings.reconcile_interval,
+        }
+    }
+
+    pub(super) fn identity(&self) -> InstanceIdentity {
+        identity(&self.instance)
+    }
+
+    /// Whether it is known that no notice keeps the instance out. Where IMDS does not tell who the
+    /// instance is, it does not tell notices either.
+    pub(super) fn notices_are_known(&self) -> bool {
+        let read = self.notices.borrow().as_ref().is_some_and(|notices| notices.read);
+        read || !self.identity().from_imds
+    }
+}
+
+fn identity(instance: &watch::Receiver<Option<Instance>>) -> InstanceIdentity {
+    instance.borrow().clone().unwrap_or_default().identity
+}
+
+/// AWS, and the server of this agent.
+pub(crate) struct LiveApi {
+    http_client: SharedHttpClient,
+    instance: watch::Receiver<Option<Instance>>,
+    /// The client, with the region it was made for.
+    client: tokio::sync::Mutex<Option<(Option<String>, Elbv2)>>,
+    /// Where the agent itself listens.
+    own: SocketAddr,
+}
+
+impl LiveApi {
+    pub(super) fn new(listening: SocketAddr, inputs: &Inputs) -> Self {
         let host = match listening.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
             IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
@@ -43,22 +99,15 @@ impl Api {
         Self {
             http_client: inputs.http_client.clone(),
             instance: inputs.instance.clone(),
-            notices: inputs.notices.clone(),
             client: tokio::sync::Mutex::new(None),
             own: SocketAddr::new(host, listening.port()),
-            register_port: settings.register_port.unwrap_or(listening.port()),
-            reconcile_interval: settings.reconcile_interval,
         }
-    }
-
-    pub(super) fn identity(&self) -> InstanceIdentity {
-        self.instance.borrow().clone().unwrap_or_default().identity
     }
 
     /// The client for the region the instance is in, made anew when that becomes known. `action`
     /// is what it is wanted for.
-    pub(super) async fn elbv2(&self, action: Action) -> Result<Elbv2, CallError> {
-        let region = self.identity().region;
+    async fn elbv2(&self, action: Action) -> Result<Elbv2, CallError> {
+        let region = identity(&self.instance).region;
         let mut client = self.client.lock().await;
         match &*client {
             Some((known, elbv2)) if *known == region => Ok(elbv2.clone()),
@@ -70,22 +119,35 @@ impl Api {
             }
         }
     }
+}
 
-    /// Whether it is known that no notice keeps the instance out. Where IMDS does not tell who the
-    /// instance is, it does not tell notices either.
-    pub(super) fn notices_are_known(&self) -> bool {
-        let read = self.notices.borrow().as_ref().is_some_and(|notices| notices.read);
-        read || !self.identity().from_imds
+impl Api for LiveApi {
+    async fn find(&self, group: &TargetGroupRef) -> Result<TargetGroup, CallError> {
+        self.elbv2(Action::DescribeTargetGroups).await?.find(group).await
     }
 
-    /// Makes the next call fetch credentials anew: the SDK keeps what it has until it expires, also
-    /// after AWS has stopped accepting it.
-    pub(super) async fn forget_credentials(&self) {
+    async fn deregistration_delay(&self, arn: &str) -> Option<Duration> {
+        let elbv2 = self.elbv2(Action::DescribeTargetGroupAttributes).await.ok()?;
+        elbv2.deregistration_delay(arn).await
+    }
+
+    async fn health(&self, arn: &str, target: &Target) -> Result<TargetHealth, CallError> {
+        self.elbv2(Action::DescribeTargetHealth).await?.health(arn, target).await
+    }
+
+    async fn register(&self, arn: &str, target: &Target) -> Result<(), CallError> {
+        self.elbv2(Action::RegisterTargets).await?.register(arn, target).await
+    }
+
+    async fn deregister(&self, arn: &str, target: &Target) -> Result<(), CallError> {
+        self.elbv2(Action::DeregisterTargets).await?.deregister(arn, target).await
+    }
+
+    async fn forget_credentials(&self) {
         *self.client.lock().await = None;
     }
 
-    /// Whether the agent's own health path answers 200; else why not, in one line.
-    pub(super) async fn probe_own_health(&self) -> Result<(), String> {
+    async fn probe_own_health(&self) -> Result<(), String> {
         let own = self.own;
         let (connect, host) = (TcpStream::connect(own), own.to_string());
         match local_http::request(connect, Method::GET, &host, "/health", OWN_HEALTH_LIMIT).await {

@@ -6,6 +6,8 @@
 mod api;
 mod drained;
 mod failures;
+#[cfg(test)]
+mod fake;
 mod inputs;
 mod member;
 mod probes;
@@ -29,7 +31,7 @@ use crate::guard::guard;
 use crate::identity::Instance;
 use crate::lifecycle::{Quiet, Reasons};
 use crate::target_group::TargetGroupRef;
-use api::Api;
+use api::{Api, LiveApi, Shared};
 use drained::RememberedDrain;
 use member::{MemberHandle, Wish};
 
@@ -73,11 +75,11 @@ enum State {
 }
 
 /// Keeps the instance in the target groups it belongs to, and takes it out well.
-pub(crate) struct Registrar {
+pub(crate) struct Registrar<A = LiveApi> {
     settings: Settings,
     inputs: Inputs,
     outputs: Outputs,
-    api: Arc<Api>,
+    shared: Arc<Shared<A>>,
     state: State,
     since: SystemTime,
     reasons: Reasons,
@@ -104,8 +106,22 @@ impl Registrar {
         outputs: Outputs,
         resumed: Option<Resumed>,
     ) -> Self {
+        let api = LiveApi::new(listening, &inputs);
+        Self::with_api(api, settings, listening, inputs, outputs, resumed)
+    }
+}
+
+impl<A: Api> Registrar<A> {
+    fn with_api(
+        api: A,
+        settings: Settings,
+        listening: SocketAddr,
+        inputs: Inputs,
+        outputs: Outputs,
+        resumed: Option<Resumed>,
+    ) -> Self {
         Self {
-            api: Arc::new(Api::new(&settings, listening, &inputs)),
+            shared: Arc::new(Shared::new(api, &settings, listening, &inputs)),
             remembered: RememberedDrain::in_folder(&settings.state_dir),
             settings,
             inputs,
@@ -256,8 +272,8 @@ impl Registrar {
     }
 
     fn start_member(&self, group: TargetGroupRef, wish: Wish) -> MemberHandle {
-        let (api, traffic) = (self.api.clone(), self.inputs.traffic.clone());
-        MemberHandle::start(group, api, traffic, wish, self.member_changed.clone())
+        let (shared, traffic) = (self.shared.clone(), self.inputs.traffic.clone());
+        MemberHandle::start(group, shared, traffic, wish, self.member_changed.clone())
     }
 
     fn wish(&self) -> Wish {
@@ -417,7 +433,7 @@ impl Registrar {
     }
 
     fn drain(&mut self) -> Result<String, String> {
-        let id = self.api.identity().id;
+        let id = self.shared.identity().id;
         self.remembered.remember(id.as_deref()).map_err(|error| {
             format!("not drained: this could not be remembered: {error}; free or repair the state folder and try again")
         })?;

@@ -11,7 +11,7 @@ use crate::identity::Instance;
 use crate::lifecycle::Membership;
 use crate::status::{GroupStatus, Phase, Registration};
 
-impl Registrar {
+impl<A> Registrar<A> {
     pub(super) fn report(&self, instance: Option<&Instance>) -> Registration {
         let identity = instance.map(|instance| instance.identity.clone()).unwrap_or_default();
         let (phase, reason) = match &self.state {

@@ -1,16 +1,22 @@
 //! Membership of one target group: makes the calls that [`Membership`] asks for, at their time.
 
+mod handle;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::api::Api;
+use self::handle::Wished;
+pub(crate) use self::handle::{MemberHandle, MemberStatus, Wish};
+use super::api::{Api, Shared};
 use super::failures::{Failures, Problem};
 use super::probes::{ProbeNews, ProbeWatch};
 use super::sentences;
-use crate::aws::{Action, CallError, CallErrorKind};
+use crate::aws::{CallError, CallErrorKind};
 use crate::backoff::{Backoff, jitter, spread};
 use crate::guard::{Broken, guard};
 use crate::identity::Instance;
@@ -35,150 +41,6 @@ const RECHECK: Duration = Duration::from_secs(2);
 /// How often the health of a target that is not healthy is asked.
 const POLL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 
-/// Whether the instance is wanted in the group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wish {
-    /// Register, and stay registered.
-    In,
-    /// Deregister, and stay out.
-    Out,
-}
-
-/// A wish, and which one it is: the same wish said again is a new reason to hurry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Wished {
-    wish: Wish,
-    generation: u64,
-}
-
-/// What a member publishes about itself.
-#[derive(Clone, Debug)]
-pub(crate) struct MemberStatus {
-    /// The group's ARN, once it was found.
-    pub(crate) arn: Option<String>,
-    /// What is registered.
-    pub(crate) target: Option<Target>,
-    /// Where it stands.
-    pub(crate) membership: Membership,
-    /// Since when.
-    pub(crate) since: SystemTime,
-    /// What keeps it from where it should be.
-    pub(crate) problem: Option<Problem>,
-    /// The group's deregistration delay, where it is known.
-    pub(crate) deregistration_delay: Option<Duration>,
-    /// When it was last seen to have left the group.
-    pub(crate) deregistered: Option<Instant>,
-    /// Which wish `gone` and `tried` are about.
-    generation: u64,
-    /// Wished out, and nothing is left to deregister.
-    pub(crate) gone: bool,
-    /// Since the wish last changed, a call to fulfil it has come back.
-    pub(crate) tried: bool,
-}
-
-/// The task of one target group. Dropping it stops the task.
-#[derive(Debug)]
-pub(crate) struct MemberHandle {
-    /// The group as it is named in the tag or the settings.
-    pub(crate) group: TargetGroupRef,
-    /// What the member says of itself.
-    pub(crate) status: watch::Receiver<MemberStatus>,
-    wished: watch::Sender<Wished>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl MemberHandle {
-    /// Starts a member; `changed` is notified at each change of its status.
-    pub(crate) fn start(
-        group: TargetGroupRef,
-        api: Arc<Api>,
-        traffic: Arc<Traffic>,
-        wish: Wish,
-        changed: Arc<Notify>,
-    ) -> Self {
-        let leaving_since = (wish == Wish::Out).then(Instant::now);
-        let (wished, wishes) = watch::channel(Wished { wish, generation: 0 });
-        let (publish, status) = watch::channel(MemberStatus {
-            arn: None,
-            target: None,
-            membership: Membership::Unresolved,
-            since: SystemTime::now(),
-            problem: None,
-            deregistration_delay: None,
-            deregistered: None,
-            generation: 0,
-            gone: false,
-            tried: false,
-        });
-        let member = Member {
-            group: group.clone(),
-            instance: api.instance.clone(),
-            api,
-            traffic,
-            wishes,
-            publish,
-            changed,
-            resolved: None,
-            retry: Backoff::new(RETRY.0, RETRY.1),
-            poll: Backoff::new(POLL.0, POLL.1),
-            probes: ProbeWatch::default(),
-            poll_at: Instant::now(),
-            leaving_since,
-            ever_present: false,
-            failures: Failures::default(),
-        };
-        Self { group, status, wished, task: tokio::spawn(member.run()) }
-    }
-
-    /// Says whether the instance is wanted in the group.
-    pub(crate) fn wish(&self, wish: Wish) {
-        self.wished.send_if_modified(|wished| {
-            let changed = wished.wish != wish;
-            if changed {
-                *wished = Wished { wish, generation: wished.generation + 1 };
-            }
-            changed
-        });
-    }
-
-    /// Wishes the instance out, now: one that is waiting to try again does so at once.
-    pub(crate) fn urge_out(&self) {
-        self.wished.send_modify(|wished| {
-            *wished = Wished { wish: Wish::Out, generation: wished.generation + 1 };
-        });
-    }
-
-    /// Wished out by the latest wish, and nothing is left to deregister.
-    pub(crate) fn is_gone(&self) -> bool {
-        let status = self.status.borrow();
-        status.gone && status.generation == self.wished.borrow().generation
-    }
-
-    /// Since the latest wish a call to fulfil it has come back.
-    pub(crate) fn has_tried(&self) -> bool {
-        let status = self.status.borrow();
-        status.tried && status.generation == self.wished.borrow().generation
-    }
-
-    /// Whether it is the member for `group`, also where that is named in another way than before.
-    /// One whose group was not found, or is another by now, is not: a new look may find it.
-    pub(crate) fn is_for(&self, group: &TargetGroupRef) -> bool {
-        let status = self.status.borrow();
-        self.group == *group
-            || self.group.is_same_group(group)
-                && match group {
-                    TargetGroupRef::Arn(arn) => status.arn.as_ref() == Some(arn),
-                    TargetGroupRef::Name(_) => status.membership != Membership::Unresolved,
-                }
-    }
-}
-
-impl Drop for MemberHandle {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
 /// When to tick again, unless the wish changes before.
 enum Next {
     Now,
@@ -191,9 +53,9 @@ struct Resolved {
     target: Target,
 }
 
-struct Member {
+struct Member<A> {
     group: TargetGroupRef,
-    api: Arc<Api>,
+    shared: Arc<Shared<A>>,
     traffic: Arc<Traffic>,
     wishes: watch::Receiver<Wished>,
     instance: watch::Receiver<Option<Instance>>,
@@ -210,7 +72,35 @@ struct Member {
     failures: Failures,
 }
 
-impl Member {
+impl<A: Api> Member<A> {
+    fn new(
+        group: TargetGroupRef,
+        shared: Arc<Shared<A>>,
+        traffic: Arc<Traffic>,
+        wishes: watch::Receiver<Wished>,
+        publish: watch::Sender<MemberStatus>,
+        changed: Arc<Notify>,
+    ) -> Self {
+        let leaving_since = (wishes.borrow().wish == Wish::Out).then(Instant::now);
+        Self {
+            group,
+            instance: shared.instance.clone(),
+            shared,
+            traffic,
+            wishes,
+            publish,
+            changed,
+            resolved: None,
+            retry: Backoff::new(RETRY.0, RETRY.1),
+            poll: Backoff::new(POLL.0, POLL.1),
+            probes: ProbeWatch::default(),
+            poll_at: Instant::now(),
+            leaving_since,
+            ever_present: false,
+            failures: Failures::default(),
+        }
+    }
+
     async fn run(mut self) {
         let mut wished = *self.wishes.borrow_and_update();
         loop {
@@ -309,15 +199,11 @@ impl Member {
 
     /// Finds the group, and what of this instance it takes as a target.
     async fn tick_unresolved(&mut self) -> Next {
-        let identity = self.api.identity();
+        let identity = self.shared.identity();
         if identity.id.is_none() && identity.private_ip.is_none() {
             return self.failed_with(unknown_target("the instance id"));
         }
-        let found = match self.api.elbv2(Action::DescribeTargetGroups).await {
-            Ok(elbv2) => elbv2.find(&self.group).await,
-            Err(error) => Err(error),
-        };
-        let group = match found {
+        let group = match self.shared.api.find(&self.group).await {
             Ok(group) => group,
             Err(error) => return self.failed(&error).await,
         };
@@ -326,7 +212,7 @@ impl Member {
             TargetType::Ip => (identity.private_ip, "the instance's private IPv4 address"),
         };
         let Some(id) = id else { return self.failed_with(unknown_target(missing)) };
-        let target = Target { id, port: self.api.register_port };
+        let target = Target { id, port: self.shared.register_port };
         self.probes.interval = group.check_interval;
         self.publish.send_modify(|status| {
             status.arn = Some(group.arn.clone());
@@ -348,13 +234,13 @@ impl Member {
 
     /// Registers, once the agent's own health path answers.
     async fn tick_absent(&mut self) -> Next {
-        if !self.api.notices_are_known() {
+        if !self.shared.notices_are_known() {
             return self.waits_for(Problem {
                 what: "not yet known whether a notice keeps the instance out".to_owned(),
                 cure: "it registers as soon as the metadata service tells its notices".to_owned(),
             });
         }
-        if let Err(what) = self.api.probe_own_health().await {
+        if let Err(what) = self.shared.api.probe_own_health().await {
             let cure = "the agent registers as soon as its own health path answers 200".to_owned();
             return self.waits_for(Problem { what, cure });
         }
@@ -364,11 +250,7 @@ impl Member {
         };
         // Whatever the answer is: from here on it may be in the group.
         self.ever_present = true;
-        let answer = match self.api.elbv2(Action::RegisterTargets).await {
-            Ok(elbv2) => elbv2.register(&group.arn, target).await,
-            Err(error) => Err(error),
-        };
-        match answer {
+        match self.shared.api.register(&group.arn, target).await {
             Ok(()) => {
                 self.advance(Event::Registered);
                 let pause = self.poll.next_delay();
@@ -404,9 +286,9 @@ impl Member {
             };
             let pause = if health.is_in_service() {
                 self.poll.reset();
-                spread(self.api.reconcile_interval)
+                spread(self.shared.reconcile_interval)
             } else {
-                self.poll.next_delay().min(self.api.reconcile_interval)
+                self.poll.next_delay().min(self.shared.reconcile_interval)
             };
             self.poll_at = Instant::now() + pause;
         }
@@ -418,8 +300,7 @@ impl Member {
     async fn learn_deregistration_delay(&mut self) {
         let Some(Resolved { group, .. }) = &mut self.resolved else { return };
         if group.deregistration_delay.is_none()
-            && let Ok(elbv2) = self.api.elbv2(Action::DescribeTargetGroupAttributes).await
-            && let Some(delay) = elbv2.deregistration_delay(&group.arn).await
+            && let Some(delay) = self.shared.api.deregistration_delay(&group.arn).await
         {
             group.deregistration_delay = Some(delay);
             self.publish.send_modify(|status| status.deregistration_delay = Some(delay));
@@ -432,11 +313,7 @@ impl Member {
             self.advance(Event::Lost);
             return Next::Now;
         };
-        let answer = match self.api.elbv2(Action::DeregisterTargets).await {
-            Ok(elbv2) => elbv2.deregister(&group.arn, target).await,
-            Err(error) => Err(error),
-        };
-        match answer {
+        match self.shared.api.deregister(&group.arn, target).await {
             Ok(()) => {
                 self.advance(Event::Deregistered);
                 Next::Now
@@ -467,8 +344,7 @@ impl Member {
             self.advance(Event::Lost);
             return Ok(());
         };
-        let elbv2 = self.api.elbv2(Action::DescribeTargetHealth).await?;
-        let health = elbv2.health(&group.arn, target).await?;
+        let health = self.shared.api.health(&group.arn, target).await?;
         self.advance(Event::Observed(health));
         Ok(())
     }
@@ -527,8 +403,9 @@ impl Member {
 
     /// Takes in a failed call: what it means for the state, what to say, when to try again.
     async fn failed(&mut self, error: &CallError) -> Next {
-        if error.kind == CallErrorKind::Credentials {
-            self.api.forget_credentials().await;
+        // Denied may be those of a role that the instance has no more.
+        if matches!(error.kind, CallErrorKind::AccessDenied | CallErrorKind::Credentials) {
+            self.shared.api.forget_credentials().await;
         }
         self.failures.last = Some(error.kind);
         match error.kind {
