@@ -1,14 +1,15 @@
 //! The pure part of the agent's life on an instance: no I/O, and no clock of its own.
 //!
-//! [`Membership`] is the state machine of one target group; [`Reasons`] decides whether the
-//! instance wants to be in its groups at all; [`Quiet`] decides when traffic has really stopped.
-//! The registrar drives all three.
+//! [`Membership`] is the state machine of one target group, and [`Phase`] that of the instance;
+//! [`Reasons`] decides whether the instance wants to be in its groups at all; [`Quiet`] decides
+//! when traffic has really stopped. The registrar drives them all.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use instance_contract::TargetHealthState;
 
+use crate::status::Phase;
 use crate::target_group::TargetHealth;
 use crate::traffic::TrafficSnapshot;
 
@@ -112,6 +113,98 @@ impl fmt::Display for Membership {
         match self {
             Self::Present(health) => health.fmt(f),
             other => f.write_str(&other.name()),
+        }
+    }
+}
+
+/// A step from one [`Phase`] of the instance to another.
+///
+/// ```text
+///                 ┌──────────── Return ───────────────┐
+///                 ▼                                   │
+/// Starting ─Serve─▶ Serving ─Drain─▶ Draining ─End─▶ Drained
+///   │  │              ▲              ▲   │ ▲ │          │  ▲
+///   │  └───── Drain ──┼──────────────┘   │ │ └ End: exit│  │
+///   │                 └──── CallOff ─────┘ └ DrainAgain ┘  │
+///   └────────────────────── ResumeDrained ─────────────────┘
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Transition {
+    /// Nothing keeps the instance out.
+    Serve,
+    /// A reason keeps it out.
+    Drain,
+    /// A reason keeps it out, and the process before a reload had drained it already.
+    ResumeDrained,
+    /// The reason is over before the drain is.
+    CallOff,
+    /// The drain is over; where a signal asked for it, the process exits.
+    End { timed_out: bool, exit: bool },
+    /// A signal came while drained: a request may be in flight, or a deregistration have failed.
+    DrainAgain,
+    /// The reason is over.
+    Return,
+}
+
+/// Whether anything keeps the instance out of its target groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeptOut {
+    No,
+    /// Until the reason is over.
+    Yes,
+    /// The process is to exit.
+    BySignal,
+}
+
+/// How far leaving the target groups has come; that of the slowest counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Leaving {
+    /// No call to leave has come back since the drain began.
+    Untried,
+    Tried,
+    /// Nothing is left to deregister.
+    Gone,
+}
+
+/// What the phase of the instance is decided from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Facts {
+    /// Identity, tags and notices were tried.
+    pub(crate) known: bool,
+    pub(crate) kept_out: KeptOut,
+    /// The process before a reload had drained the instance.
+    pub(crate) was_drained: bool,
+    pub(crate) leaving: Leaving,
+    /// Traffic has stopped, see [`Quiet`].
+    pub(crate) quiet: bool,
+    /// The drain's deadline has passed.
+    pub(crate) late: bool,
+}
+
+impl Phase {
+    /// The step that is due; `None` stays.
+    pub(crate) fn next(self, facts: &Facts) -> Option<Transition> {
+        let Facts { known, kept_out, was_drained, leaving, quiet, late } = *facts;
+        let exit = kept_out == KeptOut::BySignal;
+        match (self, kept_out) {
+            // An agent that starts during a spot interruption, or that an operator had drained,
+            // must not register first.
+            (Self::Starting, _) if !known => None,
+            (Self::Starting, KeptOut::No) => Some(Transition::Serve),
+            (Self::Starting, _) if was_drained => Some(Transition::ResumeDrained),
+            (Self::Starting | Self::Serving, KeptOut::Yes | KeptOut::BySignal) => Some(Transition::Drain),
+            (Self::Serving, KeptOut::No) => None,
+            (Self::Draining, KeptOut::No) => Some(Transition::CallOff),
+            (Self::Draining, _) if leaving == Leaving::Gone && quiet => {
+                Some(Transition::End { timed_out: false, exit })
+            }
+            (Self::Draining, _) if late && leaving != Leaving::Untried => {
+                Some(Transition::End { timed_out: true, exit })
+            }
+            (Self::Draining, _) => None,
+            (Self::Drained, KeptOut::No) => Some(Transition::Return),
+            (Self::Drained, KeptOut::Yes) => None,
+            (Self::Drained, KeptOut::BySignal) => Some(Transition::DrainAgain),
         }
     }
 }
@@ -274,6 +367,65 @@ mod tests {
     fn a_draining_target_is_not_taken_for_a_registered_one() {
         let after = Membership::Unknown.after(Event::Observed(health(TargetHealthState::Draining))).unwrap();
         assert_eq!(after, Membership::Absent);
+    }
+
+    /// All that a phase can be decided from.
+    fn all_facts() -> Vec<Facts> {
+        let mut all = Vec::new();
+        for bits in 0..16_u8 {
+            let bit = |place: u8| bits & (1 << place) != 0;
+            let (known, was_drained, quiet, late) = (bit(0), bit(1), bit(2), bit(3));
+            for kept_out in [KeptOut::No, KeptOut::Yes, KeptOut::BySignal] {
+                for leaving in [Leaving::Untried, Leaving::Tried, Leaving::Gone] {
+                    all.push(Facts { known, kept_out, was_drained, leaving, quiet, late });
+                }
+            }
+        }
+        all
+    }
+
+    /// The whole table: every phase with all facts is in exactly one row.
+    #[test]
+    fn every_phase_goes_on_as_drawn_whatever_the_facts_are() {
+        use KeptOut::{BySignal, No, Yes};
+        use Leaving::{Gone, Untried};
+        use Phase::{Drained, Draining, Serving, Starting};
+        type Row = (Phase, fn(&Facts) -> bool, Option<Transition>);
+        let end = |timed_out, exit| Some(Transition::End { timed_out, exit });
+        let table: [Row; 17] = [
+            (Starting, |f| !f.known, None),
+            (Starting, |f| f.known && f.kept_out == No, Some(Transition::Serve)),
+            (Starting, |f| f.known && f.kept_out != No && !f.was_drained, Some(Transition::Drain)),
+            (Starting, |f| f.known && f.kept_out != No && f.was_drained, Some(Transition::ResumeDrained)),
+            (Serving, |f| f.kept_out == No, None),
+            (Serving, |f| f.kept_out != No, Some(Transition::Drain)),
+            (Draining, |f| f.kept_out == No, Some(Transition::CallOff)),
+            (Draining, |f| f.kept_out == Yes && f.leaving == Gone && f.quiet, end(false, false)),
+            (Draining, |f| f.kept_out == BySignal && f.leaving == Gone && f.quiet, end(false, true)),
+            (Draining, |f| f.kept_out == Yes && f.leaving == Gone && !f.quiet && f.late, end(true, false)),
+            (Draining, |f| f.kept_out == Yes && f.leaving == Leaving::Tried && f.late, end(true, false)),
+            (
+                Draining,
+                |f| f.kept_out == BySignal && f.leaving == Gone && !f.quiet && f.late,
+                end(true, true),
+            ),
+            (Draining, |f| f.kept_out == BySignal && f.leaving == Leaving::Tried && f.late, end(true, true)),
+            (
+                Draining,
+                |f| f.kept_out != No && (f.leaving == Untried || !f.late && !(f.leaving == Gone && f.quiet)),
+                None,
+            ),
+            (Drained, |f| f.kept_out == No, Some(Transition::Return)),
+            (Drained, |f| f.kept_out == Yes, None),
+            (Drained, |f| f.kept_out == BySignal, Some(Transition::DrainAgain)),
+        ];
+        for phase in [Starting, Serving, Draining, Drained] {
+            for facts in all_facts() {
+                let rows: Vec<_> = table.iter().filter(|row| row.0 == phase && row.1(&facts)).collect();
+                assert_eq!(rows.len(), 1, "{phase} with {facts:?} is in one row");
+                assert_eq!(phase.next(&facts), rows[0].2, "{phase} with {facts:?}");
+            }
+        }
     }
 
     #[test]

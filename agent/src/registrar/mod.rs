@@ -29,7 +29,8 @@ use crate::config::{Role, Settings};
 use crate::events;
 use crate::guard::guard;
 use crate::identity::Instance;
-use crate::lifecycle::{Quiet, Reasons};
+use crate::lifecycle::{Facts, KeptOut, Leaving, Quiet, Reasons, Transition};
+use crate::status::Phase;
 use crate::target_group::TargetGroupRef;
 use api::{Api, LiveApi, Shared};
 use drained::RememberedDrain;
@@ -61,17 +62,39 @@ pub(crate) struct Resumed {
     pub(crate) drained: bool,
 }
 
-/// Where the instance as a whole stands.
+/// Where the instance as a whole stands, with what that phase needs.
 #[derive(Debug)]
 enum State {
-    /// Identity, tags and notices have not been tried yet.
     Starting,
-    /// Wanted in its target groups.
     Serving,
-    /// Leaving, and waiting for traffic to stop.
     Draining { reason: String, quiet: Quiet, begun: Instant, deadline: Instant },
-    /// Out, for as long as the reason lasts.
     Drained { reason: String, quiet: Quiet },
+}
+
+impl State {
+    fn phase(&self) -> Phase {
+        match self {
+            Self::Starting => Phase::Starting,
+            Self::Serving => Phase::Serving,
+            Self::Draining { .. } => Phase::Draining,
+            Self::Drained { .. } => Phase::Drained,
+        }
+    }
+
+    /// Why the instance is, or will be, out.
+    fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Starting | Self::Serving => None,
+            Self::Draining { reason, .. } | Self::Drained { reason, .. } => Some(reason),
+        }
+    }
+
+    fn quiet(&self) -> Option<&Quiet> {
+        match self {
+            Self::Starting | Self::Serving => None,
+            Self::Draining { quiet, .. } | Self::Drained { quiet, .. } => Some(quiet),
+        }
+    }
 }
 
 /// Keeps the instance in the target groups it belongs to, and takes it out well.
@@ -161,11 +184,11 @@ impl<A: Api> Registrar<A> {
 
     async fn turn(&mut self) -> ControlFlow<()> {
         self.read_inputs();
-        let tick = match self.state {
-            State::Starting => self.tick_starting(),
-            State::Serving => self.tick_serving(),
-            State::Draining { .. } => self.tick_draining(),
-            State::Drained { .. } => self.tick_drained(),
+        let wanted = self.reasons.to_stay_out(self.settings.on_rebalance);
+        let facts = self.facts(wanted.is_some());
+        let tick = match self.state.phase().next(&facts) {
+            Some(transition) => self.go(transition, wanted.unwrap_or_default()),
+            None => self.stay(wanted),
         };
         self.publish();
         match tick {
@@ -283,34 +306,114 @@ impl<A: Api> Registrar<A> {
         }
     }
 
-    /// Waits for the first answers about identity and notices: an agent that starts during a spot
-    /// interruption, or that an operator had drained, must not register first.
-    fn tick_starting(&mut self) -> Tick {
+    /// What the next step is decided from.
+    fn facts(&mut self, kept_out: bool) -> Facts {
         // Both come within seconds, also when nobody answers: even one that is to stop at once has
         // to find out where an earlier process may have left it registered.
-        if self.inputs.instance.borrow().is_none() || self.inputs.notices.borrow().is_none() {
-            return Tick::Wait(None);
+        let known = self.inputs.instance.borrow().is_some() && self.inputs.notices.borrow().is_some();
+        let kept_out = match (kept_out, self.reasons.signal) {
+            (false, _) => KeptOut::No,
+            (true, None) => KeptOut::Yes,
+            (true, Some(_)) => KeptOut::BySignal,
+        };
+        let was_drained = self.resumed.as_ref().is_some_and(|resumed| resumed.drained);
+        let everyone = || self.members.iter().chain(&self.parting);
+        let leaving = if everyone().all(MemberHandle::is_gone) {
+            Leaving::Gone
+        } else if everyone().all(MemberHandle::has_tried) {
+            Leaving::Tried
+        } else {
+            Leaving::Untried
+        };
+        let left = everyone().filter_map(|member| member.status.borrow().deregistered).max();
+        let left = left.max(self.last_left);
+        let (now, traffic) = (Instant::now(), self.inputs.traffic.snapshot());
+        let (mut over, mut late) = (false, false);
+        if let State::Draining { quiet, begun, deadline, .. } = &mut self.state {
+            // A group that was left long before sends nothing any more.
+            let left = left.filter(|at| *at + LATE_REQUESTS > *begun);
+            over = quiet.is_over(&traffic, left.map(Instant::into_std), now.into_std());
+            late = now >= *deadline;
         }
-        let resumed = self.resumed.take();
-        match self.reasons.to_stay_out(self.settings.on_rebalance) {
-            Some(reason) if resumed.as_ref().is_some_and(|resumed| resumed.drained) => {
-                self.enter(State::Drained { reason, quiet: self.quiet() });
+        Facts { known, kept_out, was_drained, leaving, quiet: over, late }
+    }
+
+    /// Goes to another phase.
+    fn go(&mut self, transition: Transition, wanted: String) -> Tick {
+        self.say(transition, &wanted);
+        let quiet = self.state.quiet().cloned().unwrap_or_else(|| self.quiet());
+        let starting = self.state.phase() == Phase::Starting;
+        match transition {
+            Transition::Serve | Transition::CallOff | Transition::Return => self.enter(State::Serving),
+            // Probes see 503 before the first deregistration is sent.
+            Transition::Drain | Transition::DrainAgain => self.drain_with(wanted, quiet),
+            Transition::ResumeDrained | Transition::End { exit: false, .. } => {
+                self.enter(State::Drained { reason: wanted, quiet });
             }
-            Some(reason) => self.begin_draining(reason),
-            None => self.enter(State::Serving),
+            Transition::End { exit: true, .. } => return Tick::Finished,
         }
-        self.follow_role();
-        if let Some(Resumed { role, parting, .. }) = resumed {
-            self.part_from([role.target_groups, parting].concat());
+        if starting {
+            self.follow_role();
+            if let Some(Resumed { role, parting, .. }) = self.resumed.take() {
+                self.part_from([role.target_groups, parting].concat());
+            }
         }
         Tick::Again
     }
 
-    fn tick_serving(&mut self) -> Tick {
-        if let Some(reason) = self.reasons.to_stay_out(self.settings.on_rebalance) {
-            self.begin_draining(reason);
-            return Tick::Again;
+    fn say(&self, transition: Transition, wanted: &str) {
+        let before = self.state.reason();
+        match transition {
+            Transition::CallOff => {
+                let before = before.unwrap_or_default();
+                tracing::info!(reason = before, "drain called off, its reason is over: {before}");
+            }
+            Transition::Return => {
+                let before = before.unwrap_or_default();
+                tracing::info!(reason = before, "in service again, what kept it out is over: {before}");
+            }
+            Transition::End { timed_out: false, .. } => {
+                let State::Draining { begun, .. } = &self.state else { return };
+                let seconds = begun.elapsed().as_secs();
+                tracing::info!(
+                    message_id = events::DRAINED,
+                    reason = wanted,
+                    "drained: {wanted}; no traffic any more after {seconds} s"
+                );
+            }
+            Transition::End { timed_out: true, .. } => {
+                let gone = self.members.iter().chain(&self.parting).all(MemberHandle::is_gone);
+                let left = if gone { "deregistered" } else { "perhaps still registered" };
+                let in_flight = self.inputs.traffic.snapshot().in_flight;
+                tracing::warn!(
+                    message_id = events::DRAIN_TIMED_OUT,
+                    reason = wanted,
+                    "drain timeout reached with {in_flight} requests in flight, {left}; going on as if drained: {wanted}"
+                );
+            }
+            // Said with the time that the drain may take.
+            Transition::Drain | Transition::DrainAgain => {}
+            Transition::Serve | Transition::ResumeDrained => {}
         }
+    }
+
+    /// Stays in its phase until something changes.
+    fn stay(&mut self, wanted: Option<String>) -> Tick {
+        match &mut self.state {
+            State::Starting => {}
+            State::Serving => self.forget_those_who_left(),
+            State::Draining { reason, .. } | State::Drained { reason, .. } => {
+                // Another may have taken the place of the first.
+                if let Some(wanted) = wanted {
+                    *reason = wanted;
+                }
+            }
+        }
+        let draining = self.state.phase() == Phase::Draining;
+        Tick::Wait(draining.then_some(DRAIN_TICK))
+    }
+
+    fn forget_those_who_left(&mut self) {
         let last_left = &mut self.last_left;
         self.parting.retain(|member| {
             let status = member.status.borrow();
@@ -318,81 +421,6 @@ impl<A: Api> Registrar<A> {
             drop(status);
             !member.is_gone()
         });
-        Tick::Wait(None)
-    }
-
-    fn tick_draining(&mut self) -> Tick {
-        let wanted = self.reasons.to_stay_out(self.settings.on_rebalance);
-        let now = Instant::now();
-        let traffic = self.inputs.traffic.snapshot();
-        let everyone = || self.members.iter().chain(&self.parting);
-        let gone = everyone().all(MemberHandle::is_gone);
-        let tried = everyone().all(MemberHandle::has_tried);
-        let left = everyone().filter_map(|member| member.status.borrow().deregistered).max();
-        let left = left.max(self.last_left);
-        let State::Draining { reason, quiet, begun, deadline } = &mut self.state else {
-            return Tick::Again;
-        };
-        let Some(wanted) = wanted else {
-            tracing::info!(reason = *reason, "drain called off, its reason is over: {reason}");
-            self.enter(State::Serving);
-            return Tick::Again;
-        };
-        *reason = wanted;
-        // A group that was left long before sends nothing any more.
-        let left = left.filter(|at| *at + LATE_REQUESTS > *begun);
-        let over = quiet.is_over(&traffic, left.map(Instant::into_std), now.into_std());
-        if gone && over {
-            let seconds = begun.elapsed().as_secs();
-            tracing::info!(
-                message_id = events::DRAINED,
-                reason = *reason,
-                "drained: {reason}; no traffic any more after {seconds} s"
-            );
-        } else if now >= *deadline && tried {
-            let left = if gone { "deregistered" } else { "perhaps still registered" };
-            tracing::warn!(
-                message_id = events::DRAIN_TIMED_OUT,
-                reason = *reason,
-                "drain timeout reached with {} requests in flight, {left}; going on as if drained: {reason}",
-                traffic.in_flight
-            );
-        } else {
-            return Tick::Wait(Some(DRAIN_TICK));
-        }
-        if self.reasons.signal.is_some() {
-            return Tick::Finished;
-        }
-        let (reason, quiet) = (std::mem::take(reason), quiet.clone());
-        self.enter(State::Drained { reason, quiet });
-        Tick::Again
-    }
-
-    fn tick_drained(&mut self) -> Tick {
-        let wanted = self.reasons.to_stay_out(self.settings.on_rebalance);
-        let State::Drained { reason, quiet } = &mut self.state else { return Tick::Again };
-        match wanted {
-            // Not at once: a request may be in flight, or the deregistration have failed so far.
-            Some(wanted) if self.reasons.signal.is_some() => {
-                let quiet = quiet.clone();
-                self.drain_with(wanted, quiet);
-                Tick::Again
-            }
-            Some(wanted) => {
-                *reason = wanted;
-                Tick::Wait(None)
-            }
-            None => {
-                tracing::info!(reason = *reason, "in service again, what kept it out is over: {reason}");
-                self.enter(State::Serving);
-                Tick::Again
-            }
-        }
-    }
-
-    /// Probes see 503 before the first deregistration is sent.
-    fn begin_draining(&mut self, reason: String) {
-        self.drain_with(reason, self.quiet());
     }
 
     /// Silence that begins now.
@@ -480,11 +508,8 @@ impl<A: Api> Registrar<A> {
 
     fn publish(&self) {
         let instance = self.inputs.instance.borrow();
-        let draining = match &self.state {
-            State::Draining { reason, .. } => Some(format!("draining: {reason}")),
-            State::Drained { reason, .. } => Some(format!("drained: {reason}")),
-            State::Starting | State::Serving => None,
-        };
+        let phase = self.state.phase();
+        let draining = self.state.reason().map(|reason| format!("{phase}: {reason}"));
         let answers = Answers {
             root: self.role.root,
             instance: instance.as_ref().map(|instance| InstanceAnswer {

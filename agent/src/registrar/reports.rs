@@ -5,21 +5,15 @@ use std::time::SystemTime;
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
 
+use super::Registrar;
 use super::member::{MemberHandle, MemberStatus};
-use super::{Registrar, State};
 use crate::identity::Instance;
 use crate::lifecycle::Membership;
-use crate::status::{GroupStatus, Phase, Registration};
+use crate::status::{GroupStatus, Registration};
 
 impl<A> Registrar<A> {
     pub(super) fn report(&self, instance: Option<&Instance>) -> Registration {
         let identity = instance.map(|instance| instance.identity.clone()).unwrap_or_default();
-        let (phase, reason) = match &self.state {
-            State::Starting => (Phase::Starting, None),
-            State::Serving => (Phase::Serving, None),
-            State::Draining { reason, .. } => (Phase::Draining, Some(reason.clone())),
-            State::Drained { reason, .. } => (Phase::Drained, Some(reason.clone())),
-        };
         Registration {
             instance_id: identity.id,
             instance_type: identity.instance_type,
@@ -27,8 +21,8 @@ impl<A> Registrar<A> {
             availability_zone: identity.availability_zone,
             cluster: self.role.cluster.as_ref().map(ToString::to_string),
             root: self.role.root.to_string(),
-            phase,
-            reason,
+            phase: self.state.phase(),
+            reason: self.state.reason().map(str::to_owned),
             stopping: self.reasons.signal.is_some(),
             since: rfc3339(self.since),
             target_groups: self.members.iter().chain(&self.parting).map(group_status).collect(),
