@@ -74,7 +74,8 @@ impl MemberHandle {
         wish: Wish,
         changed: Arc<Notify>,
     ) -> Self {
-        let (wished, wishes) = watch::channel(Wished { wish, generation: 0 });
+        let first = Wished { wish, generation: 0 };
+        let (wished, wishes) = watch::channel(first);
         let (publish, status) = watch::channel(MemberStatus {
             arn: None,
             target: None,
@@ -88,7 +89,7 @@ impl MemberHandle {
             tried: false,
         });
         let member = Member::new(group.clone(), shared, traffic, wishes, publish, changed);
-        Self { group, status, wished, task: tokio::spawn(member.run()) }
+        Self { group, status, wished, task: tokio::spawn(member.run(first)) }
     }
 
     /// Says whether the instance is wanted in the group.

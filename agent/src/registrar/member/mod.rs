@@ -101,9 +101,14 @@ impl<A: Api> Member<A> {
         }
     }
 
-    async fn run(mut self) {
-        let mut wished = *self.wishes.borrow_and_update();
+    async fn run(mut self, mut wished: Wished) {
         loop {
+            // The first may have changed before this task came to run.
+            let latest = *self.wishes.borrow_and_update();
+            if latest != wished {
+                wished = latest;
+                self.wish_changed(wished);
+            }
             let next = match guard(TICK_LIMIT, self.tick(wished.wish)).await {
                 Ok(next) => next,
                 // A mistake in this program. What was known may be wrong: look again.
@@ -127,11 +132,6 @@ impl<A: Api> Member<A> {
                         return;
                     }
                 }
-            }
-            let latest = *self.wishes.borrow_and_update();
-            if latest != wished {
-                wished = latest;
-                self.wish_changed(wished);
             }
         }
     }

@@ -314,6 +314,14 @@ async fn a_drain_leaves_from_whatever_step_it_comes_in() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_drain_that_came_before_the_task_first_ran_was_never_over() {
+    let setup = Setup::new(FakeApi::new(&[GROUP]), Wish::In);
+    setup.member.urge_out();
+    setup.until_gone(LONG).await;
+    assert_eq!(setup.api.count(RegisterTargets), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_drain_whose_own_answer_is_lost_looks_before_it_repeats_itself() {
     let setup = Setup::healthy().await;
     setup.api.fault(DeregisterTargets, Fault::LosesAnswer, 1);
