@@ -13,6 +13,8 @@ mod member;
 mod probes;
 mod reports;
 mod sentences;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::ops::ControlFlow;

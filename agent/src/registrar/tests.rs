@@ -1,0 +1,365 @@
+//! The registrar with a scripted account, under a clock that jumps from wait to wait.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::collections::BTreeMap;
+
+use aws_smithy_runtime_api::client::http::http_client_fn;
+use instance_contract::tags::TARGET_GROUP;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use super::*;
+use crate::aws::{Action, CallErrorKind};
+use crate::config::Layers;
+use crate::identity::InstanceIdentity;
+use crate::notices::Notices;
+use crate::status::Registration;
+use crate::traffic::{Traffic, TrafficSnapshot};
+use fake::{FakeApi, Fault, Log};
+
+const TARGET: &str = "i-1:8081";
+const NOBODY: [&str; 0] = [];
+const FOR_EVER: u32 = u32::MAX;
+const LONG: Duration = Duration::from_secs(60);
+const QUIET: Duration = Duration::from_secs(20);
+
+fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+fn name(group: &str) -> TargetGroupRef {
+    TargetGroupRef::Name(group.to_owned())
+}
+
+fn instance(id: &str, groups: &str) -> Instance {
+    let identity =
+        InstanceIdentity { id: Some(id.to_owned()), from_imds: true, ..InstanceIdentity::default() };
+    Instance { identity, tags: BTreeMap::from([(TARGET_GROUP.to_owned(), groups.to_owned())]) }
+}
+
+fn notices() -> Notices {
+    Notices { read: true, ..Notices::default() }
+}
+
+/// A running registrar, and the other ends of its channels.
+struct Setup {
+    api: FakeApi,
+    instance: watch::Sender<Option<Instance>>,
+    notices: watch::Sender<Option<Notices>>,
+    requests: mpsc::Sender<Request>,
+    stop: watch::Sender<Option<&'static str>>,
+    traffic: Arc<Traffic>,
+    answers: watch::Receiver<Arc<Answers>>,
+    registration: watch::Receiver<Registration>,
+    role: watch::Receiver<(Role, Vec<TargetGroupRef>)>,
+    task: JoinHandle<()>,
+}
+
+impl Setup {
+    /// One that does not know yet who it is.
+    fn unknown(api: &FakeApi, settings: Settings, resumed: Option<Resumed>) -> Self {
+        let (instance, seen_instance) = watch::channel(None);
+        let (notices, seen_notices) = watch::channel(None);
+        let (requests, requested) = mpsc::channel(1);
+        let (stop, stopped) = watch::channel(None);
+        let traffic = Arc::new(Traffic::new(1, TrafficSnapshot::default()));
+        let (publish_answers, answers) = watch::channel(Arc::new(Answers {
+            root: settings.root.unwrap_or_default(),
+            instance: None,
+            draining: None,
+        }));
+        let (publish_registration, registration) = watch::channel(Registration::default());
+        let (publish_role, role) = watch::channel((Role::default(), Vec::new()));
+        let inputs = Inputs {
+            instance: seen_instance,
+            notices: seen_notices,
+            requests: requested,
+            stop: stopped,
+            traffic: traffic.clone(),
+            http_client: http_client_fn(|_, _| panic!("the scripted account needs no HTTP")),
+        };
+        let outputs =
+            Outputs { answers: publish_answers, registration: publish_registration, role: publish_role };
+        let listening = SocketAddr::from(([127, 0, 0, 1], 8081));
+        let registrar = Registrar::with_api(api.clone(), settings, listening, inputs, outputs, resumed);
+        let task = tokio::spawn(registrar.run());
+        Self {
+            api: api.clone(),
+            instance,
+            notices,
+            requests,
+            stop,
+            traffic,
+            answers,
+            registration,
+            role,
+            task,
+        }
+    }
+
+    fn with(api: &FakeApi, settings: Settings, resumed: Option<Resumed>, groups: &str) -> Self {
+        let setup = Self::unknown(api, settings, resumed);
+        setup.instance.send_replace(Some(instance("i-1", groups)));
+        setup.notices.send_replace(Some(notices()));
+        setup
+    }
+
+    /// In the group `a`.
+    async fn registered(api: &FakeApi, settings: Settings) -> Self {
+        let setup = Self::with(api, settings, None, "a");
+        setup.until(LONG, "registered", |setup| setup.api.targets("a") == [TARGET]).await;
+        setup
+    }
+
+    fn tag(&self, groups: &str) {
+        self.instance.send_replace(Some(instance("i-1", groups)));
+    }
+
+    fn phase(&self) -> Phase {
+        self.registration.borrow().phase
+    }
+
+    async fn until(&self, limit: Duration, what: &str, is_so: impl Fn(&Self) -> bool) -> Duration {
+        let begun = Instant::now();
+        while !is_so(self) {
+            assert!(begun.elapsed() < limit, "not {what} within {limit:?}: {:?}", self.registration.borrow());
+            // The clock is paused: this is the grain in which it moves.
+            sleep(Duration::from_millis(10)).await;
+        }
+        begun.elapsed()
+    }
+
+    async fn until_phase(&self, phase: Phase, limit: Duration) -> Duration {
+        self.until(limit, &phase.to_string(), |setup| setup.phase() == phase).await
+    }
+
+    async fn ask(
+        &self,
+        request: impl FnOnce(oneshot::Sender<Result<String, String>>) -> Request,
+    ) -> Result<String, String> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(request(reply)).await.unwrap();
+        answer.await.unwrap()
+    }
+
+    fn group_names(&self) -> Vec<String> {
+        self.registration.borrow().target_groups.iter().map(|group| group.name.clone()).collect()
+    }
+}
+
+impl Drop for Setup {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Settings whose state is kept in `folder`.
+fn settings_in(folder: &tempfile::TempDir) -> Settings {
+    Settings {
+        state_dir: folder.path().to_owned(),
+        drain_quiet: QUIET,
+        drain_timeout: None,
+        ..Layers::default().settings().unwrap()
+    }
+}
+
+fn settings() -> Settings {
+    settings_in(&tempfile::tempdir().unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_starts_when_identity_and_notices_are_known() {
+    let api = FakeApi::new(&["a"]);
+    let setup = Setup::unknown(&api, settings(), None);
+    sleep(LONG).await;
+    setup.instance.send_replace(Some(instance("i-1", "a")));
+    sleep(LONG).await;
+    assert_eq!((setup.phase(), api.take_calls().len()), (Phase::Starting, 0));
+    setup.notices.send_replace(Some(notices()));
+    setup.until(LONG, "registered", |setup| setup.api.targets("a") == [TARGET]).await;
+    assert_eq!((setup.phase(), setup.answers.borrow().draining.clone()), (Phase::Serving, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_notice_before_the_start_keeps_it_out_until_it_is_over() {
+    let api = FakeApi::new(&["a"]);
+    let setup = Setup::unknown(&api, settings(), None);
+    setup.instance.send_replace(Some(instance("i-1", "a")));
+    let spot = Notices { spot: Some("terminate at noon".to_owned()), ..notices() };
+    setup.notices.send_replace(Some(spot));
+    setup.until_phase(Phase::Drained, LONG).await;
+    sleep(seconds(3600)).await;
+    assert_eq!(api.count(Action::RegisterTargets), 0);
+    let answer = setup.answers.borrow().draining.clone();
+    assert_eq!(answer.as_deref(), Some("drained: spot interruption notice: terminate at noon"));
+    setup.notices.send_replace(Some(notices()));
+    setup.until(LONG, "registered", |setup| setup.api.targets("a") == [TARGET]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_is_remembered_over_restarts_until_it_is_resumed() {
+    let (api, folder) = (FakeApi::new(&["a"]), tempfile::tempdir().unwrap());
+    let setup = Setup::registered(&api, settings_in(&folder)).await;
+    setup.ask(Request::Drain).await.unwrap();
+    setup.until_phase(Phase::Drained, LONG).await;
+    assert_eq!(api.targets("a"), NOBODY);
+    drop(setup);
+
+    let setup = Setup::with(&api, settings_in(&folder), None, "a");
+    setup.until_phase(Phase::Drained, LONG).await;
+    sleep(seconds(3600)).await;
+    assert_eq!(api.targets("a"), NOBODY, "not after a restart");
+    assert!(setup.ask(Request::Resume).await.unwrap().starts_with("resumed"));
+    setup.until(LONG, "registered", |setup| setup.api.targets("a") == [TARGET]).await;
+    drop(setup);
+
+    let setup = Setup::with(&api, settings_in(&folder), None, "a");
+    setup.until_phase(Phase::Serving, LONG).await;
+    sleep(LONG).await;
+    assert_eq!((setup.phase(), api.targets("a")), (Phase::Serving, vec![TARGET.to_owned()]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_that_cannot_be_remembered_is_refused() {
+    let nowhere = Settings { state_dir: "/nonexistent".into(), ..settings() };
+    let setup = Setup::registered(&FakeApi::new(&["a"]), nowhere).await;
+    assert!(setup.ask(Request::Drain).await.unwrap_err().starts_with("not drained"));
+    sleep(LONG).await;
+    assert_eq!((setup.phase(), setup.api.targets("a")), (Phase::Serving, vec![TARGET.to_owned()]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_that_is_resumed_in_the_middle_is_called_off() {
+    let (log, folder) = (Log::capture(), tempfile::tempdir().unwrap());
+    let setup = Setup::registered(&FakeApi::new(&["a"]), settings_in(&folder)).await;
+    setup.ask(Request::Drain).await.unwrap();
+    setup.until(LONG, "left", |setup| setup.api.targets("a") == NOBODY).await;
+    assert_eq!(setup.phase(), Phase::Draining);
+    setup.ask(Request::Resume).await.unwrap();
+    setup.until(LONG, "registered", |setup| setup.api.targets("a") == [TARGET]).await;
+    assert_eq!(setup.phase(), Phase::Serving);
+    assert_eq!(log.lines("drain called off, its reason is over: drained by an operator").len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_waits_for_silence_and_for_what_is_in_flight() {
+    let setup = Setup::registered(&FakeApi::new(&["a"]), settings()).await;
+    let traffic = setup.traffic.threads()[0].clone();
+    setup.stop.send_replace(Some("SIGTERM"));
+    // Less than the delay of 30 s and its margin, which would end the drain.
+    sleep(seconds(2)).await;
+    assert_eq!(setup.api.targets("a"), NOBODY);
+    traffic.root.increment();
+    let quiet = setup.until(LONG, "over", |setup| setup.task.is_finished()).await;
+    assert!((QUIET..QUIET + seconds(1)).contains(&quiet), "{quiet:?} after the last request");
+
+    let patient = Settings { drain_timeout: Some(seconds(600)), ..settings() };
+    let setup = Setup::registered(&FakeApi::new(&["a"]), patient).await;
+    let traffic = setup.traffic.threads()[0].clone();
+    traffic.started.increment();
+    setup.stop.send_replace(Some("SIGTERM"));
+    sleep(seconds(300)).await;
+    assert_eq!(setup.phase(), Phase::Draining, "a request is in flight");
+    assert!(setup.registration.borrow().stopping);
+    traffic.finished.increment();
+    let quiet = setup.until(LONG, "over", |setup| setup.task.is_finished()).await;
+    assert!((QUIET - DRAIN_TICK..QUIET + seconds(1)).contains(&quiet), "{quiet:?} after its end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_ends_at_its_deadline_whatever_still_stands() {
+    let log = Log::capture();
+    for (timeout, within) in
+        [(Some(seconds(90)), seconds(90)), (None, seconds(30)), (Some(seconds(0)), seconds(1))]
+    {
+        let limits = Settings { drain_timeout: timeout, ..settings() };
+        let setup = Setup::registered(&FakeApi::new(&["a"]), limits).await;
+        setup.api.fault(Action::DeregisterTargets, Fault::Fails(CallErrorKind::Throttled), FOR_EVER);
+        setup.stop.send_replace(Some("SIGTERM"));
+        let took = setup.until(LONG * 2, "over", |setup| setup.task.is_finished()).await;
+        let exact = timeout.unwrap_or(within)..=within + seconds(1);
+        assert!(exact.contains(&took), "{took:?} with {timeout:?}");
+        assert!(setup.api.count(Action::DeregisterTargets) >= 1, "it was tried");
+    }
+    let said = log.lines("drain timeout reached with 0 requests in flight, perhaps still registered");
+    assert_eq!(said.len(), 3, "{said:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn registered_nowhere_it_stops_at_once() {
+    let setup = Setup::with(&FakeApi::new(&[]), settings(), None, "");
+    setup.until_phase(Phase::Serving, LONG).await;
+    setup.stop.send_replace(Some("SIGTERM"));
+    setup.until(seconds(1), "over", |setup| setup.task.is_finished()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn stopped_while_drained_it_tries_again_what_failed() {
+    let hasty = Settings { drain_timeout: Some(seconds(5)), ..settings() };
+    let setup = Setup::registered(&FakeApi::new(&["a"]), hasty).await;
+    setup.api.fault(Action::DeregisterTargets, Fault::Fails(CallErrorKind::Throttled), FOR_EVER);
+    setup.notices.send_replace(Some(Notices { auto_scaling: Some("Standby".to_owned()), ..notices() }));
+    setup.until_phase(Phase::Drained, LONG).await;
+    assert_eq!(setup.api.targets("a"), [TARGET]);
+    setup.api.mend();
+    setup.stop.send_replace(Some("SIGTERM"));
+    setup.until(LONG, "over", |setup| setup.task.is_finished()).await;
+    assert_eq!(setup.api.targets("a"), NOBODY);
+}
+
+#[tokio::test(start_paused = true)]
+async fn drained_before_a_reload_it_stays_drained_without_another_drain() {
+    let (log, folder) = (Log::capture(), tempfile::tempdir().unwrap());
+    RememberedDrain::in_folder(folder.path()).remember(Some("i-1")).unwrap();
+    let role = Role { target_groups: vec![name("a")], ..Role::default() };
+    let resumed = Resumed { role, parting: Vec::new(), drained: true };
+    let setup = Setup::with(&FakeApi::new(&["a"]), settings_in(&folder), Some(resumed), "a");
+    setup.until_phase(Phase::Drained, seconds(1)).await;
+    sleep(LONG).await;
+    assert_eq!(log.lines("draining: "), NOBODY, "it was drained before");
+    setup.ask(Request::Resume).await.unwrap();
+    setup.until(LONG, "registered", |setup| setup.api.targets("a") == [TARGET]).await;
+    assert_eq!(log.lines("in service again, what kept it out is over: drained by an operator").len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_reload_it_goes_on_leaving_the_groups_that_it_was_leaving() {
+    let api = FakeApi::new(&["a", "b"]);
+    for group in ["a", "b"] {
+        api.put(group, crate::target_group::Target { id: "i-1".to_owned(), port: 8081 });
+    }
+    let role = Role { target_groups: vec![name("a")], ..Role::default() };
+    let resumed = Resumed { role, parting: vec![name("b")], drained: false };
+    let setup = Setup::with(&api, settings(), Some(resumed), "a");
+    setup.until(LONG, "out of b", |setup| setup.api.targets("b") == NOBODY).await;
+    setup.until(LONG, "forgotten", |setup| setup.group_names() == ["a"]).await;
+    assert_eq!((api.targets("a"), api.count(Action::RegisterTargets)), (vec![TARGET.to_owned()], 0));
+    assert_eq!(setup.role.borrow().1, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tag_that_changes_in_the_middle_of_a_registration_is_followed() {
+    let api = FakeApi::new(&["a", "b"]);
+    api.set_own_health(false);
+    let setup = Setup::with(&api, settings(), None, "a");
+    sleep(LONG).await;
+    setup.tag("b");
+    sleep(LONG).await;
+    api.set_own_health(true);
+    setup.until(LONG, "registered", |setup| setup.api.targets("b") == [TARGET]).await;
+    sleep(seconds(3600)).await;
+    assert_eq!((api.targets("a"), setup.group_names()), (Vec::<String>::new(), vec!["b".to_owned()]));
+    assert_eq!(setup.phase(), Phase::Serving);
+
+    // Back before the old one is left: it was never left.
+    api.take_calls();
+    api.fault(Action::DeregisterTargets, Fault::Fails(CallErrorKind::Throttled), FOR_EVER);
+    setup.tag("");
+    sleep(seconds(20)).await;
+    setup.tag("b");
+    api.mend();
+    sleep(seconds(3600)).await;
+    assert_eq!((api.targets("b"), api.count(Action::RegisterTargets)), (vec![TARGET.to_owned()], 0));
+}
