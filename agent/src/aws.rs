@@ -118,6 +118,8 @@ pub(crate) struct CallError {
 pub(crate) enum CallErrorKind {
     /// No such target group in this account and region.
     GroupNotFound,
+    /// The ARN is of another region.
+    OtherRegion,
     /// The group cannot take this instance: other VPC, or not running.
     InvalidTarget,
     /// The group, or this target, has as many as are allowed.
@@ -219,6 +221,9 @@ impl CallError {
             CallErrorKind::GroupNotFound => {
                 "create the target group in this region, or correct the tag instance-agent:target-group"
                     .into()
+            }
+            CallErrorKind::OtherRegion => {
+                "name a target group of this instance's region in the tag instance-agent:target-group".into()
             }
             CallErrorKind::InvalidTarget => {
                 "the target group must be in this instance's VPC and the instance must be running".into()

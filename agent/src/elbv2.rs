@@ -27,6 +27,16 @@ impl Elbv2 {
     /// Finds a group by name or ARN. Its attributes are read too; where that is not allowed, the
     /// deregistration delay is left unknown.
     pub(crate) async fn find(&self, group: &TargetGroupRef) -> Result<TargetGroup, CallError> {
+        // Asked in this region, AWS says no more than that the ARN is not valid.
+        if let (Some(there), Some(here)) = (group.region(), self.0.config().region())
+            && there != here.as_ref()
+        {
+            return Err(CallError {
+                action: Action::DescribeTargetGroups,
+                kind: CallErrorKind::OtherRegion,
+                detail: format!("not called, {group} is in the region {there} and this instance in {here}"),
+            });
+        }
         let call = self.0.describe_target_groups();
         let call = match group {
             TargetGroupRef::Name(name) => call.names(name),
@@ -133,4 +143,27 @@ impl Elbv2 {
 
 fn description(target: &Target) -> TargetDescription {
     TargetDescription::builder().id(&target.id).port(i32::from(target.port)).build()
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_config::{BehaviorVersion, Region};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_arn_of_another_region_is_refused_without_a_call() {
+        // Without an HTTP client and credentials, a call would end in another error.
+        let here = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::from_static("us-east-1"))
+            .build();
+        let arn = "arn:aws:elasticloadbalancing:eu-west-1:123456789012:targetgroup/cluster1/73e2d6bc24d8a067";
+        let found = Elbv2::new(&here).find(&TargetGroupRef::Arn(arn.to_owned())).await;
+        assert_eq!(found.as_ref().map_err(|error| error.kind), Err(CallErrorKind::OtherRegion));
+        assert!(
+            found
+                .is_err_and(|error| error.detail.contains("eu-west-1") && error.detail.contains("us-east-1"))
+        );
+    }
 }

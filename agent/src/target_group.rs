@@ -24,6 +24,14 @@ impl TargetGroupRef {
         }
     }
 
+    /// The region, where the group is named by its ARN.
+    pub(crate) fn region(&self) -> Option<&str> {
+        match self {
+            Self::Name(_) => None,
+            Self::Arn(arn) => arn.split(':').nth(3),
+        }
+    }
+
     /// Whether both mean one group, as far as that can be told: names are unique in an account and
     /// region, so a name and an ARN that holds it are the same group to an instance.
     pub(crate) fn is_same_group(&self, other: &Self) -> bool {
@@ -210,7 +218,7 @@ mod tests {
     fn a_list_holds_names_and_arns_in_any_white_space_each_once() {
         let groups = TargetGroupRef::parse_list(&format!("  other {ARN}\tother\n")).unwrap();
         assert_eq!(groups, [TargetGroupRef::Name("other".into()), TargetGroupRef::Arn(ARN.into())]);
-        assert_eq!(groups[1].name(), "cluster1");
+        assert_eq!((groups[1].name(), groups[1].region()), ("cluster1", Some("us-east-1")));
         let twice = TargetGroupRef::parse_list(&format!("cluster1 {ARN}")).unwrap();
         assert_eq!(twice, [TargetGroupRef::Name("cluster1".into())], "by name and by ARN");
         let recreated = ARN.replace("73e2d6bc24d8a067", "0123456789abcdef");

@@ -215,7 +215,7 @@ impl<A: Api> Registrar<A> {
     fn part_from(&mut self, groups: Vec<TargetGroupRef>) {
         for group in groups {
             if !self.members.iter().any(|member| member.is_for(&group)) {
-                let member = self.start_member(group, Wish::Out);
+                let member = self.start_member(group, self.parting_wish());
                 self.parting.push(member);
             }
         }
@@ -277,7 +277,15 @@ impl<A: Api> Registrar<A> {
         let (staying, leaving) = std::mem::take(&mut self.members).into_iter().partition(is_named);
         self.members = staying;
         for member in leaving {
-            member.wish(Wish::Out);
+            let wish = self.parting_wish();
+            if wish == Wish::Stay && !self.role.target_groups.is_empty() {
+                let (target_group, named) = (member.group.name(), join(&self.role.target_groups));
+                tracing::info!(
+                    target_group,
+                    "target group {target_group}: not named any more; left once the instance is registered with {named}"
+                );
+            }
+            member.wish(wish);
             self.parting.push(member);
         }
         let wish = self.wish();
@@ -305,6 +313,23 @@ impl<A: Api> Registrar<A> {
         match self.state {
             State::Serving => Wish::In,
             _ => Wish::Out,
+        }
+    }
+
+    /// What is wished of a group that is not named any more. Until the instance has joined those that are, it
+    /// stays: a name that does not exist takes no instance out of service.
+    fn parting_wish(&self) -> Wish {
+        match self.wish() {
+            Wish::In => Wish::Stay,
+            wish => wish,
+        }
+    }
+
+    fn leave_if_joined(&self) {
+        if self.members.iter().all(|member| member.status.borrow().membership.is_present()) {
+            for member in &self.parting {
+                member.wish(Wish::Out);
+            }
         }
     }
 
@@ -403,7 +428,10 @@ impl<A: Api> Registrar<A> {
     fn stay(&mut self, wanted: Option<String>) -> Tick {
         match &mut self.state {
             State::Starting => {}
-            State::Serving => self.forget_those_who_left(),
+            State::Serving => {
+                self.leave_if_joined();
+                self.forget_those_who_left();
+            }
             State::Draining { reason, .. } | State::Drained { reason, .. } => {
                 // Another may have taken the place of the first.
                 if let Some(wanted) = wanted {

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use aws_smithy_runtime_api::client::http::http_client_fn;
+use instance_contract::TargetHealthState;
 use instance_contract::tags::TARGET_GROUP;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -362,4 +363,81 @@ async fn a_tag_that_changes_in_the_middle_of_a_registration_is_followed() {
     api.mend();
     sleep(seconds(3600)).await;
     assert_eq!((api.targets("b"), api.count(Action::RegisterTargets)), (vec![TARGET.to_owned()], 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_old_group_is_left_only_after_the_new_ones_are_joined() {
+    let api = FakeApi::new(&["a", "b", "c"]);
+    let setup = Setup::registered(&api, settings()).await;
+    api.set_health("a", TargetHealthState::Healthy);
+    api.fault(Action::RegisterTargets, Fault::Fails(CallErrorKind::Throttled), 3);
+    api.take_calls();
+    setup.tag("b c");
+    setup.until(LONG, "in b", |setup| setup.api.targets("b") == [TARGET]).await;
+    setup.until(LONG, "in c", |setup| setup.api.targets("c") == [TARGET]).await;
+    setup.until(LONG, "out of a", |setup| setup.api.targets("a") == NOBODY).await;
+    let joined = api.times_of(Action::RegisterTargets).into_iter().max().unwrap();
+    let left = api.times_of(Action::DeregisterTargets);
+    assert_eq!(left.len(), 1);
+    assert!(left[0] >= joined && left[0] < joined + seconds(1), "at once after the last was joined");
+    setup.until(LONG, "forgotten", |setup| setup.group_names() == ["b", "c"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_does_not_exist_takes_no_instance_out_of_its_group() {
+    let log = Log::capture();
+    let api = FakeApi::new(&["a"]);
+    let setup = Setup::registered(&api, settings()).await;
+    setup.tag("misspelled");
+    sleep(seconds(3600)).await;
+    assert_eq!(api.targets("a"), [TARGET]);
+    assert_eq!(setup.group_names(), ["misspelled", "a"]);
+    assert_eq!(log.lines("target group a: not named any more; ").len(), 1, "{:?}", log.lines("group a"));
+    // A reload takes over what is not left yet, and does not leave it either.
+    let (role, parting) = setup.role.borrow().clone();
+    assert_eq!(parting, [name("a")]);
+    drop(setup);
+    let setup = Setup::with(&api, settings(), Some(Resumed { role, parting, drained: false }), "misspelled");
+    sleep(seconds(3600)).await;
+    assert_eq!(api.targets("a"), [TARGET]);
+    // It is not registered anew, where somebody takes it out.
+    api.make("a");
+    setup.until(seconds(1200), "forgotten", |setup| setup.group_names() == ["misspelled"]).await;
+    assert_eq!(api.targets("a"), NOBODY);
+    // As soon as the group is made, all is as the tag says.
+    api.make("misspelled");
+    setup.until(seconds(600), "joined", |setup| setup.api.targets("misspelled") == [TARGET]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_is_kept_is_left_when_the_tag_is_emptied_and_when_the_instance_drains() {
+    let api = FakeApi::new(&["a"]);
+    let setup = Setup::registered(&api, settings()).await;
+    setup.tag("misspelled");
+    sleep(LONG).await;
+    setup.tag("");
+    setup.until(LONG, "out", |setup| setup.api.targets("a") == NOBODY).await;
+    setup.until(LONG, "forgotten", |setup| setup.group_names() == NOBODY).await;
+
+    setup.tag("a");
+    setup.until(LONG, "registered", |setup| setup.api.targets("a") == [TARGET]).await;
+    setup.tag("misspelled");
+    sleep(LONG).await;
+    assert_eq!(api.targets("a"), [TARGET]);
+    setup.stop.send_replace(Some("SIGTERM"));
+    setup.until(LONG, "over", |setup| setup.task.is_finished()).await;
+    assert_eq!(api.targets("a"), NOBODY);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_is_put_right_brings_the_group_back_as_it_was() {
+    let api = FakeApi::new(&["a"]);
+    let setup = Setup::registered(&api, settings()).await;
+    api.take_calls();
+    setup.tag("misspelled");
+    sleep(LONG).await;
+    setup.tag("a");
+    sleep(seconds(3600)).await;
+    assert_eq!((api.targets("a"), setup.group_names()), (vec![TARGET.to_owned()], vec!["a".to_owned()]));
+    assert_eq!(api.count(Action::RegisterTargets) + api.count(Action::DeregisterTargets), 0);
 }

@@ -553,6 +553,29 @@ async fn a_slip_in_the_tag_takes_no_instance_out_of_its_group() {
 }
 
 #[tokio::test]
+async fn a_group_that_does_not_exist_or_is_elsewhere_takes_no_instance_out_of_its_group() {
+    let options = BedOptions { groups: vec![group("cluster1"), group("other")], ..BedOptions::default() };
+    let mut bed = Bed::with(options).await;
+    let (machine, _agent) = bed.boot().await;
+    bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+    let elsewhere = "arn:aws:elasticloadbalancing:eu-west-1:123456789012:targetgroup/other/73e2d6bc24d8a067";
+    for (named, problem) in [("misspelled", "TargetGroupNotFound"), (elsewhere, "eu-west-1")] {
+        machine.instance.set_tag(instance_contract::tags::TARGET_GROUP, named);
+        let status = machine.until_status(problem, |status| problem_of(status).contains(problem)).await;
+        let kept =
+            status["target_groups"].as_array().unwrap().iter().find(|group| group["name"] == "cluster1");
+        assert_eq!(kept.unwrap()["state"], "healthy", "{status}");
+        assert!(bed.calls(&machine, "DeregisterTargets").is_empty());
+    }
+    let found = bed.calls(&machine, "DescribeTargetGroups");
+    assert!(!format!("{found:?}").contains("eu-west-1"), "refused without a call");
+    machine.instance.set_tag(instance_contract::tags::TARGET_GROUP, "other");
+    bed.until_target("cluster1", &machine, TargetState::Draining).await;
+    assert_eq!(bed.calls(&machine, "RegisterTargets").len(), 2, "joined before it left");
+    bed.until_target("other", &machine, TargetState::Healthy).await;
+}
+
+#[tokio::test]
 async fn a_drain_is_not_forgotten_when_the_metadata_come_late() {
     let mut bed = Bed::start().await;
     let machine = bed.machine(bed.spec()).await;

@@ -18,6 +18,8 @@ use crate::traffic::Traffic;
 pub(crate) enum Wish {
     /// Register, and stay registered.
     In,
+    /// Stay registered where it is, and do not register anew.
+    Stay,
     /// Deregister, and stay out.
     Out,
 }
@@ -48,7 +50,7 @@ pub(crate) struct MemberStatus {
     pub(crate) deregistered: Option<Instant>,
     /// Which wish `gone` and `tried` are about.
     pub(super) generation: u64,
-    /// Wished out, and nothing is left to deregister.
+    /// Not wished in, and nothing is left to deregister.
     pub(crate) gone: bool,
     /// Since the wish last changed, a call to fulfil it has come back.
     pub(crate) tried: bool,
@@ -110,7 +112,7 @@ impl MemberHandle {
         });
     }
 
-    /// Wished out by the latest wish, and nothing is left to deregister.
+    /// Not wished in by the latest wish, and nothing is left to deregister.
     pub(crate) fn is_gone(&self) -> bool {
         let status = self.status.borrow();
         status.gone && status.generation == self.wished.borrow().generation

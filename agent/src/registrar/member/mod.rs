@@ -139,6 +139,7 @@ impl<A: Api> Member<A> {
     async fn tick(&mut self, wish: Wish) -> Next {
         match wish {
             Wish::In => self.tick_in().await,
+            Wish::Stay => self.tick_stay().await,
             Wish::Out => self.tick_out().await,
         }
     }
@@ -164,6 +165,18 @@ impl<A: Api> Member<A> {
             Membership::Left => {
                 self.advance(Event::Rejoin);
                 Next::Now
+            }
+        }
+    }
+
+    async fn tick_stay(&mut self) -> Next {
+        match self.membership() {
+            Membership::Unresolved if !self.group_is_missing() => self.tick_unresolved().await,
+            Membership::Unknown => self.tick_unknown().await,
+            Membership::Present(_) => self.tick_present().await,
+            Membership::Unresolved | Membership::Absent | Membership::Left => {
+                self.gone();
+                Next::WhenWished
             }
         }
     }
@@ -354,7 +367,7 @@ impl<A: Api> Member<A> {
     }
 
     fn group_is_missing(&self) -> bool {
-        self.failures.last == Some(CallErrorKind::GroupNotFound)
+        matches!(self.failures.last, Some(CallErrorKind::GroupNotFound | CallErrorKind::OtherRegion))
     }
 
     /// Moves the state machine, and says so where the state changed.
