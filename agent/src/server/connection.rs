@@ -9,9 +9,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use hyper::StatusCode;
 use hyper::server::conn::http1;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
@@ -97,13 +98,15 @@ enum End {
     Done,
     /// The peer does not take its answer.
     Stuck,
+    /// The peer left more unread than is kept for it.
+    Overfull,
     /// A head did not come in time.
     HeadLate,
     /// A head could not be read; the status that says why.
     Rejected(StatusCode),
     /// There is no room for the rest of a head.
     Crowded,
-    /// It is to be given back, and no request is being answered on it.
+    /// It is to be given back, or to catch up with its answers; no request is being answered on it.
     GivenBack,
 }
 
@@ -163,12 +166,22 @@ async fn converse(arrival: Arrival, connections: &Connections) -> Left {
     let mut rest = Rest { socket, read, unwritten };
     let mut builder = &builders.usual;
     let end = loop {
-        let io = Io::new(rest, Rc::clone(&track));
+        if !rest.unwritten.is_empty() {
+            // In a box, as it is rare and would be part of every connection's memory.
+            if let Err(end) = Box::pin(catch_up(&mut rest, worker)).await {
+                break end;
+            }
+            track.set_behind(false);
+        }
+        let io = Io::new(rest.socket, rest.read, Rc::clone(&track));
         let mut connection =
             builder.serve_connection(io, Service::new(Rc::clone(&track), Rc::clone(service_state)));
         let end = drive(&mut connection, &track).await;
         let parts = connection.into_parts();
         rest = parts.io.into_rest(parts.read_buf);
+        if matches!(end, End::GivenBack) && worker.order() != Order::HandOver {
+            continue;
+        }
         let usual = std::ptr::eq(builder, &builders.usual);
         if usual && matches!(end, End::Rejected(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)) {
             // Perhaps only more fields than hyper parses on its stack: once more, with room.
@@ -186,6 +199,10 @@ async fn converse(arrival: Arrival, connections: &Connections) -> Left {
         }
         End::Done => Farewell { socket, unwritten, lingers: track.may_still_send() },
         End::Stuck => Farewell { socket, unwritten: Bytes::new(), lingers: false },
+        End::Overfull => {
+            worker.traffic().unread_dropped.increment();
+            Farewell { socket, unwritten: Bytes::new(), lingers: false }
+        }
         End::HeadLate => {
             worker.traffic().refused.increment();
             let limit = worker.limits().header_timeout;
@@ -201,6 +218,33 @@ async fn converse(arrival: Arrival, connections: &Connections) -> Left {
             Farewell::refusal(socket, status, &rejection(status))
         }
     })
+}
+
+/// Writes what was kept for the peer. Meanwhile no request of it begins, however often the server comes to
+/// rest: what is kept does not grow.
+async fn catch_up(rest: &mut Rest, worker: &Worker) -> Result<(), End> {
+    while rest.unwritten.has_remaining() {
+        // Before the look, so that no order is missed.
+        let ordered = worker.ordered();
+        match worker.order() {
+            Order::HandOver => return Err(End::GivenBack),
+            Order::Freeze { .. } => {
+                ordered.await;
+                continue;
+            }
+            Order::Serve | Order::Stop(_) => {}
+        }
+        let write = rest.socket.write_buf(&mut rest.unwritten);
+        tokio::select! {
+            biased;
+            () = ordered => {}
+            written = tokio::time::timeout(worker.limits().write_timeout, write) => match written {
+                Ok(Ok(1..)) => {}
+                _ => return Err(End::Stuck),
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Says what hyper found wrong with a head.
@@ -230,6 +274,9 @@ async fn drive(connection: &mut Connection, track: &Rc<Track>) -> End {
             let _ = ordered.as_mut().poll(cx);
         }
         loop {
+            if track.is_behind() {
+                return Poll::Ready(End::GivenBack);
+            }
             // hyper is not even asked: it would go on with requests that it has read already. The
             // next order wakes this task.
             match worker.order() {
@@ -239,6 +286,7 @@ async fn drive(connection: &mut Connection, track: &Rc<Track>) -> End {
             }
             if let Poll::Ready(result) = connection.poll_without_shutdown(cx) {
                 return Poll::Ready(match (track.rejected(), result) {
+                    _ if track.is_overfull() => End::Overfull,
                     (Some(status), _) => End::Rejected(status),
                     // Recognised as another protocol, which hyper does not answer at all.
                     (None, Err(error)) if error.is_parse() && track.is_between_requests() => {
@@ -249,6 +297,9 @@ async fn drive(connection: &mut Connection, track: &Rc<Track>) -> End {
             }
             if track.take_crowded() && track.phase() == Phase::Head {
                 return Poll::Ready(End::Crowded);
+            }
+            if track.is_behind() {
+                return Poll::Ready(End::GivenBack);
             }
             match worker.order() {
                 Order::HandOver if track.is_held() => return Poll::Ready(End::GivenBack),

@@ -14,12 +14,16 @@ use tokio::net::TcpStream;
 
 use super::track::{Phase, Track};
 
+/// The most that is kept for a peer which leaves its answers unread while the server comes to rest: more
+/// than hyper makes of the requests that it has read already.
+const MAX_UNWRITTEN: usize = 256 * 1024;
+
 /// A socket under hyper.
 pub(super) struct Io {
     socket: TokioIo<TcpStream>,
     /// Bytes that were read from the socket before hyper got it, read first.
     prefix: Bytes,
-    /// Bytes that hyper has written and the peer has not taken, written first.
+    /// Bytes that hyper has written and the peer has not taken, written first. Empty but for a freeze.
     unwritten: BytesMut,
     track: Rc<Track>,
 }
@@ -32,9 +36,9 @@ pub(super) struct Rest {
 }
 
 impl Io {
-    pub(super) fn new(rest: Rest, track: Rc<Track>) -> Self {
-        let Rest { socket, read, unwritten } = rest;
-        Self { socket: TokioIo::new(socket), prefix: read, unwritten: unwritten.into(), track }
+    /// Goes on with a socket on which `read` has been read before.
+    pub(super) fn new(socket: TcpStream, read: Bytes, track: Rc<Track>) -> Self {
+        Self { socket: TokioIo::new(socket), prefix: read, unwritten: BytesMut::new(), track }
     }
 
     /// The socket and what is still to be read and written; hyper had `read` in its hands.
@@ -73,6 +77,7 @@ impl Io {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 written => self.unwritten.advance(written),
             }
+            self.track.set_behind(!self.unwritten.is_empty());
         }
         Poll::Ready(Ok(()))
     }
@@ -122,7 +127,12 @@ impl Write for Io {
         };
         self.track.wrote(written.is_ready());
         if written.is_pending() && self.writes_later() {
+            if self.unwritten.len() + buf.len() > MAX_UNWRITTEN {
+                self.track.set_overfull();
+                return Poll::Ready(Err(io::ErrorKind::StorageFull.into()));
+            }
             self.unwritten.extend_from_slice(buf);
+            self.track.set_behind(true);
             return Poll::Ready(Ok(buf.len()));
         }
         written

@@ -745,6 +745,60 @@ fn what_is_handed_over_goes_on_where_it_was() {
     assert_eq!(server.stop(HANG), 0);
 }
 
+/// Clients that each ask for a seed of the largest size `requests` times and read nothing, until the server
+/// can write to none of them.
+fn that_read_nothing(server: &TestServer, clients: usize, requests: usize) -> Vec<Client> {
+    server.post("/seed", &format!("{{\"num\": {}}}", "1".repeat(4_300)));
+    let all = "GET /seed HTTP/1.1\r\nHost: x\r\n\r\n".repeat(requests);
+    let clients: Vec<_> = (0..clients)
+        .map(|_| {
+            let client = server.connect();
+            (&client.socket).write_all(all.as_bytes()).unwrap();
+            client
+        })
+        .collect();
+    let mut before = None;
+    until(|| {
+        std::thread::park_timeout(Duration::from_millis(200));
+        let answered = server.traffic.snapshot().seed_read;
+        before.replace(answered) == Some(answered)
+    });
+    clients
+}
+
+#[test]
+fn what_is_kept_for_peers_that_read_nothing_does_not_grow_from_reload_to_reload() {
+    const CLIENTS: usize = 8;
+    const REQUESTS: usize = 4_000;
+    let mut server = serve(answers());
+    let mut clients = that_read_nothing(&server, CLIENTS, REQUESTS);
+    let mut kept = Vec::new();
+    for _ in 0..6 {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let handed = runtime.block_on(async {
+            // As when somebody else's request keeps the server from coming to rest at once.
+            for _ in 0..3 {
+                server.server.quiesce(Instant::now() + HANG).await.unwrap();
+                server.server.thaw();
+            }
+            server.server.quiesce(Instant::now() + HANG).await.unwrap();
+            server.server.hand_over().await
+        });
+        kept.push(handed.connections.iter().map(|connection| connection.unwritten.len()).sum::<usize>());
+        let (traffic, seed) = (Arc::clone(&server.traffic), server.seed.clone());
+        let answers = server.publish.subscribe();
+        let again = start(handed.listener, handed.connections, 2, LIMITS, answers, traffic, seed).unwrap();
+        server = TestServer { server: again, ..server };
+    }
+    assert!(kept[0] > 0, "nobody was behind: {kept:?}");
+    assert!(kept.iter().all(|kept| *kept <= CLIENTS * 256 * 1024), "{kept:?}");
+    assert!(kept.iter().all(|later| *later <= kept[0]), "it grows: {kept:?}");
+    // And nobody has lost an answer.
+    for _ in 0..REQUESTS {
+        assert_eq!(clients[0].answer().body.len(), 4_300);
+    }
+}
+
 #[test]
 fn who_connects_while_nobody_accepts_is_served_afterwards() {
     let server = serve(answers());

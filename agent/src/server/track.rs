@@ -39,6 +39,10 @@ pub(super) struct Track {
     used: Cell<bool>,
     /// The peer takes no bytes at the moment.
     write_blocked: Cell<bool>,
+    /// Answers were taken that the peer has not.
+    behind: Cell<bool>,
+    /// The peer has left more unread than is kept for it.
+    overfull: Cell<bool>,
     /// Why the body is not waited for any longer: whoever reads it answers 408.
     body_late: Cell<Option<Late>>,
     /// There is no room for what has come of the request.
@@ -72,6 +76,8 @@ impl Track {
             request: Cell::new(None),
             used: Cell::new(false),
             write_blocked: Cell::new(false),
+            behind: Cell::new(false),
+            overfull: Cell::new(false),
             body_late: Cell::new(None),
             body_since: Cell::new(None),
             crowded: Cell::new(false),
@@ -125,6 +131,26 @@ impl Track {
 
     pub(super) fn is_write_blocked(&self) -> bool {
         self.write_blocked.get()
+    }
+
+    /// Whether answers were taken that the peer has not.
+    pub(super) fn set_behind(&self, behind: bool) {
+        self.behind.set(behind);
+    }
+
+    /// No request begins before the peer has taken earlier answers: hyper holds nothing but perhaps the
+    /// next requests' bytes.
+    pub(super) fn is_behind(&self) -> bool {
+        self.behind.get() && self.is_between_requests() && !self.unread_body.get()
+    }
+
+    /// The peer has left more unread than is kept for it.
+    pub(super) fn set_overfull(&self) {
+        self.overfull.set(true);
+    }
+
+    pub(super) fn is_overfull(&self) -> bool {
+        self.overfull.get()
     }
 
     /// Nothing of a next request is read or begun while the server comes to rest. One that is to be
