@@ -71,6 +71,8 @@ pub(super) fn adopt_connection(
     places: &Arc<Semaphore>,
 ) {
     let HandedConnection { socket, read, unwritten, stage } = connection;
+    // A program that knew no bound may have accepted it. That it fails is not to be expected.
+    let _ = super::bound_buffers(&socket);
     let Ok(socket) = TcpStream::from_std(socket) else { return };
     // Where the limit is lower now, it is kept again once enough of them have closed.
     let open = connection::Open::new(connections, Arc::clone(places).try_acquire_owned().ok());

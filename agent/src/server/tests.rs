@@ -6,6 +6,7 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
+use bytes::Bytes;
 use instance_contract::Root;
 
 use super::*;
@@ -565,6 +566,28 @@ fn a_peer_that_takes_no_answers_is_dropped() {
     };
     assert!(matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{error}");
     server.is_quiet_with(0);
+}
+
+#[test]
+fn the_kernel_keeps_little_for_each_connection_whoever_bound_the_socket() {
+    // Bound by somebody else, as systemd does, and what an older program accepted on it.
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let copy = listener.try_clone().unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let older = listener.accept().unwrap().0;
+    older.set_nonblocking(true).unwrap();
+    let kept = older.try_clone().unwrap();
+    let older =
+        HandedConnection { socket: older, read: Bytes::new(), unwritten: Bytes::new(), stage: Stage::New };
+    let server = serve(answers());
+    let (traffic, seed) = (Arc::clone(&server.traffic), server.seed.clone());
+    let listener = adopt_listener(listener.into()).unwrap();
+    let _server = start(listener, vec![older], 2, LIMITS, server.publish.subscribe(), traffic, seed).unwrap();
+    Client::new(client).ask("GET / HTTP/1.1\r\nHost: x\r\n\r\n").is(200, "Healthy!");
+    for socket in [copy.as_fd(), kept.as_fd()] {
+        assert_eq!(sockopt::socket_send_buffer_size(socket).unwrap(), 2 * SOCKET_BUFFER);
+        assert_eq!(sockopt::socket_recv_buffer_size(socket).unwrap(), 2 * SOCKET_BUFFER);
+    }
 }
 
 #[test]
