@@ -1,8 +1,9 @@
 //! Tasks that end with their owner.
 
 use std::future::Future;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, Weak};
 
+use hyper::rt::Executor;
 use tokio::task::JoinSet;
 
 /// Tasks on the current runtime; dropping this ends them.
@@ -15,5 +16,17 @@ impl Tasks {
         let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
         tasks.spawn(task);
+    }
+}
+
+/// Spawns among the owner's tasks while there is an owner, and keeps none of them alive.
+#[derive(Clone, Debug)]
+pub(crate) struct WeakTasks(pub(crate) Weak<Tasks>);
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for WeakTasks {
+    fn execute(&self, task: F) {
+        if let Some(tasks) = self.0.upgrade() {
+            tasks.spawn(task);
+        }
     }
 }

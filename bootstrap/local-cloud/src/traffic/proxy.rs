@@ -4,30 +4,35 @@
 //! 502 when the target refuses, resets or answers nonsense, 504 when it does not answer in time.
 //! A request that was sent is never sent again, whatever its method.
 
-use std::collections::BTreeMap;
+use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Frame, Incoming, SizeHint};
-use hyper::client::conn::http1::SendRequest;
 use hyper::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, SERVER};
+use hyper::http::uri::PathAndQuery;
 use hyper::{Request, Response, StatusCode, Uri, Version};
-use hyper_util::rt::TokioIo;
-use tokio::net::{TcpListener, TcpStream};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{self, Client};
+use hyper_util::rt::TokioTimer;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
 use crate::http::{Body, BoxError, Outage, full, serve};
 use crate::model::balancers::{Balancer, RequestCounts};
 use crate::model::state::Shared;
-use crate::tasks::Tasks;
+use crate::tasks::{Tasks, WeakTasks};
+
+/// Connections kept for one target; more than that are closed after use.
+const MAX_IDLE: usize = 256;
 
 /// Why the balancer answers in the target's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,29 +58,54 @@ impl Failure {
     }
 }
 
+impl From<legacy::Error> for Failure {
+    fn from(error: legacy::Error) -> Self {
+        let cause =
+            error.source().and_then(Error::source).and_then(|cause| cause.downcast_ref::<io::Error>());
+        match cause {
+            Some(cause) if error.is_connect() && cause.kind() == io::ErrorKind::TimedOut => Self::Timeout,
+            _ => Self::BadGateway,
+        }
+    }
+}
+
 /// Takes a balancer's requests to the targets.
 pub(crate) struct Proxy {
     shared: Arc<Shared>,
     arn: String,
     port: u16,
-    connect_timeout: Duration,
-    pool: Arc<Pool>,
+    idle_timeout: Duration,
     counts: Arc<RequestCounts>,
-    /// The connections to the targets.
-    tasks: Tasks,
+    client: Client<HttpConnector, Body>,
+    /// The client's connections to the targets.
+    _connections: Arc<Tasks>,
 }
 
 impl Proxy {
     /// The proxy of this balancer.
     pub(crate) fn new(shared: Arc<Shared>, balancer: &Balancer) -> Self {
+        let connections = Arc::new(Tasks::default());
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(balancer.spec.connect_timeout));
+        connector.set_nodelay(true);
+        let idle_timeout = balancer.spec.idle_timeout;
+        // Its retries stay on: it sends again only where not a byte was written, as the target had closed the idle
+        // connection before. A balancer that had noticed would not have chosen it.
+        let client = Client::builder(WeakTasks(Arc::downgrade(&connections)))
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(idle_timeout)
+            .pool_max_idle_per_host(MAX_IDLE)
+            .set_host(false)
+            .http1_max_buf_size(32 * 1024)
+            .build(connector);
         Self {
             shared,
             arn: balancer.arn.clone(),
             port: balancer.address.port(),
-            connect_timeout: balancer.spec.connect_timeout,
-            pool: Arc::new(Pool::new(balancer.spec.idle_timeout)),
+            idle_timeout,
             counts: Arc::clone(&balancer.counts),
-            tasks: Tasks::default(),
+            client,
+            _connections: connections,
         }
     }
 
@@ -104,44 +134,23 @@ impl Proxy {
             state.route(&self.arn, request.uri().path(), Instant::now())
         };
         let target = target.ok_or(Failure::NoTarget)?;
-        let mut request = self.rewrite(request, peer);
-        let idle = self.pool.idle_timeout;
-
-        let (mut sender, response) = loop {
-            let pooled = self.pool.take(target);
-            let was_pooled = pooled.is_some();
-            let mut sender = match pooled {
-                Some(sender) => sender,
-                None => self.connect(target).await?,
-            };
-            match tokio::time::timeout(idle, sender.try_send_request(request)).await {
-                Err(_) => return Err(Failure::Timeout),
-                Ok(Ok(response)) => break (sender, response),
-                // Not a byte of it was written: the target had closed the idle connection before.
-                // A balancer that had noticed would not have chosen it. One that was written on
-                // is lost, as on AWS.
-                Ok(Err(mut error)) => match error.take_message() {
-                    Some(unsent) if was_pooled => request = unsent,
-                    _ => return Err(Failure::BadGateway),
-                },
-            }
-        };
-
+        let request = self.rewrite(request, target, peer)?;
+        let response = tokio::time::timeout(self.idle_timeout, self.client.request(request))
+            .await
+            .map_err(|_| Failure::Timeout)??;
         let (mut head, body) = response.into_parts();
         strip_hop_by_hop(&mut head.headers);
         head.version = Version::HTTP_11;
-        let pool = Arc::clone(&self.pool);
-        // Ready again once the body was read to its end; an error if it never was.
-        self.tasks.spawn(async move {
-            if sender.ready().await.is_ok() {
-                pool.give_back(target, sender);
-            }
-        });
-        Ok(Response::from_parts(head, TimedBody::new(body, idle).boxed()))
+        Ok(Response::from_parts(head, TimedBody::new(body, self.idle_timeout).boxed()))
     }
 
     /// The request as the target gets it.
-    fn rewrite(&self, request: Request<Incoming>, peer: SocketAddr) -> Request<Body> {
+    fn rewrite(
+        &self,
+        request: Request<Incoming>,
+        target: SocketAddr,
+        peer: SocketAddr,
+    ) -> Result<Request<Body>, Failure> {
         let (mut head, body) = request.into_parts();
         strip_hop_by_hop(&mut head.headers);
         if !head.headers.contains_key(HOST)
@@ -150,8 +159,9 @@ impl Proxy {
         {
             head.headers.insert(HOST, host);
         }
-        let path = head.uri.path_and_query().cloned();
-        head.uri = path.map_or_else(|| Uri::from_static("/"), Uri::from);
+        let path = head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let uri = Uri::builder().scheme("http").authority(target.to_string()).path_and_query(path);
+        head.uri = uri.build().map_err(|_| Failure::BadGateway)?;
         head.version = Version::HTTP_11;
 
         let earlier = head.headers.get_all("x-forwarded-for").iter();
@@ -166,27 +176,7 @@ impl Proxy {
         set("x-forwarded-for", &chain.join(", "));
         set("x-forwarded-proto", "http");
         set("x-forwarded-port", &self.port.to_string());
-        Request::from_parts(head, TimedBody::new(body, self.pool.idle_timeout).boxed())
-    }
-
-    async fn connect(&self, target: SocketAddr) -> Result<SendRequest<Body>, Failure> {
-        let connecting = TcpStream::connect(target);
-        let stream = match tokio::time::timeout(self.connect_timeout, connecting).await {
-            Err(_) => return Err(Failure::Timeout),
-            Ok(Err(_)) => return Err(Failure::BadGateway),
-            Ok(Ok(stream)) => stream,
-        };
-        let _ = stream.set_nodelay(true);
-        let (sender, connection) = hyper::client::conn::http1::Builder::new()
-            .max_buf_size(32 * 1024)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(|_| Failure::BadGateway)?;
-        self.tasks.spawn(async move {
-            // How it ends shows in the exchange it carries.
-            let _ = connection.await;
-        });
-        Ok(sender)
+        Ok(Request::from_parts(head, TimedBody::new(body, self.idle_timeout).boxed()))
     }
 }
 
@@ -212,78 +202,6 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
     ];
     for name in named.iter().map(String::as_str).chain(fixed) {
         headers.remove(name);
-    }
-}
-
-/// Connections kept for one target; more than that are closed after use.
-const MAX_IDLE: usize = 256;
-
-/// One target's idle connections, the last used at the end.
-#[derive(Default)]
-struct Idle {
-    kept: Vec<(SendRequest<Body>, Instant)>,
-    /// Whether a task will close what becomes too old.
-    watched: bool,
-}
-
-/// Idle connections to the targets.
-struct Pool {
-    idle: Mutex<BTreeMap<SocketAddr, Idle>>,
-    idle_timeout: Duration,
-}
-
-impl Pool {
-    fn new(idle_timeout: Duration) -> Self {
-        Self { idle: Mutex::default(), idle_timeout }
-    }
-
-    /// The connection that was used last and is still good.
-    fn take(&self, target: SocketAddr) -> Option<SendRequest<Body>> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = &mut idle.get_mut(&target)?.kept;
-        let now = Instant::now();
-        while let Some((sender, since)) = kept.pop() {
-            if sender.is_ready() && now - since < self.idle_timeout {
-                return Some(sender);
-            }
-        }
-        None
-    }
-
-    fn give_back(self: &Arc<Self>, target: SocketAddr, sender: SendRequest<Body>) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = idle.entry(target).or_default();
-        if entry.kept.len() == MAX_IDLE {
-            return;
-        }
-        entry.kept.push((sender, Instant::now()));
-        if !entry.watched {
-            entry.watched = true;
-            tokio::spawn(Self::close_idle(Arc::downgrade(self), target));
-        }
-    }
-
-    /// Closes a target's connections when their time is over, so that an idle balancer does not
-    /// hold them for ever. Ends when none is left.
-    async fn close_idle(pool: Weak<Self>, target: SocketAddr) {
-        loop {
-            let Some(next) = pool.upgrade().and_then(|pool| pool.expire(target)) else {
-                return;
-            };
-            tokio::time::sleep_until(next).await;
-        }
-    }
-
-    /// Drops what is over; when to look again, if anything is left.
-    fn expire(&self, target: SocketAddr) -> Option<Instant> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = idle.get_mut(&target)?;
-        let now = Instant::now();
-        let limit = self.idle_timeout;
-        entry.kept.retain(|(sender, since)| !sender.is_closed() && now - *since < limit);
-        let next = entry.kept.iter().map(|(_, since)| *since + limit).min();
-        entry.watched = next.is_some();
-        next
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use local_cloud::{BalancerHandle, BalancerSpec, Forward, LocalCloud, Rule};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::support::*;
 
@@ -152,6 +152,30 @@ async fn where_no_target_answers_the_balancer_does_with_502_503_or_504() {
     let hasty = cloud.create_balancer(spec).await.unwrap();
     target.set(Behaviour::Silence);
     assert_eq!(get(&hasty.url()).await.0, 504);
+}
+
+#[tokio::test]
+async fn a_target_that_refuses_is_a_502_and_one_that_does_not_accept_in_time_a_504() {
+    let (cloud, arn, _) = cloud().await;
+    let instance = instance(&cloud).await;
+    let caller = Caller::instance(&cloud, &instance).await;
+    let spec = BalancerSpec {
+        connect_timeout: Duration::from_millis(100),
+        ..BalancerSpec::new("hasty", Forward::to(&arn))
+    };
+    let hasty = cloud.create_balancer(spec).await.unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let address = socket.local_addr().unwrap();
+    caller.register(&arn, instance.id(), address.port()).await;
+    assert_eq!(get(&hasty.url()).await.0, 502, "nobody listens");
+    let _full = socket.listen(1).unwrap();
+    let mut waiting = Vec::new();
+    let connect = || tokio::time::timeout(Duration::from_millis(100), TcpStream::connect(address));
+    while let Ok(stream) = connect().await {
+        waiting.push(stream.unwrap());
+    }
+    assert_eq!(get(&hasty.url()).await.0, 504, "the queue of the listener is full");
 }
 
 #[tokio::test]
