@@ -1,4 +1,8 @@
-//! Just enough XML to read what moto answers, change it, and write it again.
+//! XML that moto answers, as a tree that can be changed and written again.
+
+use quick_xml::Reader;
+use quick_xml::escape::{partial_escape, resolve_predefined_entity};
+use quick_xml::events::Event;
 
 /// An element: its name, its attributes as they were written, and either text or children.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,7 +29,36 @@ impl Element {
 
     /// Reads a document; `None` if it is none.
     pub fn parse(document: &str) -> Option<Self> {
-        Reader { rest: document }.document()
+        let mut reader = Reader::from_str(document);
+        reader.config_mut().expand_empty_elements = true;
+        // The elements that are open, in one that holds the document's own.
+        let mut open = vec![Self::default()];
+        loop {
+            let inner = open.last_mut()?;
+            match reader.read_event().ok()? {
+                Event::Start(tag) => open.push(Self {
+                    name: tag.name().as_ref().to_owned(),
+                    attributes: tag.attributes_raw().to_owned(),
+                    ..Self::default()
+                }),
+                Event::End(_) => {
+                    let mut element = open.pop()?;
+                    if !element.children.is_empty() {
+                        element.text.clear();
+                    }
+                    open.last_mut()?.children.push(element);
+                }
+                Event::Text(text) => inner.text += &text.xml10_content(),
+                Event::CData(text) => inner.text += &text.xml10_content(),
+                Event::GeneralRef(entity) => match entity.resolve_char_ref().ok()? {
+                    Some(c) => inner.text.push(c),
+                    None => inner.text += resolve_predefined_entity(&entity.into_inner())?,
+                },
+                Event::Eof if open.len() == 1 => return open.pop()?.children.pop(),
+                Event::Eof => return None,
+                _ => {}
+            }
+        }
     }
 
     /// The document.
@@ -93,95 +126,13 @@ impl Element {
     fn write(&self, into: &mut String) {
         *into += &format!("<{}{}>", self.name, self.attributes);
         if self.children.is_empty() {
-            for c in self.text.chars() {
-                match c {
-                    '&' => *into += "&amp;",
-                    '<' => *into += "&lt;",
-                    '>' => *into += "&gt;",
-                    '\r' => *into += "&#13;",
-                    c => into.push(c),
-                }
-            }
+            *into += &partial_escape(self.text.as_str());
         }
         for child in &self.children {
             child.write(into);
         }
         *into += &format!("</{}>", self.name);
     }
-}
-
-struct Reader<'a> {
-    rest: &'a str,
-}
-
-impl<'a> Reader<'a> {
-    fn document(mut self) -> Option<Element> {
-        self.rest = self.rest.trim_start();
-        while self.rest.starts_with("<?") || self.rest.starts_with("<!") {
-            self.rest = self.rest.split_once('>')?.1.trim_start();
-        }
-        self.element()
-    }
-
-    /// The element that begins here.
-    fn element(&mut self) -> Option<Element> {
-        let (tag, rest) = self.rest.strip_prefix('<')?.split_once('>')?;
-        self.rest = rest;
-        let (tag, empty) = tag.strip_suffix('/').map_or((tag, false), |tag| (tag, true));
-        let tag = tag.trim_end();
-        let end = tag.find(char::is_whitespace).unwrap_or(tag.len());
-        let (name, attributes) = tag.split_at(end);
-        let mut element =
-            Element { name: name.to_owned(), attributes: attributes.to_owned(), ..Element::default() };
-        if empty {
-            return Some(element);
-        }
-        let mut text = String::new();
-        loop {
-            let (before, _) = self.rest.split_once('<')?;
-            text += &unescaped(before)?;
-            self.rest = &self.rest[before.len()..];
-            if let Some(rest) = self.rest.strip_prefix("</") {
-                let (closed, rest) = rest.split_once('>')?;
-                self.rest = rest;
-                if closed.trim_end() != name {
-                    return None;
-                }
-                if element.children.is_empty() {
-                    element.text = text;
-                }
-                return Some(element);
-            }
-            element.children.push(self.element()?);
-        }
-    }
-}
-
-fn unescaped(text: &str) -> Option<String> {
-    let mut plain = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('&') {
-        plain += before;
-        let (name, after) = after.split_once(';')?;
-        plain.push(match name {
-            "amp" => '&',
-            "lt" => '<',
-            "gt" => '>',
-            "quot" => '"',
-            "apos" => '\'',
-            name => {
-                let number = name.strip_prefix('#')?;
-                let code = match number.strip_prefix('x') {
-                    Some(hex) => u32::from_str_radix(hex, 16).ok()?,
-                    None => number.parse().ok()?,
-                };
-                char::from_u32(code)?
-            }
-        });
-        rest = after;
-    }
-    plain += rest;
-    Some(plain)
 }
 
 #[cfg(test)]
