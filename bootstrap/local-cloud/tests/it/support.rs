@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use local_cloud::{
     BalancerHandle, BalancerSpec, Forward, HealthCheck, InstanceHandle, InstanceSpec, LocalCloud,
-    LocalCloudOptions, TargetGroupSpec, TargetState, TargetStatus,
+    LocalCloudOptions, TargetGroupSpec, TargetState, TargetStatus, timestamp,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -240,7 +240,7 @@ impl Caller {
         action: &str,
         params: &[(&str, &str)],
     ) -> reqwest::Result<(u16, String)> {
-        let date = self.date.clone().unwrap_or_else(now);
+        let date = self.date.clone().unwrap_or_else(|| compact(SystemTime::now()));
         let scope = format!("{}/{}/{}/aws4_request", &date[..8], self.region, self.service);
         let authorization = format!(
             "AWS4-HMAC-SHA256 Credential={}/{scope}, SignedHeaders={}, Signature={}",
@@ -303,32 +303,9 @@ pub(crate) fn between(xml: &str, name: &str) -> String {
     rest.split(&format!("</{name}>")).next().unwrap_or_default().to_owned()
 }
 
-/// The time as signatures have it.
-pub(crate) fn now() -> String {
-    let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-    compact(seconds)
-}
-
-/// A Unix time as signatures have it, by counting years and months.
-pub(crate) fn compact(seconds: u64) -> String {
-    let (mut days, second) = (seconds / 86_400, seconds % 86_400);
-    let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-    let mut year = 1970;
-    while days >= 365 + u64::from(leap(year)) {
-        days -= 365 + u64::from(leap(year));
-        year += 1;
-    }
-    let february = 28 + u64::from(leap(year));
-    let mut month = 1;
-    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
-        if days < length {
-            break;
-        }
-        days -= length;
-        month += 1;
-    }
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}{month:02}{:02}T{hour:02}{minute:02}{second:02}Z", days + 1)
+/// A time as signatures have it.
+pub(crate) fn compact(time: SystemTime) -> String {
+    timestamp(time).replace(['-', ':'], "")
 }
 
 /// Lets the cloud's clock jump. The clock runs again before anything is waited for: a clock that
