@@ -15,9 +15,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
 use super::fleet_request::FleetRequest;
+use crate::engine::interrupt::Interrupt;
 use crate::fleet::{Fleet, Root};
 use crate::local::{LocalFleet, LocalOptions};
-use crate::output::{Outcome, Output, Progress, print, print_error, remark};
+use crate::output::{Board, Outcome, Output, print, print_error, remark};
 
 /// What `launch --local` is asked for.
 #[derive(Debug)]
@@ -139,9 +140,7 @@ fn bail_after(fleet: &mut LocalFleet, text: &'static str) -> Result<Outcome> {
 
 /// Signals to this program.
 struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hang_up: Signal,
+    stop: Interrupt,
     child: Signal,
 }
 
@@ -154,19 +153,12 @@ enum SignalEvent {
 
 impl Signals {
     fn new() -> io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hang_up: signal(SignalKind::hangup())?,
-            child: signal(SignalKind::child())?,
-        })
+        Ok(Self { stop: Interrupt::new()?, child: signal(SignalKind::child())? })
     }
 
     async fn next(&mut self) -> SignalEvent {
         tokio::select! {
-            _ = self.interrupt.recv() => SignalEvent::Stop,
-            _ = self.terminate.recv() => SignalEvent::Stop,
-            _ = self.hang_up.recv() => SignalEvent::Stop,
+            () = self.stop.received() => SignalEvent::Stop,
             _ = self.child.recv() => SignalEvent::ChildExit,
         }
     }
@@ -213,34 +205,26 @@ async fn start_up(
 ) -> StartUp {
     let deadline = Instant::now() + timeout;
     let mut changes = fleet.cloud.changes();
-    let mut progress = Progress::new("healthy", fleet.members.len());
+    let board = Board::new();
+    let mut count = board.count("healthy", fleet.members.len());
     loop {
         changes.borrow_and_update();
         let healthy = fleet.healthy();
-        progress.reach(healthy);
+        count.reach(healthy);
         if healthy == fleet.members.len() {
-            progress.finish();
             return StartUp::Healthy;
         }
         let event = tokio::select! {
             _ = changes.changed() => continue,
-            () = tokio::time::sleep_until(deadline) => None,
-            event = signals.next() => Some(event),
+            () = tokio::time::sleep_until(deadline) => return StartUp::TimedOut,
+            event = signals.next() => event,
         };
         match event {
-            None => {
-                progress.finish();
-                return StartUp::TimedOut;
-            }
-            Some(SignalEvent::Stop) => {
-                progress.finish();
-                return StartUp::Interrupted;
-            }
-            Some(SignalEvent::ChildExit) => {
+            SignalEvent::Stop => return StartUp::Interrupted,
+            SignalEvent::ChildExit => {
                 let lines = exits.new_lines(fleet);
-                lines.iter().for_each(|line| progress.line(line));
+                lines.iter().for_each(|line| board.remark(line));
                 if !lines.is_empty() {
-                    progress.finish();
                     return StartUp::AgentEnded;
                 }
             }
@@ -288,13 +272,13 @@ async fn shut_down(fleet: &mut LocalFleet, signals: &mut Signals, limit: Duratio
     for member in &mut fleet.members {
         member.agent.terminate();
     }
-    let mut progress = Progress::new("stopped", total);
+    let board = Board::new();
+    let mut stopped = board.count("stopped", total);
     let mut all_left = true;
     loop {
         let count = ended(fleet);
-        progress.reach(count);
+        stopped.reach(count);
         if count == total {
-            progress.finish();
             return all_left;
         }
         let kill = tokio::select! {

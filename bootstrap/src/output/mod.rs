@@ -8,7 +8,7 @@
 
 pub use outcome::{Outcome, Output};
 
-pub(crate) use board::{Board, Progress};
+pub(crate) use board::Board;
 pub(crate) use streams::{print, print_error, reader_is_gone, remark, write_failure};
 
 mod board;
