@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use tokio::process::Command;
 
+use crate::package::{ok, tool};
+
 /// A script of `tests/bin`.
 pub fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("bin").join(name)
@@ -31,10 +33,7 @@ pub async fn another_version(
 ) -> tempfile::TempPath {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let tree = folder.path().join("tree");
-    let dpkg = async |words: &[&std::ffi::OsStr]| {
-        let output = Command::new("dpkg-deb").args(words).output().await.expect("dpkg-deb is there");
-        assert!(output.status.success(), "{words:?}: {}", crate::text(&output.stderr));
-    };
+    let dpkg = async |words: &[&std::ffi::OsStr]| ok(tool("dpkg-deb").args(words)).await;
     dpkg(&["--raw-extract".as_ref(), package.as_os_str(), tree.as_os_str()]).await;
     let control = tree.join("DEBIAN/control");
     let fields = std::fs::read_to_string(&control).expect("a control file");

@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use hyper::body::Incoming;
+use hyper::{Request, Response, StatusCode};
+use local_cloud::{full, serve};
+use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
 type Shelf = Arc<Mutex<BTreeMap<String, Bytes>>>;
@@ -30,7 +32,17 @@ impl Files {
         let listener = TcpListener::bind(address).await.expect("the address is free");
         let address = listener.local_addr().expect("it is bound");
         let shelf = Shelf::default();
-        let task = tokio::spawn(accept(listener, Arc::clone(&shelf))).abort_handle();
+        let served = Arc::clone(&shelf);
+        let handler = move |request: Request<Incoming>, _| {
+            // With the query, which is part of a name.
+            let path = request.uri().to_string();
+            let found = served.lock().unwrap_or_else(PoisonError::into_inner).get(&path).cloned();
+            let status = if found.is_some() { StatusCode::OK } else { StatusCode::NOT_FOUND };
+            let mut answer = Response::new(full(found.unwrap_or_default()));
+            *answer.status_mut() = status;
+            std::future::ready(Ok(answer))
+        };
+        let task = tokio::spawn(serve(listener, handler)).abort_handle();
         Self { address, shelf, task }
     }
 
@@ -41,34 +53,4 @@ impl Files {
         self.shelf.lock().unwrap_or_else(PoisonError::into_inner).insert(path, bytes.into());
         url
     }
-}
-
-async fn accept(listener: TcpListener, shelf: Shelf) {
-    while let Ok((stream, _)) = listener.accept().await {
-        let shelf = Arc::clone(&shelf);
-        // A client that goes away is its own matter.
-        tokio::spawn(async move { answer(stream, &shelf).await.ok() });
-    }
-}
-
-/// One request for each connection.
-async fn answer(stream: TcpStream, shelf: &Shelf) -> std::io::Result<()> {
-    let mut stream = BufReader::new(stream);
-    let mut request = String::new();
-    stream.read_line(&mut request).await?;
-    let mut field = String::new();
-    while stream.read_line(&mut field).await? > "\r\n".len() {
-        field.clear();
-    }
-    let path = request.split(' ').nth(1).unwrap_or_default();
-    let found = shelf.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned();
-    let (status, body) = match found {
-        Some(body) => ("200 OK", body),
-        None => ("404 Not Found", Bytes::new()),
-    };
-    let length = body.len();
-    let head = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
-    stream.write_all(head.as_bytes()).await?;
-    stream.write_all(&body).await?;
-    stream.shutdown().await
 }

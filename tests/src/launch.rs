@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::Value;
 use tokio::process::{Child, Command};
 
-use crate::{SOON, binary, eventually, run};
+use crate::{SOON, binary, eventually, run, send};
 
 /// The port on which launched instances serve. Not [`crate::PORT`]: the addresses follow from the
 /// balancer's port, and could be those of a bed in another process.
@@ -34,7 +34,6 @@ pub struct Launch {
     /// The balancer's port.
     pub port: u16,
     child: Child,
-    pid: Pid,
     /// Holds what it prints, and is its folder for temporary files.
     folder: tempfile::TempDir,
 }
@@ -65,9 +64,7 @@ impl Launch {
             .stdout(file("stdout"))
             .stderr(file("stderr"))
             .kill_on_drop(true);
-        let child = command.spawn().expect("it starts");
-        let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-        Self { port, child, pid: pid.expect("it runs"), folder }
+        Self { port, child: command.spawn().expect("it starts"), folder }
     }
 
     /// Waits until the fleet is healthy, and returns what `--output json` said of it.
@@ -81,7 +78,7 @@ impl Launch {
 
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
-        kill_process(self.pid, signal).expect("it runs");
+        send(signal, self.child.id().expect("not waited for yet"));
     }
 
     /// Waits for its end.
@@ -205,8 +202,7 @@ impl Instance {
     /// Kills its agent.
     pub fn kill(&self) {
         assert!(self.runs(), "{self:?}");
-        let pid = Pid::from_raw(self.pid.cast_signed()).expect("a process id");
-        kill_process(pid, Signal::KILL).expect("it runs");
+        send(Signal::KILL, self.pid);
     }
 
     /// The agent's status.

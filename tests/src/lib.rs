@@ -25,8 +25,10 @@ use local_cloud::{
     LocalCloudOptions, Rule, TargetGroupSpec, TargetState,
 };
 use rustix::fs::{Mode, OFlags, open};
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, openpt, ptsname, unlockpt};
 use serde_json::Value;
+use tokio::process::Command;
 
 pub mod account;
 pub mod apt_repository;
@@ -70,9 +72,23 @@ pub fn binary(name: &str) -> PathBuf {
 
 /// Runs a program of this workspace to its end.
 pub async fn run(name: &str, arguments: &[&str]) -> Output {
-    let run =
-        tokio::process::Command::new(binary(name)).args(arguments).env_clear().kill_on_drop(true).output();
-    tokio::time::timeout(SOON, run).await.expect("it ends").expect("it starts")
+    output(Command::new(binary(name)).args(arguments).env_clear(), SOON).await
+}
+
+/// Runs a program that ends by itself, within this time.
+pub async fn output(command: &mut Command, limit: Duration) -> Output {
+    let what = format!("{command:?}");
+    match tokio::time::timeout(limit, command.kill_on_drop(true).output()).await {
+        Ok(Ok(output)) => output,
+        Ok(Err(error)) => panic!("{what}: {error}; tests/bin/setup installs what the tests need"),
+        Err(_) => panic!("{what} did not end"),
+    }
+}
+
+/// Sends a signal to a process that runs.
+pub fn send(signal: Signal, pid: u32) {
+    let pid = Pid::from_raw(pid.cast_signed()).expect("not zero");
+    kill_process(pid, signal).expect("it runs");
 }
 
 /// What a program printed, as text.

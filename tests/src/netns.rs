@@ -12,7 +12,7 @@ use crate::text;
 pub async fn enter() {
     // Other threads stay outside: a socket that one of them made would be in the wrong network.
     assert_eq!(Handle::current().runtime_flavor(), RuntimeFlavor::CurrentThread);
-    unshare();
+    unshare(UnshareFlags::NEWNET);
     ip("link set lo up").await;
 }
 
@@ -30,10 +30,11 @@ pub async fn run(program: &str, arguments: &str) {
 
 #[expect(
     unsafe_code,
-    reason = "Some flags take a thread's file descriptors or memory from under it. This one only \
-              chooses the network of sockets that are made later."
+    reason = "Some flags take a thread's file descriptors or memory from under it. The network's only chooses where \
+              sockets are that are made later, the mounts' which file a path means from then on."
 )]
-fn unshare() {
+pub(crate) fn unshare(flags: UnshareFlags) {
+    assert!(UnshareFlags::NEWNET.union(UnshareFlags::NEWNS).contains(flags));
     // SAFETY: no descriptor and no memory changes hands, see above.
-    unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.expect("root may");
+    unsafe { unshare_unsafe(flags) }.expect("root may");
 }

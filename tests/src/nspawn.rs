@@ -11,7 +11,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::debian::script;
 use crate::solo::{program, tool};
-use crate::{SOON, eventually, text};
+use crate::{SOON, eventually, output, text};
 
 /// What one command in a machine may take; installing packages is among them.
 const COMMAND: Duration = Duration::from_secs(120);
@@ -102,12 +102,11 @@ impl Nspawn {
         let environment = [("HOME", "/root"), ("LANG", "C.UTF-8"), ("TERM", "dumb")]
             .map(|(name, value)| (name.to_owned(), value.to_owned()));
         let mut command = program(&[], "nsenter".as_ref(), &words, &environment);
-        let run = command
+        command
             .env_remove("AWS_EC2_METADATA_DISABLED")
             .env("DEBIAN_FRONTEND", "noninteractive")
-            .env("SYSTEMD_PAGER", "")
-            .output();
-        tokio::time::timeout(COMMAND + SOON, run).await.expect("it ends").expect("nsenter is there")
+            .env("SYSTEMD_PAGER", "");
+        output(&mut command, COMMAND + SOON).await
     }
 
     /// What a line of shell printed that has to succeed.
@@ -142,8 +141,7 @@ impl Nspawn {
         let words = ["-t", &holder, "-a", "--", "chroot", &disk, "bash", "-c", line];
         let words: Vec<_> = words.iter().map(Into::into).collect();
         let mut command = program(&[], "nsenter".as_ref(), &words, &[]);
-        let run = command.env("DEBIAN_FRONTEND", "noninteractive").output();
-        tokio::time::timeout(COMMAND, run).await.expect("it ends").expect("nsenter is there")
+        output(command.env("DEBIAN_FRONTEND", "noninteractive"), COMMAND).await
     }
 
     /// Switches it off as its user would, and waits until it is.

@@ -32,13 +32,7 @@ pub fn tool(name: impl AsRef<OsStr>) -> Command {
 
 /// Runs a tool to its end.
 pub async fn output(command: &mut Command) -> Output {
-    let what = format!("{command:?}");
-    let run = command.stdout(Stdio::piped()).stderr(Stdio::piped()).output();
-    match tokio::time::timeout(PATIENCE, run).await {
-        Ok(Ok(output)) => output,
-        Ok(Err(error)) => panic!("{what}: {error}; tests/bin/setup installs what the tests need"),
-        Err(_) => panic!("{what} did not end"),
-    }
+    crate::output(command, PATIENCE).await
 }
 
 /// Runs a tool that has to succeed; what it printed.

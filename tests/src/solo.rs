@@ -12,11 +12,11 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Output, Stdio};
 
-use rustix::process::{Pid, Signal, geteuid, kill_process};
+use rustix::process::{Signal, geteuid};
 use tokio::process::{Child, Command};
 
 use crate::wire::{Answer, Wire};
-use crate::{PORT, SOON, binary, eventually, network, text};
+use crate::{PORT, SOON, binary, eventually, network, send, text};
 
 /// The user without rights, as Debian has it.
 pub const NOBODY: u32 = 65534;
@@ -96,13 +96,7 @@ pub fn program(
 
 /// Runs a program that ends by itself.
 pub async fn output(mut command: Command) -> Output {
-    let what = format!("{command:?}");
-    let run = command.stdout(Stdio::piped()).stderr(Stdio::piped()).output();
-    match tokio::time::timeout(SOON, run).await {
-        Ok(Ok(output)) => output,
-        Ok(Err(error)) => panic!("{what}: {error}; tests/bin/setup installs what the tests need"),
-        Err(_) => panic!("{what} did not end"),
-    }
+    crate::output(&mut command, SOON).await
 }
 
 /// Runs a tool of the machine to its end.
@@ -311,19 +305,14 @@ impl Running {
         self.child.id().expect("not waited for yet")
     }
 
-    fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(self.pid().cast_signed()).expect("not zero");
-        kill_process(pid, signal).expect("not waited for yet");
-    }
-
     /// Sends SIGTERM.
     pub fn terminate(&self) {
-        self.signal(Signal::TERM);
+        send(Signal::TERM, self.pid());
     }
 
     /// Sends SIGKILL.
     pub fn kill(&self) {
-        self.signal(Signal::KILL);
+        send(Signal::KILL, self.pid());
     }
 
     /// Waits for its end.

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use crate::api::endpoint;
 use crate::handles::{BalancerHandle, InstanceHandle};
-use crate::http::{Outage, serve};
+use crate::http::{Outage, serve_with_outages};
 use crate::imds::service::InstanceMetadata;
 use crate::model::balancers::BalancerSpec;
 use crate::model::faults::{Call, Fault};
@@ -50,7 +50,7 @@ impl LocalCloud {
             move |request, _| endpoint::answer(Arc::clone(&shared), request)
         };
         let tasks = Tasks::default();
-        tasks.spawn(serve(listener, endpoint_outage.subscribe(), handler));
+        tasks.spawn(serve_with_outages(listener, endpoint_outage.subscribe(), handler));
         tasks.spawn(prober::probe_targets(Arc::clone(&shared)));
         Ok(Self { shared, endpoint_outage, tasks })
     }

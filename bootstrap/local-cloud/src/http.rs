@@ -35,7 +35,7 @@ pub enum Outage {
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A body of any origin.
-pub(crate) type Body = BoxBody<Bytes, BoxError>;
+pub type Body = BoxBody<Bytes, BoxError>;
 
 /// Connections served at once by one listener; further ones wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 4096;
@@ -44,7 +44,7 @@ const MAX_CONNECTIONS: usize = 4096;
 const CLIENT_IDLE: Duration = Duration::from_secs(60);
 
 /// A whole body from memory.
-pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
+pub fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never: Infallible| match never {}).boxed()
 }
 
@@ -60,8 +60,21 @@ pub(crate) fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Body
 
 /// Serves `listener` until the returned future is dropped; then every connection is dropped too.
 /// Where the handler gives an error, the connection is closed without an answer.
-pub(crate) async fn serve<H, F>(listener: TcpListener, outage: watch::Receiver<Outage>, handler: H)
+pub async fn serve<H, F>(listener: TcpListener, handler: H)
 where
+    H: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + 'static,
+    F: Future<Output = io::Result<Response<Body>>> + Send + 'static,
+{
+    let (_up, outage) = watch::channel(Outage::Up);
+    serve_with_outages(listener, outage, handler).await;
+}
+
+/// As [`serve`], and fails as the outage says.
+pub(crate) async fn serve_with_outages<H, F>(
+    listener: TcpListener,
+    outage: watch::Receiver<Outage>,
+    handler: H,
+) where
     H: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + 'static,
     F: Future<Output = io::Result<Response<Body>>> + Send + 'static,
 {

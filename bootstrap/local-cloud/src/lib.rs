@@ -69,8 +69,8 @@ mod traffic;
 
 pub use cloud::LocalCloud;
 pub use handles::{BalancerHandle, InstanceHandle};
-pub use http::Outage;
-pub use imds::leaves::Leaves;
+pub use http::{Body, Outage, full, serve};
+pub use imds::leaves::{Leaves, spec_leaves};
 pub use imds::service::serve_metadata;
 pub use model::balancers::BalancerSpec;
 pub use model::faults::{Call, Fault};

@@ -1,6 +1,8 @@
 //! The agents on the account's instances, played by the front: each registers its instance with the
 //! target groups that the instance's tag names, as soon as it runs and its role lets it.
 
+use percent_encoding::percent_decode_str;
+
 use super::answer::AwsError;
 use super::options::Agents as Fate;
 use super::policy::{Context, Document};
@@ -121,7 +123,5 @@ impl State {
 
 /// IAM gives documents back in the encoding of URLs.
 pub(super) fn decoded(document: &str) -> String {
-    let plus_kept = document.replace('+', "%2B");
-    let pair = format!("x={plus_kept}");
-    form_urlencoded::parse(pair.as_bytes()).next().map(|(_, value)| value.into_owned()).unwrap_or_default()
+    percent_decode_str(document).decode_utf8_lossy().into_owned()
 }

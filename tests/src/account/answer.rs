@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, TRANSFER_ENCODING};
+use local_cloud::{Body, full};
 
 use super::xml::Element;
 
@@ -129,8 +130,8 @@ impl Answer {
         self
     }
 
-    pub(super) fn response(self) -> hyper::Response<http_body_util::Full<Bytes>> {
-        let mut response = hyper::Response::new(http_body_util::Full::new(self.body));
+    pub(super) fn response(self) -> hyper::Response<Body> {
+        let mut response = hyper::Response::new(full(self.body));
         *response.status_mut() = StatusCode::from_u16(self.status).expect("a status");
         *response.headers_mut() = self.headers;
         // hyper says the length itself; that of a HEAD's answer is the object's.

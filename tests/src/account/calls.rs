@@ -30,8 +30,13 @@ impl Call {
 
     /// Whether it only looked.
     pub fn is_read(&self) -> bool {
-        ["Describe", "Get", "List", "Head"].into_iter().any(|verb| self.action.starts_with(verb))
+        is_read(&self.action)
     }
+}
+
+/// Whether an action only looks.
+pub fn is_read(action: &str) -> bool {
+    ["Describe", "Get", "List", "Head"].into_iter().any(|verb| action.starts_with(verb))
 }
 
 /// The length of the longest chain of calls in which each began after the one before had ended:

@@ -7,12 +7,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use tokio::net::{TcpListener, TcpStream};
+use local_cloud::{Body, serve};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -42,32 +40,11 @@ impl Front {
         let address = listener.local_addr().expect("an address");
         let front = Arc::clone(self);
         let mut task = JoinSet::new();
-        task.spawn(async move {
-            let mut connections = JoinSet::new();
-            loop {
-                while connections.try_join_next().is_some() {}
-                let (stream, _) = listener.accept().await.expect("the port stays open");
-                connections.spawn(Arc::clone(&front).connection(stream));
-            }
-        });
+        task.spawn(serve(listener, move |request, _| Arc::clone(&front).call(request)));
         (address, task)
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream) {
-        let _ = stream.set_nodelay(true);
-        let service = service_fn(move |request| {
-            let front = Arc::clone(&self);
-            async move { front.call(request).await }
-        });
-        // The connection's errors are the client's.
-        let _ =
-            hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
-    }
-
-    async fn call(
-        self: Arc<Self>,
-        request: hyper::Request<Incoming>,
-    ) -> io::Result<hyper::Response<Full<Bytes>>> {
+    async fn call(self: Arc<Self>, request: hyper::Request<Incoming>) -> io::Result<hyper::Response<Body>> {
         let (head, body) = request.into_parts();
         let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
         let Some(request) = Request::read(head.method, head.uri, head.headers, body) else {
@@ -80,7 +57,7 @@ impl Front {
         answered.map_err(io::Error::other)?
     }
 
-    async fn answered(self: Arc<Self>, request: Request) -> io::Result<hyper::Response<Full<Bytes>>> {
+    async fn answered(self: Arc<Self>, request: Request) -> io::Result<hyper::Response<Body>> {
         let number = self.begins(&request);
         self.busy.send_modify(|busy| *busy += 1);
         let (latency, throttle) = {

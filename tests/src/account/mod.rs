@@ -16,13 +16,13 @@ use upstream::Upstream;
 
 pub use answer::{Answer, AwsError};
 pub use authorization::Need;
-pub use calls::{Call, chain, depth};
+pub use calls::{Call, chain, depth, is_read};
 pub use data_plane::{Health, Target};
 pub use faults::{Fault, Trouble};
 pub use options::{Agents, Options};
 pub use policy::{Context, Document};
 pub use run::{Bootstrap, Ran, Running};
-pub use small::{SMALL, Small};
+pub use small::{SMALL, SMALLEST, Small};
 pub use snapshot::{differences, without_ids};
 pub use xml::Element;
 

@@ -7,6 +7,8 @@ use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
 use hyper::{Method, Uri};
 use serde_json::Value;
 
+use super::calls::is_read;
+
 /// A call: who asks which service to do what.
 #[derive(Clone, Debug)]
 pub(super) struct Request {
@@ -87,7 +89,7 @@ impl Request {
 
     /// Whether it only looks.
     pub(super) fn is_read(&self) -> bool {
-        ["Describe", "Get", "List", "Head"].into_iter().any(|verb| self.action.starts_with(verb))
+        is_read(&self.action)
     }
 
     /// A parameter; empty if it is not given.

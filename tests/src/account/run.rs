@@ -3,12 +3,12 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::Value;
 use tokio::process::{Child, Command};
 
 use super::{Account, REGION};
-use crate::binary;
+use crate::{binary, send};
 
 /// The longest that a command may take, on a machine that is busy.
 pub(super) const PATIENCE: Duration = Duration::from_secs(120);
@@ -34,7 +34,6 @@ pub struct Ran {
 /// A command that was started.
 pub struct Running {
     child: Child,
-    pid: Pid,
     said: String,
 }
 
@@ -111,21 +110,19 @@ impl Bootstrap {
 
     /// Starts it.
     pub fn start(mut self) -> Running {
-        let child = self.command.spawn().expect("it starts");
-        let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed())).expect("an id");
-        Running { child, pid, said: self.said }
+        Running { child: self.command.spawn().expect("it starts"), said: self.said }
     }
 }
 
 impl Running {
     /// Its process id.
-    pub fn pid(&self) -> Pid {
-        self.pid
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("not waited for yet")
     }
 
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
-        kill_process(self.pid, signal).expect("it runs");
+        send(signal, self.pid());
     }
 
     /// Waits for its end.
@@ -135,7 +132,7 @@ impl Running {
 
     /// Waits for its end for as long as this.
     pub async fn end_within(self, patience: Duration) -> Ran {
-        let Self { child, said, .. } = self;
+        let Self { child, said } = self;
         let output = tokio::time::timeout(patience, child.wait_with_output()).await;
         let output = output.unwrap_or_else(|_| panic!("bootstrap {said} did not end")).expect("a status");
         Ran {

@@ -24,6 +24,19 @@ type = "t3.micro"
 count = 2
 "#;
 
+/// The same with one instance.
+pub const SMALLEST: &str = r#"
+name = "small"
+region = "us-east-1"
+image = "ami-08c40ec9ead489470"
+zones = ["us-east-1a", "us-east-1b"]
+
+[[group]]
+name = "blue"
+type = "t3.micro"
+count = 1
+"#;
+
 /// An account, and the file of the fleet.
 pub struct Small {
     /// Where it is launched.

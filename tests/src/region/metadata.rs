@@ -1,13 +1,12 @@
 //! What the metadata service tells each instance: what moto knows of it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use local_cloud::{Leaves, serve_metadata};
+use local_cloud::{InstanceSpec, Leaves, serve_metadata, spec_leaves};
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use super::Instance;
 use super::machines::{Machine, Machines};
 use crate::account::{ACCOUNT, REGION};
 
@@ -19,40 +18,29 @@ pub(super) async fn serve(listener: TcpListener, machines: Arc<Machines>) {
             let IpAddr::V4(address) = address else { return None };
             let machine = machines.at(address)?;
             let credentials = machine.credentials(&machines.account).await;
-            Some(leaves(&machine, credentials))
+            Some(leaves(&machine, address, credentials))
         }
     })
     .await;
 }
 
-fn leaves(machine: &Machine, credentials: Option<(String, serde_json::Value)>) -> Leaves {
+fn leaves(machine: &Machine, address: Ipv4Addr, credentials: Option<(String, serde_json::Value)>) -> Leaves {
     let instance = machine.instance();
-    let address = instance.private.map(|address| address.to_string()).unwrap_or_default();
-    let host = format!("ip-{}.ec2.internal", address.replace('.', "-"));
-    let mut leaves = Leaves::new();
-    if let Some(user_data) = machine.user_data() {
-        leaves.insert("user-data".to_owned(), user_data.to_owned());
-    }
-    leaves.insert("dynamic/instance-identity/document".to_owned(), document(&instance, &address));
+    let spec = InstanceSpec {
+        image: instance.image,
+        instance_type: instance.kind,
+        zone: instance.zone,
+        tags: instance.tags,
+        publishes_tags: machine.publishes_tags(),
+        user_data: machine.user_data().map(str::to_owned),
+        ..InstanceSpec::new(address)
+    };
+    let mut leaves = spec_leaves(&spec, &instance.id, ACCOUNT, REGION);
     let mut put = |path: &str, value: &str| {
         leaves.insert(format!("meta-data/{path}"), value.to_owned());
     };
-    put("ami-id", &instance.image);
-    put("hostname", &host);
-    put("local-hostname", &host);
-    put("instance-id", &instance.id);
-    put("instance-life-cycle", "on-demand");
-    put("instance-type", &instance.kind);
-    put("local-ipv4", &address);
     if let Some(public) = instance.public {
         put("public-ipv4", &public.to_string());
-    }
-    put("placement/availability-zone", &instance.zone);
-    put("placement/region", REGION);
-    if machine.publishes_tags() {
-        for (key, value) in &instance.tags {
-            put(&format!("tags/instance/{key}"), value);
-        }
     }
     if let Some((role, credentials)) = credentials {
         let profile = format!("arn:aws:iam::{ACCOUNT}:instance-profile/{}", instance.profile);
@@ -66,19 +54,4 @@ fn leaves(machine: &Machine, credentials: Option<(String, serde_json::Value)>) -
         put(&path, &value);
     }
     leaves
-}
-
-fn document(instance: &Instance, address: &str) -> String {
-    let document = json!({
-        "accountId": ACCOUNT,
-        "architecture": "x86_64",
-        "availabilityZone": instance.zone,
-        "imageId": instance.image,
-        "instanceId": instance.id,
-        "instanceType": instance.kind,
-        "privateIp": address,
-        "region": REGION,
-        "version": "2017-09-30",
-    });
-    document.to_string()
 }

@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 use std::os::unix::fs::FileExt;
 
-use rustix::thread::{UnshareFlags, unshare_unsafe};
+use rustix::thread::UnshareFlags;
 use tempfile::NamedTempFile;
 
 use crate::netns;
@@ -41,7 +41,7 @@ impl Hosts {
 /// with it. They are gone with the last process in them.
 pub(super) async fn enter() -> Hosts {
     netns::enter().await;
-    unshare_mounts();
+    netns::unshare(UnshareFlags::NEWNS);
     netns::run("mount", "--make-rprivate /").await;
     let file = NamedTempFile::new().expect("a temporary file");
     let mut hosts = Hosts { file, content: String::new() };
@@ -73,14 +73,4 @@ pub(super) async fn attach(cable: &str, private: Ipv4Addr, public: Option<Ipv4Ad
     if let Some(public) = public {
         netns::ip(&format!("route replace {public}/32 via {private}")).await;
     }
-}
-
-#[expect(
-    unsafe_code,
-    reason = "Some flags take a thread's file descriptors or memory from under it. This one only \
-              chooses which file a path means from now on."
-)]
-fn unshare_mounts() {
-    // SAFETY: no descriptor and no memory changes hands, see above.
-    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.expect("root may");
 }

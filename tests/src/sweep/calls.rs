@@ -10,7 +10,10 @@
 use std::collections::BTreeMap;
 
 use super::Extent;
-use crate::account::{Account, AwsError, Fault, Options, SMALL, Trouble, differences, without_ids};
+use crate::account::{
+    Account, AwsError, Fault, Options, SMALL, SMALLEST, Trouble, differences, is_read, without_ids,
+};
+use crate::send;
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -24,19 +27,6 @@ pub enum Accident {
     /// It takes effect, and `bootstrap` is killed before it is answered.
     IsTheLast,
 }
-
-/// The smallest fleet: one instance.
-const SMALLEST: &str = r#"
-name = "small"
-region = "us-east-1"
-image = "ami-08c40ec9ead489470"
-zones = ["us-east-1a", "us-east-1b"]
-
-[[group]]
-name = "blue"
-type = "t3.micro"
-count = 1
-"#;
 
 /// A call of a command: its name, and the how manieth of that name.
 type Which = (String, usize);
@@ -90,7 +80,7 @@ impl Command {
             tokio::select! {
                 ended = &mut ended => ended,
                 () = account.held() => {
-                    rustix::process::kill_process(pid, Signal::KILL).expect("it runs");
+                    send(Signal::KILL, pid);
                     ended.await
                 }
             }
@@ -99,8 +89,7 @@ impl Command {
         };
         account.quiet().await;
         // What only polls can come in other numbers; what changes something cannot.
-        let looks = ["Describe", "Get", "List", "Head"].into_iter().any(|verb| action.starts_with(verb));
-        if account.fired() == 0 && !(looks && *nth > 1) {
+        if account.fired() == 0 && !(is_read(action) && *nth > 1) {
             return Err(format!("{case}: there was no such call: {:?}", account.names()));
         }
         let told = format!("{}\n{}", first.stdout, first.stderr);

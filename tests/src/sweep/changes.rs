@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use rustix::process::{Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::Value;
 
 use super::Extent;
@@ -74,7 +74,7 @@ async fn killed_at(small: &Small, file: &str, call: &str, nth: usize) -> Vec<Str
     small.account.fault(Fault::nth(call, nth, Trouble::Hold));
     let running = small.account.bootstrap(&small.launching_file(file)).start();
     small.account.held().await;
-    kill_process(running.pid(), Signal::KILL).expect("it runs");
+    running.signal(Signal::KILL);
     running.end().await;
     small.account.quiet().await;
     let names = small.account.names();

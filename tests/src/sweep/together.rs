@@ -1,6 +1,6 @@
 //! A call of a launch takes effect while the fleet is destroyed, one call after another.
 
-use rustix::process::{Signal, kill_process};
+use rustix::process::Signal;
 
 use super::Extent;
 use crate::account::{Fault, Options, Small, Trouble, differences, without_ids};
@@ -39,7 +39,7 @@ pub async fn late_calls(extent: Extent) {
         let launching = if lives {
             Some(launching)
         } else {
-            kill_process(launching.pid(), Signal::KILL).expect("it runs");
+            launching.signal(Signal::KILL);
             launching.end().await;
             None
         };

@@ -5,11 +5,11 @@ use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tests::account::IMAGE;
 use tests::outside::venv;
 use tests::solo::is_root_or_skip;
-use tests::{binary, eventually, text, within};
+use tests::{binary, eventually, send, text, within};
 
 /// What a boot may take on a busy machine.
 const BOOT: Duration = Duration::from_secs(120);
@@ -78,15 +78,14 @@ impl Bed {
     }
 
     /// The process that keeps it, by the folder it was told.
-    fn keeper(&self) -> Pid {
+    fn keeper(&self) -> u32 {
         let ours = format!("TESTS_BED_DIR={}", self.folder.path().join("bed").display());
         let is_ours = |pid: &u32| {
             let read = |what: &str| std::fs::read(format!("/proc/{pid}/{what}")).unwrap_or_default();
             text(&read("cmdline")).contains("\0serve\0")
                 && text(&read("environ")).split('\0').any(|v| v == ours)
         };
-        let pid = pids().find(is_ours).expect("a process keeps it");
-        Pid::from_raw(pid.cast_signed()).unwrap()
+        pids().find(is_ours).expect("a process keeps it")
     }
 
     /// Waits until nothing is left: no process in its network, no machine's disk, no file outside of its
@@ -141,7 +140,7 @@ async fn it_is_there_until_it_is_told_to_end() {
     assert!(bed.refused(&["status"]).await.contains("there is no bed; `tests/bed up 9` makes one"));
     bed.ok(&["up", "1"]).await;
     assert!(bed.refused(&["up", "1"]).await.contains("there is a bed already; `tests/bed down` ends it"));
-    let network = network_of(bed.keeper().as_raw_nonzero().get().cast_unsigned()).unwrap();
+    let network = network_of(bed.keeper()).unwrap();
     let id = bed.instance().await;
 
     // The instance is what awscli launched, and knows it; nothing leads out.
@@ -176,8 +175,8 @@ async fn nothing_of_it_outlives_a_kill() {
     bed.ok(&["up", "1"]).await;
     bed.instance().await;
     let keeper = bed.keeper();
-    let network = network_of(keeper.as_raw_nonzero().get().cast_unsigned()).unwrap();
-    kill_process(keeper, Signal::KILL).unwrap();
+    let network = network_of(keeper).unwrap();
+    send(Signal::KILL, keeper);
     bed.until_nothing_is_left(network).await;
     assert!(bed.refused(&["status"]).await.contains("there is no bed"));
     // The small files that it has left go with the next one, or when the bed is told to be down.
@@ -197,7 +196,7 @@ async fn it_ends_with_the_process_that_it_was_told_to_end_with() {
     bed.owner = owner.id().unwrap();
     bed.ok(&["up", "1"]).await;
     bed.instance().await;
-    let network = network_of(bed.keeper().as_raw_nonzero().get().cast_unsigned()).unwrap();
+    let network = network_of(bed.keeper()).unwrap();
     owner.kill().await.unwrap();
     bed.until_nothing_is_left(network).await;
     assert!(bed.refused(&["status"]).await.contains("there is no bed"));

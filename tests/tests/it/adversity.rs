@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 
-use rustix::process::{Signal, kill_process};
+use rustix::process::Signal;
 use tests::account::{ACCOUNT, Agents, Fault, IMAGE, Options, Small, Trouble, differences, without_ids};
 use tests::sweep::{Extent, signals::ctrl_c};
 
@@ -240,7 +240,7 @@ async fn an_instance_that_ended_right_after_its_launch_is_not_taken_for_a_new_on
     place.account.fault(Fault::nth("ec2:RunInstances", 1, Trouble::Hold));
     let running = place.account.bootstrap(&in_image).start();
     place.account.held().await;
-    kill_process(running.pid(), Signal::KILL).expect("it runs");
+    running.signal(Signal::KILL);
     running.end().await;
     place.account.quiet().await;
     place.account.clear();

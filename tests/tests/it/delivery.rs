@@ -6,22 +6,10 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use tests::account::{ACCOUNT, Account, Options, Ran};
+use tests::account::{ACCOUNT, Account, Options, Ran, SMALLEST};
 use tests::files::Files;
 
-const FLEET: &str = r#"
-name = "tiny"
-region = "us-east-1"
-image = "ami-08c40ec9ead489470"
-zones = ["us-east-1a", "us-east-1b"]
-
-[[group]]
-name = "only"
-type = "t3.micro"
-count = 1
-"#;
-
-const BUCKET: &str = "instance-agent-tiny-123456789012-us-east-1";
+const BUCKET: &str = "instance-agent-small-123456789012-us-east-1";
 const SHA256: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 const KEY: &str =
     "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nmDMEZ\n=abcd\n-----END PGP PUBLIC KEY BLOCK-----\n";
@@ -35,7 +23,7 @@ struct Place {
 impl Place {
     async fn new() -> Self {
         let account = Account::start(Options::prompt()).await;
-        let fleet = account.file("tiny.toml", FLEET);
+        let fleet = account.file("small.toml", SMALLEST);
         let files = Files::serve(([127, 0, 0, 1], 0).into()).await;
         Self { account, fleet, files }
     }
@@ -209,6 +197,6 @@ async fn destroy_deletes_the_bucket_with_every_version_and_unfinished_upload() {
     cli.ok(&["s3api", "delete-object", "--bucket", BUCKET, "--key", "one"]).await;
     cli.ok(&["s3api", "create-multipart-upload", "--bucket", BUCKET, "--key", "three"]).await;
     assert!(BUCKET.contains(ACCOUNT));
-    place.account.ok(&["destroy", "tiny", "--yes"]).await;
+    place.account.ok(&["destroy", "small", "--yes"]).await;
     assert_eq!(cli.ok(&["s3api", "list-buckets"]).await["Buckets"], json!([]));
 }

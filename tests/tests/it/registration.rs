@@ -665,8 +665,7 @@ async fn sighup_does_not_end_it() {
     let mut bed = Bed::start().await;
     let (machine, mut agent) = bed.boot().await;
     bed.until_target("cluster1", &machine, TargetState::Healthy).await;
-    let pid = rustix::process::Pid::from_raw(agent.pid().cast_signed()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    tests::send(rustix::process::Signal::HUP, agent.pid());
     machine.until_logged("SIGHUP is ignored").await;
     assert_eq!(agent.ended(), None);
 }

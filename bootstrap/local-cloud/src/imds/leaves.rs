@@ -1,12 +1,11 @@
 //! What a metadata service answers: the value at each path, and the listing of each folder.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::SystemTime;
 
 use serde_json::json;
 
 use crate::model::ids::timestamp;
-use crate::model::instances::{Credentials, Instance, SpotAction};
+use crate::model::instances::{Credentials, Instance, InstanceSpec, SpotAction};
 use crate::model::state::State;
 
 /// Where the public key is.
@@ -40,15 +39,10 @@ pub(crate) fn find(leaves: &Leaves, path: &str) -> Option<String> {
     (!listing.is_empty()).then(|| listing.join("\n"))
 }
 
-/// What an instance's own service answers. Its role's credentials are given only when asked for: the
-/// listing needs the role's name alone.
-pub(crate) fn instance_leaves(
-    state: &State,
-    instance: &Instance,
-    credentials: Option<&Credentials>,
-) -> Leaves {
-    let spec = &instance.spec;
+/// What follows from the description of an instance alone.
+pub fn spec_leaves(spec: &InstanceSpec, id: &str, account: &str, region: &str) -> Leaves {
     let address = spec.address.to_string();
+    let host = format!("ip-{}.ec2.internal", address.replace('.', "-"));
     let mut leaves = Leaves::new();
     if let Some(user_data) = &spec.user_data {
         leaves.insert("user-data".to_owned(), user_data.clone());
@@ -59,29 +53,55 @@ pub(crate) fn instance_leaves(
     let mut put = |path: &str, value: &str| {
         leaves.insert(format!("meta-data/{path}"), value.to_owned());
     };
-    let (host, mac) = (format!("ip-{}.ec2.internal", address.replace('.', "-")), spec.mac());
     put("ami-id", &spec.image);
     put("hostname", &host);
     put("local-hostname", &host);
+    put("instance-id", id);
+    put("instance-life-cycle", "on-demand");
+    put("instance-type", &spec.instance_type);
+    put("local-ipv4", &address);
+    put("placement/availability-zone", &spec.zone);
+    put("placement/region", region);
+    if spec.publishes_tags {
+        for (key, value) in &spec.tags {
+            put(&format!("tags/instance/{key}"), value);
+        }
+    }
+    let document = json!({
+        "accountId": account,
+        "architecture": "x86_64",
+        "availabilityZone": spec.zone,
+        "imageId": spec.image,
+        "instanceId": id,
+        "instanceType": spec.instance_type,
+        "privateIp": address,
+        "region": region,
+        "version": "2017-09-30",
+    });
+    leaves.insert("dynamic/instance-identity/document".to_owned(), document.to_string());
+    leaves
+}
+
+/// What an instance's own service answers. Its role's credentials are given only when asked for: the
+/// listing needs the role's name alone.
+pub(crate) fn instance_leaves(
+    state: &State,
+    instance: &Instance,
+    credentials: Option<&Credentials>,
+) -> Leaves {
+    let (spec, account) = (&instance.spec, &state.options.account);
+    let mut leaves = spec_leaves(spec, &instance.id, account, &state.options.region);
+    let mut put = |path: &str, value: &str| {
+        leaves.insert(format!("meta-data/{path}"), value.to_owned());
+    };
+    let (address, mac) = (spec.address.to_string(), spec.mac());
     put("mac", &mac);
     for (name, value) in
         [("device-number", "0"), ("local-ipv4s", &address), ("mac", &mac), ("vpc-id", &instance.vpc)]
     {
         put(&format!("network/interfaces/macs/{mac}/{name}"), value);
     }
-    put("instance-id", &instance.id);
-    put("instance-life-cycle", if instance.spot.is_some() { "spot" } else { "on-demand" });
-    put("instance-type", &spec.instance_type);
-    put("local-ipv4", &address);
-    put("placement/availability-zone", &spec.zone);
-    put("placement/region", &state.options.region);
-    if spec.publishes_tags {
-        for (key, value) in &spec.tags {
-            put(&format!("tags/instance/{key}"), value);
-        }
-    }
     if let Some(role) = &spec.role {
-        let account = &state.options.account;
         let info = json!({
             "Code": "Success",
             "LastUpdated": timestamp(instance.launched),
@@ -93,6 +113,7 @@ pub(crate) fn instance_leaves(
         put(&format!("iam/security-credentials/{role}"), &credentials);
     }
     if let Some((action, time)) = instance.spot {
+        put("instance-life-cycle", "spot");
         let notice = json!({ "action": action.as_str(), "time": timestamp(time) });
         put("spot/instance-action", &notice.to_string());
         if action == SpotAction::Terminate {
@@ -106,19 +127,6 @@ pub(crate) fn instance_leaves(
     if let Some(lifecycle) = &instance.lifecycle {
         put("autoscaling/target-lifecycle-state", lifecycle);
     }
-    let document = json!({
-        "accountId": state.options.account,
-        "architecture": "x86_64",
-        "availabilityZone": spec.zone,
-        "imageId": spec.image,
-        "instanceId": instance.id,
-        "instanceType": spec.instance_type,
-        "pendingTime": timestamp(instance.launched.min(SystemTime::now())),
-        "privateIp": address,
-        "region": state.options.region,
-        "version": "2017-09-30",
-    });
-    leaves.insert("dynamic/instance-identity/document".to_owned(), document.to_string());
     leaves
 }
 

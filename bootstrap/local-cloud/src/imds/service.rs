@@ -11,7 +11,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::http::{Body, Outage, plain, serve};
+use crate::http::{Body, Outage, plain, serve, serve_with_outages};
 use crate::imds::leaves::{Leaves, find, instance_leaves};
 use crate::model::imds_tokens::SessionTokens;
 use crate::model::instances::{Instance, InstanceState};
@@ -42,7 +42,7 @@ impl InstanceMetadata {
             let service = Arc::clone(&service);
             async move { Ok(service.answer(&request)) }
         };
-        serve(listener, outage, handler).await;
+        serve_with_outages(listener, outage, handler).await;
     }
 
     fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
@@ -157,7 +157,6 @@ where
     A: Future<Output = Option<Leaves>> + Send + 'static,
 {
     let tokens: Arc<Mutex<BTreeMap<IpAddr, Arc<SessionTokens>>>> = Arc::default();
-    let (_up, outage) = watch::channel(Outage::Up);
     let handler = move |request: Request<Incoming>, peer: SocketAddr| {
         let (tokens, leaves) = (tokens.clone(), leaves.clone());
         async move {
@@ -173,5 +172,5 @@ where
             Ok(found_or_404(leaves.zip(path).and_then(|(leaves, path)| find(&leaves, &path)), ttl))
         }
     };
-    serve(listener, outage, handler).await;
+    serve(listener, handler).await;
 }

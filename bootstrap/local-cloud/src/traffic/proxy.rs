@@ -23,10 +23,9 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::TokioTimer;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
-use crate::http::{Body, BoxError, Outage, full, serve};
+use crate::http::{Body, BoxError, full, serve};
 use crate::model::balancers::{Balancer, RequestCounts};
 use crate::model::state::Shared;
 use crate::tasks::{Tasks, WeakTasks};
@@ -116,8 +115,7 @@ impl Proxy {
             let proxy = Arc::clone(&proxy);
             async move { Ok(proxy.answer(request, peer).await) }
         };
-        let (_up, outage) = watch::channel(Outage::Up);
-        serve(listener, outage, handler).await;
+        serve(listener, handler).await;
     }
 
     async fn answer(self: Arc<Self>, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
