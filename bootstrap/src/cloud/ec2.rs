@@ -14,7 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::describe::{filter, instance};
 use super::pace::{Pace, VISIBLE_WITHIN, retry_while};
-use super::{CallError, Cloud, call};
+use super::{CallError, Cloud, call, ok_if_absent};
 use crate::fleet::names::Names;
 use crate::fleet::tagging::{Tags, digest};
 use crate::plan::inventory::{IngressRule, Instance, Source};
@@ -304,10 +304,7 @@ impl Cloud {
     /// The call failed; [`CallError::is_in_use`] while anything uses it.
     pub(crate) async fn delete_security_group(&self, id: &str) -> Result<(), CallError> {
         let asked = self.ec2.delete_security_group().group_id(id);
-        match call(format!("delete the security group {id}"), asked.send()).await {
-            Err(error) if error.is_not_found() => Ok(()),
-            result => result.map(|_| ()),
-        }
+        ok_if_absent(call(format!("delete the security group {id}"), asked.send()).await)
     }
 
     /// The end of an instance's console output, where there is any yet.

@@ -37,9 +37,14 @@ where
 
 /// Whether it was deleted now or before makes no difference.
 pub(super) fn ok_if_absent<T>(result: Result<T, CallError>) -> Result<(), CallError> {
+    none_if_absent(result).map(|_| ())
+}
+
+/// `None` for what is not there.
+pub(super) fn none_if_absent<T>(result: Result<T, CallError>) -> Result<Option<T>, CallError> {
     match result {
-        Err(error) if error.is_not_found() => Ok(()),
-        result => result.map(|_| ()),
+        Err(error) if error.is_not_found() => Ok(None),
+        result => result.map(Some),
     }
 }
 

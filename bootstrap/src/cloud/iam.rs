@@ -4,7 +4,7 @@ use aws_sdk_iam::types::Tag;
 use serde_json::{Value, json};
 
 use super::pace::{VISIBLE_WITHIN, retry_while};
-use super::{CallError, Cloud, call, ok_if_absent};
+use super::{CallError, Cloud, call, none_if_absent, ok_if_absent};
 use crate::fleet::tagging::Tags;
 use crate::plan::inventory::Role;
 
@@ -58,10 +58,8 @@ impl Cloud {
     /// The call failed.
     pub(crate) async fn has_profile(&self, name: &str) -> Result<bool, CallError> {
         let asked = self.iam.get_instance_profile().instance_profile_name(name);
-        match call(format!("look for the instance profile {name}"), asked.send()).await {
-            Err(error) if error.is_not_found() => Ok(false),
-            result => result.map(|_| true),
-        }
+        let found = call(format!("look for the instance profile {name}"), asked.send()).await;
+        Ok(none_if_absent(found)?.is_some())
     }
 
     /// Creates the role that EC2 may give to instances.
@@ -193,14 +191,6 @@ impl Cloud {
 
 fn is_being_changed(error: &CallError) -> bool {
     error.is_in_use() || error.code() == "ConcurrentModification"
-}
-
-/// `None` for what is not there.
-fn none_if_absent<T>(result: Result<T, CallError>) -> Result<Option<T>, CallError> {
-    match result {
-        Err(error) if error.is_not_found() => Ok(None),
-        result => result.map(Some),
-    }
 }
 
 fn is_ours(tags: &[Tag], fleet: &str) -> bool {

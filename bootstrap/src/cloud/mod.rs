@@ -18,8 +18,8 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::ConfigBag;
 use instance_aws::Checked;
 
-use error::ok_if_absent;
 pub(crate) use error::{CallError, call};
+use error::{none_if_absent, ok_if_absent};
 
 use credentials::AwsCliFallback;
 

@@ -10,7 +10,7 @@ use aws_sdk_ec2::types::Filter;
 use instance_contract::tags::FLEET;
 
 use super::describe::{self, DEREGISTRATION_DELAY, filter, forwards, security_group};
-use super::{CallError, Cloud, call};
+use super::{CallError, Cloud, call, none_if_absent};
 use crate::fleet::Fleet;
 use crate::fleet::names::Names;
 use crate::fleet::tagging::{self, Tags};
@@ -139,11 +139,8 @@ impl Cloud {
         // AWS's limit for one call.
         for arns in arns.chunks(20) {
             let asked = self.elbv2.describe_tags().set_resource_arns(Some(arns.to_vec()));
-            let answer = match call("read the tags of load balancing resources", asked.send()).await {
-                Ok(answer) => answer,
-                Err(error) if error.is_not_found() => continue,
-                Err(error) => return Err(error),
-            };
+            let answer = call("read the tags of load balancing resources", asked.send()).await;
+            let Some(answer) = none_if_absent(answer)? else { continue };
             for description in answer.tag_descriptions.unwrap_or_default() {
                 let tags = description.tags.unwrap_or_default().into_iter();
                 let tags = tags.filter_map(|tag| Some((tag.key?, tag.value.unwrap_or_default())));
@@ -198,13 +195,9 @@ impl Cloud {
     /// The balancer of the fleet's name, whoever's it is.
     pub(crate) async fn balancer(&self, names: &Names) -> Result<Option<Balancer>, CallError> {
         let asked = self.elbv2.describe_load_balancers().names(names.balancer());
-        match call(format!("look for the load balancer {}", names.balancer()), asked.send()).await {
-            Ok(answer) => {
-                Ok(answer.load_balancers.unwrap_or_default().into_iter().next().map(describe::balancer))
-            }
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(error),
-        }
+        let answer = call(format!("look for the load balancer {}", names.balancer()), asked.send()).await;
+        let found = none_if_absent(answer)?.and_then(|answer| answer.load_balancers).unwrap_or_default();
+        Ok(found.into_iter().next().map(describe::balancer))
     }
 
     async fn target_groups(&self, names: &Names) -> Result<Vec<TargetGroup>, CallError> {
@@ -219,12 +212,8 @@ impl Cloud {
     async fn listener(&self, balancer: &str, port: Option<u16>) -> Result<Option<Listener>, CallError> {
         let asked =
             self.elbv2.describe_listeners().load_balancer_arn(balancer).into_paginator().items().send();
-        let found = match call("list the listeners", asked.try_collect()).await {
-            Ok(found) => found,
-            Err(error) if error.is_not_found() => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let mut listeners = found.into_iter().map(|listener| Listener {
+        let found = none_if_absent(call("list the listeners", asked.try_collect()).await)?;
+        let mut listeners = found.unwrap_or_default().into_iter().map(|listener| Listener {
             arn: listener.listener_arn.unwrap_or_default(),
             port: listener.port.and_then(|port| u16::try_from(port).ok()).unwrap_or_default(),
             default: forwards(listener.default_actions.as_deref().unwrap_or_default()),
@@ -235,12 +224,9 @@ impl Cloud {
     /// The rules of a listener, without its default one.
     pub(crate) async fn rules(&self, listener: &str) -> Result<Vec<Rule>, CallError> {
         let asked = self.elbv2.describe_rules().listener_arn(listener).into_paginator().items().send();
-        let found = match call("list the listener's rules", asked.try_collect()).await {
-            Ok(found) => found,
-            Err(error) if error.is_not_found() => Vec::new(),
-            Err(error) => return Err(error),
-        };
-        Ok(found.into_iter().filter(|rule| rule.is_default != Some(true)).map(describe::rule).collect())
+        let found = none_if_absent(call("list the listener's rules", asked.try_collect()).await)?;
+        let found = found.unwrap_or_default().into_iter();
+        Ok(found.filter(|rule| rule.is_default != Some(true)).map(describe::rule).collect())
     }
 
     /// The deregistration delay of a target group, in seconds.
