@@ -12,6 +12,7 @@ use crate::commands::fleet_request::{ExistingFleet, FleetRequest, PackageRequest
 use crate::commands::local::LaunchOptions;
 use crate::commands::policy::Audience;
 use crate::fleet::values;
+use crate::local::LocalOptions;
 use crate::output::Output;
 
 /// A fleet as wanted, and how the agent gets onto it.
@@ -127,6 +128,7 @@ pub struct LocalArgs {
     #[arg(long, requires = "local", conflicts_with = "duration")]
     pub exit_when_healthy: bool,
     /// How long an agent must have been without requests before it goes
+    // Longer than the balancer's late requests (2 s), which could come to a closed port.
     #[arg(long, requires = "local", value_name = "TIME", default_value = "3s", value_parser = duration::parse)]
     pub drain_quiet: Duration,
     /// The time from one health check to the next [default: a thirtieth of the fleet's]
@@ -306,11 +308,13 @@ impl Launch {
         LaunchOptions {
             request: self.fleet_args.request(),
             agent: args.agent,
-            agent_arguments: args.agent_arg,
-            port: args.port,
-            instance_port: args.instance_port,
-            drain_quiet: args.drain_quiet,
-            health_interval: args.health_interval,
+            local: LocalOptions {
+                agent_arguments: args.agent_arg,
+                port: args.port,
+                instance_port: args.instance_port,
+                drain_quiet: args.drain_quiet,
+                health_interval: args.health_interval,
+            },
             dir: args.dir,
             timeout: self.timeout.unwrap_or(Duration::from_secs(60)),
             duration: args.duration,

@@ -1,7 +1,6 @@
 //! `launch --local`: bring a fleet up, show it, take it down again.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -27,16 +26,8 @@ pub(crate) struct LaunchOptions {
     pub(crate) request: FleetRequest,
     /// The agent's binary; `None` looks for it beside this program, then on `PATH`.
     pub(crate) agent: Option<PathBuf>,
-    /// Further arguments for each agent.
-    pub(crate) agent_arguments: Vec<OsString>,
-    /// The load balancer's port on 127.0.0.1; 0 picks a free one.
-    pub(crate) port: u16,
-    /// The port each agent serves on, at its own address.
-    pub(crate) instance_port: u16,
-    /// How long an agent is without requests before it ends.
-    pub(crate) drain_quiet: Duration,
-    /// From one health check to the next; `None` is a thirtieth of the fleet's.
-    pub(crate) health_interval: Option<Duration>,
+    /// How the fleet is run.
+    pub(crate) local: LocalOptions,
     /// The folder to keep; `None` is a temporary one.
     pub(crate) dir: Option<PathBuf>,
     /// How long the fleet may take to become healthy.
@@ -56,21 +47,13 @@ const LOG_LINES: usize = 5;
 ///
 /// # Errors
 /// It could not be started, or an agent ended before it was healthy. Nothing is left running.
-pub(crate) async fn launch(mut options: LaunchOptions) -> Result<Outcome> {
+pub(crate) async fn launch(options: LaunchOptions) -> Result<Outcome> {
     let definition = options.request.read()?;
-    let agent = find_agent(options.agent.take())?;
+    let agent = find_agent(options.agent.as_deref())?;
     // Before the first process is started, so that no signal can leave any behind.
     let mut signals = Signals::new().context("cannot listen to signals")?;
     let folder = Folder::new(options.dir.as_deref())?;
-    let local = LocalOptions {
-        agent_arguments: std::mem::take(&mut options.agent_arguments),
-        port: options.port,
-        instance_port: options.instance_port,
-        drain_quiet: options.drain_quiet,
-        health_interval: options.health_interval,
-        ..LocalOptions::new(agent, folder.path().to_owned())
-    };
-    let mut fleet = LocalFleet::start(&definition, &local).await?;
+    let mut fleet = LocalFleet::start(&definition, &agent, folder.path(), &options.local).await?;
     remark(&format!(
         "fleet {}: {} agents started, their folders are in {}",
         definition.name,
@@ -96,7 +79,7 @@ pub(crate) async fn launch(mut options: LaunchOptions) -> Result<Outcome> {
         StartUp::AgentEnded => bail_after(&mut fleet, "an agent ended before it was healthy"),
     };
     // As long as an agent may take by itself, and then some.
-    let silence = options.drain_quiet + Duration::from_secs(10);
+    let silence = options.local.drain_quiet + Duration::from_secs(10);
     let limit = definition.deregistration_delay.max(silence) + Duration::from_secs(60);
     let all_left = shut_down(&mut fleet, &mut signals, limit).await;
     drop(fleet);
@@ -111,14 +94,14 @@ pub(crate) async fn launch(mut options: LaunchOptions) -> Result<Outcome> {
 ///
 /// # Errors
 /// It is not where it was said to be, or in none of the usual places.
-fn find_agent(given: Option<PathBuf>) -> Result<PathBuf> {
+fn find_agent(given: Option<&Path>) -> Result<PathBuf> {
     const NAME: &str = "instance-agent";
     if let Some(path) = given {
         if !path.is_file() {
             bail!("{} is not a file (--agent)", path.display());
         }
         // Made absolute: a bare name would be looked for on PATH.
-        return std::path::absolute(&path).with_context(|| format!("{}", path.display()));
+        return std::path::absolute(path).with_context(|| format!("{}", path.display()));
     }
     let own = std::env::current_exe().ok();
     let beside = own.as_deref().and_then(Path::parent).map(|dir| dir.join(NAME));

@@ -8,6 +8,7 @@ use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use futures_util::future::try_join_all;
 use instance_contract::TargetHealthState;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::fleet_request::ExistingFleet;
@@ -99,20 +100,24 @@ pub(super) async fn snapshot(cloud: &Cloud, name: &str) -> Result<Snapshot> {
 }
 
 /// An instance, as it is shown.
+#[derive(Serialize)]
 pub(super) struct InstanceRow {
     pub(super) id: String,
     pub(super) group: String,
     pub(super) state: String,
     /// The target's health in ELBv2's words, or that there is none.
     pub(super) target_state: String,
+    #[serde(skip)]
     pub(super) is_healthy: bool,
     pub(super) reason: Option<String>,
     pub(super) cure: Option<&'static str>,
     pub(super) zone: String,
     pub(super) address: Option<String>,
     pub(super) launched: i64,
+    #[serde(skip)]
     pub(super) age: Duration,
     /// Whether it is one of those that the fleet is to have.
+    #[serde(skip)]
     pub(super) counts: bool,
 }
 
@@ -235,29 +240,13 @@ fn show(desired: &Desired, rows: &[InstanceRow], balancer: Option<&Balancer>, ou
 
 fn to_json(desired: &Desired, rows: &[InstanceRow], balancer: Option<&Balancer>) -> Value {
     let Desired { fleet, names, .. } = desired;
-    let instances: Vec<_> = rows
-        .iter()
-        .map(|row| {
-            json!({
-                "id": row.id,
-                "group": row.group,
-                "state": row.state,
-                "target_state": row.target_state,
-                "reason": row.reason,
-                "cure": row.cure,
-                "zone": row.zone,
-                "address": row.address,
-                "launched": row.launched,
-            })
-        })
-        .collect();
     json!({
         "fleet": fleet.name,
         "region": names.region,
         "wanted": fleet.instances(),
         "healthy": healthy(rows),
         "balancer": balancer.map(|found| json!({ "dns_name": found.dns_name, "state": found.state })),
-        "instances": instances,
+        "instances": rows,
     })
 }
 

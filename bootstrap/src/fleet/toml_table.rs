@@ -96,16 +96,25 @@ impl<'a> Section<'a> {
         read(self, key)?.ok_or_else(|| self.wrong(key, &self.span, "missing"))
     }
 
-    pub(super) fn text(&self, key: &str) -> Result<Option<Located<String>>, FleetError> {
-        let Some(value) = self.get(key) else {
+    /// A value that `take` takes.
+    fn value<T>(
+        &self,
+        key: &str,
+        expected: impl fmt::Display,
+        take: impl Fn(&'a DeValue<'a>) -> Option<T>,
+    ) -> Result<Option<Located<T>>, FleetError> {
+        let Some(found) = self.get(key) else {
             return Ok(None);
         };
-        match value.get_ref().as_str() {
-            Some(text) if !text.is_empty() => {
-                Ok(Some(Located { value: text.to_owned(), span: value.span() }))
-            }
-            _ => Err(self.wrong(key, &value.span(), "expected a text in quotes")),
+        match take(found.get_ref()) {
+            Some(value) => Ok(Some(Located { value, span: found.span() })),
+            None => Err(self.wrong(key, &found.span(), format!("expected {expected}"))),
         }
+    }
+
+    pub(super) fn text(&self, key: &str) -> Result<Option<Located<String>>, FleetError> {
+        let text = |value: &DeValue<'_>| Some(value.as_str().filter(|text| !text.is_empty())?.to_owned());
+        self.value(key, "a text in quotes", text)
     }
 
     /// A text that has to pass a check.
@@ -180,26 +189,14 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn integer(&self, key: &str, range: RangeInclusive<u32>) -> Result<Option<u32>, FleetError> {
-        let Some(value) = self.get(key) else {
-            return Ok(None);
-        };
-        match integer(value.get_ref()).filter(|number| range.contains(number)) {
-            Some(number) => Ok(Some(number)),
-            None => {
-                let expected = format!("expected a number from {} to {}", range.start(), range.end());
-                Err(self.wrong(key, &value.span(), expected))
-            }
-        }
+        let expected = format!("a number from {} to {}", range.start(), range.end());
+        let found =
+            self.value(key, expected, |value| integer(value).filter(|number| range.contains(number)))?;
+        Ok(found.map(|found| found.value))
     }
 
     pub(super) fn flag(&self, key: &str) -> Result<Option<Located<bool>>, FleetError> {
-        let Some(value) = self.get(key) else {
-            return Ok(None);
-        };
-        match value.get_ref().as_bool() {
-            Some(flag) => Ok(Some(Located { value: flag, span: value.span() })),
-            None => Err(self.wrong(key, &value.span(), "expected true or false")),
-        }
+        self.value(key, "true or false", DeValue::as_bool)
     }
 
     pub(super) fn duration(
@@ -207,22 +204,16 @@ impl<'a> Section<'a> {
         key: &str,
         range: RangeInclusive<Duration>,
     ) -> Result<Option<Duration>, FleetError> {
-        let Some(value) = self.get(key) else {
-            return Ok(None);
-        };
-        let text = match value.get_ref() {
-            DeValue::Integer(seconds) if seconds.radix() == 10 => Some(seconds.as_str()),
-            other => other.as_str(),
-        };
-        let found = text.and_then(|text| duration::parse(text).ok());
-        match found.filter(|duration| range.contains(duration)) {
-            Some(duration) => Ok(Some(duration)),
-            None => {
-                let (low, high) = (range.start().as_secs(), range.end().as_secs());
-                let expected = format!("expected a duration from \"{low}s\" to \"{high}s\"");
-                Err(self.wrong(key, &value.span(), expected))
-            }
-        }
+        let expected =
+            format!("a duration from \"{}s\" to \"{}s\"", range.start().as_secs(), range.end().as_secs());
+        let found = self.value(key, expected, |value| {
+            let text = match value {
+                DeValue::Integer(seconds) if seconds.radix() == 10 => seconds.as_str(),
+                other => other.as_str()?,
+            };
+            duration::parse(text).ok().filter(|duration| range.contains(duration))
+        })?;
+        Ok(found.map(|found| found.value))
     }
 
     /// A table in this one.

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use local_cloud::{
@@ -17,12 +17,8 @@ use crate::fleet::{Fleet, Group};
 /// How a fleet is run on this machine.
 #[derive(Clone, Debug)]
 pub(crate) struct LocalOptions {
-    /// The agent's binary.
-    pub(crate) agent: PathBuf,
     /// Further arguments for each agent.
     pub(crate) agent_arguments: Vec<OsString>,
-    /// The folder that gets a folder for each instance.
-    pub(crate) folder: PathBuf,
     /// The balancer's port on 127.0.0.1; 0 picks a free one.
     pub(crate) port: u16,
     /// The port each agent serves on, at its own address.
@@ -31,25 +27,6 @@ pub(crate) struct LocalOptions {
     pub(crate) drain_quiet: Duration,
     /// From one health check to the next; `None` is a thirtieth of the fleet's.
     pub(crate) health_interval: Option<Duration>,
-    /// The rest of the cloud's options; the region is the fleet's.
-    pub(crate) cloud: LocalCloudOptions,
-}
-
-impl LocalOptions {
-    /// The defaults of `launch --local`.
-    pub(crate) fn new(agent: PathBuf, folder: PathBuf) -> Self {
-        Self {
-            agent,
-            agent_arguments: Vec::new(),
-            folder,
-            port: 8080,
-            instance_port: 8080,
-            // Longer than the balancer's late requests (2 s), which could come to a closed port.
-            drain_quiet: Duration::from_secs(3),
-            health_interval: None,
-            cloud: LocalCloudOptions::default(),
-        }
-    }
 }
 
 /// Why a fleet does not start.
@@ -118,16 +95,21 @@ pub(crate) struct LocalFleet {
 }
 
 impl LocalFleet {
-    /// Starts the cloud, then an agent for each instance; returns without waiting for health.
-    /// See [`AgentCommand::spawn`] for the thread to call this from.
+    /// Starts the cloud, then an agent by this binary for each instance, with a folder of its own in this one;
+    /// returns without waiting for health. See [`AgentCommand::spawn`] for the thread to call this from.
     ///
     /// # Errors
     /// An address is taken, or a process cannot be started. Nothing is left running.
-    pub(crate) async fn start(fleet: &Fleet, options: &LocalOptions) -> Result<Self, LocalError> {
+    pub(crate) async fn start(
+        fleet: &Fleet,
+        binary: &Path,
+        folder: &Path,
+        options: &LocalOptions,
+    ) -> Result<Self, LocalError> {
         if fleet.instances() > MAX_INSTANCES {
             return Err(LocalError::TooMany(fleet.instances()));
         }
-        let mut cloud = options.cloud.clone();
+        let mut cloud = LocalCloudOptions::default();
         if let Some(region) = &fleet.region {
             cloud.region.clone_from(region);
         }
@@ -138,12 +120,11 @@ impl LocalFleet {
         for group in &fleet.groups {
             for index in 0..group.count {
                 let number = members.len();
-                let address = instance_address(balancer.address().port(), number);
-                let address = SocketAddr::from((address, options.instance_port));
+                let host = instance_address(balancer.address().port(), number);
                 let name = format!("{}/{}/{index}", fleet.name, group.name);
                 let zone = &fleet.zones[number % fleet.zones.len()];
-                let spec = instance(fleet, group, &name, zone, address);
-                members.push(start_member(&cloud, fleet, group, options, spec, address).await?);
+                let spec = instance(fleet, group, &name, zone, host);
+                members.push(start_member(&cloud, fleet, group, spec, binary, folder, options).await?);
             }
         }
         Ok(Self { members, balancer, cloud })
@@ -215,11 +196,7 @@ async fn balancer(
     })
 }
 
-fn instance(fleet: &Fleet, group: &Group, name: &str, zone: &str, address: SocketAddr) -> InstanceSpec {
-    let host = match address.ip() {
-        std::net::IpAddr::V4(host) => host,
-        std::net::IpAddr::V6(_) => Ipv4Addr::LOCALHOST,
-    };
+fn instance(fleet: &Fleet, group: &Group, name: &str, zone: &str, host: Ipv4Addr) -> InstanceSpec {
     let spec = InstanceSpec {
         id: Some(stable_instance_id(name)),
         instance_type: group.instance_type.clone(),
@@ -238,10 +215,12 @@ async fn start_member(
     cloud: &LocalCloud,
     fleet: &Fleet,
     group: &Group,
-    options: &LocalOptions,
     spec: InstanceSpec,
-    address: SocketAddr,
+    binary: &Path,
+    folder: &Path,
+    options: &LocalOptions,
 ) -> Result<Member, LocalError> {
+    let address = SocketAddr::from((spec.address, options.instance_port));
     // Found out here, not from the agent's log. The agent binds it itself, a moment later.
     match std::net::TcpListener::bind(address) {
         Ok(free) => drop(free),
@@ -259,14 +238,14 @@ async fn start_member(
     let quiet = format!("{}ms", options.drain_quiet.as_millis());
     environment.push(("INSTANCE_AGENT_DRAIN_QUIET".to_owned(), quiet));
     let command = AgentCommand {
-        binary: options.agent.clone(),
+        binary: binary.to_owned(),
         listen: address,
-        folder: options.folder.join(instance.id()),
+        folder: folder.join(instance.id()),
         environment,
         arguments: options.agent_arguments.clone(),
     };
-    let binary = options.agent.display();
-    let agent = command.spawn().map_err(LocalError::io(format!("cannot start the agent {binary}")))?;
+    let what = format!("cannot start the agent {}", binary.display());
+    let agent = command.spawn().map_err(LocalError::io(what))?;
     Ok(Member {
         instance,
         agent,
