@@ -171,6 +171,14 @@ impl Bed {
         Self::with(BedOptions::default()).await
     }
 
+    /// The same, with an instance of cluster1 that is healthy there.
+    pub async fn healthy() -> (Self, Machine, AgentProcess) {
+        let mut bed = Self::start().await;
+        let (machine, agent) = bed.boot().await;
+        bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+        (bed, machine, agent)
+    }
+
     /// A bed as described.
     pub async fn with(options: BedOptions) -> Self {
         let cloud = LocalCloud::start(options.cloud).await.expect("a loopback port is free");

@@ -17,9 +17,7 @@ fn said(machine: &Machine, text: &str) -> usize {
 
 #[tokio::test]
 async fn a_page_where_a_spot_notice_belongs_is_no_notice_and_hides_none() {
-    let mut bed = Bed::start().await;
-    let (machine, _agent) = bed.boot().await;
-    bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+    let (_bed, machine, _agent) = Bed::healthy().await;
     let path = "meta-data/spot/instance-action";
     machine.instance.answer_metadata(path, Some((200, PAGE)));
     machine.until_logged("instance-action: the answer is not a spot interruption notice").await;
@@ -58,9 +56,7 @@ async fn a_page_where_the_tags_belong_takes_nothing_out_of_its_group() {
 
 #[tokio::test]
 async fn tags_that_vanish_from_the_metadata_alone_have_not_vanished() {
-    let mut bed = Bed::start().await;
-    let (machine, _agent) = bed.boot().await;
-    bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+    let (bed, machine, _agent) = Bed::healthy().await;
     machine.instance.answer_metadata(TAGS, Some((200, "Name")));
     machine.until_logged("tells none of this instance's tags any more").await;
     let asked = async || (!bed.calls(&machine, "DescribeTags").is_empty()).then_some(());
@@ -74,9 +70,7 @@ async fn tags_that_vanish_from_the_metadata_alone_have_not_vanished() {
 
 #[tokio::test]
 async fn tags_that_ec2_does_not_know_either_have_vanished() {
-    let mut bed = Bed::start().await;
-    let (machine, _agent) = bed.boot().await;
-    bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+    let (bed, machine, _agent) = Bed::healthy().await;
     machine.instance.remove_tag(instance_contract::tags::CLUSTER);
     machine.instance.remove_tag(instance_contract::tags::TARGET_GROUP);
     // Else the list would be empty, which is no list.

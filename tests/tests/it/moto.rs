@@ -3,7 +3,7 @@
 //!
 //! moto is not AWS everywhere (no draining, healthy at once): see docs/development.md.
 
-use local_cloud::{InstanceSpec, TargetState};
+use local_cloud::InstanceSpec;
 use serde_json::{Value, json};
 use tests::outside::{AwsCli, Moto};
 use tests::{Bed, Machine, PORT, ended};
@@ -180,9 +180,7 @@ async fn the_shipped_policy_is_enough_for_the_agent_and_allows_no_more() {
 
 #[tokio::test]
 async fn awscli_understands_the_local_clouds_load_balancing() {
-    let mut bed = Bed::start().await;
-    let (machine, _agent) = bed.boot().await;
-    bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+    let (bed, machine, _agent) = Bed::healthy().await;
     let operator = bed.cloud.operator();
     let cli = AwsCli::new(&bed.cloud.endpoint_url(), &operator.access_key, &operator.secret_key).await;
     let id = machine.instance.id();

@@ -14,9 +14,7 @@ fn problem_of(status: &serde_json::Value) -> &str {
 
 #[tokio::test]
 async fn it_registers_itself_from_its_tags_and_becomes_healthy() {
-    let mut bed = Bed::start().await;
-    let (machine, _agent) = bed.boot().await;
-    bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+    let (bed, machine, _agent) = Bed::healthy().await;
     let id = machine.instance.id().to_owned();
     let answer = bed.get(&format!("{}/cluster1", bed.balancer.url())).await;
     assert_eq!(answer, (200, format!("Instance {id} is responding now!")));
@@ -170,9 +168,7 @@ async fn a_rebalance_recommendation_is_shown_and_drains_only_where_asked_to() {
 
 #[tokio::test]
 async fn drain_lasts_over_restarts_until_resume_and_is_not_inherited_by_a_clone() {
-    let mut bed = Bed::start().await;
-    let (machine, mut agent) = bed.boot().await;
-    bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+    let (mut bed, machine, mut agent) = Bed::healthy().await;
     let drained = machine.command(&["drain", "--wait"]).await;
     assert!(drained.status.success(), "{drained:?}");
     assert!(text(&drained.stdout).ends_with("drained\n"), "{drained:?}");
@@ -330,9 +326,7 @@ async fn a_registration_that_took_effect_without_an_answer_is_not_repeated() {
 
 #[tokio::test]
 async fn a_deregistration_that_took_effect_without_an_answer_ends_the_drain_well() {
-    let mut bed = Bed::start().await;
-    let (machine, mut agent) = bed.boot().await;
-    bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+    let (bed, machine, mut agent) = Bed::healthy().await;
     bed.cloud.set_fault("DeregisterTargets", Some(Fault::LoseAnswer));
     agent.terminate();
     assert!(ended(&mut agent, &machine).await.success());
@@ -344,9 +338,7 @@ async fn a_deregistration_that_took_effect_without_an_answer_ends_the_drain_well
 
 #[tokio::test]
 async fn a_restarted_agent_finds_itself_registered_and_does_not_register_again() {
-    let mut bed = Bed::start().await;
-    let (machine, mut agent) = bed.boot().await;
-    bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+    let (bed, machine, mut agent) = Bed::healthy().await;
     agent.kill();
     ended(&mut agent, &machine).await;
     let _agent = machine.start();
@@ -397,9 +389,7 @@ async fn metadata_that_hang_delay_the_first_answer_by_three_seconds_at_most() {
 
 #[tokio::test]
 async fn a_session_token_that_is_no_longer_accepted_is_replaced() {
-    let mut bed = Bed::start().await;
-    let (machine, _agent) = bed.boot().await;
-    bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+    let (_bed, machine, _agent) = Bed::healthy().await;
     machine.instance.forget_session_tokens();
     machine.instance.set_spot(Some((SpotAction::Terminate, SystemTime::now())));
     machine.until_phase("drained").await;
@@ -526,9 +516,7 @@ async fn a_drain_timeout_of_zero_still_tries_to_deregister() {
 
 #[tokio::test]
 async fn naming_the_same_group_otherwise_does_not_leave_it() {
-    let mut bed = Bed::start().await;
-    let (machine, _agent) = bed.boot().await;
-    bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+    let (bed, machine, _agent) = Bed::healthy().await;
     let status = machine.until_status("healthy", |s| s["target_groups"][0]["state"] == "healthy").await;
     let arn = status["target_groups"][0]["arn"].as_str().unwrap();
     machine.instance.set_tag(instance_contract::tags::TARGET_GROUP, &format!("{arn} cluster1"));
@@ -542,9 +530,7 @@ async fn naming_the_same_group_otherwise_does_not_leave_it() {
 
 #[tokio::test]
 async fn a_slip_in_the_tag_takes_no_instance_out_of_its_group() {
-    let mut bed = Bed::start().await;
-    let (machine, _agent) = bed.boot().await;
-    bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+    let (bed, machine, _agent) = Bed::healthy().await;
     machine.instance.set_tag(instance_contract::tags::TARGET_GROUP, "cluster1,cluster2");
     machine.until_logged("what held before still holds").await;
     let status = machine.until_phase("serving").await;
@@ -606,9 +592,7 @@ async fn a_spot_notice_behind_a_hiccup_of_the_metadata_keeps_it_from_registering
 
 #[tokio::test]
 async fn stopped_just_after_its_tag_was_emptied_it_still_waits_for_silence() {
-    let mut bed = Bed::start().await;
-    let (machine, mut agent) = bed.boot().await;
-    bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+    let (bed, machine, mut agent) = Bed::healthy().await;
     machine.instance.set_tag(instance_contract::tags::TARGET_GROUP, "");
     bed.until_target("cluster1", &machine, TargetState::Draining).await;
     let left = std::time::Instant::now();
@@ -621,9 +605,7 @@ async fn stopped_just_after_its_tag_was_emptied_it_still_waits_for_silence() {
 
 #[tokio::test]
 async fn a_restarted_agent_leaves_also_where_it_may_not_look() {
-    let mut bed = Bed::start().await;
-    let (machine, mut agent) = bed.boot().await;
-    bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+    let (bed, machine, mut agent) = Bed::healthy().await;
     agent.kill();
     ended(&mut agent, &machine).await;
     bed.cloud.set_fault("DescribeTargetHealth", Some(Fault::Deny));
@@ -636,9 +618,7 @@ async fn a_restarted_agent_leaves_also_where_it_may_not_look() {
 
 #[tokio::test]
 async fn a_restarted_agent_that_gets_no_checks_asks_at_once() {
-    let mut bed = Bed::start().await;
-    let (machine, mut agent) = bed.boot().await;
-    bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+    let (_bed, machine, mut agent) = Bed::healthy().await;
     agent.kill();
     ended(&mut agent, &machine).await;
     let mut machine = machine;
@@ -662,9 +642,7 @@ async fn withdrawn_credentials_are_replaced() {
 
 #[tokio::test]
 async fn sighup_does_not_end_it() {
-    let mut bed = Bed::start().await;
-    let (machine, mut agent) = bed.boot().await;
-    bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+    let (_bed, machine, mut agent) = Bed::healthy().await;
     tests::send(rustix::process::Signal::HUP, agent.pid());
     machine.until_logged("SIGHUP is ignored").await;
     assert_eq!(agent.ended(), None);
@@ -703,9 +681,7 @@ async fn a_notice_that_cannot_be_read_hides_no_other() {
 
 #[tokio::test]
 async fn stopped_while_drained_it_still_finishes_what_is_in_flight() {
-    let mut bed = Bed::start().await;
-    let (machine, mut agent) = bed.boot().await;
-    bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+    let (_bed, machine, mut agent) = Bed::healthy().await;
     assert!(machine.command(&["drain", "--wait"]).await.status.success());
     let mut slow = tokio::net::TcpStream::connect(machine.command.listen).await.unwrap();
     slow.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\n\r\n").await.unwrap();

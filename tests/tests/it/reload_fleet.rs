@@ -18,9 +18,7 @@ fn changes(bed: &Bed, machine: &Machine) -> (usize, usize) {
 
 #[tokio::test]
 async fn through_reloads_the_target_stays_registered_and_healthy_and_says_who_it_is() {
-    let mut bed = Bed::start().await;
-    let (machine, _agent) = bed.boot().await;
-    bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+    let (bed, machine, _agent) = Bed::healthy().await;
     let base = machine.url("");
     let load = Load::start(&base, &[Ask::Get("/cluster1"), Ask::Get("/health")]);
     load.until_answered(20).await;
@@ -44,9 +42,7 @@ async fn through_reloads_the_target_stays_registered_and_healthy_and_says_who_it
 
 #[tokio::test]
 async fn a_reload_while_metadata_and_api_are_gone_forgets_nothing() {
-    let mut bed = Bed::start().await;
-    let (machine, _agent) = bed.boot().await;
-    bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+    let (bed, machine, _agent) = Bed::healthy().await;
     machine.instance.set_imds_outage(Outage::Refuse);
     bed.cloud.set_endpoint_outage(Outage::Refuse);
     reloads(&machine).await;
@@ -79,9 +75,7 @@ async fn a_reload_leaves_the_group_that_the_file_no_longer_names_and_joins_the_n
 
 #[tokio::test]
 async fn what_is_drained_stays_drained_and_a_drain_is_not_begun_again() {
-    let mut bed = Bed::start().await;
-    let (machine, _agent) = bed.boot().await;
-    bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+    let (bed, machine, _agent) = Bed::healthy().await;
     machine.instance.set_spot(Some((SpotAction::Stop, SystemTime::now() + Duration::from_secs(120))));
     machine.until_phase("draining").await;
     let refused = machine.command(&["reload"]).await;
@@ -99,9 +93,7 @@ async fn what_is_drained_stays_drained_and_a_drain_is_not_begun_again() {
 
 #[tokio::test]
 async fn after_a_reload_a_stop_drains_as_ever() {
-    let mut bed = Bed::start().await;
-    let (machine, mut agent) = bed.boot().await;
-    bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+    let (bed, machine, mut agent) = Bed::healthy().await;
     reloads(&machine).await;
     agent.terminate();
     bed.until_target("cluster1", &machine, TargetState::Draining).await;
