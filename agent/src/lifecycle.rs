@@ -412,7 +412,7 @@ mod tests {
             (Draining, |f| f.kept_out == BySignal && f.leaving == Leaving::Tried && f.late, end(true, true)),
             (
                 Draining,
-                |f| f.kept_out != No && (f.leaving == Untried || !f.late && !(f.leaving == Gone && f.quiet)),
+                |f| f.kept_out != No && (f.leaving == Untried || !(f.late || f.leaving == Gone && f.quiet)),
                 None,
             ),
             (Drained, |f| f.kept_out == No, Some(Transition::Return)),

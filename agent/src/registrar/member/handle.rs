@@ -1,17 +1,13 @@
 //! What the registrar holds of a member: its wish, its status, and its task.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::Member;
 use crate::lifecycle::Membership;
-use crate::registrar::api::{Api, Shared};
 use crate::registrar::failures::Problem;
 use crate::target_group::{Target, TargetGroupRef};
-use crate::traffic::Traffic;
 
 /// Whether the instance is wanted in the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,37 +59,11 @@ pub(crate) struct MemberHandle {
     pub(crate) group: TargetGroupRef,
     /// What the member says of itself.
     pub(crate) status: watch::Receiver<MemberStatus>,
-    wished: watch::Sender<Wished>,
-    task: tokio::task::JoinHandle<()>,
+    pub(super) wished: watch::Sender<Wished>,
+    pub(super) task: tokio::task::JoinHandle<()>,
 }
 
 impl MemberHandle {
-    /// Starts a member; `changed` is notified at each change of its status.
-    pub(crate) fn start<A: Api>(
-        group: TargetGroupRef,
-        shared: Arc<Shared<A>>,
-        traffic: Arc<Traffic>,
-        wish: Wish,
-        changed: Arc<Notify>,
-    ) -> Self {
-        let first = Wished { wish, generation: 0 };
-        let (wished, wishes) = watch::channel(first);
-        let (publish, status) = watch::channel(MemberStatus {
-            arn: None,
-            target: None,
-            membership: Membership::Unresolved,
-            since: SystemTime::now(),
-            problem: None,
-            deregistration_delay: None,
-            deregistered: None,
-            generation: 0,
-            gone: false,
-            tried: false,
-        });
-        let member = Member::new(group.clone(), shared, traffic, wishes, publish, changed);
-        Self { group, status, wished, task: tokio::spawn(member.run(first)) }
-    }
-
     /// Says whether the instance is wanted in the group.
     pub(crate) fn wish(&self, wish: Wish) {
         self.wished.send_if_modified(|wished| {

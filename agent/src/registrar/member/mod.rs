@@ -41,6 +41,34 @@ const RECHECK: Duration = Duration::from_secs(2);
 /// How often the health of a target that is not healthy is asked.
 const POLL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 
+impl MemberHandle {
+    /// Starts a member; `changed` is notified at each change of its status.
+    pub(crate) fn start<A: Api>(
+        group: TargetGroupRef,
+        shared: Arc<Shared<A>>,
+        traffic: Arc<Traffic>,
+        wish: Wish,
+        changed: Arc<Notify>,
+    ) -> Self {
+        let first = Wished { wish, generation: 0 };
+        let (wished, wishes) = watch::channel(first);
+        let (publish, status) = watch::channel(MemberStatus {
+            arn: None,
+            target: None,
+            membership: Membership::Unresolved,
+            since: SystemTime::now(),
+            problem: None,
+            deregistration_delay: None,
+            deregistered: None,
+            generation: 0,
+            gone: false,
+            tried: false,
+        });
+        let member = Member::new(group.clone(), shared, traffic, wishes, publish, changed);
+        Self { group, status, wished, task: tokio::spawn(member.run(first)) }
+    }
+}
+
 /// When to tick again, unless the wish changes before.
 enum Next {
     Now,
