@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use instance_contract::InvalidValue;
 
-use super::{DEFAULT_FILE, ENVIRONMENT, SETTINGS};
+use super::table::{DEFAULT_FILE, ENVIRONMENT, SETTINGS};
 
 /// Settings that cannot be used: each mistake in a line of its own, with where it stands and what to write instead.
 #[derive(Debug, PartialEq, Eq)]

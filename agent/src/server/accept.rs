@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::spawn_local;
 
+use super::buffers::bound_buffers;
 use super::connection::{self, Arrival, Connections};
 use super::handed::{HandedConnection, Stage};
 use super::orders::{Numbered, Order};
@@ -72,7 +73,7 @@ pub(super) fn adopt_connection(
 ) {
     let HandedConnection { socket, read, unwritten, stage } = connection;
     // A program that knew no bound may have accepted it. That it fails is not to be expected.
-    let _ = super::bound_buffers(&socket);
+    let _ = bound_buffers(&socket);
     let Ok(socket) = TcpStream::from_std(socket) else { return };
     // Where the limit is lower now, it is kept again once enough of them have closed.
     let open = connection::Open::new(connections, Arc::clone(places).try_acquire_owned().ok());

@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | `accept` | where connections come from |
 //! | `budget` | how much memory requests may take before they are complete |
+//! | `buffers` | how much the kernel keeps for a connection |
 //! | `connection` | one connection's life |
 //! | `endpoints` | what the routes answer |
 //! | `farewell` | the last bytes of a connection, before it is closed |
@@ -23,6 +24,7 @@
 
 mod accept;
 mod budget;
+mod buffers;
 mod connection;
 mod endpoints;
 mod farewell;
@@ -37,7 +39,7 @@ mod track;
 mod worker;
 
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -56,17 +58,6 @@ use crate::traffic::Traffic;
 
 /// Connections that may wait in the kernel to be accepted.
 const BACKLOG: i32 = 1_024;
-
-/// What the kernel keeps for one connection in each direction, in bytes; it allows itself twice as much
-/// (socket(7)). Without a bound it is several MiB for a peer that does not read.
-const SOCKET_BUFFER: usize = 64 * 1024;
-
-/// Bounds what the kernel keeps for a connection, or for those that a listening socket accepts.
-fn bound_buffers(socket: impl AsFd) -> std::io::Result<()> {
-    sockopt::set_socket_send_buffer_size(&socket, SOCKET_BUFFER)?;
-    sockopt::set_socket_recv_buffer_size(&socket, SOCKET_BUFFER)?;
-    Ok(())
-}
 
 /// Binds the one listening socket.
 ///
@@ -109,7 +100,7 @@ pub(crate) fn start(
     seed: SeedStore,
 ) -> std::io::Result<Server> {
     // Whoever has bound it: this program, systemd, or the program before.
-    bound_buffers(&listener)?;
+    buffers::bound_buffers(&listener)?;
     let places = Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS)));
     let budget = Budget::of(limits.max_buffered);
     let orders = Orders::new();

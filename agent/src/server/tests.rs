@@ -4,11 +4,13 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use bytes::Bytes;
 use instance_contract::Root;
 
+use super::buffers::SOCKET_BUFFER;
 use super::*;
 use crate::answers::InstanceAnswer;
 use crate::traffic::TrafficSnapshot;
