@@ -80,13 +80,20 @@ impl AwsCli {
             ("AWS_MAX_ATTEMPTS", "1"),
         ];
         let run = async {
-            match std::env::var_os("TESTS_AWSCLI") {
+            match std::env::var_os("TESTS_AWSCLI").filter(|_| reaches_what_run_tests_reaches()) {
                 Some(socket) => run_loaded(socket.as_ref(), &arguments, &environment).await,
                 None => run_anew(&self.program, &arguments, &environment).await,
             }
         };
         tokio::time::timeout(PATIENCE, run).await.expect("awscli ends")
     }
+}
+
+/// Whether this thread is in the network of `tests/bin/run-tests`: a region with machines has one of its own, in which
+/// the same addresses are other programs'.
+fn reaches_what_run_tests_reaches() -> bool {
+    let here = std::fs::read_link("/proc/thread-self/ns/net").expect("a network");
+    std::env::var_os("TESTS_NETWORK").is_some_and(|network| here.as_os_str() == network)
 }
 
 /// By `tests/awscli-server`, where `tests/bin/run-tests` has started that.
