@@ -79,12 +79,12 @@ impl Front {
             Some(Trouble::Fail(error)) => error.answer(&request.service),
             _ => {
                 let mut state = self.state.lock().await;
-                state.options = self.options.lock().expect("not poisoned").clone();
+                let before = self.options.lock().expect("not poisoned").clone();
+                state.options = before.clone();
                 let answer = state.answer(&request).await;
-                // What the rules used up of it stays used up.
+                // What the rules used up stays used up. A test may have set other options meanwhile: those hold.
                 let mut options = self.options.lock().expect("not poisoned");
-                options.capacity = state.options.capacity.clone();
-                options.had_balancers = state.options.had_balancers;
+                options.take_over_use(&before, &state.options);
                 answer
             }
         };

@@ -116,4 +116,37 @@ impl Options {
             ..Self::strict()
         }
     }
+
+    /// Takes over what a call that found the options as `before`, and left them as `after`, has used up.
+    pub(super) fn take_over_use(&mut self, before: &Self, after: &Self) {
+        for (zone, room) in &mut self.capacity {
+            let room_of = |options: &Self| options.capacity.get(zone).copied().unwrap_or_default();
+            *room = room.saturating_sub(room_of(before).saturating_sub(room_of(after)));
+        }
+        self.had_balancers |= after.had_balancers && !before.had_balancers;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_test_sets_while_a_call_is_answered_holds_but_for_what_the_call_used_up() {
+        let with_room = |room: &[(&str, u32)]| Options {
+            capacity: room.iter().map(|(zone, room)| ((*zone).to_owned(), *room)).collect(),
+            ..Options::strict()
+        };
+        let (before, after) = (with_room(&[("a", 3), ("b", 0)]), with_room(&[("a", 1), ("b", 0)]));
+        for (set, found) in [
+            (with_room(&[("a", 3), ("b", 0)]), with_room(&[("a", 1), ("b", 0)])),
+            (with_room(&[]), with_room(&[])),
+            (with_room(&[("a", 9), ("b", 5)]), with_room(&[("a", 7), ("b", 5)])),
+            (with_room(&[("a", 1)]), with_room(&[("a", 0)])),
+        ] {
+            let mut options = set;
+            options.take_over_use(&before, &after);
+            assert_eq!(options.capacity, found.capacity);
+        }
+    }
 }
