@@ -12,6 +12,7 @@ use std::time::Duration;
 use instance_contract::one_line;
 
 use crate::backoff::Backoff;
+use crate::repeated::Repeated;
 
 /// What a panic says is shown to this length, in characters.
 const LONGEST: usize = 200;
@@ -50,15 +51,13 @@ thread_local! {
 /// From here on, a panic that nobody catches is said in one line of the log, and again only when it is another: not by
 /// the three raw lines that Rust writes to stderr.
 pub(crate) fn say_panics_in_one_line() {
-    let last = Mutex::new(String::new());
+    let said = Mutex::new(Repeated::default());
     std::panic::set_hook(Box::new(move |panic| {
         if CAUGHT.get() {
             return;
         }
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        let said =
-            std::mem::replace(&mut *last.lock().unwrap_or_else(PoisonError::into_inner), place.clone());
-        if said != place {
+        if said.lock().unwrap_or_else(PoisonError::into_inner).news(&place).is_some() {
             let text = message(panic.payload());
             tracing::error!("a mistake in the agent, serving goes on; please report it: {text} ({place})");
         }

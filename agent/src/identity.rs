@@ -13,6 +13,7 @@ use crate::backoff::{Backoff, jitter, spread};
 use crate::believed_tags::{BelievedTags, SECOND_LOOK, Tags};
 use crate::guard::guard;
 use crate::imds::{Imds, ImdsError};
+use crate::repeated::Repeated;
 use crate::{telemetry, validate};
 
 /// How long a start waits for identity and tags before the server says `unknown`.
@@ -123,14 +124,8 @@ pub(crate) struct Identifier {
     ec2_backoff: Backoff,
     /// Between questions that EC2 answers with no tags: a new instance's may not be visible yet.
     untagged_backoff: Backoff,
-    failed: Failed,
-}
-
-/// Failures in a row: the first is said, the others are counted.
-#[derive(Default)]
-struct Failed {
-    imds: u64,
-    ec2_tags: u64,
+    imds_failures: Repeated<()>,
+    ec2_failures: Repeated<()>,
 }
 
 impl Identifier {
@@ -159,7 +154,12 @@ impl Identifier {
             ec2_backoff: Backoff::new(Duration::from_secs(5), Duration::from_secs(300)),
             untagged_backoff: Backoff::new(SECOND_LOOK, EC2_TAGS_INTERVAL),
             // The program before this one has said it.
-            failed: Failed { imds: u64::from(resumed && !known.identity.from_imds), ec2_tags: 0 },
+            imds_failures: if resumed && !known.identity.from_imds {
+                Repeated::already_said(())
+            } else {
+                Repeated::default()
+            },
+            ec2_failures: Repeated::default(),
             known,
         }
     }
@@ -202,11 +202,11 @@ impl Identifier {
 
     async fn refresh(&mut self) {
         match self.ask_imds().await {
-            Ok(()) if self.failed.imds > 0 => {
-                tracing::info!("instance metadata are back after {} failed tries", self.failed.imds);
-                self.failed.imds = 0;
+            Ok(()) => {
+                if let Some(failed) = self.imds_failures.end() {
+                    tracing::info!("instance metadata are back after {failed} failed tries");
+                }
             }
-            Ok(()) => {}
             Err(error) => self.say_no_imds(&error.to_string()),
         }
         // Also where IMDS does not answer: the id may come from the settings.
@@ -255,11 +255,10 @@ impl Identifier {
 
     /// Said once, and again only after IMDS had come back.
     fn say_no_imds(&mut self, problem: &str) {
-        if self.failed.imds == 0 {
+        if self.imds_failures.news(&()).is_some() {
             let again = if self.imds.is_some() { ", and trying again" } else { "" };
             tracing::warn!(reason = problem, "no instance metadata: {problem}; serving without{again}");
         }
-        self.failed.imds += 1;
     }
 
     fn may_be_stale(&self) -> bool {
@@ -287,8 +286,7 @@ impl Identifier {
             Ok(tags) => {
                 self.tags.ec2_says(&tags, Instant::now());
                 self.known.tags.clone_from(self.tags.tags());
-                let failed = std::mem::take(&mut self.failed.ec2_tags);
-                if failed > 0 {
+                if let Some(failed) = self.ec2_failures.end() {
                     tracing::info!("instance tags are told by EC2 after {failed} failed tries");
                 }
                 self.ec2_backoff.reset();
@@ -309,12 +307,9 @@ impl Identifier {
                     self.ec2 = None;
                 }
                 // Only where there are no other tags does this need somebody's attention.
-                if !self.tags.are_in_imds() {
-                    if self.failed.ec2_tags == 0 {
-                        let cure = error.cure();
-                        tracing::warn!("instance tags cannot be asked of EC2: {error}; {cure}");
-                    }
-                    self.failed.ec2_tags += 1;
+                if !self.tags.are_in_imds() && self.ec2_failures.news(&()).is_some() {
+                    let cure = error.cure();
+                    tracing::warn!("instance tags cannot be asked of EC2: {error}; {cure}");
                 }
             }
         }

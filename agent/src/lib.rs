@@ -29,6 +29,7 @@ mod local_http;
 mod notices;
 mod notify;
 mod registrar;
+mod repeated;
 mod seed;
 mod serve;
 mod server;

@@ -5,7 +5,6 @@
 
 mod api;
 mod drained;
-mod failures;
 #[cfg(test)]
 mod fake;
 mod inputs;

@@ -2,10 +2,18 @@
 
 use instance_contract::TargetHealthState;
 
-use super::failures::Problem;
 use crate::events;
 use crate::lifecycle::{Event, Membership};
-use crate::target_group::Target;
+use crate::target_group::{Target, TargetGroupRef};
+
+/// A failure and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Problem {
+    /// What happened, in one line.
+    pub(super) what: String,
+    /// What to do, in one line.
+    pub(super) cure: String,
+}
 
 /// Says that the instance's membership of a target group has changed.
 pub(super) fn moved(
@@ -58,6 +66,14 @@ pub(super) fn works(target_group: &str, membership: &Membership, failures: u64) 
         target_state = membership.name(),
         "target group {target_group}: calls succeed again, after {failures} failures"
     );
+}
+
+/// Target groups as they are named.
+pub(super) fn names(groups: &[TargetGroupRef]) -> String {
+    if groups.is_empty() {
+        return "none".to_owned();
+    }
+    groups.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
 /// A change of membership in words.

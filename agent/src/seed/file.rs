@@ -10,6 +10,7 @@ use super::error::{SetError, is_full, owner};
 use super::number::Seed;
 use super::slot::{SLOT_LEN, SLOTS, Slot};
 use crate::events;
+use crate::repeated::Repeated;
 
 /// The file in its folder, whatever state both are in. One thread owns it.
 pub(super) struct SeedFile<D> {
@@ -20,42 +21,7 @@ pub(super) struct SeedFile<D> {
     state: Result<Opened, Trouble>,
     /// The value of a file that was moved away or deleted while it was open: what a new one begins with.
     carried: Seed,
-    failures: Failures,
-}
-
-/// Failed commits: each kind is said once, the others are counted.
-#[derive(Default)]
-struct Failures {
-    said: Option<SetError>,
-    count: u64,
-}
-
-impl Failures {
-    fn take_in(&mut self, result: &Result<(), SetError>) {
-        match result {
-            Ok(()) => {
-                let count = std::mem::take(self).count;
-                if count > 0 {
-                    tracing::info!(
-                        message_id = events::SEED_WRITE_WORKS,
-                        "the seed is stored again, after {count} failed writes"
-                    );
-                }
-            }
-            Err(error) => {
-                self.count += 1;
-                if self.said.as_ref() != Some(error) {
-                    tracing::error!(
-                        message_id = events::SEED_WRITE_FAILED,
-                        reason = %error,
-                        "{error} (failure {} in a row; its like are only counted)",
-                        self.count
-                    );
-                    self.said = Some(error.clone());
-                }
-            }
-        }
-    }
+    failures: Repeated<SetError>,
 }
 
 /// A file whose current value is durable.
@@ -136,7 +102,7 @@ impl<D: Disk> SeedFile<D> {
             lock: None,
             state: Err(not_opened()),
             carried: Seed::zero(),
-            failures: Failures::default(),
+            failures: Repeated::default(),
         }
     }
 
@@ -300,7 +266,26 @@ impl<D: Disk> SeedFile<D> {
     /// Stores the seed durably, or says why not; then the value before it is still served.
     pub(super) fn commit(&mut self, seed: &Seed) -> Result<(), SetError> {
         let result = self.commit_or_make_anew(seed);
-        self.failures.take_in(&result);
+        match &result {
+            Ok(()) => {
+                if let Some(count) = self.failures.end() {
+                    tracing::info!(
+                        message_id = events::SEED_WRITE_WORKS,
+                        "the seed is stored again, after {count} failed writes"
+                    );
+                }
+            }
+            Err(error) => {
+                if let Some(earlier) = self.failures.news(error) {
+                    tracing::error!(
+                        message_id = events::SEED_WRITE_FAILED,
+                        reason = %error,
+                        "{error} (failure {} in a row; its like are only counted)",
+                        earlier + 1
+                    );
+                }
+            }
+        }
         result
     }
 

@@ -178,7 +178,8 @@ impl Failures {
     }
 }
 
-/// Keeps what happens again and again from filling the log.
+/// Keeps what happens again and again from filling the log. By time, and not until it is over as `Repeated` does:
+/// clients decide how often this is over and begins anew.
 #[derive(Default)]
 struct Notice {
     said: Option<Instant>,

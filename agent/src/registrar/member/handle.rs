@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::lifecycle::Membership;
-use crate::registrar::failures::Problem;
+use crate::registrar::sentences::Problem;
 use crate::target_group::{Target, TargetGroupRef};
 
 /// Whether the instance is wanted in the group.

@@ -13,14 +13,14 @@ use tokio::time::Instant;
 use self::handle::Wished;
 pub(crate) use self::handle::{MemberHandle, MemberStatus, Wish};
 use super::api::{Api, Shared};
-use super::failures::{Failures, Problem};
 use super::probes::{ProbeNews, ProbeWatch};
-use super::sentences;
+use super::sentences::{self, Problem};
 use crate::aws::{CallError, CallErrorKind};
 use crate::backoff::{Backoff, jitter, spread};
 use crate::guard::{Broken, guard};
 use crate::identity::Instance;
 use crate::lifecycle::{Event, Membership};
+use crate::repeated::Repeated;
 use crate::target_group::{Target, TargetGroup, TargetGroupRef, TargetType};
 use crate::traffic::Traffic;
 
@@ -97,7 +97,9 @@ struct Member<A> {
     leaving_since: Option<Instant>,
     /// This process was in the group or asked to be, so that it may still be there.
     ever_present: bool,
-    failures: Failures,
+    failures: Repeated<Problem>,
+    /// What the last failed call was refused for.
+    last_refusal: Option<CallErrorKind>,
 }
 
 impl<A: Api> Member<A> {
@@ -125,7 +127,8 @@ impl<A: Api> Member<A> {
             poll_at: Instant::now(),
             leaving_since,
             ever_present: false,
-            failures: Failures::default(),
+            failures: Repeated::default(),
+            last_refusal: None,
         }
     }
 
@@ -395,7 +398,7 @@ impl<A: Api> Member<A> {
     }
 
     fn group_is_missing(&self) -> bool {
-        matches!(self.failures.last, Some(CallErrorKind::GroupNotFound | CallErrorKind::OtherRegion))
+        matches!(self.last_refusal, Some(CallErrorKind::GroupNotFound | CallErrorKind::OtherRegion))
     }
 
     /// Moves the state machine, and says so where the state changed.
@@ -448,7 +451,7 @@ impl<A: Api> Member<A> {
         if matches!(error.kind, CallErrorKind::AccessDenied | CallErrorKind::Credentials) {
             self.shared.api.forget_credentials().await;
         }
-        self.failures.last = Some(error.kind);
+        self.last_refusal = Some(error.kind);
         match error.kind {
             CallErrorKind::GroupNotFound if self.membership() != Membership::Unresolved => {
                 self.advance(Event::Lost);
@@ -488,6 +491,7 @@ impl<A: Api> Member<A> {
 
     fn recovered(&mut self) {
         self.retry.reset();
+        self.last_refusal = None;
         if let Some(count) = self.failures.end() {
             sentences::works(self.group.name(), &self.membership(), count);
             self.publish.send_modify(|status| status.problem = None);

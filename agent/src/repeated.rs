@@ -1,0 +1,63 @@
+//! What happens again and again: said once, then counted.
+
+/// The like of one event in a row. What is said of it is up to the caller.
+#[derive(Debug)]
+pub(crate) struct Repeated<T> {
+    said: Option<T>,
+    count: u64,
+}
+
+// Not derived: that would ask the same of `T`.
+impl<T> Default for Repeated<T> {
+    fn default() -> Self {
+        Self { said: None, count: 0 }
+    }
+}
+
+impl<T: Clone + PartialEq> Repeated<T> {
+    /// In the middle of one that was said before this program began.
+    pub(crate) fn already_said(what: T) -> Self {
+        Self { said: Some(what), count: 1 }
+    }
+
+    /// Counts one more; when it is not like the one said last, how many came before it.
+    pub(crate) fn news(&mut self, what: &T) -> Option<u64> {
+        let earlier = self.count;
+        self.count += 1;
+        if self.said.as_ref() == Some(what) {
+            return None;
+        }
+        self.said = Some(what.clone());
+        Some(earlier)
+    }
+
+    /// It is over; how many there were, if any.
+    pub(crate) fn end(&mut self) -> Option<u64> {
+        let count = std::mem::take(self).count;
+        (count > 0).then_some(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_news_once_until_it_is_another_or_over() {
+        let mut failures = Repeated::default();
+        assert_eq!(failures.news(&"denied"), Some(0));
+        assert_eq!(failures.news(&"denied"), None);
+        assert_eq!(failures.news(&"denied"), None);
+        assert_eq!(failures.news(&"throttled"), Some(3), "another, after three");
+        assert_eq!(failures.end(), Some(4));
+        assert_eq!(failures.end(), None);
+        assert_eq!(failures.news(&"denied"), Some(0), "again, after it was over");
+    }
+
+    #[test]
+    fn what_was_said_before_is_no_news_and_ends_all_the_same() {
+        let mut failures = Repeated::already_said("denied");
+        assert_eq!(failures.news(&"denied"), None);
+        assert_eq!(failures.end(), Some(2));
+    }
+}
