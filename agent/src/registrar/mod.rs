@@ -1,7 +1,7 @@
 //! Drives the instance's life: who wants it where, and what has to happen before it may leave.
 //!
-//! One [`member`] task per target group makes the calls; this file decides whether the instance
-//! is wanted at all, tells the server what to answer, and ends a drain when traffic has stopped.
+//! One [`member`] task per target group makes the calls, [`members`] has them; this file decides whether the
+//! instance is wanted at all, tells the server what to answer, and ends a drain when traffic has stopped.
 
 mod api;
 mod drained;
@@ -9,6 +9,7 @@ mod drained;
 mod fake;
 mod inputs;
 mod member;
+mod members;
 mod probes;
 mod reports;
 mod sentences;
@@ -20,7 +21,6 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 pub(crate) use self::inputs::{Inputs, Outputs, Request};
@@ -35,7 +35,8 @@ use crate::status::Phase;
 use crate::target_group::TargetGroupRef;
 use api::{Api, LiveApi, Shared};
 use drained::RememberedDrain;
-use member::{MemberHandle, Wish};
+use member::Wish;
+use members::Members;
 
 /// The longest time between two turns, whatever happens.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -103,22 +104,16 @@ pub(crate) struct Registrar<A = LiveApi> {
     settings: Settings,
     inputs: Inputs,
     outputs: Outputs,
-    shared: Arc<Shared<A>>,
+    members: Members<A>,
     state: State,
     since: SystemTime,
     reasons: Reasons,
     role: Role,
     resumed: Option<Resumed>,
     ignored_tags: Vec<String>,
-    members: Vec<MemberHandle>,
-    /// Members whose group is no longer named: they leave, and are then forgotten.
-    parting: Vec<MemberHandle>,
-    member_changed: Arc<Notify>,
     remembered: RememberedDrain,
     /// The instance id for which it was looked up whether a remembered drain applies.
     decided_for: Option<Option<String>>,
-    /// When a group that is no longer named was left.
-    last_left: Option<Instant>,
 }
 
 impl Registrar {
@@ -145,7 +140,10 @@ impl<A: Api> Registrar<A> {
         resumed: Option<Resumed>,
     ) -> Self {
         Self {
-            shared: Arc::new(Shared::new(api, &settings, listening, &inputs)),
+            members: Members::new(
+                Arc::new(Shared::new(api, &settings, listening, &inputs)),
+                inputs.traffic.clone(),
+            ),
             remembered: RememberedDrain::in_folder(&settings.state_dir),
             settings,
             inputs,
@@ -156,11 +154,7 @@ impl<A: Api> Registrar<A> {
             role: resumed.as_ref().map(|resumed| resumed.role.clone()).unwrap_or_default(),
             resumed,
             ignored_tags: Vec::new(),
-            members: Vec::new(),
-            parting: Vec::new(),
-            member_changed: Arc::default(),
             decided_for: None,
-            last_left: None,
         }
     }
 
@@ -202,21 +196,10 @@ impl<A: Api> Registrar<A> {
 
     /// Starts all members again; they look where they stand before they call.
     fn begin_anew(&mut self) {
-        self.members.clear();
-        let parting: Vec<_> = self.parting.drain(..).map(|member| member.group.clone()).collect();
+        let parting = self.members.end();
         if !matches!(self.state, State::Starting) {
             self.follow_role();
-            self.part_from(parting);
-        }
-    }
-
-    /// Leaves groups that are no longer named and have no member yet.
-    fn part_from(&mut self, groups: Vec<TargetGroupRef>) {
-        for group in groups {
-            if !self.members.iter().any(|member| member.is_for(&group)) {
-                let member = self.start_member(group, self.parting_wish());
-                self.parting.push(member);
-            }
+            self.members.part_from(parting, self.wish());
         }
     }
 
@@ -260,7 +243,7 @@ impl<A: Api> Registrar<A> {
         self.ignored_tags = ignored;
         if role != self.role {
             let cluster = role.cluster.as_ref().map_or("none", |cluster| cluster.as_str());
-            let groups = join(&role.target_groups);
+            let groups = sentences::names(&role.target_groups);
             tracing::info!("role: target groups {groups}; cluster {cluster}; / answers {}", role.root);
             self.role = role;
         }
@@ -269,66 +252,14 @@ impl<A: Api> Registrar<A> {
         }
     }
 
-    /// Starts and ends members so that there is one for each group of the role.
     fn follow_role(&mut self) {
-        let named = &self.role.target_groups;
-        let is_named = |member: &MemberHandle| named.iter().any(|group| member.is_for(group));
-        let (staying, leaving) = std::mem::take(&mut self.members).into_iter().partition(is_named);
-        self.members = staying;
-        for member in leaving {
-            let wish = self.parting_wish();
-            if wish == Wish::Stay && !self.role.target_groups.is_empty() {
-                let (target_group, named) = (member.group.name(), join(&self.role.target_groups));
-                tracing::info!(
-                    target_group,
-                    "target group {target_group}: not named any more; left once the instance is registered with {named}"
-                );
-            }
-            member.wish(wish);
-            self.parting.push(member);
-        }
-        let wish = self.wish();
-        for group in &self.role.target_groups {
-            if self.members.iter().any(|member| member.is_for(group)) {
-                continue;
-            }
-            // One that was about to leave still knows where it stands.
-            let returning = self.parting.iter().position(|member| member.is_for(group));
-            let member = match returning {
-                Some(index) => self.parting.swap_remove(index),
-                None => self.start_member(group.clone(), wish),
-            };
-            member.wish(wish);
-            self.members.push(member);
-        }
-    }
-
-    fn start_member(&self, group: TargetGroupRef, wish: Wish) -> MemberHandle {
-        let (shared, traffic) = (self.shared.clone(), self.inputs.traffic.clone());
-        MemberHandle::start(group, shared, traffic, wish, self.member_changed.clone())
+        self.members.follow(&self.role.target_groups, self.wish());
     }
 
     fn wish(&self) -> Wish {
         match self.state {
             State::Serving => Wish::In,
             _ => Wish::Out,
-        }
-    }
-
-    /// What is wished of a group that is not named any more. Until the instance has joined those that are, it
-    /// stays: a name that does not exist takes no instance out of service.
-    fn parting_wish(&self) -> Wish {
-        match self.wish() {
-            Wish::In => Wish::Stay,
-            wish => wish,
-        }
-    }
-
-    fn leave_if_joined(&self) {
-        if self.members.iter().all(|member| member.status.borrow().membership.is_present()) {
-            for member in &self.parting {
-                member.wish(Wish::Out);
-            }
         }
     }
 
@@ -343,16 +274,7 @@ impl<A: Api> Registrar<A> {
             (true, Some(_)) => KeptOut::BySignal,
         };
         let was_drained = self.resumed.as_ref().is_some_and(|resumed| resumed.drained);
-        let everyone = || self.members.iter().chain(&self.parting);
-        let leaving = if everyone().all(MemberHandle::is_gone) {
-            Leaving::Gone
-        } else if everyone().all(MemberHandle::has_tried) {
-            Leaving::Tried
-        } else {
-            Leaving::Untried
-        };
-        let left = everyone().filter_map(|member| member.status.borrow().deregistered).max();
-        let left = left.max(self.last_left);
+        let left = self.members.last_left();
         let (now, traffic) = (Instant::now(), self.inputs.traffic.snapshot());
         let (mut over, mut late) = (false, false);
         if let State::Draining { quiet, begun, deadline, .. } = &mut self.state {
@@ -361,7 +283,7 @@ impl<A: Api> Registrar<A> {
             over = quiet.is_over(&traffic, left.map(Instant::into_std), now.into_std());
             late = now >= *deadline;
         }
-        Facts { known, kept_out, was_drained, leaving, quiet: over, late }
+        Facts { known, kept_out, was_drained, leaving: self.members.leaving(), quiet: over, late }
     }
 
     /// Goes to another phase.
@@ -381,7 +303,7 @@ impl<A: Api> Registrar<A> {
         if starting {
             self.follow_role();
             if let Some(Resumed { role, parting, .. }) = self.resumed.take() {
-                self.part_from([role.target_groups, parting].concat());
+                self.members.part_from([role.target_groups, parting].concat(), self.wish());
             }
         }
         Tick::Again
@@ -408,7 +330,7 @@ impl<A: Api> Registrar<A> {
                 );
             }
             Transition::End { timed_out: true, .. } => {
-                let gone = self.members.iter().chain(&self.parting).all(MemberHandle::is_gone);
+                let gone = self.members.leaving() == Leaving::Gone;
                 let left = if gone { "deregistered" } else { "perhaps still registered" };
                 let in_flight = self.inputs.traffic.snapshot().in_flight;
                 tracing::warn!(
@@ -427,10 +349,7 @@ impl<A: Api> Registrar<A> {
     fn stay(&mut self, wanted: Option<String>) -> Tick {
         match &mut self.state {
             State::Starting => {}
-            State::Serving => {
-                self.leave_if_joined();
-                self.forget_those_who_left();
-            }
+            State::Serving => self.members.part(),
             State::Draining { reason, .. } | State::Drained { reason, .. } => {
                 // Another may have taken the place of the first.
                 if let Some(wanted) = wanted {
@@ -442,16 +361,6 @@ impl<A: Api> Registrar<A> {
         Tick::Wait(draining.then_some(DRAIN_TICK))
     }
 
-    fn forget_those_who_left(&mut self) {
-        let last_left = &mut self.last_left;
-        self.parting.retain(|member| {
-            let status = member.status.borrow();
-            *last_left = (*last_left).max(status.deregistered);
-            drop(status);
-            !member.is_gone()
-        });
-    }
-
     /// Silence that begins now.
     fn quiet(&self) -> Quiet {
         Quiet::new(self.settings.drain_quiet, &self.inputs.traffic.snapshot(), Instant::now().into_std())
@@ -459,11 +368,9 @@ impl<A: Api> Registrar<A> {
 
     fn drain_with(&mut self, reason: String, quiet: Quiet) {
         let timeout = self.settings.drain_timeout.unwrap_or_else(|| {
-            let everyone = self.members.iter().chain(&self.parting);
-            let delays = everyone.filter_map(|member| member.status.borrow().deregistration_delay);
             // A short delay says how long requests take, not that none come: silence is waited for.
-            delays
-                .max()
+            self.members
+                .deregistration_delay()
                 .unwrap_or(DEFAULT_DEREGISTRATION_DELAY)
                 .max(self.settings.drain_quiet + LEAST_OVER_QUIET)
         });
@@ -475,22 +382,18 @@ impl<A: Api> Registrar<A> {
         );
         let begun = Instant::now();
         self.enter(State::Draining { reason, quiet, begun, deadline: begun + timeout });
-        for member in self.members.iter().chain(&self.parting) {
-            member.urge_out();
-        }
+        self.members.urge_out();
     }
 
     fn enter(&mut self, state: State) {
         self.state = state;
         self.since = SystemTime::now();
         self.publish();
-        for member in &self.members {
-            member.wish(self.wish());
-        }
+        self.members.wish(self.wish());
     }
 
     fn drain(&mut self) -> Result<String, String> {
-        let id = self.shared.identity().id;
+        let id = self.inputs.instance.borrow().as_ref().and_then(|instance| instance.identity.id.clone());
         self.remembered.remember(id.as_deref()).map_err(|error| {
             format!("not drained: this could not be remembered: {error}; free or repair the state folder and try again")
         })?;
@@ -516,7 +419,7 @@ impl<A: Api> Registrar<A> {
         let request = tokio::select! {
             // Also keeps the wait going should everything that could change be gone.
             () = tokio::time::sleep(longest) => None,
-            () = self.member_changed.notified() => None,
+            () = self.members.changed() => None,
             Ok(()) = self.inputs.instance.changed() => {
                 // Left unseen on purpose: `read_inputs` looks whether it has changed.
                 self.inputs.instance.mark_changed();
@@ -554,7 +457,7 @@ impl<A: Api> Registrar<A> {
             }
             changed
         });
-        let parting: Vec<_> = self.parting.iter().map(|member| member.group.clone()).collect();
+        let parting = self.members.parting_groups();
         self.outputs.role.send_if_modified(|current| {
             let changed = current.0 != self.role || current.1 != parting;
             if changed {
@@ -578,11 +481,4 @@ enum Tick {
     Again,
     Wait(Option<Duration>),
     Finished,
-}
-
-fn join(groups: &[TargetGroupRef]) -> String {
-    if groups.is_empty() {
-        return "none".to_owned();
-    }
-    groups.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }

@@ -25,7 +25,7 @@ impl<A> Registrar<A> {
             reason: self.state.reason().map(str::to_owned),
             stopping: self.reasons.signal.is_some(),
             since: rfc3339(self.since),
-            target_groups: self.members.iter().chain(&self.parting).map(group_status).collect(),
+            target_groups: self.members.iter().map(group_status).collect(),
             spot: self.reasons.spot.clone(),
             rebalance: self.reasons.rebalance.clone(),
             auto_scaling: self.reasons.auto_scaling.clone(),

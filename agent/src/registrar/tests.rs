@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use aws_smithy_runtime_api::client::http::http_client_fn;
 use instance_contract::TargetHealthState;
 use instance_contract::tags::TARGET_GROUP;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
@@ -61,6 +61,15 @@ struct Setup {
 impl Setup {
     /// One that does not know yet who it is.
     fn unknown(api: &FakeApi, settings: Settings, resumed: Option<Resumed>) -> Self {
+        Self::run_by(|registrar| tokio::spawn(registrar.run()), api, settings, resumed)
+    }
+
+    fn run_by(
+        run: impl FnOnce(Registrar<FakeApi>) -> JoinHandle<()>,
+        api: &FakeApi,
+        settings: Settings,
+        resumed: Option<Resumed>,
+    ) -> Self {
         let (instance, seen_instance) = watch::channel(None);
         let (notices, seen_notices) = watch::channel(None);
         let (requests, requested) = mpsc::channel(1);
@@ -85,7 +94,7 @@ impl Setup {
             Outputs { answers: publish_answers, registration: publish_registration, role: publish_role };
         let listening = SocketAddr::from(([127, 0, 0, 1], 8081));
         let registrar = Registrar::with_api(api.clone(), settings, listening, inputs, outputs, resumed);
-        let task = tokio::spawn(registrar.run());
+        let task = run(registrar);
         Self {
             api: api.clone(),
             instance,
@@ -363,6 +372,41 @@ async fn a_tag_that_changes_in_the_middle_of_a_registration_is_followed() {
     api.mend();
     sleep(seconds(3600)).await;
     assert_eq!((api.targets("b"), api.count(Action::RegisterTargets)), (vec![TARGET.to_owned()], 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn begun_anew_it_changes_nothing_and_goes_on_leaving_what_it_was_leaving() {
+    let api = FakeApi::new(&["a"]);
+    let broken = Arc::new(Notify::new());
+    let breaks = broken.clone();
+    let run = |mut registrar: Registrar<FakeApi>| {
+        tokio::spawn(async move {
+            let turns = async { while registrar.turn().await.is_continue() {} };
+            tokio::select! {
+                () = turns => {}
+                () = breaks.notified() => {
+                    registrar.begin_anew();
+                    registrar.run().await;
+                }
+            }
+        })
+    };
+    let setup = Setup::run_by(run, &api, settings(), None);
+    setup.tag("a");
+    setup.notices.send_replace(Some(notices()));
+    setup.until(LONG, "registered", |setup| setup.api.targets("a") == [TARGET]).await;
+    // Left as soon as it has joined the other, which is not there yet.
+    setup.tag("b");
+    setup.until(LONG, "leaving", |setup| setup.group_names() == ["b", "a"]).await;
+
+    api.take_calls();
+    broken.notify_one();
+    sleep(LONG).await;
+    assert_eq!(setup.group_names(), ["b", "a"]);
+    assert_eq!((api.count(Action::RegisterTargets), api.count(Action::DeregisterTargets)), (0, 0));
+    api.make("b");
+    setup.until(10 * LONG, "moved", |setup| setup.api.targets("b") == [TARGET]).await;
+    setup.until(LONG, "gone", |setup| setup.api.targets("a") == NOBODY).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,171 @@
+//! Which target groups have a member, and what is wished of each: those that are named, and those that are left.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::api::{Api, Shared};
+use super::member::{MemberHandle, Wish};
+use super::sentences;
+use crate::lifecycle::Leaving;
+use crate::target_group::TargetGroupRef;
+use crate::traffic::Traffic;
+
+/// The members of the registrar.
+pub(super) struct Members<A> {
+    shared: Arc<Shared<A>>,
+    traffic: Arc<Traffic>,
+    named: Vec<MemberHandle>,
+    /// Those whose group is no longer named: they leave, and are then forgotten.
+    parting: Vec<MemberHandle>,
+    changed: Arc<Notify>,
+    /// When a group that is no longer named was left.
+    last_left: Option<Instant>,
+}
+
+impl<A> Members<A> {
+    /// No members yet.
+    pub(super) fn new(shared: Arc<Shared<A>>, traffic: Arc<Traffic>) -> Self {
+        Self {
+            shared,
+            traffic,
+            named: Vec::new(),
+            parting: Vec::new(),
+            changed: Arc::default(),
+            last_left: None,
+        }
+    }
+
+    /// All of them, those that part last.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &MemberHandle> {
+        self.named.iter().chain(&self.parting)
+    }
+
+    /// The groups that are left because they are not named any more.
+    pub(super) fn parting_groups(&self) -> Vec<TargetGroupRef> {
+        self.parting.iter().map(|member| member.group.clone()).collect()
+    }
+
+    /// Waits until one of them has changed.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// How far they are with leaving.
+    pub(super) fn leaving(&self) -> Leaving {
+        if self.iter().all(MemberHandle::is_gone) {
+            Leaving::Gone
+        } else if self.iter().all(MemberHandle::has_tried) {
+            Leaving::Tried
+        } else {
+            Leaving::Untried
+        }
+    }
+
+    /// When a group was last left.
+    pub(super) fn last_left(&self) -> Option<Instant> {
+        self.iter().filter_map(|member| member.status.borrow().deregistered).max().max(self.last_left)
+    }
+
+    /// The longest deregistration delay of their groups, where one is known.
+    pub(super) fn deregistration_delay(&self) -> Option<Duration> {
+        self.iter().filter_map(|member| member.status.borrow().deregistration_delay).max()
+    }
+
+    /// Wishes the same of all whose groups are named.
+    pub(super) fn wish(&self, wish: Wish) {
+        for member in &self.named {
+            member.wish(wish);
+        }
+    }
+
+    /// Wishes all of them out, now.
+    pub(super) fn urge_out(&self) {
+        for member in self.iter() {
+            member.urge_out();
+        }
+    }
+
+    /// Lets those that part leave once the others have joined, and forgets those that have left.
+    pub(super) fn part(&mut self) {
+        if self.named.iter().all(|member| member.status.borrow().membership.is_present()) {
+            for member in &self.parting {
+                member.wish(Wish::Out);
+            }
+        }
+        let last_left = &mut self.last_left;
+        self.parting.retain(|member| {
+            let status = member.status.borrow();
+            *last_left = (*last_left).max(status.deregistered);
+            drop(status);
+            !member.is_gone()
+        });
+    }
+
+    /// Ends all of them; the groups that were still to be left.
+    pub(super) fn end(&mut self) -> Vec<TargetGroupRef> {
+        let parting = self.parting_groups();
+        self.named.clear();
+        self.parting.clear();
+        parting
+    }
+}
+
+impl<A: Api> Members<A> {
+    /// Starts and ends members so that there is one for each of these groups, with this wish.
+    pub(super) fn follow(&mut self, groups: &[TargetGroupRef], wish: Wish) {
+        let is_named = |member: &MemberHandle| groups.iter().any(|group| member.is_for(group));
+        let (staying, leaving) = std::mem::take(&mut self.named).into_iter().partition(is_named);
+        self.named = staying;
+        for member in leaving {
+            let wish = when_parting(wish);
+            if wish == Wish::Stay && !groups.is_empty() {
+                let (target_group, named) = (member.group.name(), sentences::names(groups));
+                tracing::info!(
+                    target_group,
+                    "target group {target_group}: not named any more; left once the instance is registered with {named}"
+                );
+            }
+            member.wish(wish);
+            self.parting.push(member);
+        }
+        for group in groups {
+            if self.named.iter().any(|member| member.is_for(group)) {
+                continue;
+            }
+            // One that was about to leave still knows where it stands.
+            let returning = self.parting.iter().position(|member| member.is_for(group));
+            let member = match returning {
+                Some(index) => self.parting.swap_remove(index),
+                None => self.start(group.clone(), wish),
+            };
+            member.wish(wish);
+            self.named.push(member);
+        }
+    }
+
+    /// Leaves groups that are no longer named and have no member yet; `wish` is that for those that are named.
+    pub(super) fn part_from(&mut self, groups: Vec<TargetGroupRef>, wish: Wish) {
+        for group in groups {
+            if !self.named.iter().any(|member| member.is_for(&group)) {
+                let member = self.start(group, when_parting(wish));
+                self.parting.push(member);
+            }
+        }
+    }
+
+    fn start(&self, group: TargetGroupRef, wish: Wish) -> MemberHandle {
+        MemberHandle::start(group, self.shared.clone(), self.traffic.clone(), wish, self.changed.clone())
+    }
+}
+
+/// What is wished of a group that is not named any more. Until the instance has joined those that are, it stays: a name
+/// that does not exist takes no instance out of service.
+fn when_parting(wish: Wish) -> Wish {
+    match wish {
+        Wish::In => Wish::Stay,
+        wish => wish,
+    }
+}
