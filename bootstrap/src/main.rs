@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use bootstrap::cli::Cli;
-use bootstrap::output::Outcome;
+use bootstrap::output::{Outcome, remark};
 
 fn main() -> ExitCode {
     // Wrong usage exits 2 in here.
@@ -17,7 +17,7 @@ fn main() -> ExitCode {
         Ok(Outcome::NotHealthy) => ExitCode::from(3),
         Ok(Outcome::Failed) => ExitCode::from(1),
         Err(error) => {
-            eprintln!("bootstrap: {error:#}");
+            remark(&format!("bootstrap: {error:#}"));
             ExitCode::from(1)
         }
     }

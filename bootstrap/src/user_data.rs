@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use instance_contract::one_line;
 use serde_json::json;
 
 use crate::fleet::Package;
@@ -18,6 +19,8 @@ const KEYRING: &str = "/etc/apt/keyrings/instance-agent.asc";
 const MARKER: &str = "instance-agent-bootstrap: ";
 /// What begins the rest of that line when the agent could not be installed.
 const FAILED: &str = "FAILED: ";
+/// What a console says is shown to this length, in characters.
+const LONGEST_REASON: usize = 500;
 
 /// Where an instance gets the agent from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,7 +149,7 @@ pub fn first_boot_in_console(output: &str) -> Option<FirstBoot> {
     let (_, said) = output.lines().filter_map(|line| line.split_once(MARKER)).next_back()?;
     let said = said.trim_end();
     match said.strip_prefix(FAILED) {
-        Some(reason) => Some(FirstBoot::Failed { reason: reason.to_owned() }),
+        Some(reason) => Some(FirstBoot::Failed { reason: one_line(reason, LONGEST_REASON) }),
         // What comes after the version is for people.
         None => said.strip_prefix("installed ").map(|said| FirstBoot::Installed {
             version: said.split(';').next().unwrap_or_default().to_owned(),

@@ -7,7 +7,7 @@
 //! | [`Root`] | the meaning of `GET /`, as tag, setting and key of a fleet file |
 //! | [`TargetHealthState`] | the words of Elastic Load Balancing for the health of a target |
 //! | [`duration`] | the grammar of durations in flags, environment, files and stored definitions |
-//! | [`one_line`] | the filter that text from outside passes before it is shown |
+//! | [`one_line`], [`plain_lines`] | the filter that text from outside passes before it is shown |
 //! | [`nearest`] | the known key that a misspelt one probably means |
 //! | [`InvalidValue`] | the error of everything here that parses |
 //!
@@ -29,6 +29,6 @@ mod target_health;
 pub use cluster_name::ClusterName;
 pub use invalid_value::InvalidValue;
 pub use nearest_key::nearest;
-pub use one_line::one_line;
+pub use one_line::{is_plain, one_line, plain_lines};
 pub use root::Root;
 pub use target_health::TargetHealthState;

@@ -13,7 +13,16 @@ pub fn one_line(text: &str, longest: usize) -> String {
     }
 }
 
-fn is_plain(c: char) -> bool {
+/// `text` with its lines as they are, for a writer that cannot know where its text comes from: within a line the same
+/// characters become spaces as in [`one_line`].
+#[must_use]
+pub fn plain_lines(text: &str) -> String {
+    text.chars().map(|c| if c == '\n' || is_plain(c) { c } else { ' ' }).collect()
+}
+
+/// Whether a character steers nothing: no control character, no line separator, no bidirectional mark.
+#[must_use]
+pub fn is_plain(c: char) -> bool {
     !c.is_control()
         && !matches!(c,
             '\u{2028}' | '\u{2029}'
@@ -30,6 +39,11 @@ mod tests {
         assert_eq!(one_line("\u{1b}[31mred\u{9b}0m\u{7f}", 99), " [31mred 0m ");
         assert_eq!(one_line("a\u{202e}cba\u{2066}\u{2029}z", 99), "a cba  z");
         assert_eq!(one_line("Größe – 大きさ", 99), "Größe – 大きさ", "what people write stays");
+    }
+
+    #[test]
+    fn lines_stay_lines() {
+        assert_eq!(plain_lines("one\r\n\ttwo\u{1b}[2J\u{202e}\n"), "one \n two [2J \n");
     }
 
     #[test]

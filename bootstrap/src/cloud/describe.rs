@@ -5,10 +5,14 @@ use std::time::Duration;
 
 use aws_sdk_ec2::types as ec2;
 use aws_sdk_elasticloadbalancingv2::types as elbv2;
+use instance_contract::one_line;
 
 use crate::fleet::HealthCheck;
 use crate::fleet::tagging::Tags;
 use crate::plan::inventory::{Balancer, IngressRule, Instance, Rule, SecurityGroup, Source, TargetGroup};
+
+/// A sentence of AWS's is shown to this length, in characters.
+const LONGEST: usize = 500;
 
 /// The attribute of a target group that holds its deregistration delay, in seconds.
 pub(super) const DEREGISTRATION_DELAY: &str = "deregistration_delay.timeout_seconds";
@@ -16,6 +20,11 @@ pub(super) const DEREGISTRATION_DELAY: &str = "deregistration_delay.timeout_seco
 /// A filter of EC2's.
 pub(super) fn filter(name: &str, values: impl IntoIterator<Item = String>) -> ec2::Filter {
     ec2::Filter::builder().name(name).set_values(Some(values.into_iter().collect())).build()
+}
+
+/// A sentence of AWS's, as it is shown.
+pub(super) fn shown(sentence: &str) -> String {
+    one_line(sentence, LONGEST)
 }
 
 fn ec2_tags(tags: Option<Vec<ec2::Tag>>) -> Tags {
@@ -76,7 +85,10 @@ pub(super) fn instance(instance: ec2::Instance) -> Instance {
             .state
             .and_then(|state| state.name)
             .map_or_else(|| "pending".to_owned(), |name| name.as_str().to_owned()),
-        reason: reason.or(instance.state_transition_reason).filter(|reason| !reason.is_empty()),
+        reason: reason
+            .or(instance.state_transition_reason)
+            .filter(|reason| !reason.is_empty())
+            .map(|reason| shown(&reason)),
         zone: instance.placement.and_then(|placement| placement.availability_zone).unwrap_or_default(),
         public_address: instance.public_ip_address.filter(|address| !address.is_empty()),
         private_address: instance.private_ip_address.filter(|address| !address.is_empty()),
@@ -97,7 +109,7 @@ pub(super) fn balancer(balancer: elbv2::LoadBalancer) -> Balancer {
             .as_ref()
             .and_then(|state| state.code.as_ref())
             .map_or_else(|| "provisioning".to_owned(), |code| code.as_str().to_owned()),
-        reason: state.and_then(|state| state.reason),
+        reason: state.and_then(|state| state.reason).map(|reason| shown(&reason)),
         zones: zones.into_iter().filter_map(|zone| zone.zone_name).collect(),
         security_groups: balancer.security_groups.unwrap_or_default(),
     }

@@ -10,7 +10,7 @@ use aws_sdk_elasticloadbalancingv2::types::{
 };
 use instance_contract::TargetHealthState;
 
-use super::describe::{DEREGISTRATION_DELAY, balancer};
+use super::describe::{DEREGISTRATION_DELAY, balancer, shown};
 use super::pace::{VISIBLE_WITHIN, retry_while};
 use super::{CallError, Cloud, call, ok_if_absent};
 use crate::fleet::tagging::Tags;
@@ -345,8 +345,8 @@ impl Cloud {
                     reason: health
                         .as_ref()
                         .and_then(|health| health.reason.as_ref())
-                        .map(|reason| reason.as_str().to_owned()),
-                    description: health.and_then(|health| health.description),
+                        .map(|reason| shown(reason.as_str())),
+                    description: health.and_then(|health| health.description).map(|text| shown(&text)),
                 }
             })
             .collect())

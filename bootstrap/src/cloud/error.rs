@@ -6,6 +6,10 @@ use std::fmt;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use instance_contract::one_line;
+
+/// What AWS says is shown to this length, in characters.
+const LONGEST: usize = 2000;
 
 /// A call that did not succeed.
 #[derive(Clone, Debug)]
@@ -71,8 +75,8 @@ impl CallError {
         R: fmt::Debug + Send + Sync + 'static,
     {
         if let Some(code) = error.code() {
-            let message = error.message().unwrap_or("no message").to_owned();
-            return Self { tried, code: Some(code.to_owned()), message, no_credentials: false };
+            let message = one_line(error.message().unwrap_or("no message"), LONGEST);
+            return Self { tried, code: Some(one_line(code, LONGEST)), message, no_credentials: false };
         }
         let mut no_credentials = false;
         let mut causes = vec![error.to_string()];
@@ -97,7 +101,7 @@ impl CallError {
             }
             cause = error.source();
         }
-        Self { tried, code: None, message: causes.join(": "), no_credentials }
+        Self { tried, code: None, message: one_line(&causes.join(": "), LONGEST), no_credentials }
     }
 
     /// AWS's code, such as `DependencyViolation`; empty where no answer came.

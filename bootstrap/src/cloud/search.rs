@@ -3,6 +3,7 @@
 use std::fmt;
 
 use futures_util::future::try_join_all;
+use instance_contract::one_line;
 use instance_contract::tags::FLEET;
 use serde::Serialize;
 
@@ -13,6 +14,8 @@ use crate::output::remark;
 
 /// Roles in one answer; AWS's most.
 const PAGE: i32 = 1000;
+/// An id, name or ARN is shown to this length, in characters.
+const LONGEST_ID: usize = 300;
 
 /// Something that carries a fleet's tag.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -58,7 +61,7 @@ impl fmt::Display for ResourceKind {
 
 impl fmt::Display for TaggedResource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.kind, self.id)?;
+        write!(f, "{} {}", self.kind, one_line(&self.id, LONGEST_ID))?;
         match &self.state {
             Some(state) => write!(f, " ({state})"),
             None => Ok(()),

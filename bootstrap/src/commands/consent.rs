@@ -1,11 +1,11 @@
 //! Asking before something that is there is changed or deleted.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 
 use anyhow::{Context, Result, bail};
 
 use crate::engine::interrupt::Interrupt;
-use crate::output::remark;
+use crate::output::{prompt, remark};
 
 /// Asks on the terminal.
 ///
@@ -17,10 +17,7 @@ pub(super) async fn ask(question: &str, interrupt: &mut Interrupt) -> Result<()>
             "this needs to be confirmed, and there is no terminal to ask on: give --yes; nothing was changed"
         );
     }
-    let _ = {
-        let mut error = std::io::stderr().lock();
-        write!(error, "{question} [y/N] ").and_then(|()| error.flush())
-    };
+    prompt(&format!("{question} [y/N]"));
     // In a thread of its own, which ends with the program: a read cannot be given up.
     let (tell, told) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {

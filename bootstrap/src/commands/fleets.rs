@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::fleet_request::built_in_names;
 use crate::fleet::{Fleet, Group};
-use crate::output::{Outcome, Output, print};
+use crate::output::{Outcome, Output, print, print_json};
 
 /// Shows all, one a line.
 ///
@@ -15,7 +15,7 @@ pub(crate) fn list(output: Output) -> Result<Outcome> {
     let fleets: Vec<_> = Fleet::built_in_names().map(built_in).collect::<Result<_>>()?;
     if output == Output::Json {
         let fleets: Vec<_> = fleets.iter().map(|(fleet, _)| fleet.to_json()).collect();
-        print(&format!("{:#}\n", json!({ "fleets": fleets })));
+        print_json(&json!({ "fleets": fleets }));
         return Ok(Outcome::Done);
     }
     for (fleet, _) in fleets {
@@ -34,7 +34,7 @@ pub(crate) fn show(name: &str, output: Output) -> Result<Outcome> {
     let (fleet, text) = built_in(name)?;
     match output {
         Output::Text => print(text),
-        Output::Json => print(&format!("{:#}\n", fleet.to_json())),
+        Output::Json => print_json(&fleet.to_json()),
     }
     Ok(Outcome::Done)
 }

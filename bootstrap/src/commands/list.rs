@@ -5,11 +5,15 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
+use instance_contract::one_line;
 use serde_json::json;
 
 use crate::cloud::Cloud;
 use crate::cloud::search::{ResourceKind, TaggedResource, search};
-use crate::output::{Outcome, Output, print};
+use crate::output::{Outcome, Output, print, print_json};
+
+/// The tag that names a fleet may be anybody's; it is shown to this length, in characters.
+const LONGEST_NAME: usize = 128;
 
 /// Shows them.
 ///
@@ -26,7 +30,7 @@ pub(crate) async fn list(region: Option<String>, output: Output) -> Result<Outco
             .iter()
             .map(|(name, found)| json!({ "fleet": name, "complete": is_whole(found), "resources": found }))
             .collect();
-        print(&format!("{:#}\n", json!({ "region": cloud.region, "fleets": fleets })));
+        print_json(&json!({ "region": cloud.region, "fleets": fleets }));
         return Ok(Outcome::Done);
     }
     if fleets.is_empty() {
@@ -47,7 +51,7 @@ pub(crate) async fn list(region: Option<String>, output: Output) -> Result<Outco
             )
         };
         table.add_row([
-            name.clone(),
+            one_line(name, LONGEST_NAME),
             of(ResourceKind::Instance).count().to_string(),
             balancer.unwrap_or_else(|| "-".to_owned()),
             remark,
@@ -56,7 +60,7 @@ pub(crate) async fn list(region: Option<String>, output: Output) -> Result<Outco
     print(&format!("{table}\n"));
     for (name, found) in fleets.iter().filter(|(_, found)| !is_whole(found)) {
         for found in found {
-            print(&format!("{name}: {found}\n"));
+            print(&format!("{}: {found}\n", one_line(name, LONGEST_NAME)));
         }
     }
     Ok(Outcome::Done)

@@ -17,7 +17,7 @@ use super::fleet_request::FleetRequest;
 use crate::engine::interrupt::Interrupt;
 use crate::fleet::{Fleet, Root};
 use crate::local::{LocalFleet, LocalOptions};
-use crate::output::{Board, Outcome, Output, print, print_error, remark};
+use crate::output::{Board, Outcome, Output, print, print_error, print_json, remark};
 
 /// What `launch --local` is asked for.
 #[derive(Debug)]
@@ -304,7 +304,7 @@ fn report(fleet: &LocalFleet, options: &LaunchOptions) {
 
 fn show(fleet: &LocalFleet, definition: &Fleet, options: &LaunchOptions) {
     match options.output {
-        Output::Json => print(&format!("{:#}\n", to_json(fleet, definition))),
+        Output::Json => print_json(&to_json(fleet, definition)),
         Output::Text => {
             print(&table(fleet));
             print(&advice(fleet, definition, options));

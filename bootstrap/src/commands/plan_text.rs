@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 
 use crate::engine::prepare::Prepared;
 use crate::fleet::Package;
-use crate::output::{Output, print};
+use crate::output::{Output, print, print_json};
 use crate::plan::{Action, Effect};
 
 /// Writes the plan as a result.
 pub(crate) fn show(prepared: &Prepared, output: Output) {
     match output {
         Output::Text => print(&text(prepared)),
-        Output::Json => print(&format!("{:#}\n", json(prepared))),
+        Output::Json => print_json(&json(prepared)),
     }
 }
 

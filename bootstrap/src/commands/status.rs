@@ -19,7 +19,7 @@ use crate::engine::interrupt::Interrupt;
 use crate::engine::prepare;
 use crate::fleet::Desired;
 use crate::fleet::names::Names;
-use crate::output::{Outcome, Output, print, reader_is_gone, remark};
+use crate::output::{Outcome, Output, print, print_json, reader_is_gone, remark};
 use crate::plan::inventory::{Balancer, Instance, Inventory};
 use crate::plan::{Members, members};
 
@@ -197,7 +197,7 @@ pub(super) fn show_launched(
 fn show(desired: &Desired, rows: &[InstanceRow], balancer: Option<&Balancer>, output: Output) {
     let fleet = &desired.fleet;
     if output == Output::Json {
-        return print(&format!("{:#}\n", to_json(desired, rows, balancer)));
+        return print_json(&to_json(desired, rows, balancer));
     }
     let mut table = Table::new();
     table.load_style(NOTHING);

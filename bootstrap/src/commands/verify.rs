@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use super::fleet_request::ExistingFleet;
 use super::status::{rows, snapshot};
-use crate::output::{Outcome, Output, print, remark};
+use crate::output::{Outcome, Output, print, print_json, remark};
 use crate::verify::{self, VerifyTarget};
 
 /// Checks through the balancer that the fleet does what it should.
@@ -46,7 +46,7 @@ pub(crate) async fn verify(fleet: ExistingFleet, output: Output) -> Result<Outco
     })
     .await;
     if output == Output::Json {
-        print(&format!("{:#}\n", report.to_json()));
+        print_json(&report.to_json());
     }
     if report.is_ok() {
         return Ok(Outcome::Done);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use instance_contract::duration;
+use instance_contract::{duration, one_line};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -13,6 +13,8 @@ use super::values;
 pub(super) const PIECE: usize = 250;
 /// Tags that a resource takes.
 const TAGS: usize = 50;
+/// A value is shown to this length, in characters.
+const LONGEST_VALUE: usize = 500;
 /// Tags beside definition and user's own: fleet, settled and name, and room for two more.
 const OWN_TAGS: usize = 5;
 
@@ -45,7 +47,7 @@ impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let side = |value: &Option<String>| match value.as_deref() {
             None | Some("") => "none".to_owned(),
-            Some(value) => value.to_owned(),
+            Some(value) => one_line(value, LONGEST_VALUE),
         };
         write!(f, "{}: {} → {}", self.key, side(&self.stored), side(&self.wanted))
     }

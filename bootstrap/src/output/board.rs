@@ -6,8 +6,12 @@ use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use instance_contract::one_line;
 
 use super::streams::remark;
+
+/// What a step is called and waits for is shown on a terminal to this length, in characters.
+const LONGEST: usize = 1000;
 
 /// Where steps and counts are shown.
 pub(crate) struct Board {
@@ -42,7 +46,7 @@ impl Board {
             // Without colours, so there is nothing for NO_COLOR to switch off.
             let style = ProgressStyle::with_template(template);
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-            bar.set_prefix(prefix.to_owned());
+            bar.set_prefix(one_line(prefix, LONGEST));
             bar
         }))
     }
@@ -83,7 +87,7 @@ impl Line<'_> {
             return;
         }
         match &self.bar.0 {
-            Some(bar) => bar.set_message(reason.to_owned()),
+            Some(bar) => bar.set_message(one_line(reason, LONGEST)),
             None => remark(&format!("waits  {}: {reason}", self.title)),
         }
     }

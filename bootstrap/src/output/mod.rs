@@ -7,9 +7,10 @@
 //! | `board.rs` | steps and counts under way |
 
 pub use outcome::{Outcome, Output};
+pub use streams::remark;
 
 pub(crate) use board::Board;
-pub(crate) use streams::{print, print_error, reader_is_gone, remark, write_failure};
+pub(crate) use streams::{print, print_error, print_json, prompt, reader_is_gone, write_failure};
 
 mod board;
 mod outcome;

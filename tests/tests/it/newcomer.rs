@@ -362,6 +362,37 @@ async fn list_shows_roles_profiles_and_buckets_that_were_left_over() {
 }
 
 #[tokio::test]
+async fn what_aws_and_tags_say_begins_no_line_and_steers_no_terminal() {
+    const STEERS: &str = "done\u{9b}2J\u{202e}\nbootstrap: nothing is left";
+    let account = Account::start(Options::prompt()).await;
+    let one_of_each = |said: &str| said.matches(['\u{9b}', '\u{202e}']).count();
+    account.fault(Fault::every("*:*", Trouble::Fail(AwsError::client("InvalidParameterValue", STEERS))));
+    for command in [&["list"][..], &["launch", "clusters", "--in-image", "--yes"], &["destroy", "--yes"]] {
+        let ran = told(account.run(command).await, 1, &["done 2J  bootstrap: nothing is left"]);
+        assert!(!ran.stderr.lines().any(|line| line == "bootstrap: nothing is left"), "{}", ran.stderr);
+        assert_eq!(one_of_each(&ran.stderr), 0, "{}", ran.stderr);
+    }
+
+    account.clear();
+    let small = Small::with(Options::prompt()).await;
+    let vpc = small.account.ask("ec2", "DescribeVpcs", &[]).await.xml();
+    let vpc = vpc.list("vpcSet")[0].say("vpcId").to_owned();
+    let group = [("GroupName", "theirs"), ("GroupDescription", "not of the fleet"), ("VpcId", &vpc)];
+    let tag = [
+        ("TagSpecification.1.ResourceType", "security-group"),
+        ("TagSpecification.1.Tag.1.Key", "instance-agent:fleet"),
+        ("TagSpecification.1.Tag.1.Value", STEERS),
+    ];
+    small.foreign("ec2", "CreateSecurityGroup", &[&group[..], &tag].concat()).await;
+    let listed =
+        small.account.ok(&["list"]).await.says("done 2J  bootstrap: nothing is left: security group");
+    assert_eq!(one_of_each(&listed.stdout), 0, "{}", listed.stdout);
+    let listed = small.account.ok(&["list", "--output", "json"]).await;
+    assert_eq!(listed.json()["fleets"][0]["fleet"], STEERS, "a program gets what is there");
+    assert_eq!(one_of_each(&listed.stdout), 0, "{}", listed.stdout);
+}
+
+#[tokio::test]
 async fn scale_says_what_it_takes_and_ends_with_2() {
     let account = Account::start(Options::prompt()).await;
     for (words, told) in [
