@@ -12,6 +12,8 @@ const MAGIC: &[u8] = b"!<arch>\n";
 const HEADER: usize = 60;
 /// The format's version, what controls the package, its files.
 const MEMBERS: usize = 3;
+/// Twenty-five times the agent's package.
+const MAX_BYTES: u64 = 64 * 1024 * 1024;
 /// The package that instances install.
 const NAME: &str = "instance-agent";
 
@@ -79,8 +81,17 @@ impl Deb {
     /// It is not there, not a package, or not of the agent.
     pub(crate) async fn read(file: &Path) -> Result<Self, DebError> {
         let unreadable = |error| DebError::Unreadable { file: file.to_owned(), error };
+        let other = |why| DebError::Other { file: file.to_owned(), why };
+        let found = tokio::fs::metadata(file).await.map_err(unreadable)?;
+        // A device may have no end, and a pipe nobody who writes.
+        if !found.is_file() {
+            return Err(other("it is no plain file"));
+        }
+        if found.len() > MAX_BYTES {
+            return Err(other("it is larger than 64 MiB"));
+        }
         let bytes = tokio::fs::read(file).await.map_err(unreadable)?;
-        check(&bytes).map_err(|why| DebError::Other { file: file.to_owned(), why })?;
+        check(&bytes).map_err(other)?;
         let architecture = match words(file) {
             None => None,
             Some((NAME, "amd64")) => Some("x86_64"),
@@ -189,6 +200,13 @@ mod tests {
             let error = read("instance-agent_1_amd64.deb", bytes).await.unwrap_err().to_string();
             assert!(error.contains(why) && error.contains("make deb"), "{error}");
         }
+        let error = Deb::read(Path::new("/dev/zero")).await.unwrap_err().to_string();
+        assert!(error.contains("/dev/zero is no whole Debian package: it is no plain file"), "{error}");
+        let folder = tempfile::tempdir().unwrap();
+        let large = folder.path().join("large.deb");
+        std::fs::File::create(&large).unwrap().set_len(MAX_BYTES + 1).unwrap();
+        let error = Deb::read(&large).await.unwrap_err().to_string();
+        assert!(error.contains("it is larger than 64 MiB"), "{error}");
         let error = Deb::read(Path::new("/nonexistent/a.deb")).await.unwrap_err().to_string();
         assert!(error.contains("/nonexistent/a.deb: No such file"), "{error}");
     }

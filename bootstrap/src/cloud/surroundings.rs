@@ -52,7 +52,8 @@ impl Cloud {
         let found = call("look for the default VPC's subnets", asked.try_collect()).await?;
         let subnet = |subnet: ec2::Subnet| {
             let zone = subnet.availability_zone?;
-            Some((zone, Subnet { id: subnet.subnet_id?, vpc: subnet.vpc_id? }))
+            let public_addresses = subnet.map_public_ip_on_launch.unwrap_or_default();
+            Some((zone, Subnet { id: subnet.subnet_id?, vpc: subnet.vpc_id?, public_addresses }))
         };
         Ok(found.into_iter().filter_map(subnet).collect())
     }

@@ -252,9 +252,10 @@ fn the_agent_comes_in_one_of_four_ways() {
     let url = "https://example.com/agent_1.0%2B1_amd64.deb?x=1&y=2";
     let expected = Package::Url { url: url.to_owned(), sha256: hex.clone() };
     assert_eq!(package(&format!("url = \"{url}\"\nsha256 = \"{hex}\"")), expected);
-    for line in
-        ["deb https://example.com/debian stable main", "deb [arch=amd64] http://example.com/debian ./"]
-    {
+    for line in [
+        "deb https://example.com/debian stable main",
+        "deb [arch-=i386 by-hash=no] http://example.com/debian ./",
+    ] {
         let expected = Package::Apt { line: line.to_owned(), key: KEY.to_owned() };
         assert_eq!(package(&format!("apt = \"{line}\"\nkey = \"keys/repository.asc\"")), expected);
     }
@@ -294,6 +295,16 @@ fn a_wrong_package_is_told_with_what_was_expected() {
         ("apt = \"deb https://example.com/debian stable\"", &format!("11: package.apt: {one_line}")),
         ("apt = \"deb https://example.com/debian stable main\\nx\"", &format!("11: package.apt: {one_line}")),
         ("apt = \"deb https://example.com/debian stable main; x\"", &format!("11: package.apt: {one_line}")),
+        (
+            "apt = \"deb [arch=amd64 trusted=yes] https://example.com/debian stable main\"",
+            "11: package.apt: leave [trusted=yes] out: arch, lang, target, pdiffs and by-hash are options that leave the \
+             repository's signature checked",
+        ),
+        (
+            "apt = \"deb [Allow-Insecure=yes] https://example.com/debian stable main\"",
+            "11: package.apt: leave [Allow-Insecure=yes] out: arch, lang, target, pdiffs and by-hash are options that \
+             leave the repository's signature checked",
+        ),
         (
             "apt = \"deb [signed-by=/k] https://example.com/debian stable main\"",
             "11: package.apt: leave signed-by out: the repository is trusted by the key that package.key names",

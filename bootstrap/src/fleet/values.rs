@@ -209,6 +209,12 @@ pub fn apt_line(text: &str) -> Result<(), String> {
             "leave signed-by out: the repository is trusted by the key that package.key names".to_owned()
         );
     }
+    if let Some(option) = options.split_ascii_whitespace().find(|option| !is_harmless(option)) {
+        return Err(format!(
+            "leave [{option}] out: arch, lang, target, pdiffs and by-hash are options that leave the repository's \
+             signature checked"
+        ));
+    }
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || b" -._~:/@+,=%".contains(&b);
     let mut words = rest.split_ascii_whitespace();
     let url = words.next().is_some_and(is_url);
@@ -216,6 +222,13 @@ pub fn apt_line(text: &str) -> Result<(), String> {
     // A suite that is a folder ("./") takes no components, any other takes at least one.
     let complete = suite.is_some_and(|suite| suite.ends_with('/') != words.next().is_some());
     check(url && complete && options.bytes().chain(rest.bytes()).all(is_plain), expected)
+}
+
+/// Whether an option of an apt source leaves all checks on. Of others (`trusted`, `allow-insecure`, `allow-weak`, …) at
+/// least one switches some off.
+fn is_harmless(option: &str) -> bool {
+    let name = option.split_once('=').map_or(option, |(name, _)| name.trim_end_matches(['+', '-']));
+    ["arch", "lang", "target", "pdiffs", "by-hash"].iter().any(|harmless| name.eq_ignore_ascii_case(harmless))
 }
 
 /// An apt repository's public key.

@@ -27,6 +27,16 @@ pub(crate) fn problems(
             ));
         }
     }
+    // Without one an instance reaches neither its package nor AWS, unless a gateway of the VPC's own leads there.
+    let private = fleet.zones.iter().filter_map(|zone| around.subnets.get_key_value(zone));
+    for (zone, subnet) in private.filter(|(_, subnet)| !launched.is_empty() && !subnet.public_addresses) {
+        problems.push(format!(
+            "subnet {} in {zone} gives instances no public address, so they would reach neither the package nor AWS; \
+             correct zones, or `aws ec2 modify-subnet-attribute --region {region} --subnet-id {} \
+             --map-public-ip-on-launch`",
+            subnet.id, subnet.id
+        ));
+    }
     for group in &fleet.groups {
         let wanted = &group.instance_type;
         let Some(known) = around.types.get(wanted) else {

@@ -27,6 +27,8 @@ pub(crate) struct Surroundings {
 pub(crate) struct Subnet {
     pub(crate) id: String,
     pub(crate) vpc: String,
+    /// Whether instances in it get a public address by themselves.
+    pub(crate) public_addresses: bool,
 }
 
 /// An instance type.

@@ -234,6 +234,19 @@ async fn what_would_make_a_launch_fail_is_found_before_it() {
     }
 
     let found = account.ask("ec2", "DescribeSubnets", &[]).await.xml();
+    let in_zone = |zone: &str| {
+        let mut subnets = found.list("subnetSet").iter();
+        subnets.find(|subnet| subnet.say("availabilityZone") == zone).expect("one").say("subnetId").to_owned()
+    };
+    let private = in_zone("us-east-1b");
+    let off = [("SubnetId", private.as_str()), ("MapPublicIpOnLaunch.Value", "false")];
+    assert!(account.ask("ec2", "ModifySubnetAttribute", &off).await.ok());
+    let told = [
+        &format!("subnet {private} in us-east-1b gives instances no public address"),
+        "aws ec2 modify-subnet-attribute --region us-east-1",
+        "--map-public-ip-on-launch",
+    ];
+    refused(&account, &in_image, 1, &told).await;
     for subnet in found.list("subnetSet") {
         account.ask("ec2", "DeleteSubnet", &[("SubnetId", subnet.say("subnetId"))]).await;
     }
