@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use bootstrap::cli::Cli;
-use bootstrap::output::{Outcome, remark};
+use bootstrap::output::{Outcome, WrongUsage, remark};
 
 fn main() -> ExitCode {
     // Wrong usage exits 2 in here.
@@ -18,7 +18,7 @@ fn main() -> ExitCode {
         Ok(Outcome::Failed) => ExitCode::from(1),
         Err(error) => {
             remark(&format!("bootstrap: {error:#}"));
-            ExitCode::from(1)
+            ExitCode::from(if error.is::<WrongUsage>() { 2 } else { 1 })
         }
     }
 }

@@ -190,6 +190,9 @@ pub struct Destroy {
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
+    /// Lift deletion and termination protection
+    #[arg(long)]
+    pub force: bool,
     /// How long each resource may take to go
     #[arg(long, value_name = "TIME", default_value = "20m", value_parser = duration::parse)]
     pub timeout: Duration,

@@ -116,7 +116,7 @@ impl Cli {
             Command::Verify(verify) => verify::verify(verify.at.existing(verify.name), output).await,
             Command::Destroy(destroy) => {
                 let options = ChangeOptions { yes: destroy.yes, timeout: destroy.timeout, output };
-                destroy::destroy(destroy.at.existing(destroy.name), options).await
+                destroy::destroy(destroy.at.existing(destroy.name), options, destroy.force).await
             }
             Command::List(list) => list::list(list.at.region, output).await,
             Command::Policy(policy) => {

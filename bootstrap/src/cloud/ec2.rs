@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_ec2::types::{
-    BlockDeviceMapping, EbsBlockDevice, HttpTokensState, IamInstanceProfileSpecification,
-    InstanceMetadataEndpointState, InstanceMetadataOptionsRequest, InstanceMetadataTagsState, IpPermission,
-    IpRange, Placement, ResourceType, Tag, TagSpecification, UserIdGroupPair,
+    AttributeBooleanValue, BlockDeviceMapping, EbsBlockDevice, HttpTokensState,
+    IamInstanceProfileSpecification, InstanceMetadataEndpointState, InstanceMetadataOptionsRequest,
+    InstanceMetadataTagsState, IpPermission, IpRange, Placement, ResourceType, Tag, TagSpecification,
+    UserIdGroupPair,
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -277,6 +278,16 @@ impl Cloud {
             .set_user_data(batch.user_data.as_ref().map(|text| STANDARD.encode(text)));
         let kinds = [ResourceType::Instance, ResourceType::Volume, ResourceType::NetworkInterface];
         kinds.into_iter().fold(request, |request, kind| request.tag_specifications(specification(kind, tags)))
+    }
+
+    /// Lifts an instance's protection from termination.
+    ///
+    /// # Errors
+    /// The call failed.
+    pub(crate) async fn lift_termination_protection(&self, id: &str) -> Result<(), CallError> {
+        let off = AttributeBooleanValue::builder().value(false).build();
+        let asked = self.ec2.modify_instance_attribute().instance_id(id).disable_api_termination(off);
+        call(format!("lift the termination protection of {id}"), asked.send()).await.map(|_| ())
     }
 
     /// Terminates instances. One that is gone is no failure.

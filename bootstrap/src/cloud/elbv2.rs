@@ -4,18 +4,21 @@
 use std::time::Duration;
 
 use aws_sdk_elasticloadbalancingv2::types::{
-    Action, ActionTypeEnum, ForwardActionConfig, IpAddressType, LoadBalancerSchemeEnum, LoadBalancerTypeEnum,
-    Matcher, PathPatternConditionConfig, ProtocolEnum, RuleCondition, Tag, TargetGroupAttribute,
-    TargetGroupTuple, TargetTypeEnum,
+    Action, ActionTypeEnum, ForwardActionConfig, IpAddressType, LoadBalancerAttribute,
+    LoadBalancerSchemeEnum, LoadBalancerTypeEnum, Matcher, PathPatternConditionConfig, ProtocolEnum,
+    RuleCondition, Tag, TargetGroupAttribute, TargetGroupTuple, TargetTypeEnum,
 };
 use instance_contract::TargetHealthState;
 
 use super::describe::{DEREGISTRATION_DELAY, balancer, shown};
 use super::pace::{VISIBLE_WITHIN, retry_while};
-use super::{CallError, Cloud, call, ok_if_absent};
+use super::{CallError, Cloud, call, none_if_absent, ok_if_absent};
 use crate::fleet::tagging::Tags;
 use crate::fleet::{Desired, Fleet, Group};
 use crate::plan::inventory::Balancer;
+
+/// The attribute of a balancer that protects it from deletion.
+const DELETION_PROTECTION: &str = "deletion_protection.enabled";
 
 /// How a target is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -305,6 +308,28 @@ impl Cloud {
     /// The call failed.
     pub(crate) async fn delete_rule(&self, arn: &str) -> Result<(), CallError> {
         ok_if_absent(call("delete a rule", self.elbv2.delete_rule().rule_arn(arn).send()).await)
+    }
+
+    /// Whether the balancer is protected from deletion. One that is gone is not.
+    ///
+    /// # Errors
+    /// The call failed.
+    pub(crate) async fn is_protected(&self, balancer: &str) -> Result<bool, CallError> {
+        let asked = self.elbv2.describe_load_balancer_attributes().load_balancer_arn(balancer);
+        let answer = call("read the load balancer's attributes", asked.send()).await;
+        let attributes = none_if_absent(answer)?.and_then(|answer| answer.attributes).unwrap_or_default();
+        let protection = attributes.iter().find(|attribute| attribute.key() == Some(DELETION_PROTECTION));
+        Ok(protection.and_then(|attribute| attribute.value()) == Some("true"))
+    }
+
+    /// Lifts the balancer's protection from deletion.
+    ///
+    /// # Errors
+    /// The call failed.
+    pub(crate) async fn lift_deletion_protection(&self, balancer: &str) -> Result<(), CallError> {
+        let off = LoadBalancerAttribute::builder().key(DELETION_PROTECTION).value("false").build();
+        let asked = self.elbv2.modify_load_balancer_attributes().load_balancer_arn(balancer).attributes(off);
+        ok_if_absent(call("lift the load balancer's deletion protection", asked.send()).await)
     }
 
     /// Deletes the balancer with its listeners and rules. One that is gone is no failure.

@@ -172,6 +172,11 @@ impl CallError {
         self.code().starts_with("AccessDenied") || self.code() == "UnauthorizedOperation"
     }
 
+    /// Whether the instances of this call are not terminated since one is protected from it; AWS names it.
+    pub(crate) fn is_protected(&self) -> bool {
+        self.code() == "OperationNotPermitted" && self.message.contains("disableApiTermination")
+    }
+
     /// What a person can do about it, where that is known.
     fn cure(&self) -> Option<&'static str> {
         if self.no_credentials {

@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use anyhow::{Context, Result, bail};
 
 use crate::engine::interrupt::Interrupt;
-use crate::output::{prompt, remark};
+use crate::output::{WrongUsage, prompt, remark};
 
 /// Asks on the terminal.
 ///
@@ -13,9 +13,8 @@ use crate::output::{prompt, remark};
 /// The answer is no, or there is nobody to ask.
 pub(super) async fn ask(question: &str, interrupt: &mut Interrupt) -> Result<()> {
     if !std::io::stdin().is_terminal() {
-        bail!(
-            "this needs to be confirmed, and there is no terminal to ask on: give --yes; nothing was changed"
-        );
+        let text = format!("{question} There is no terminal to ask on: give --yes; nothing was changed");
+        return Err(WrongUsage(text).into());
     }
     prompt(&format!("{question} [y/N]"));
     // In a thread of its own, which ends with the program: a read cannot be given up.

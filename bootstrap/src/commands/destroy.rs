@@ -12,8 +12,8 @@ use crate::cloud::search::{TaggedResource, search};
 use crate::engine::actions::{ActionError, Executor};
 use crate::engine::execute::{Halt, execute};
 use crate::engine::interrupt::Interrupt;
-use crate::engine::prepare::{OTHER_REGION_HINT, Prepared, place, prepare_destroy};
-use crate::output::{Board, Outcome, Output, print, remark};
+use crate::engine::prepare::{OTHER_REGION_HINT, Prepared, place, prepare_destroy, stored};
+use crate::output::{Board, Outcome, Output, print, print_json, remark};
 
 /// How long what is gone may go on being shown.
 const LISTED_FOR: Duration = Duration::from_secs(10);
@@ -22,13 +22,13 @@ const LISTED_FOR: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// What failed, or what is left. Running it again goes on.
-pub(crate) async fn destroy(fleet: ExistingFleet, options: ChangeOptions) -> Result<Outcome> {
+pub(crate) async fn destroy(fleet: ExistingFleet, options: ChangeOptions, force: bool) -> Result<Outcome> {
     let ChangeOptions { yes, timeout, output } = options;
     let (cloud, name) = fleet.connect().await?;
     let (cloud, name) = (&cloud, name.as_str());
     let mut interrupt = Interrupt::new().context("cannot listen to signals")?;
     let mut pace = Pace::new(timeout);
-    let (mut rounds, mut settling) = (0, None);
+    let (mut rounds, mut settling, mut known) = (0, None, None);
     // Until there is nothing to do: a launch that was on its way may go on making things for a while.
     let (prepared, left) = loop {
         let looking = async {
@@ -38,7 +38,7 @@ pub(crate) async fn destroy(fleet: ExistingFleet, options: ChangeOptions) -> Res
                     "there is always more of fleet {name}: end the launch of it that runs, and destroy it again"
                 );
             }
-            let prepared = prepare_destroy(cloud, name).await?;
+            let prepared = prepare_destroy(cloud, name, known.clone(), force).await?;
             let mut left =
                 if prepared.plan.is_empty() { search(cloud, Some(name)).await? } else { Vec::new() };
             left.retain(TaggedResource::still_exists);
@@ -53,6 +53,7 @@ pub(crate) async fn destroy(fleet: ExistingFleet, options: ChangeOptions) -> Res
         }
         let Prepared { desired, plan, .. } = &prepared;
         let names = &desired.names;
+        known = known.or_else(|| stored(&prepared.have).ok().flatten());
         if plan.is_empty() {
             // What a launch has made meanwhile the next look finds; what else is shown may be gone in a moment.
             let settling = settling.get_or_insert_with(|| Pace::new(LISTED_FOR));
@@ -91,7 +92,7 @@ pub(crate) async fn destroy(fleet: ExistingFleet, options: ChangeOptions) -> Res
             "found": rounds > 0 || !left.is_empty(),
             "left": left,
         });
-        print(&format!("{result:#}\n"));
+        print_json(&result);
     }
     if !left.is_empty() {
         let lines: Vec<_> = left.iter().map(|found| format!("\n  {found}")).collect();

@@ -69,7 +69,11 @@ pub(super) async fn bring_up(
         remark(plan_text::text(&prepared).trim_end());
     }
     if prepared.needs_consent() && !yes {
-        consent::ask(&format!("Change fleet {}?", names.fleet), &mut interrupt).await?;
+        let question = match prepared.growth_to_confirm() {
+            Some(more) => format!("Change fleet {}, with {more} instances more than before?", names.fleet),
+            None => format!("Change fleet {}?", names.fleet),
+        };
+        consent::ask(&question, &mut interrupt).await?;
     }
     let board = Board::new();
     let ended = execute(plan, &board, &mut interrupt, async |action, waiting| {

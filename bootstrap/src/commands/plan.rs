@@ -27,7 +27,7 @@ pub(crate) async fn plan_launch(request: FleetRequest, output: Output) -> Result
 /// A call failed.
 pub(crate) async fn plan_destroy(fleet: ExistingFleet, output: Output) -> Result<Outcome> {
     let (cloud, name) = fleet.connect().await?;
-    let prepared = prepare_destroy(&cloud, &name).await?;
+    let prepared = prepare_destroy(&cloud, &name, None, false).await?;
     prepared.notes.iter().for_each(|note| remark(note));
     plan_text::show(&prepared, output);
     Ok(Outcome::Done)

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::engine::prepare::Prepared;
 use crate::fleet::Package;
 use crate::output::{Output, print, print_json};
-use crate::plan::{Action, Effect};
+use crate::plan::{Action, Effect, Price};
 
 /// Writes the plan as a result.
 pub(crate) fn show(prepared: &Prepared, output: Output) {
@@ -77,6 +77,10 @@ fn write_text(prepared: &Prepared, text: &mut String) -> std::fmt::Result {
     if !billed.is_empty() {
         writeln!(text, "billed by the hour: {}", billed.join(", "))?;
     }
+    if launches(prepared) {
+        let extra = "volumes, addresses, the load balancer and traffic cost extra";
+        writeln!(text, "instances: {}; {extra}", price(prepared))?;
+    }
     if matches!(prepared.desired.fleet.package, Some(Package::Deb { .. })) && launches(prepared) {
         writeln!(
             text,
@@ -114,6 +118,7 @@ fn json(prepared: &Prepared) -> Value {
         "steps": steps,
         "vcpus": vcpus,
         "billed_by_the_hour": billed(prepared),
+        "price_per_hour": launches(prepared).then(|| price(prepared).to_json()),
     })
 }
 
@@ -138,6 +143,13 @@ fn vcpus(prepared: &Prepared) -> Option<(u32, Option<u32>)> {
         .iter()
         .map(|group| around.standard_vcpus(&group.instance_type, plan.launched(&group.name)));
     launches(prepared).then(|| (needed.sum(), around.vcpus.quota))
+}
+
+/// What the new instances cost.
+fn price(prepared: &Prepared) -> Price {
+    let Prepared { desired, plan, .. } = prepared;
+    let groups = desired.fleet.groups.iter();
+    Price::of(groups.map(|group| (group.instance_type.as_str(), plan.launched(&group.name))))
 }
 
 /// What of the new things costs money as long as it is there.

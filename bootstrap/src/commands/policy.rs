@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 
 use super::fleet_request::FleetRequest;
-use crate::output::{Outcome, print};
+use crate::output::{Outcome, print_json};
 use crate::policy::{self, Scope};
 
 /// Whose policy.
@@ -32,6 +32,6 @@ pub(crate) fn policy(
         Audience::Operator => policy::operator(&scope),
         Audience::Agent => policy::agent(&scope),
     };
-    print(&format!("{document:#}\n"));
+    print_json(&document);
     Ok(Outcome::Done)
 }

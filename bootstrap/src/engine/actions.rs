@@ -14,6 +14,7 @@ use crate::cloud::pace::Pace;
 use crate::cloud::package_bucket::PackageError;
 use crate::cloud::{CallError, Cloud};
 use crate::deb::Deb;
+use crate::fleet::names::Names;
 use crate::fleet::tagging;
 use crate::fleet::{Desired, Group, Package};
 use crate::plan::inventory::{Balancer, Instance, Inventory};
@@ -37,6 +38,20 @@ pub(crate) enum ActionError {
     /// Instances are not healthy.
     #[error(transparent)]
     Unhealthy(#[from] Unhealthy),
+    /// An instance is protected from termination, so that none of those with it is terminated.
+    #[error(
+        "{id} is protected from termination, so nothing else was touched; `bootstrap destroy {fleet} --region {region} \
+         --force` lifts that, as does `aws ec2 modify-instance-attribute --region {region} --instance-id {id} \
+         --no-disable-api-termination`"
+    )]
+    Protected {
+        /// The instance.
+        id: String,
+        /// The fleet's name.
+        fleet: String,
+        /// Its region.
+        region: String,
+    },
     /// Instances are not terminated in time.
     #[error("still not terminated: {0}; run the command again later")]
     NotTerminated(String),
@@ -73,6 +88,8 @@ pub(crate) struct Executor<'a> {
     pub(super) have: &'a Inventory,
     /// How long the fleet may take to become healthy, or to go.
     pub(super) timeout: Duration,
+    /// Whether protections from deletion are to be lifted.
+    force: bool,
     pub(super) created: RefCell<Created>,
 }
 
@@ -100,7 +117,7 @@ impl<'a> Executor<'a> {
         deb: Option<&'a Deb>,
         timeout: Duration,
     ) -> Self {
-        let Prepared { desired, have, around, .. } = prepared;
+        let Prepared { desired, have, around, force, .. } = prepared;
         let fleet = &desired.fleet;
         let target_groups = fleet.groups.iter().filter_map(|group| {
             let found = have.target_group(fleet, group)?;
@@ -114,7 +131,7 @@ impl<'a> Executor<'a> {
             target_groups: target_groups.collect(),
             ..Created::default()
         };
-        Self { cloud, desired, around, deb, have, timeout, created: RefCell::new(created) }
+        Self { cloud, desired, around, deb, have, timeout, force: *force, created: RefCell::new(created) }
     }
 
     /// The balancer as last seen.
@@ -246,7 +263,7 @@ impl<'a> Executor<'a> {
                 if let Some(id) = ids.iter().find(is_new) {
                     return Err(ActionError::Reused(id.clone()));
                 }
-                cloud.terminate(ids).await?;
+                self.terminate(ids, waiting).await?;
             }
             Action::DeleteTargetGroup { arn, name } => {
                 self.when_unused(waiting, async || cloud.delete_target_group(arn, name).await).await?;
@@ -259,6 +276,7 @@ impl<'a> Executor<'a> {
                 let ((), found) = tokio::try_join!(cloud.tag(&group, &tags), cloud.instances(names))?;
                 self.created.borrow_mut().instances = found;
             }
+            Action::LiftDeletionProtection { arn } => cloud.lift_deletion_protection(arn).await?,
             Action::DeleteBalancer { arn } => cloud.delete_balancer(arn).await?,
             Action::WaitTerminated { ids } => self.until_terminated(ids, waiting).await?,
             Action::DeleteSecurityGroup { id } => {
@@ -274,6 +292,25 @@ impl<'a> Executor<'a> {
             }
         }
         Ok(String::new())
+    }
+
+    /// Terminates instances; with `force` also those that are protected from it. AWS names one at a time.
+    async fn terminate(&self, ids: &[String], waiting: &dyn Fn(&str)) -> Result<(), ActionError> {
+        let mut lifted = BTreeSet::new();
+        loop {
+            let error = match self.cloud.terminate(ids).await {
+                Err(error) if error.is_protected() => error,
+                result => return Ok(result?),
+            };
+            let named = ids.iter().find(|id| error.message().contains(id.as_str()));
+            let Some(id) = named.filter(|id| lifted.insert(*id)) else { return Err(error.into()) };
+            if !self.force {
+                let Names { fleet, region } = self.desired.names.clone();
+                return Err(ActionError::Protected { id: id.clone(), fleet, region });
+            }
+            waiting(&format!("{id} is protected from termination; lifting that"));
+            self.cloud.lift_termination_protection(id).await?;
+        }
     }
 
     /// Waits until every wanted instance is healthy. `repaired`: something has just come to be that agents may

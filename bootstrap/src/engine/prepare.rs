@@ -10,7 +10,7 @@ use crate::cloud::survey::{ForeignResource, Survey, TARGET_GROUP};
 use crate::cloud::{CallError, Cloud};
 use crate::deb::Deb;
 use crate::fleet::names::Names;
-use crate::fleet::{DefinitionError, Desired, Difference, Fleet, Package};
+use crate::fleet::{DefinitionError, Desired, Difference, Fleet, Group, Package};
 use crate::output::remark;
 use crate::plan::inventory::Bucket;
 use crate::plan::inventory::{Inventory, Role};
@@ -54,6 +54,37 @@ pub(crate) struct Prepared {
     pub(crate) notes: Vec<String>,
     /// Whether the differences were asked for one by one, so that they are no surprise.
     is_explicit: bool,
+    growth: Growth,
+    /// Whether protections from deletion are to be lifted.
+    pub(super) force: bool,
+}
+
+/// A new fleet of up to this many instances is launched as it is typed.
+const MANY: u32 = 20;
+
+/// How many instances are wanted beyond those of the stored definition. What a launch only finishes, repairs or replaces
+/// was asked for before.
+#[derive(Clone, Copy, Debug, Default)]
+struct Growth {
+    /// Whether there is a definition already.
+    of_existing: bool,
+    instances: u32,
+}
+
+impl Growth {
+    fn between(stored: Option<&Fleet>, wanted: &Fleet) -> Self {
+        let count = |group: &Group| {
+            let known = stored.and_then(|stored| stored.groups.iter().find(|known| known.name == group.name));
+            known.map_or(0, |known| known.count)
+        };
+        let more = wanted.groups.iter().map(|group| u32::from(group.count.saturating_sub(count(group))));
+        Self { of_existing: stored.is_some(), instances: more.sum() }
+    }
+
+    /// Any in a fleet that is there, and many in a new one.
+    fn needs_consent(self) -> bool {
+        self.instances > if self.of_existing { 0 } else { MANY }
+    }
 }
 
 /// Looks at the account and plans. Nothing is changed.
@@ -75,6 +106,7 @@ pub(crate) async fn prepare(
     }
     let mut fleet = requested(request, stored.as_ref())?;
     let differences = stored.as_ref().map(|stored| fleet.differences(stored)).unwrap_or_default();
+    let growth = Growth::between(stored.as_ref(), &fleet);
     if fleet.package.is_none() {
         fleet.package = stored.and_then(|stored| stored.package);
     }
@@ -86,7 +118,17 @@ pub(crate) async fn prepare(
             launch_plan(&desired, &have, &|_| serde_json::Value::Null).map_err(PrepareError::Refused)?;
         if plan.is_empty() {
             let (around, notes) = (Surroundings::default(), Vec::new());
-            return Ok(Prepared { desired, have, around, plan, differences, notes, is_explicit });
+            return Ok(Prepared {
+                desired,
+                have,
+                around,
+                plan,
+                differences,
+                notes,
+                is_explicit,
+                growth,
+                force: false,
+            });
         }
     }
     if fleet.package.is_none() {
@@ -112,7 +154,8 @@ pub(crate) async fn prepare(
         problems.extend(package_problem(fleet, &have, &around, deb).await);
     }
     refuse(names, &problems)?;
-    Ok(Prepared { desired, have, around, plan, differences, notes: Vec::new(), is_explicit })
+    let notes = Vec::new();
+    Ok(Prepared { desired, have, around, plan, differences, notes, is_explicit, growth, force: false })
 }
 
 /// # Errors
@@ -297,26 +340,44 @@ async fn package_problem(
     }
 }
 
-/// Looks at what is there of a fleet that is to go, and plans that.
+/// Looks at what is there of a fleet that is to go, and plans that. `known` is the fleet as an earlier look found it:
+/// its definition goes before the last of it does. With `force`, what is protected from deletion goes too.
 ///
 /// # Errors
-/// A call failed.
-pub(crate) async fn prepare_destroy(cloud: &Cloud, name: &str) -> Result<Prepared, PrepareError> {
+/// A call failed; the balancer is protected.
+pub(crate) async fn prepare_destroy(
+    cloud: &Cloud,
+    name: &str,
+    known: Option<Fleet>,
+    force: bool,
+) -> Result<Prepared, PrepareError> {
     let names = Names::new(name, &cloud.region);
     let (survey, identity) = tokio::join!(cloud.survey(&names), cloud.identity());
     let (mut survey, (account, partition)) = (survey?, identity?);
-    let (bucket, role) = (names.bucket(&account), names.role());
+    let known = stored(&survey.inventory).ok().flatten().or(known);
+    let mut notes = Vec::new();
+    let bucket = names.bucket(&account);
+    let role = async {
+        match &known {
+            // It has none of its own, and whoever runs it need not be allowed to look.
+            Some(fleet) if fleet.instance_profile.is_some() => Ok(Some(Role::default())),
+            _ => cloud.role(&names.role(), name).await,
+        }
+    };
     let (role, bucket, proved) = tokio::join!(
-        cloud.role(&role, name),
+        role,
         cloud.find_bucket(&bucket, name, &account),
         cloud.retain_tagged(&names, &mut survey)
     );
     proved?;
-    match role? {
-        Some(found) => survey.inventory.role = Some(found),
-        None => survey.foreign.push(foreign_role(&names)),
+    match role {
+        Ok(Some(found)) => survey.inventory.role = Some(found),
+        Ok(None) => survey.foreign.push(foreign_role(&names)),
+        Err(error) if known.is_none() && error.is_denied() => {
+            notes.push(format!("whether there is a role {} is not known: {error}", names.role()));
+        }
+        Err(error) => return Err(error.into()),
     }
-    let mut notes = Vec::new();
     match bucket {
         Ok(found) => survey.inventory.bucket = Some(found),
         Err(crate::cloud::package_bucket::PackageError::Call(error)) => return Err(error.into()),
@@ -328,21 +389,49 @@ pub(crate) async fn prepare_destroy(cloud: &Cloud, name: &str) -> Result<Prepare
         notes.push(format!("{found} is not this fleet's, going by its tags, and stays as it is"));
     }
     let have = survey.inventory;
-    let plan = destroy_plan(&have, &names);
-    // Only its name counts here; what it was is not needed to take it down.
-    let fleet = match stored(&have) {
-        Ok(Some(fleet)) => fleet,
-        _ => Fleet::unknown(name),
+    let protected = match &have.balancer {
+        Some(balancer) => cloud.is_protected(&balancer.arn).await?,
+        None => false,
     };
+    if let Some(balancer) = have.balancer.as_ref().filter(|_| protected && !force) {
+        return Err(PrepareError::Refused(format!(
+            "nothing was changed: load balancer {} is protected from deletion; `bootstrap destroy {name} --region {} \
+             --force` lifts that, as does `aws elbv2 modify-load-balancer-attributes --region {} --load-balancer-arn {} \
+             --attributes Key=deletion_protection.enabled,Value=false`",
+            names.balancer(),
+            names.region,
+            names.region,
+            balancer.arn
+        )));
+    }
+    let plan = destroy_plan(&have, &names, protected);
+    // Only its name counts here; what it was is not needed to take it down.
+    let fleet = known.unwrap_or_else(|| Fleet::unknown(name));
     let around = Surroundings { account, partition, ..Surroundings::default() };
     let desired = Desired::new(fleet, names);
-    Ok(Prepared { desired, have, around, plan, differences: Vec::new(), notes, is_explicit: true })
+    Ok(Prepared {
+        desired,
+        have,
+        around,
+        plan,
+        differences: Vec::new(),
+        notes,
+        is_explicit: true,
+        growth: Growth::default(),
+        force,
+    })
 }
 
 impl Prepared {
-    /// Whether it takes away or changes what somebody may rely on.
+    /// How many instances it adds that somebody has to agree to.
+    pub(crate) fn growth_to_confirm(&self) -> Option<u32> {
+        self.growth.needs_consent().then_some(self.growth.instances)
+    }
+
+    /// Whether it takes away or changes what somebody may rely on, or costs more than was agreed to before.
     pub(crate) fn needs_consent(&self) -> bool {
-        !self.differences.is_empty() && !self.is_explicit
+        self.growth_to_confirm().is_some()
+            || !self.differences.is_empty() && !self.is_explicit
             || self.plan.steps_that(Effect::Delete).next().is_some()
             || self.plan.steps.iter().any(|step| matches!(step.action, Action::RevokeIngress(..)))
     }

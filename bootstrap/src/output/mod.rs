@@ -6,7 +6,7 @@
 //! | `streams.rs` | results on stdout, remarks on stderr |
 //! | `board.rs` | steps and counts under way |
 
-pub use outcome::{Outcome, Output};
+pub use outcome::{Outcome, Output, WrongUsage};
 pub use streams::remark;
 
 pub(crate) use board::Board;

@@ -11,6 +11,11 @@ pub enum Output {
     Json,
 }
 
+/// What was asked for lacks something that only the caller can add: nothing was done.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct WrongUsage(pub String);
+
 /// How a command ended, when it did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {

@@ -4,18 +4,26 @@ use super::inventory::{Bucket, Inventory};
 use super::steps::{Action, Plan, instances_of, listed};
 use crate::fleet::names::Names;
 
-/// What takes the fleet down. Empty if nothing is there.
-pub(crate) fn destroy_plan(have: &Inventory, names: &Names) -> Plan {
+/// What takes the fleet down. Empty if nothing is there. `protected`: the balancer's deletion protection is to be lifted.
+pub(crate) fn destroy_plan(have: &Inventory, names: &Names, protected: bool) -> Plan {
     let mut plan = Plan::default();
     let alive: Vec<_> = have.instances.iter().filter(|i| !i.is_dead()).map(|i| i.id.clone()).collect();
     let lingering: Vec<_> = have.instances.iter().filter(|i| !i.is_gone()).map(|i| i.id.clone()).collect();
-    let balancer = have.balancer.as_ref().map(|found| {
-        let title = format!("delete load balancer {} with its listener and rules", names.balancer());
-        plan.add(Action::DeleteBalancer { arn: found.arn.clone() }, title, [])
-    });
     let terminated = (!alive.is_empty()).then(|| {
         let title = format!("terminate {}: {}", instances_of(alive.len()), listed(&alive));
         plan.add(Action::TerminateInstances { ids: alive }, title, [])
+    });
+    // One that is protected refuses them all, and AWS tells only now. Then nothing else is touched.
+    let balancer = have.balancer.as_ref().map(|found| {
+        let name = names.balancer();
+        let mut before = terminated;
+        if protected {
+            let lift = Action::LiftDeletionProtection { arn: found.arn.clone() };
+            before =
+                Some(plan.add(lift, format!("lift the deletion protection of load balancer {name}"), before));
+        }
+        let title = format!("delete load balancer {name} with its listener and rules");
+        plan.add(Action::DeleteBalancer { arn: found.arn.clone() }, title, before)
     });
     for group in &have.target_groups {
         let action = Action::DeleteTargetGroup { arn: group.arn.clone(), name: group.name.clone() };

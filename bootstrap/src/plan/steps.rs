@@ -147,6 +147,11 @@ pub(crate) enum Action {
     },
     /// Notes that the definition is in force.
     Settle,
+    /// The balancer may be deleted again.
+    LiftDeletionProtection {
+        /// Its ARN.
+        arn: String,
+    },
     /// The balancer with its listener and rules.
     DeleteBalancer {
         /// Its ARN.
@@ -194,6 +199,7 @@ impl Action {
             | Self::SetZones(_)
             | Self::AddUnweighted { .. }
             | Self::SetDefault
+            | Self::LiftDeletionProtection { .. }
             | Self::Settle => Effect::Change,
             Self::DeleteRule { .. }
             | Self::TerminateInstances { .. }
@@ -241,6 +247,7 @@ impl Action {
             Self::TerminateInstances { .. } => &["ec2:TerminateInstances"],
             Self::DeleteTargetGroup { .. } => &["elasticloadbalancing:DeleteTargetGroup"],
             Self::Settle => &["ec2:CreateTags", "ec2:DescribeInstances"],
+            Self::LiftDeletionProtection { .. } => &["elasticloadbalancing:ModifyLoadBalancerAttributes"],
             Self::DeleteBalancer { .. } => &["elasticloadbalancing:DeleteLoadBalancer"],
             Self::WaitTerminated { .. } => &["ec2:DescribeInstances"],
             Self::DeleteSecurityGroup { .. } => &["ec2:DeleteSecurityGroup"],

@@ -82,7 +82,13 @@ pub(super) const CALLS: &[Call] = &[
     ),
     call(Ec2, "GetConsoleOutput", &[("ec2:GetConsoleOutput", Grant::OwnResources)]),
     call(Ec2, "TerminateInstances", &[("ec2:TerminateInstances", Grant::OwnResources)]),
+    call(Ec2, "ModifyInstanceAttribute", &[("ec2:ModifyInstanceAttribute", Grant::OwnResources)]),
     call(Balancing, "DescribeListeners", &[("elasticloadbalancing:DescribeListeners", Grant::Look)]),
+    call(
+        Balancing,
+        "DescribeLoadBalancerAttributes",
+        &[("elasticloadbalancing:DescribeLoadBalancerAttributes", Grant::Look)],
+    ),
     call(Balancing, "DescribeLoadBalancers", &[("elasticloadbalancing:DescribeLoadBalancers", Grant::Look)]),
     call(Balancing, "DescribeRules", &[("elasticloadbalancing:DescribeRules", Grant::Look)]),
     call(Balancing, "DescribeTags", &[("elasticloadbalancing:DescribeTags", Grant::Look)]),
@@ -147,6 +153,11 @@ pub(super) const CALLS: &[Call] = &[
     call(Balancing, "ModifyListener", &[("elasticloadbalancing:ModifyListener", Grant::OwnBalancing)]),
     call(Balancing, "AddTags", &[("elasticloadbalancing:AddTags", Grant::OwnBalancing)]),
     call(Balancing, "DeleteRule", &[("elasticloadbalancing:DeleteRule", Grant::OwnBalancing)]),
+    call(
+        Balancing,
+        "ModifyLoadBalancerAttributes",
+        &[("elasticloadbalancing:ModifyLoadBalancerAttributes", Grant::OwnBalancing)],
+    ),
     call(
         Balancing,
         "DeleteLoadBalancer",

@@ -118,7 +118,7 @@ fn everything_else_is_aimed_at_the_fleets_names_or_tag() {
             assert!(of_account, "{sid}: {resource}");
         }
     }
-    for sid in ["CreateListeners", "Launch", "TagWhatIsLaunched", "TagBalancing"] {
+    for sid in ["NewListeners", "Launch", "TagNew", "TagBalancing"] {
         let conditions = &statement(&document, sid).unwrap()["Condition"]["StringEquals"];
         assert_eq!(conditions["aws:RequestTag/instance-agent:fleet"], "web", "{sid}");
     }

@@ -110,6 +110,17 @@ impl State {
     pub(super) async fn delete_load_balancer(&mut self, request: &Request) -> Result<Answer, AwsError> {
         let arn = request.get("LoadBalancerArn");
         let found =
+            self.moto.look(SERVICE, "DescribeLoadBalancerAttributes", &[("LoadBalancerArn", arn)]).await;
+        let mut attributes =
+            found.iter().flat_map(|found| found.list("DescribeLoadBalancerAttributesResult/Attributes"));
+        let on =
+            |item: &&Element| item.say("Key") == "deletion_protection.enabled" && item.say("Value") == "true";
+        if attributes.find(on).is_some() {
+            let text =
+                format!("Load balancer '{arn}' cannot be deleted because deletion protection is enabled");
+            return Err(AwsError::client("OperationNotPermitted", text));
+        }
+        let found =
             self.moto.look(SERVICE, "DescribeLoadBalancers", &[("LoadBalancerArns.member.1", arn)]).await;
         let groups = found.iter().flat_map(|found| found.list("DescribeLoadBalancersResult/LoadBalancers"));
         let groups =

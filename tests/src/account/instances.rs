@@ -270,6 +270,18 @@ impl State {
     }
 
     pub(super) async fn terminate_instances(&mut self, request: &Request) -> Result<Answer, AwsError> {
+        // moto has terminated those that come before by then.
+        for id in request.list("InstanceId") {
+            let asked = [("InstanceId", id), ("Attribute", "disableApiTermination")];
+            let found = self.moto.look("ec2", "DescribeInstanceAttribute", &asked).await;
+            if found.is_ok_and(|found| found.say("disableApiTermination/value") == "true") {
+                let text = format!(
+                    "The instance '{id}' may not be terminated. Modify its 'disableApiTermination' instance attribute \
+                     and try again."
+                );
+                return Err(AwsError::client("OperationNotPermitted", text));
+            }
+        }
         let answer = self.forward(request).await;
         if answer.ok() {
             for id in request.list("InstanceId") {

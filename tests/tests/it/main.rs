@@ -10,6 +10,7 @@ mod cached;
 mod calls;
 mod changes;
 mod cli;
+mod consent;
 mod delivery;
 mod http;
 mod interrupted;

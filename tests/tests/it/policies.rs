@@ -2,7 +2,7 @@
 //! looks at actions alone, and as AWS would decide about every call and what depends on it.
 
 use serde_json::{Value, json};
-use tests::account::{Account, Agents, Context, Document, Need, Options};
+use tests::account::{Account, Agents, Context, Document, Need, Options, protect_balancer, protect_instance};
 
 /// A policy that `bootstrap` prints.
 async fn printed(account: &Account, arguments: &[&str]) -> Value {
@@ -47,7 +47,9 @@ async fn operate(account: &Account, environment: &[(&str, &str)]) {
     let command = environment.iter().fold(account.bootstrap(&more), |command, (n, v)| command.env(n, v));
     command.run().await.exits(3);
     account.set(|options| options.agents = Agents::Healthy);
-    run(&["destroy", "clusters", "--yes"]).await;
+    protect_instance(account).await;
+    protect_balancer(account).await;
+    run(&["destroy", "clusters", "--force", "--yes"]).await;
 }
 
 /// `clusters`, changed in everything that can be changed while it is there.
@@ -137,6 +139,71 @@ const RARELY: [(&str, &str); 2] = [
     ("s3:ListBucketMultipartUploads", "a bucket is not empty although nothing is listed in it"),
     ("s3:AbortMultipartUpload", "that is because of an upload that somebody began by hand"),
 ];
+
+/// What the file of a small fleet says beside its groups, and what has to be there before.
+const KINDS: [&str; 5] = [
+    "instance-profile = \"mine\"\n\n[package]\nin-image = true\n",
+    "key-pair = \"ops\"\n\n[security]\nallow = [\"203.0.113.0/24\"]\n\n[tags]\nProject = \"x\"\n",
+    "[package]\nurl = \"http://127.0.0.1:9/agent.deb\"\nsha256 = \"SUM\"\n",
+    "[package]\napt = \"deb http://127.0.0.1:9/debian stable main\"\nkey = \"repository.asc\"\n",
+    "port = 8080\ninstance-profile = \"mine\"\n",
+];
+
+#[tokio::test]
+async fn each_kind_of_fleet_is_launched_changed_and_destroyed_with_the_policy_printed_for_its_file() {
+    let account = Account::start(Options::strict()).await;
+    let deb = account.package();
+    account.file(
+        "repository.asc",
+        "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nbQ==\n-----END PGP PUBLIC KEY BLOCK-----\n",
+    );
+    for kind in KINDS {
+        account.reset(Options::strict()).await;
+        assert!(account.ask("ec2", "CreateKeyPair", &[("KeyName", "ops")]).await.ok());
+        let trust = json!({ "Version": "2012-10-17", "Statement": [{
+            "Effect": "Allow", "Principal": { "Service": "ec2.amazonaws.com" }, "Action": "sts:AssumeRole",
+        }] });
+        let trust = trust.to_string();
+        for (action, parameters) in [
+            ("CreateRole", &[("RoleName", "mine"), ("AssumeRolePolicyDocument", trust.as_str())][..]),
+            ("CreateInstanceProfile", &[("InstanceProfileName", "mine")]),
+            ("AddRoleToInstanceProfile", &[("InstanceProfileName", "mine"), ("RoleName", "mine")]),
+        ] {
+            assert!(account.ask("iam", action, parameters).await.ok(), "{action}");
+        }
+        let group = |count: &str| {
+            let kind = kind.replace("SUM", &"0".repeat(64));
+            let groups = format!(
+                "[[group]]\nname = \"numbers\"\ntype = \"t3.micro\"\ncount = {count}\npaths = false\n"
+            );
+            let head = "name = \"kind\"\nregion = \"us-east-1\"\nimage = \"ubuntu-22.04\"\nzones = [\"us-east-1a\", \"us-east-1b\"]\n";
+            account.file("kind.toml", format!("{head}{kind}\n{groups}"))
+        };
+        let file = group("2");
+        let policy = printed(&account, &["operator", &file, "--account", "123456789012"]).await;
+        // What an administrator gives the agents of a fleet that makes no role of its own.
+        let agents = printed(&account, &["agent", &file]).await.to_string();
+        let given = [("RoleName", "mine"), ("PolicyName", "agent"), ("PolicyDocument", agents.as_str())];
+        assert!(account.ask("iam", "PutRolePolicy", &given).await.ok());
+        account.set(|options| options.policy = Some(document(&policy)));
+        let launch = if kind.contains("[package]") {
+            vec!["launch", &file, "--timeout", "20s"]
+        } else {
+            vec!["launch", &file, "--timeout", "20s", "--deb", &deb]
+        };
+        account.ok(&launch).await;
+        account.ok(&launch).await;
+        account.ok(&["status", "kind"]).await;
+        account.ok(&["scale", "kind", "numbers=3", "--yes"]).await;
+        group("1");
+        account.ok(&[&launch[..], &["--yes"]].concat()).await;
+        account.ok(&["destroy", "kind", "--yes"]).await;
+        let whole = document(&policy);
+        let unmet: Vec<Need> =
+            account.needs().await.into_iter().filter(|need| !need.is_met_by(&whole)).collect();
+        assert!(unmet.is_empty(), "{kind}: {unmet:?}");
+    }
+}
 
 #[tokio::test]
 async fn the_operators_policy_of_one_fleet_is_of_no_use_for_another() {

@@ -358,8 +358,8 @@ fn instances_that_bootstrap_did_not_launch_are_left_to_who_did() {
     other.tags.remove(tagging::SLOTS);
     have.instances.push(other);
     assert!(plan(&fleet, &have).is_empty());
-    let plan = destroy_plan(&have, &names());
-    assert!(plan.steps[1].title.contains("i-scaled"), "{:#?}", titles(&plan));
+    let plan = destroy_plan(&have, &names(), false);
+    assert!(plan.steps[0].title.contains("i-scaled"), "{:#?}", titles(&plan));
 }
 
 #[test]
@@ -410,7 +410,7 @@ fn a_fleet_goes_in_the_order_that_aws_needs() {
     let mut have = launched(&fleet);
     have.bucket = Some(Bucket::Ours);
     have.instances[0].state = "shutting-down".to_owned();
-    let plan = destroy_plan(&have, &names());
+    let plan = destroy_plan(&have, &names(), false);
     let balancer = step(&plan, |action| matches!(action, Action::DeleteBalancer { .. }));
     let terminate =
         step(&plan, |action| matches!(action, Action::TerminateInstances { ids } if ids.len() == 8));
@@ -420,6 +420,8 @@ fn a_fleet_goes_in_the_order_that_aws_needs() {
     let (instances, balancers) = (delete("sg-instances"), delete("sg-balancer"));
     for (later, earlier) in [
         (target_group, balancer),
+        // A protected instance refuses them all: then nothing else is touched.
+        (balancer, terminate),
         (ended, terminate),
         (instances, ended),
         (balancers, instances),
@@ -429,5 +431,9 @@ fn a_fleet_goes_in_the_order_that_aws_needs() {
         assert!(comes_after(&plan, later, earlier), "{:#?}", titles(&plan));
     }
     step(&plan, |action| *action == Action::DeleteBucket);
-    assert!(destroy_plan(&nothing(), &names()).is_empty());
+    let forced = destroy_plan(&have, &names(), true);
+    let lifted = step(&forced, |action| matches!(action, Action::LiftDeletionProtection { .. }));
+    let balancer = step(&forced, |action| matches!(action, Action::DeleteBalancer { .. }));
+    assert!(comes_after(&forced, balancer, lifted), "{:#?}", titles(&forced));
+    assert!(destroy_plan(&nothing(), &names(), false).is_empty());
 }
