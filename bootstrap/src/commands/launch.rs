@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, anyhow, bail};
 
 use super::fleet_request::FleetRequest;
+use super::typed_command::typed_command;
 use super::{ChangeOptions, consent, plan_text, status};
 use crate::cloud::Cloud;
 use crate::deb::Deb;
@@ -11,6 +12,7 @@ use crate::engine::execute::{Halt, execute};
 use crate::engine::health::Unhealthy;
 use crate::engine::interrupt::Interrupt;
 use crate::engine::prepare::{Prepared, Request, prepare};
+use crate::fleet::names::Names;
 use crate::output::{Board, Outcome, Output, print_error, remark};
 use crate::plan::inventory::Inventory;
 
@@ -59,7 +61,7 @@ pub(super) async fn bring_up(
             }
         };
         if let Err(error) = ended {
-            return unhealthy(error, output);
+            return unhealthy(error, None, output);
         }
         remark(&format!("fleet {} is as defined: nothing to do", names.fleet));
         status::show_launched(desired, have, executor.balancer().as_ref(), output);
@@ -81,21 +83,15 @@ pub(super) async fn bring_up(
     });
     match ended.await {
         Ok(()) => {}
-        Err(Halt::Interrupted) => bail!(
-            "interrupted; `bootstrap launch` finishes what was begun, `bootstrap destroy {} --region {}` removes it",
-            names.fleet,
-            names.region
-        ),
-        Err(Halt::Failed(error @ ActionError::Unhealthy(_))) => return unhealthy(error, output),
+        Err(Halt::Interrupted) => bail!("interrupted; {}", way_on(&executor)),
+        Err(Halt::Failed(error @ ActionError::Unhealthy(_))) => {
+            return unhealthy(error, Some(&executor), output);
+        }
         Err(Halt::Failed(error @ (ActionError::ChangedElsewhere(_) | ActionError::Destroyed(_)))) => {
             return Err(error.into());
         }
         Err(Halt::Failed(error)) => {
-            return Err(anyhow!(
-                "{error}\nwhat was made stays: `bootstrap launch` finishes it, `bootstrap destroy {} --region {}` removes it",
-                names.fleet,
-                names.region
-            ));
+            return Err(anyhow!("{error}\n{}", way_on(&executor)));
         }
     }
     let now = Inventory { instances: executor.instances(), ..have.clone() };
@@ -104,12 +100,29 @@ pub(super) async fn bring_up(
     Ok(Outcome::Done)
 }
 
-/// Exit status 3 where the fleet is not healthy, 1 where that could not be found out.
-fn unhealthy(error: ActionError, output: Output) -> Result<Outcome> {
+/// What stays when a launch ends early, what of it is billed, and the two commands that lead on.
+fn way_on(executor: &Executor<'_>) -> String {
+    let Names { fleet, region } = &executor.desired.names;
+    let billed = match executor.running() {
+        0 => String::new(),
+        1 => ", 1 instance runs and is billed".to_owned(),
+        many => format!(", {many} instances run and are billed"),
+    };
+    format!(
+        "what was made stays{billed}: `{}` goes on from here, `bootstrap destroy {fleet} --region {region}` removes it",
+        typed_command(region)
+    )
+}
+
+/// `changed` is what this command has changed by then. Exit status 3 where the fleet is not healthy, 1 where that could not be found out.
+fn unhealthy(error: ActionError, changed: Option<&Executor<'_>>, output: Output) -> Result<Outcome> {
     match error {
         ActionError::Unhealthy(Unhealthy::Call(error)) => Err(error.into()),
         ActionError::Unhealthy(error) => {
             remark(&format!("bootstrap: {error}"));
+            if let Some(executor) = changed {
+                remark(&way_on(executor));
+            }
             print_error(output, &error.to_string());
             Ok(Outcome::NotHealthy)
         }

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use crate::cloud::Cloud;
 use crate::cloud::search::{ResourceKind, TaggedResource, search};
+use crate::fleet::names::Names;
 use crate::output::{Outcome, Output, print, print_json};
 
 /// The tag that names a fleet may be anybody's; it is shown to this length, in characters.
@@ -46,8 +47,10 @@ pub(crate) async fn list(region: Option<String>, output: Output) -> Result<Outco
         let remark = if is_whole(found) {
             "-".to_owned()
         } else {
+            let (name, region) = (one_line(name, LONGEST_NAME), &cloud.region);
+            let launch = Names::new(&name, region).launch_command();
             format!(
-                "orphans: `bootstrap destroy {name}` removes them, `bootstrap launch` completes the fleet"
+                "orphans: `bootstrap destroy {name} --region {region}` removes them, {launch} completes the fleet"
             )
         };
         table.add_row([

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `fleet_request.rs` | which fleet a command is about |
 //! | `consent.rs` | asking before something that is there is changed or deleted |
+//! | `typed_command.rs` | the command as it was typed, for messages that say it again |
 //! | `plan_text.rs` | a plan for people and for programs |
 //!
 //! Only here errors become [`anyhow::Error`]s.
@@ -26,6 +27,7 @@ mod plan_text;
 pub(crate) mod policy;
 pub(crate) mod scale;
 pub(crate) mod status;
+mod typed_command;
 pub(crate) mod verify;
 
 /// How a command ended, or what failed, with its causes.

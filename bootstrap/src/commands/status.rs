@@ -83,9 +83,10 @@ pub(super) async fn snapshot(cloud: &Cloud, name: &str) -> Result<Snapshot> {
             bail!("{}", prepare::not_found_message(cloud, name).await);
         }
         bail!(
-            "there are only parts of a fleet {name} in {}; `bootstrap launch` completes it, `bootstrap destroy {name} \
-             --region {}` removes them",
+            "there are only parts of a fleet {name} in {}; {} completes it, `bootstrap destroy {name} --region {}` removes \
+             them",
             cloud.region,
+            names.launch_command(),
             cloud.region
         );
     };
@@ -234,7 +235,7 @@ fn show(desired: &Desired, rows: &[InstanceRow], balancer: Option<&Balancer>, ou
                 print(&format!("  curl http://{}{port}/{}\n", found.dns_name, group.name));
             }
         }
-        None => print("no load balancer; `bootstrap launch` finishes the fleet\n"),
+        None => print(&format!("no load balancer; {} finishes the fleet\n", desired.names.launch_command())),
     }
 }
 

@@ -17,7 +17,12 @@ pub(crate) async fn verify(fleet: ExistingFleet, output: Output) -> Result<Outco
     let (cloud, name) = fleet.connect().await?;
     let found = snapshot(&cloud, &name).await?;
     let Some(balancer) = &found.have.balancer else {
-        bail!("fleet {name} has no load balancer in {}; `bootstrap launch` finishes it", cloud.region);
+        let names = &found.desired.names;
+        bail!(
+            "fleet {name} has no load balancer in {}; {} finishes it",
+            cloud.region,
+            names.launch_command()
+        );
     };
     let port = found.have.listener.as_ref().map_or(found.desired.fleet.port, |listener| listener.port);
     let rows = rows(&found.desired, &found.have, Some(&found.health)).into_iter();

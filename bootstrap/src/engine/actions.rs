@@ -81,7 +81,7 @@ pub(crate) enum ActionError {
 /// Does the actions of a plan: what they need, and what they have created so far.
 pub(crate) struct Executor<'a> {
     pub(super) cloud: &'a Cloud,
-    pub(super) desired: &'a Desired,
+    pub(crate) desired: &'a Desired,
     around: &'a Surroundings,
     /// The package's file, where it is at hand.
     deb: Option<&'a Deb>,
@@ -142,6 +142,13 @@ impl<'a> Executor<'a> {
     /// The fleet's instances as they were when all was done.
     pub(crate) fn instances(&self) -> Vec<Instance> {
         self.created.borrow().instances.clone()
+    }
+
+    /// How many instances of the fleet run, as far as is known by now.
+    pub(crate) fn running(&self) -> usize {
+        let runs = |instance: &&Instance| matches!(instance.state.as_str(), "pending" | "running");
+        let launched = self.created.borrow().launched.values().map(Vec::len).sum::<usize>();
+        self.have.instances.iter().filter(runs).count() + launched
     }
 
     /// Does one action and answers what it made, in short. May be repeated.

@@ -83,7 +83,8 @@ pub(crate) async fn execute<E: fmt::Display>(
                 }
                 Err(error) => {
                     steps[index] = State::Failed;
-                    line.fails(&error.to_string());
+                    // The first is told at the end, with what to do.
+                    line.fails(&if halt.is_none() { String::new() } else { error.to_string() });
                     if halt.is_none() {
                         halt = Some(Halt::Failed(error));
                         grace.as_mut().reset(tokio::time::Instant::now() + GRACE);

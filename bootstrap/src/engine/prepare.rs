@@ -12,10 +12,9 @@ use crate::deb::Deb;
 use crate::fleet::names::Names;
 use crate::fleet::{DefinitionError, Desired, Difference, Fleet, Group, Package};
 use crate::output::remark;
-use crate::plan::inventory::Bucket;
-use crate::plan::inventory::{Inventory, Role};
+use crate::plan::inventory::{Bucket, Instance, Inventory, Role};
 use crate::plan::surroundings::Surroundings;
-use crate::plan::{Action, Effect, Plan, destroy_plan, launch_plan, preflight};
+use crate::plan::{Action, Effect, Plan, destroy_plan, launch_plan, members, preflight};
 use crate::policy::agent_policy;
 use crate::user_data::{PackageForInstance, user_data};
 
@@ -112,6 +111,8 @@ pub(crate) async fn prepare(
     }
     let desired = Desired::new(fleet, names);
     let (fleet, names) = (&desired.fleet, &desired.names);
+    let stopped = stopped(&desired, &survey.inventory);
+    refuse(names, &stopped)?;
     if survey.ownership_is_certain() && survey.inventory.is_settled(&desired) {
         let have = survey.inventory.clone();
         let plan =
@@ -172,6 +173,22 @@ fn refuse(names: &Names, problems: &[String]) -> Result<(), PrepareError> {
         ),
     };
     Err(PrepareError::Refused(text))
+}
+
+/// The instances that are to stay and do not run: the fleet could not become healthy with them.
+fn stopped(desired: &Desired, have: &Inventory) -> Vec<String> {
+    let region = &desired.names.region;
+    let kept = desired.fleet.groups.iter().flat_map(|group| members(desired, group, have).kept.into_values());
+    let stopped = kept.filter(|instance| matches!(instance.state.as_str(), "stopping" | "stopped"));
+    let told = |instance: &Instance| {
+        format!(
+            "{id} is {state}: start it (`aws ec2 start-instances --region {region} --instance-ids {id}`), or have another in \
+             its place (`aws ec2 terminate-instances --region {region} --instance-ids {id}`, then this command again)",
+            id = instance.id,
+            state = instance.state
+        )
+    };
+    stopped.map(told).collect()
 }
 
 /// The names that this fleet needs and someone else has.

@@ -15,6 +15,15 @@ impl Names {
         Self { fleet: fleet.to_owned(), region: region.to_owned() }
     }
 
+    /// The command that launches the fleet, as far as its name tells: what is in its file, if it has one, is not known.
+    pub(crate) fn launch_command(&self) -> String {
+        let Self { fleet, region } = self;
+        match super::Fleet::built_in(fleet) {
+            Some(_) => format!("`bootstrap launch {fleet} --region {region}`"),
+            None => format!("`bootstrap launch FILE --region {region}`, with the fleet's file,"),
+        }
+    }
+
     /// The load balancer.
     pub(crate) fn balancer(&self) -> String {
         self.fleet.clone()

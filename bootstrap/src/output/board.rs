@@ -98,9 +98,10 @@ impl Line<'_> {
         self.leave("done ", &made);
     }
 
-    /// It failed.
+    /// It failed; `error` says why, if nothing else does.
     pub(crate) fn fails(self, error: &str) {
-        self.leave("FAILED", &format!(": {error}"));
+        let error = if error.is_empty() { String::new() } else { format!(": {error}") };
+        self.leave("FAILED", &error);
     }
 
     fn leave(self, how: &str, text: &str) {

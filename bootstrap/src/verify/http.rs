@@ -47,11 +47,11 @@ impl Answer {
             502 | 504 => "an instance does not answer: `bootstrap status` says which",
             503 => "no target takes requests: `bootstrap status` says why",
             404 => {
-                "the request came to an instance it is not for: `bootstrap launch` puts rules and the instances' tags \
-                 right"
+                "the request came to an instance it is not for: launch the fleet again, that puts rules and the \
+                 instances' tags right"
             }
             200 => {
-                "`bootstrap launch` puts the instances' tags right, which say what they answer; else something else \
+                "launch the fleet again, that puts the instances' tags right, which say what they answer; else something else \
                  answers at this address"
             }
             _ => "`bootstrap status` shows the fleet; something else may answer at this address",

@@ -67,7 +67,7 @@ fn healthy(target: &VerifyTarget) -> Result<String, Failure> {
         return Err(Failure {
             expected: "instances in every group".to_owned(),
             seen: format!("{} has none", group.name),
-            cure: "`bootstrap launch` launches what is missing".to_owned(),
+            cure: "launch the fleet again: that launches what is missing".to_owned(),
         });
     }
     if reasons.is_empty() {

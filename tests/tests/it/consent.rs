@@ -1,6 +1,8 @@
 //! Other people's money: what costs more than before is shown and asked for, and what somebody has protected stays.
 
-use tests::account::{Account, Options, Ran, Small, protect_balancer, protect_instance};
+use tests::account::{
+    Account, Agents, AwsError, Fault, Options, Ran, Small, Trouble, protect_balancer, protect_instance,
+};
 
 /// Runs a command that is refused without any change.
 async fn refused(account: &Account, arguments: &[&str], status: i32) -> Ran {
@@ -85,4 +87,43 @@ async fn a_protected_instance_stays_with_all_of_its_fleet_until_force_is_given()
         .says("`bootstrap destroy small --region us-east-1 --force`");
     small.account.ok(&["destroy", "small", "--yes", "--force"]).await;
     small.account.ok(&["list"]).await.says("no fleets in us-east-1");
+}
+
+#[tokio::test]
+async fn a_stopped_instance_is_told_first_and_none_is_launched_in_its_place() {
+    let small = Small::with(Options::prompt()).await;
+    small.launch().await.success();
+    let id = small.healthy("red").await.pop_first().expect("one");
+    small.foreign("ec2", "StopInstances", &[("InstanceId.1", &id)]).await;
+    for command in [&small.launching()[..], &["plan", &small.file], &["scale", "small", "blue=3", "--yes"]] {
+        let ran = refused(&small.account, command, 1).await;
+        ran.says(&format!(
+            "nothing was changed: {id} is stopped: start it (`aws ec2 start-instances --region us-east-1 --instance-ids {id}`)"
+        ));
+    }
+    small.foreign("ec2", "TerminateInstances", &[("InstanceId.1", &id)]).await;
+    small.launch().await.success();
+    assert!(!small.healthy("red").await.contains(&id));
+}
+
+#[tokio::test]
+async fn a_launch_that_ends_early_says_why_once_what_is_billed_and_the_two_commands_that_lead_on() {
+    let small = Small::with(Options { agents: Agents::Never, ..Options::prompt() }).await;
+    let launch = ["launch", small.file.as_str(), "--deb", &small.package, "--timeout", "3s"];
+    let ran = small.account.run(&launch).await.exits(3);
+    assert_eq!(ran.stderr.matches("not healthy within 3 s").count(), 1, "{}", ran.stderr);
+    let told = format!(
+        "what was made stays, 4 instances run and are billed: `bootstrap {} --region us-east-1` goes on from here, \
+         `bootstrap destroy small --region us-east-1` removes it\n",
+        launch.join(" ")
+    );
+    assert!(ran.stderr.ends_with(&told), "{}", ran.stderr);
+
+    // A step that fails, and one that is refused before anything runs.
+    let small = Small::with(Options::prompt()).await;
+    let denied = AwsError::denied("elasticloadbalancing", "CreateLoadBalancer", "*");
+    small.account.fault(Fault::every("elasticloadbalancing:CreateLoadBalancer", Trouble::Fail(denied)));
+    let ran = small.launch().await.exits(1);
+    assert_eq!(ran.stderr.matches("cannot create the load balancer").count(), 1, "{}", ran.stderr);
+    ran.says("`bootstrap destroy small --region us-east-1` removes it");
 }

@@ -332,7 +332,8 @@ async fn list_and_status_show_fleets_and_orphans() {
     account.ask("elasticloadbalancing", "DeleteLoadBalancer", &[("LoadBalancerArn", &arn)]).await;
     let ran = account.ok(&["list"]).await;
     plain(&ran);
-    let told = "orphans: `bootstrap destroy seed` removes them, `bootstrap launch` completes the fleet";
+    let told = "orphans: `bootstrap destroy seed --region us-east-1` removes them, `bootstrap launch seed --region us-east-1` \
+                completes the fleet";
     assert!(ran.stdout.contains(told), "{}", ran.stdout);
     assert_eq!(ran.stdout.matches("seed: instance i-").count(), 2, "{}", ran.stdout);
 }
@@ -356,7 +357,7 @@ async fn list_shows_roles_profiles_and_buckets_that_were_left_over() {
     small.foreign("iam", "CreateRole", &[&role[..], &tags].concat()).await;
     let theirs = "instance-agent-theirs-us-east-1";
     small.foreign("iam", "CreateRole", &[("RoleName", theirs), ("AssumeRolePolicyDocument", trust)]).await;
-    let told = "orphans: `bootstrap destroy small` removes them";
+    let told = "orphans: `bootstrap destroy small --region us-east-1` removes them";
     let listed = small.account.ok(&["list"]).await.says(told).says(&format!("small: role {name}"));
     assert!(!listed.stdout.contains("theirs"), "{}", listed.stdout);
 

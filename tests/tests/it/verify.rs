@@ -127,7 +127,7 @@ async fn a_rule_that_leads_to_the_wrong_group_is_found() {
         assert_eq!(failure.expected, "200 and \"Instance ID is responding now!\"");
         assert!(failure.seen.starts_with("404 "), "{failure:?}");
         assert!(
-            failure.cure.contains("`bootstrap launch` puts rules and the instances' tags right"),
+            failure.cure.contains("launch the fleet again, that puts rules and the instances' tags right"),
             "{failure:?}"
         );
     }
