@@ -13,6 +13,10 @@ macro_rules! events {
 }
 
 events! {
+    /// As many connections as are served at a time.
+    CONNECTION_LIMIT = "89be322a8b7e4b41be0b5db02c607b80";
+    /// Clients send requests and read no answers.
+    UNREAD_DROPPED = "2eda655a81d44b24b466821894296bde";
     /// It listens and serves.
     STARTED = "eed22054349d4e63b0ffb19901a308d9";
     /// Another program has taken over in place.

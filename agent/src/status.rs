@@ -211,6 +211,11 @@ impl AgentStatus {
                 traffic.probes
             ),
         );
+        let TrafficSnapshot { made_room, unread_dropped, .. } = *traffic;
+        if made_room + unread_dropped > 0 {
+            let text = format!("{made_room} idle for others' sake, {unread_dropped} that read no answers");
+            row("closed", text);
+        }
         row("now", format!("{} in flight, {} connections", traffic.in_flight, traffic.connections));
         row("agent", format!("{} (pid {})", self.version, self.pid));
         let reload = &self.reload;

@@ -67,6 +67,8 @@ counters! {
     refused: "refused_total" "",
     /// The load balancer's health checks, on any path.
     probes: "probes_total" "",
+    /// Idle connections closed because others needed their place.
+    made_room: "made_room_total" "",
     /// Connections dropped because they left more unread over a reload than is kept for them.
     unread_dropped: "unread_dropped_total" "",
 }

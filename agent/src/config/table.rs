@@ -66,7 +66,11 @@ pub const SETTINGS: &[Setting] = &[
         "BYTES",
         "Most memory for requests that have not all come, over all connections [default: 64MiB]",
     ),
-    setting("max-connections", "COUNT", "Connections served at a time; more wait [default: 10000]"),
+    setting(
+        "max-connections",
+        "COUNT",
+        "Connections served at a time; for more, idle ones are closed [default: 10000]",
+    ),
     setting("header-timeout", "DURATION", "From a request's first byte to its last header [default: 10s]"),
     setting("body-timeout", "DURATION", "From a request's last header to the end of its body [default: 30s]"),
     setting("keep-alive", "DURATION", "How long an idle connection stays open [default: 75s]"),

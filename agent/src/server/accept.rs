@@ -7,13 +7,16 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::spawn_local;
 
 use super::buffers::bound_buffers;
 use super::connection::{self, Arrival, Connections};
 use super::handed::{HandedConnection, Stage};
+use super::notice::Notice;
 use super::orders::{Numbered, Order};
+use super::room::{Place, Room};
+use crate::events;
 
 /// The first and the longest pause after a failed accept.
 const PAUSES: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(1);
@@ -21,20 +24,18 @@ const PAUSES: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=D
 /// How long connections may take to come to rest after every request has been answered.
 const GIVING_BACK: Duration = Duration::from_millis(500);
 
-/// At most this often it is said that the limit is reached or that accepting fails.
-const SAY_AGAIN: Duration = Duration::from_secs(60);
-
 /// Accepts connections until an order to end; closes this thread's copy of the port and returns the
 /// deadline for the connections. Before a stop, those that wait in the kernel are taken.
 pub(super) async fn accept_connections(
     connections: &Rc<Connections>,
     listener: TcpListener,
-    places: &Arc<Semaphore>,
+    room: &Arc<Room>,
     mut orders: watch::Receiver<Numbered>,
     rest: &watch::Sender<u64>,
 ) -> Instant {
     let worker = connections.worker();
-    let (mut limit, mut failures) = (Notice::default(), Failures::default());
+    let mut waiting = None;
+    let (notices, mut failures) = (Notices::default(), Failures::default());
     loop {
         let frozen = worker.order().is_frozen();
         tokio::select! {
@@ -48,9 +49,14 @@ pub(super) async fn accept_connections(
                 worker.set_order((number, order));
                 match order {
                     Order::Serve | Order::Freeze { .. } => {}
-                    Order::HandOver => return Instant::now() + GIVING_BACK,
+                    Order::HandOver => {
+                        // It is given back with the others.
+                        waiting.into_iter().for_each(|socket| spawn(connections, socket, room.seat(None)));
+                        return Instant::now() + GIVING_BACK;
+                    }
                     Order::Stop(deadline) => {
-                        drain_backlog(connections, listener);
+                        waiting.into_iter().for_each(|socket| spawn(connections, socket, room.seat(None)));
+                        drain_backlog(connections, listener, room);
                         return deadline;
                     }
                 }
@@ -58,8 +64,11 @@ pub(super) async fn accept_connections(
             () = worker.at_rest(), if frozen && *rest.borrow() != worker.order_number() => {
                 rest.send_replace(worker.order_number());
             }
-            (socket, place) = next(&listener, places, &mut limit, &mut failures), if !frozen => {
-                spawn(connections, socket, Some(place));
+            socket = accept(&listener, &mut failures), if waiting.is_none() && !frozen => waiting = Some(socket),
+            permit = make_room(room, &notices), if waiting.is_some() && !frozen => {
+                if let Some(socket) = waiting.take() {
+                    spawn(connections, socket, room.seat(Some(permit)));
+                }
             }
         }
     }
@@ -69,46 +78,25 @@ pub(super) async fn accept_connections(
 pub(super) fn adopt_connection(
     connections: &Rc<Connections>,
     connection: HandedConnection,
-    places: &Arc<Semaphore>,
+    room: &Arc<Room>,
 ) {
     let HandedConnection { socket, read, unwritten, stage } = connection;
     // A program that knew no bound may have accepted it. That it fails is not to be expected.
     let _ = bound_buffers(&socket);
     let Ok(socket) = TcpStream::from_std(socket) else { return };
     // Where the limit is lower now, it is kept again once enough of them have closed.
-    let open = connection::Open::new(connections, Arc::clone(places).try_acquire_owned().ok());
+    let open = connection::Open::new(connections, room.seat(room.try_permit()));
     let arrival = Arrival { socket, read, unwritten, stage };
     spawn_local(connection::serve(arrival, open));
 }
 
-/// The next connection that there is room for.
-async fn next(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-    limit: &mut Notice,
-    failures: &mut Failures,
-) -> (TcpStream, OwnedSemaphorePermit) {
-    let place = loop {
-        // First the place, then the connection: past the limit it stays in the kernel's queue.
-        if let Ok(place) = Arc::clone(places).try_acquire_owned() {
-            break place;
-        }
-        if limit.is_due() {
-            tracing::warn!(
-                "connection limit reached: new connections wait until others close; max-connections raises it"
-            );
-        }
-        match Arc::clone(places).acquire_owned().await {
-            Ok(place) => break place,
-            // Never closed; if it were, waiting is all there is to do.
-            Err(_) => std::future::pending().await,
-        }
-    };
+/// The next connection.
+async fn accept(listener: &TcpListener, failures: &mut Failures) -> TcpStream {
     loop {
         match listener.accept().await {
             Ok((socket, _)) => {
                 failures.in_a_row = 0;
-                return (socket, place);
+                return socket;
             }
             // That one connection's own fault.
             Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
@@ -118,8 +106,25 @@ async fn next(
     }
 }
 
+/// A place for a connection that is there. Until it has one, further ones stay in the kernel's queue.
+async fn make_room(room: &Room, notices: &Notices) -> OwnedSemaphorePermit {
+    let told = |made| match made {
+        true if notices.closing.is_due() => tracing::warn!(
+            message_id = events::CONNECTION_LIMIT,
+            "connection limit reached: for each new connection an idle one is closed; max-connections raises it"
+        ),
+        false if notices.full.is_due() => tracing::warn!(
+            message_id = events::CONNECTION_LIMIT,
+            "connection limit reached, with a request on every connection: new ones wait until others close; \
+             max-connections raises it"
+        ),
+        _ => {}
+    };
+    room.permit(told).await
+}
+
 /// Takes what the kernel has already accepted for us, then closes this thread's copy of the port.
-fn drain_backlog(connections: &Rc<Connections>, listener: TcpListener) {
+fn drain_backlog(connections: &Rc<Connections>, listener: TcpListener, room: &Arc<Room>) {
     // Straight from the kernel: the runtime may not have heard of them yet. The limit no longer
     // matters, each of them is served once.
     let Ok(listener) = listener.into_std() else { return };
@@ -136,12 +141,14 @@ fn drain_backlog(connections: &Rc<Connections>, listener: TcpListener) {
             }
         };
         if let Ok(socket) = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket)) {
-            spawn(connections, socket, None);
+            spawn(connections, socket, room.seat(None));
         }
     }
 }
 
-fn spawn(connections: &Rc<Connections>, socket: TcpStream, place: Option<OwnedSemaphorePermit>) {
+fn spawn(connections: &Rc<Connections>, socket: TcpStream, place: Place) {
+    // Said here, as it may be a while before its task runs.
+    place.idle(connections.worker().now(), false);
     let open = connection::Open::new(connections, place);
     // Without it a small answer can wait for the acknowledgement of the one before.
     if socket.set_nodelay(true).is_err() {
@@ -150,6 +157,13 @@ fn spawn(connections: &Rc<Connections>, socket: TcpStream, place: Option<OwnedSe
     let arrival = Arrival { socket, read: Bytes::new(), unwritten: Bytes::new(), stage: Stage::New };
     // A panic ends this task and with it this connection alone.
     spawn_local(connection::serve(arrival, open));
+}
+
+/// What is said when the limit of connections is reached.
+#[derive(Default)]
+struct Notices {
+    closing: Notice,
+    full: Notice,
 }
 
 /// Failed accepts: said now and then, and slower each time in a row.
@@ -175,24 +189,6 @@ impl Failures {
         let doubled = PAUSES.start().saturating_mul(1 << self.in_a_row.min(16));
         let longest = doubled.min(*PAUSES.end());
         PAUSES.start().saturating_add((longest - *PAUSES.start()).mul_f64(fastrand::f64()))
-    }
-}
-
-/// Keeps what happens again and again from filling the log. By time, and not until it is over as `Repeated` does:
-/// clients decide how often this is over and begins anew.
-#[derive(Default)]
-struct Notice {
-    said: Option<Instant>,
-}
-
-impl Notice {
-    /// Whether to say it now; then not again for a while.
-    fn is_due(&mut self) -> bool {
-        let due = self.said.is_none_or(|said| said.elapsed() >= SAY_AGAIN);
-        if due {
-            self.said = Some(Instant::now());
-        }
-        due
     }
 }
 

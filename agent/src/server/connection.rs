@@ -14,7 +14,6 @@ use hyper::StatusCode;
 use hyper::server::conn::http1;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 
 use super::endpoints::{CROWDED, Service, ServiceState};
@@ -22,6 +21,7 @@ use super::farewell::Farewell;
 use super::handed::{HandedConnection, Stage};
 use super::io::{Io, Rest};
 use super::orders::Order;
+use super::room::Place;
 use super::track::{Late, Phase, Track};
 use super::worker::{BEAT, Worker};
 
@@ -74,13 +74,13 @@ impl Builders {
 /// A connection's place among the open ones, given back when it is dropped.
 pub(super) struct Open {
     connections: Rc<Connections>,
-    _place: Option<OwnedSemaphorePermit>,
+    place: Rc<Place>,
 }
 
 impl Open {
-    pub(super) fn new(connections: &Rc<Connections>, place: Option<OwnedSemaphorePermit>) -> Self {
+    pub(super) fn new(connections: &Rc<Connections>, place: Place) -> Self {
         connections.worker.opened();
-        Self { connections: Rc::clone(connections), _place: place }
+        Self { connections: Rc::clone(connections), place: Rc::new(place) }
     }
 }
 
@@ -124,7 +124,7 @@ pub(super) struct Arrival {
 pub(super) async fn serve(arrival: Arrival, open: Open) {
     let connections = &*open.connections;
     let left = match arrival.stage {
-        Stage::New | Stage::Used => converse(arrival, connections).await,
+        Stage::New | Stage::Used => converse(arrival, connections, &open.place).await,
         Stage::Ending | Stage::Lingering => Left::Farewell(Farewell {
             socket: arrival.socket,
             unwritten: arrival.unwritten,
@@ -156,12 +156,9 @@ enum Left {
 }
 
 /// Answers requests for as long as they come.
-async fn converse(arrival: Arrival, connections: &Connections) -> Left {
+async fn converse(arrival: Arrival, connections: &Connections, place: &Rc<Place>) -> Left {
     let Connections { worker, service_state, builders } = connections;
-    let track = Track::new(Rc::clone(worker));
-    if arrival.stage == Stage::Used {
-        track.was_used_before();
-    }
+    let track = Track::new(Rc::clone(worker), Rc::clone(place), arrival.stage == Stage::Used);
     let Arrival { socket, read, unwritten, .. } = arrival;
     let mut rest = Rest { socket, read, unwritten };
     let mut builder = &builders.usual;
@@ -192,6 +189,9 @@ async fn converse(arrival: Arrival, connections: &Connections) -> Left {
         break end;
     };
     let Rest { socket, read, unwritten } = rest;
+    if place.leaves() {
+        worker.traffic().made_room.increment();
+    }
     Left::Farewell(match end {
         End::GivenBack => {
             let stage = if track.was_used() { Stage::Used } else { Stage::New };
@@ -200,7 +200,7 @@ async fn converse(arrival: Arrival, connections: &Connections) -> Left {
         End::Done => Farewell { socket, unwritten, lingers: track.may_still_send() },
         End::Stuck => Farewell { socket, unwritten: Bytes::new(), lingers: false },
         End::Overfull => {
-            worker.traffic().unread_dropped.increment();
+            worker.drops_unread();
             Farewell { socket, unwritten: Bytes::new(), lingers: false }
         }
         End::HeadLate => {
@@ -266,7 +266,12 @@ async fn drive(connection: &mut Connection, track: &Rc<Track>) -> End {
     let mut ordered = std::pin::pin!(worker.ordered());
     // The last order for which this task was registered to be woken by the next one.
     let mut obeyed = None;
+    let mut known = false;
     poll_fn(|cx| {
+        if !known {
+            known = true;
+            track.place().wake(cx.waker());
+        }
         if obeyed != Some(worker.order_number()) {
             obeyed = Some(worker.order_number());
             ordered.set(worker.ordered());
@@ -314,6 +319,9 @@ async fn drive(connection: &mut Connection, track: &Rc<Track>) -> End {
                     continue;
                 }
                 _ => {}
+            }
+            if track.place().leaves() && track.phase() == Phase::Idle && track.end_if_unread_is_empty() {
+                continue;
             }
             match timer.poll(track, cx) {
                 Poll::Pending => return Poll::Pending,

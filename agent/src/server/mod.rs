@@ -1,7 +1,7 @@
 //! The HTTP server: one listening socket, one thread with its own runtime per core.
 //!
-//! A connection lives and ends on the thread that accepted it, so nothing here is locked and no
-//! counter is shared.
+//! A connection lives and ends on the thread that accepted it, so a request takes no lock and shares no
+//! counter.
 //!
 //! | file | holds |
 //! | --- | --- |
@@ -13,8 +13,10 @@
 //! | `farewell` | the last bytes of a connection, before it is closed |
 //! | `handed`, `handover` | the port and the connections, handed to a successor |
 //! | `io` | what hyper reads and writes through |
+//! | `notice` | what is said now and then |
 //! | `open_files` | how many connections the limit of open files allows |
 //! | `orders` | what the threads are to do |
+//! | `room` | how many connections there may be, and which one goes for another |
 //! | `routes` | the route table |
 //! | `thread` | one server thread and its tasks |
 //! | `track` | what one connection is doing |
@@ -31,8 +33,10 @@ mod farewell;
 mod handed;
 mod handover;
 mod io;
+mod notice;
 mod open_files;
 mod orders;
+mod room;
 mod routes;
 mod thread;
 mod track;
@@ -44,12 +48,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use self::budget::Budget;
 pub(crate) use self::handed::{Handed, HandedConnection, Stage};
 pub(crate) use self::open_files::limit_connections;
 use self::orders::{Awaited, Order, Orders};
+use self::room::Room;
 use self::thread::{ServerThread, ThreadInputs};
 use crate::answers::Answers;
 use crate::limits::Limits;
@@ -101,7 +106,7 @@ pub(crate) fn start(
 ) -> std::io::Result<Server> {
     // Whoever has bound it: this program, systemd, or the program before.
     buffers::bound_buffers(&listener)?;
-    let places = Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS)));
+    let room = Room::of(limits.max_connections);
     let budget = Budget::of(limits.max_buffered);
     let orders = Orders::new();
     let awaited = Awaited::default();
@@ -113,7 +118,7 @@ pub(crate) fn start(
     for (number, (counters, connections)) in traffic.threads().iter().zip(shares).enumerate() {
         let inputs = ThreadInputs {
             connections,
-            places: Arc::clone(&places),
+            room: Arc::clone(&room),
             answers: answers.clone(),
             orders: server.orders.follow(),
             limits,

@@ -194,6 +194,12 @@ impl Client {
         len > 0
     }
 
+    fn has_no_answer_yet(&mut self) {
+        self.socket.set_nonblocking(true).unwrap();
+        assert_eq!(self.socket.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        self.socket.set_nonblocking(false).unwrap();
+    }
+
     fn is_closed(&mut self) {
         assert!(!self.more() && self.read.is_empty(), "{:?}", String::from_utf8_lossy(&self.read));
     }
@@ -593,22 +599,40 @@ fn the_kernel_keeps_little_for_each_connection_whoever_bound_the_socket() {
 }
 
 #[test]
-fn past_the_connection_limit_new_ones_wait_and_old_ones_live_on() {
-    let server = serve_with(Limits { max_connections: 2, ..LIMITS }, 2, answers());
-    let (mut first, mut second) = (server.connect(), server.connect());
-    first.ask("GET / HTTP/1.1\r\nHost: x\r\n\r\n").is(200, "Healthy!");
-    second.ask("GET / HTTP/1.1\r\nHost: x\r\n\r\n").is(200, "Healthy!");
-    let mut third = server.connect();
-    third.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
-    for _ in 0..10 {
-        first.ask("GET / HTTP/1.1\r\nHost: x\r\n\r\n").is(200, "Healthy!");
-    }
-    third.socket.set_nonblocking(true).unwrap();
-    assert_eq!(third.socket.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
-    assert_eq!(server.traffic.snapshot().connections, 2);
-    third.socket.set_nonblocking(false).unwrap();
-    drop(second);
-    third.answer().is(200, "Healthy!");
+fn past_the_connection_limit_an_idle_one_makes_room_and_one_with_a_request_never() {
+    const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    const BEGUN: &str = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{\"num\"";
+    let server = serve_with(Limits { max_connections: 3, ..LIMITS }, 2, answers());
+    let (mut silent, mut used, mut busy) = (server.connect(), server.connect(), server.connect());
+    used.ask(GET).is(200, "Healthy!");
+    busy.send(BEGUN);
+    until(|| server.traffic.snapshot().connections == 3 && server.traffic.snapshot().in_flight == 1);
+
+    let mut fourth = server.connect();
+    fourth.ask(GET).is(200, "Healthy!");
+    // It never sent anything.
+    silent.is_closed();
+    fourth.send(BEGUN);
+    until(|| server.traffic.snapshot().in_flight == 2);
+    let mut fifth = server.connect();
+    fifth.ask(GET).is(200, "Healthy!");
+    // It was idle.
+    used.is_closed();
+    fifth.send(BEGUN);
+    until(|| server.traffic.snapshot().in_flight == 3);
+
+    // A request on each: the next one waits, and they live on.
+    let mut sixth = server.connect();
+    sixth.send(GET);
+    sixth.has_no_answer_yet();
+    fifth.ask(": 1}").is(200, "1");
+    // The first that has none makes room.
+    sixth.answer().is(200, "Healthy!");
+    fifth.is_closed();
+    fourth.ask(": 2}").is(200, "2");
+    busy.ask(": 3}").is(200, "3");
+    let seen = server.traffic.snapshot();
+    assert_eq!((seen.connections, seen.made_room), (3, 3), "{seen:?}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::task::spawn_local;
 use tokio::time::{MissedTickBehavior, timeout_at};
 
@@ -17,6 +17,7 @@ use super::connection::Connections;
 use super::endpoints::ServiceState;
 use super::handed::{Ending, HandedConnection};
 use super::orders::{Awaited, Numbered};
+use super::room::Room;
 use super::worker::{BEAT, Worker};
 use crate::answers::Answers;
 use crate::limits::Limits;
@@ -31,7 +32,7 @@ pub(super) struct ThreadInputs {
     /// Connections that an earlier server gave back.
     pub(super) connections: Vec<HandedConnection>,
     /// Room for further connections, on any thread.
-    pub(super) places: Arc<Semaphore>,
+    pub(super) room: Arc<Room>,
     pub(super) answers: watch::Receiver<Arc<Answers>>,
     pub(super) orders: watch::Receiver<Numbered>,
     pub(super) limits: Limits,
@@ -124,17 +125,16 @@ async fn run(
     rest: watch::Sender<u64>,
     refused_bodies: Arc<AtomicUsize>,
 ) -> Ending {
-    let ThreadInputs { connections, places, answers, orders, limits, traffic, seed, budget, awaited } =
-        inputs;
+    let ThreadInputs { connections, room, answers, orders, limits, traffic, seed, budget, awaited } = inputs;
     let worker = Rc::new(Worker::new(limits, traffic, budget, awaited, refused_bodies));
     let service_state = Rc::new(ServiceState::new(&answers.borrow(), seed));
     let shared = Rc::new(Connections::new(Rc::clone(&worker), Rc::clone(&service_state)));
     spawn_local(follow_answers(service_state, answers));
     spawn_local(beat(Rc::clone(&worker)));
     for connection in connections {
-        accept::adopt_connection(&shared, connection, &places);
+        accept::adopt_connection(&shared, connection, &room);
     }
-    let deadline = accept::accept_connections(&shared, listener, &places, orders, &rest).await;
+    let deadline = accept::accept_connections(&shared, listener, &room, orders, &rest).await;
     // At the deadline the runtime is dropped with everything on it.
     let _ = timeout_at(deadline.into(), worker.all_closed()).await;
     worker.ending()

@@ -9,6 +9,7 @@ use hyper::StatusCode;
 
 use super::budget::Held;
 use super::orders::Bodies;
+use super::room::Place;
 use super::worker::{Sender, Worker};
 
 /// Where a connection is in its current request.
@@ -29,6 +30,7 @@ pub(super) enum Phase {
 /// One connection's memory. It never leaves its thread.
 pub(super) struct Track {
     worker: Rc<Worker>,
+    place: Rc<Place>,
     phase: Cell<Phase>,
     /// Changes with every phase and with every progress of a write that was stuck, so that a timer
     /// can tell whether it still times the same thing.
@@ -68,13 +70,16 @@ pub(super) enum Late {
 }
 
 impl Track {
-    pub(super) fn new(worker: Rc<Worker>) -> Rc<Self> {
+    /// `used`: an earlier server had already answered a request on this connection.
+    pub(super) fn new(worker: Rc<Worker>, place: Rc<Place>, used: bool) -> Rc<Self> {
+        place.idle(worker.now(), used);
         Rc::new(Self {
             worker,
+            place,
             phase: Cell::new(Phase::Idle),
             turn: Cell::new(0),
             request: Cell::new(None),
-            used: Cell::new(false),
+            used: Cell::new(used),
             write_blocked: Cell::new(false),
             behind: Cell::new(false),
             overfull: Cell::new(false),
@@ -90,6 +95,10 @@ impl Track {
 
     pub(super) fn worker(&self) -> &Worker {
         &self.worker
+    }
+
+    pub(super) fn place(&self) -> &Place {
+        &self.place
     }
 
     pub(super) fn phase(&self) -> Phase {
@@ -136,6 +145,11 @@ impl Track {
     /// Whether answers were taken that the peer has not.
     pub(super) fn set_behind(&self, behind: bool) {
         self.behind.set(behind);
+        if behind {
+            self.place.busy();
+        } else if self.phase() == Phase::Idle {
+            self.place.idle(self.worker.now(), true);
+        }
     }
 
     /// No request begins before the peer has taken earlier answers: hyper holds nothing but perhaps the
@@ -171,6 +185,12 @@ impl Track {
 
     fn enter(&self, phase: Phase) {
         let before = self.phase.replace(phase);
+        match (before, phase) {
+            (Phase::Idle, Phase::Idle) => {}
+            (Phase::Idle, _) => self.place.busy(),
+            (_, Phase::Idle) => self.place.idle(self.worker.now(), true),
+            _ => {}
+        }
         if before == Phase::Body {
             self.worker.end_body();
         }
@@ -223,11 +243,6 @@ impl Track {
             self.ending.set(false);
             self.enter(Phase::Head);
         }
-    }
-
-    /// An earlier server had already answered a request on this connection.
-    pub(super) fn was_used_before(&self) {
-        self.used.set(true);
     }
 
     /// Bytes were written, or the peer took none.

@@ -12,7 +12,9 @@ use tokio::sync::futures::Notified;
 
 use super::budget::Budget;
 use super::handed::{Ending, HandedConnection};
+use super::notice::Notice;
 use super::orders::{Awaited, Numbered, Order};
+use crate::events;
 use crate::limits::Limits;
 use crate::traffic::ThreadTraffic;
 
@@ -54,6 +56,8 @@ pub(super) struct Worker {
     order_number: Cell<u64>,
     /// Wakes every connection when there is a new order.
     ordered: Notify,
+    /// That connections were dropped because they read nothing.
+    unread_notice: Notice,
     /// Connections that were given back.
     handed: RefCell<Vec<HandedConnection>>,
 }
@@ -80,6 +84,7 @@ impl Worker {
             order: Cell::new(Order::Serve),
             order_number: Cell::new(0),
             ordered: Notify::new(),
+            unread_notice: Notice::default(),
             handed: RefCell::default(),
         }
     }
@@ -188,6 +193,18 @@ impl Worker {
     pub(super) async fn all_closed(&self) {
         while self.open.get() > 0 {
             self.all_closed.notified().await;
+        }
+    }
+
+    /// A connection is dropped, as it has left more unread than is kept for it.
+    pub(super) fn drops_unread(&self) {
+        self.traffic.unread_dropped.increment();
+        if self.unread_notice.is_due() {
+            tracing::warn!(
+                message_id = events::UNREAD_DROPPED,
+                "connections are dropped: their clients send requests and have left more answers unread than is kept \
+                 over a reload"
+            );
         }
     }
 

@@ -88,25 +88,40 @@ async fn an_idle_connection_is_closed_when_its_time_is_over() {
 }
 
 #[tokio::test]
-async fn past_the_connection_limit_new_ones_wait_and_are_served_in_the_end() {
-    let solo = Solo::new().with(&["--max-connections", "2"]);
-    // Starting asks once on a connection of its own, which has to be gone first.
+async fn past_the_connection_limit_new_ones_are_served_at_once_in_the_place_of_idle_ones() {
+    let solo = Solo::new().with(&["--max-connections", "4"]);
     let _agent = solo.start().await;
-    let closed = async || (solo.status().await?["traffic"]["connections"] == 0).then_some(());
-    assert!(eventually(closed).await.is_some(), "{}", solo.log());
-    let (mut first, mut second) = (solo.connect().await, solo.connect().await);
-    first.get("/").await.unwrap().is(200, "Healthy!");
-    second.get("/").await.unwrap().is(200, "Healthy!");
-    let mut third = solo.connect().await;
-    third.send("GET /seed HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
-    solo.until_logged("connection limit reached").await;
-    for _ in 0..20 {
-        first.get("/").await.unwrap().is(200, "Healthy!");
+    let mut crowd = Vec::new();
+    for _ in 0..9 {
+        crowd.push(solo.connect().await);
     }
-    assert!(third.is_silent(), "served beyond the limit");
-    drop(second);
-    third.answer().await.unwrap().is(200, "0");
-    first.get("/").await.unwrap().is(200, "Healthy!");
+    // As the balancer's probe: each on a connection of its own.
+    for _ in 0..5 {
+        solo.connect().await.get("/health").await.unwrap().is(200, "Healthy!");
+    }
+    solo.until_logged("connection limit reached: for each new connection an idle one is closed").await;
+    let status = solo.status().await.unwrap();
+    assert!(status["traffic"]["made_room"].as_u64() >= Some(5), "{status}");
+    // The first to come are those that went; those with a request on them stay.
+    crowd[0].closed().await.unwrap();
+    let mut busy = Vec::new();
+    for _ in 0..4 {
+        let mut wire = solo.connect().await;
+        wire.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{\"num\"").await.unwrap();
+        busy.push(wire);
+        let begun = busy.len() as u64;
+        let all = async || (solo.status().await?["traffic"]["in_flight"] == begun).then_some(());
+        assert!(eventually(all).await.is_some(), "{begun} are in a request: {}", solo.log());
+    }
+    let mut waits = solo.connect().await;
+    waits.send("GET /seed HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    solo.until_logged("connection limit reached, with a request on every connection").await;
+    assert!(waits.is_silent(), "served beyond the limit");
+    busy[1].send(": 1}").await.unwrap();
+    busy[1].answer().await.unwrap().is(200, "1");
+    waits.answer().await.unwrap().is(200, "1");
+    busy[0].send(": 7}").await.unwrap();
+    busy[0].answer().await.unwrap().is(200, "7");
 }
 
 #[tokio::test]

@@ -1,0 +1,25 @@
+//! What clients can cause again and again, said now and then.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+/// At most this often it is said.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
+
+/// Keeps it from filling the log. By time, and not until it is over as `Repeated` does: clients decide how often this is
+/// over and begins anew.
+#[derive(Default)]
+pub(super) struct Notice {
+    said: Cell<Option<Instant>>,
+}
+
+impl Notice {
+    /// Whether to say it now; then not again for a while.
+    pub(super) fn is_due(&self) -> bool {
+        let due = self.said.get().is_none_or(|said| said.elapsed() >= SAY_AGAIN);
+        if due {
+            self.said.set(Some(Instant::now()));
+        }
+        due
+    }
+}

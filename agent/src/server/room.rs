@@ -1,0 +1,330 @@
+//! Room for connections: how many are open, and which of them goes when another comes and there is none left.
+//!
+//! Those that never sent anything go first, then those that have been idle for longest; never one with a request begun. All
+//! threads share the list: a connection that comes to one may take the place of one on another. Its lock is taken when a
+//! connection comes, ends, or has to make room. A request costs two plain stores: the list is put right only where it is
+//! read, by taking its first entry until that one's place is still true.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use super::worker::BEAT;
+
+/// A request has begun, or the connection is ending: it is not to be closed for another.
+const BUSY: u64 = u64::MAX;
+
+/// Before it, the second since which a connection that never sent anything is open; from it on, the second since which
+/// another is idle.
+const USED: u64 = 1 << 62;
+
+/// How long a connection that became idle may at most go unnoticed.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Where a connection stands in the list: by [`Seat::state`], and among the same by when it came.
+type Key = (u64, u64);
+
+/// See the module's description.
+pub(super) struct Room {
+    places: Arc<Semaphore>,
+    idle: Mutex<BTreeMap<Key, Arc<Seat>>>,
+    began: Instant,
+    came: AtomicU64,
+    /// How many connections wait for a place.
+    waiting: AtomicUsize,
+    /// A connection that was to make room has ended or turned out to have a request, or another could make room now.
+    settled: Notify,
+}
+
+/// One connection, as the list sees it.
+struct Seat {
+    number: u64,
+    /// [`BUSY`], or since when it is idle. Its own thread alone writes it.
+    state: AtomicU64,
+    /// What it is listed under: its state, or an earlier one. Written under the list's lock.
+    listed: AtomicU64,
+    /// It is to make room, and no longer listed.
+    leaves: AtomicBool,
+    waker: Mutex<Option<Waker>>,
+}
+
+/// A connection's place, given back when it is dropped.
+pub(super) struct Place {
+    room: Arc<Room>,
+    seat: Arc<Seat>,
+    /// `None` where there was none: a connection from an earlier server, or one that waited when this one stops.
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Room {
+    /// For so many connections.
+    pub(super) fn of(max_connections: usize) -> Arc<Self> {
+        Arc::new(Self {
+            places: Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS))),
+            idle: Mutex::default(),
+            began: Instant::now(),
+            came: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
+            settled: Notify::new(),
+        })
+    }
+
+    /// A place if there is one.
+    pub(super) fn try_permit(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.places).try_acquire_owned().ok()
+    }
+
+    /// A place for a connection that waits: a free one, that of an idle connection, or the next that is given back.
+    /// `told` is told whenever it has to wait, and whether an idle connection was found to end for it.
+    pub(super) async fn permit(&self, told: impl Fn(bool)) -> OwnedSemaphorePermit {
+        let _waiting = Waiting::new(&self.waiting);
+        loop {
+            // Before the look, so that nothing is missed.
+            let mut settled = std::pin::pin!(self.settled.notified());
+            settled.as_mut().enable();
+            if let Some(permit) = self.try_permit() {
+                return permit;
+            }
+            told(self.make());
+            tokio::select! {
+                permit = Arc::clone(&self.places).acquire_owned() => match permit {
+                    Ok(permit) => return permit,
+                    // Never closed; if it were, waiting is all there is to do.
+                    Err(_) => std::future::pending().await,
+                },
+                () = settled => {}
+                // A thread may just have looked whether anybody waits: that is not synchronised with this.
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+            }
+        }
+    }
+
+    /// Seats a connection; busy until it says otherwise.
+    pub(super) fn seat(self: &Arc<Self>, permit: Option<OwnedSemaphorePermit>) -> Place {
+        let seat = Arc::new(Seat {
+            number: self.came.fetch_add(1, Relaxed),
+            state: AtomicU64::new(BUSY),
+            listed: AtomicU64::new(0),
+            leaves: AtomicBool::new(false),
+            waker: Mutex::default(),
+        });
+        self.list(&mut self.lock(), &seat, 0);
+        Place { room: Arc::clone(self), seat, permit }
+    }
+
+    /// Has one connection end that no request has begun on; false if there is none.
+    fn make(&self) -> bool {
+        let mut idle = self.lock();
+        let (mut busy, mut leaving) = (Vec::new(), None);
+        while let Some(((listed, _), seat)) = idle.pop_first() {
+            match seat.state.load(Relaxed) {
+                BUSY => busy.push(seat),
+                state if state == listed => {
+                    seat.leaves.store(true, Relaxed);
+                    leaving = Some(seat);
+                    break;
+                }
+                state => self.list(&mut idle, &seat, state),
+            }
+        }
+        for seat in busy {
+            self.list(&mut idle, &seat, self.idle_from_now());
+        }
+        drop(idle);
+        if let Some(waker) = leaving.as_ref().and_then(|seat| seat.waker()) {
+            waker.wake();
+        }
+        leaving.is_some()
+    }
+
+    fn list(&self, idle: &mut BTreeMap<Key, Arc<Seat>>, seat: &Arc<Seat>, at: u64) {
+        seat.listed.store(at, Relaxed);
+        idle.insert((at, seat.number), Arc::clone(seat));
+    }
+
+    /// The earliest since when a connection will be idle that is busy now; the threads' clocks are a beat behind.
+    fn idle_from_now(&self) -> u64 {
+        USED | self.seconds(Instant::now()).saturating_sub(BEAT.as_secs())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, Arc<Seat>>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn seconds(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.began).as_secs()
+    }
+}
+
+/// Counted for as long as it lives.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Seat {
+    fn waker(&self) -> Option<Waker> {
+        self.waker.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Place {
+    /// Whether the connection is to end, as another needs its place.
+    pub(super) fn leaves(&self) -> bool {
+        self.seat.leaves.load(Relaxed)
+    }
+
+    /// Nothing of a request has come since `since`, by the coarse clock; `used`: there was one before.
+    pub(super) fn idle(&self, since: Instant, used: bool) {
+        self.seat.state.store(self.room.seconds(since) | if used { USED } else { 0 }, Relaxed);
+        if self.room.waiting.load(Relaxed) > 0 {
+            self.room.settled.notify_waiters();
+        }
+    }
+
+    /// A request has begun, or the connection is ending.
+    pub(super) fn busy(&self) {
+        self.seat.state.store(BUSY, Relaxed);
+        // Its bytes came while it was being chosen: somebody else has to make room.
+        if self.leaves() && self.seat.leaves.swap(false, Relaxed) {
+            let from_now = self.room.idle_from_now();
+            self.room.list(&mut self.room.lock(), &self.seat, from_now);
+            self.room.settled.notify_waiters();
+        }
+    }
+
+    /// Who is woken when the connection is to make room.
+    pub(super) fn wake(&self, waker: &Waker) {
+        *self.seat.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker.clone());
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Self { room, seat, permit } = self;
+        room.lock().remove(&(seat.listed.load(Relaxed), seat.number));
+        drop(permit.take());
+        if seat.leaves.load(Relaxed) {
+            room.settled.notify_waiters();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::future::poll_fn;
+    use std::task::Poll;
+
+    use super::*;
+
+    /// Whether it is still pending.
+    async fn waits(work: &mut (impl Future + Unpin)) -> bool {
+        poll_fn(|cx| Poll::Ready(std::pin::Pin::new(&mut *work).poll(cx).is_pending())).await
+    }
+
+    /// A room without a place, and a connection for each of these states: `None` is busy.
+    fn room_with(states: &[Option<(u64, bool)>]) -> (Arc<Room>, Vec<Place>) {
+        let room = Room::of(0);
+        let places = states.iter().map(|state| {
+            let place = room.seat(None);
+            if let Some((second, used)) = state {
+                place.idle(room.began + Duration::from_secs(*second), *used);
+            }
+            place
+        });
+        let places = places.collect();
+        (room, places)
+    }
+
+    fn order_of_leaving(room: &Room, places: &[Place]) -> Vec<usize> {
+        let mut order = Vec::new();
+        while room.make() {
+            let new = places.iter().enumerate().filter(|(at, place)| place.leaves() && !order.contains(at));
+            let new: Vec<_> = new.map(|(at, _)| at).collect();
+            assert_eq!(new.len(), 1, "{new:?} at once");
+            order.extend(new);
+        }
+        order
+    }
+
+    #[test]
+    fn who_never_sent_anything_goes_first_then_who_is_idle_for_longest_and_nobody_in_a_request() {
+        let states = [
+            Some((5, true)),
+            None,
+            Some((9, false)),
+            Some((2, true)),
+            Some((8, false)),
+            None,
+            Some((1, true)),
+        ];
+        let (room, places) = room_with(&states);
+        assert_eq!(order_of_leaving(&room, &places), [4, 2, 6, 3, 0]);
+    }
+
+    #[test]
+    fn a_connection_that_was_used_meanwhile_has_a_later_turn() {
+        let (room, places) = room_with(&[Some((1, false)), Some((2, true)), Some((3, true))]);
+        assert!(room.make() && places[0].leaves());
+        places[0].busy();
+        assert!(!places[0].leaves(), "its request had come");
+        places[0].idle(room.began + Duration::from_secs(9), true);
+        places[1].busy();
+        places[1].idle(room.began + Duration::from_secs(8), true);
+        assert_eq!(order_of_leaving(&room, &places), [2, 1, 0]);
+    }
+
+    #[test]
+    fn one_that_is_idle_is_found_behind_those_that_are_not_within_the_same_second() {
+        let (room, places) = room_with(&[None, None, None]);
+        assert!(!room.make());
+        places[1].idle(room.began, true);
+        assert_eq!(order_of_leaving(&room, &places), [1]);
+    }
+
+    #[test]
+    fn a_connection_that_has_ended_is_not_listed_any_more() {
+        let (room, mut places) = room_with(&[Some((1, true)), None]);
+        places.remove(0);
+        assert!(!room.make());
+        assert_eq!(room.lock().len(), 1);
+        drop(places);
+        assert_eq!(room.lock().len(), 0);
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_gets_the_place_of_one_that_ends_and_tries_again_where_one_does_not() {
+        let room = Room::of(1);
+        let place = room.seat(room.try_permit());
+        let found = Cell::new(None);
+        let mut permit = std::pin::pin!(room.permit(|made| found.set(Some(made))));
+        assert!(waits(&mut permit).await);
+        assert_eq!(found.take(), Some(false), "it has a request");
+        place.idle(room.began, true);
+        assert!(waits(&mut permit).await);
+        assert!(found.take() == Some(true) && place.leaves());
+        place.busy();
+        assert!(waits(&mut permit).await);
+        assert!(found.take() == Some(false) && !place.leaves(), "its next request had come");
+        place.idle(room.began, true);
+        assert!(waits(&mut permit).await);
+        drop(place);
+        drop(permit.await);
+    }
+}
