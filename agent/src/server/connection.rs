@@ -27,7 +27,7 @@ use super::worker::{BEAT, Worker};
 
 /// Largest request head: what the load balancer may send (a request line of 16 KiB and 64 KiB of
 /// header fields), and some room for what it adds.
-const MAX_HEAD: usize = 96 * 1024;
+pub(super) const MAX_HEAD: usize = 96 * 1024;
 
 /// Most header fields in a request.
 const MAX_HEADERS: usize = 1_024;
@@ -98,7 +98,7 @@ enum End {
     Done,
     /// The peer does not take its answer.
     Stuck,
-    /// The peer left more unread than is kept for it.
+    /// The peer left more unread than is kept for it, or for all like it.
     Overfull,
     /// A head did not come in time.
     HeadLate,
@@ -198,10 +198,10 @@ async fn converse(arrival: Arrival, connections: &Connections, place: &Rc<Place>
             return Left::GivenBack(Arrival { socket, read, unwritten, stage });
         }
         End::Done => Farewell { socket, unwritten, lingers: track.may_still_send() },
-        End::Stuck => Farewell { socket, unwritten: Bytes::new(), lingers: false },
+        End::Stuck => Farewell::none(socket),
         End::Overfull => {
             worker.drops_unread();
-            Farewell { socket, unwritten: Bytes::new(), lingers: false }
+            Farewell::none(socket)
         }
         End::HeadLate => {
             worker.traffic().refused.increment();
@@ -279,6 +279,9 @@ async fn drive(connection: &mut Connection, track: &Rc<Track>) -> End {
             let _ = ordered.as_mut().poll(cx);
         }
         loop {
+            if track.is_dropped() {
+                return Poll::Ready(End::Overfull);
+            }
             if track.is_behind() {
                 return Poll::Ready(End::GivenBack);
             }

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::{Buf as _, Bytes};
 use hyper::StatusCode;
+use rustix::net::sockopt;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
@@ -39,6 +40,13 @@ impl Farewell {
             httpdate::fmt_http_date(SystemTime::now()),
         );
         Self { socket, unwritten: answer.into(), lingers: true }
+    }
+
+    /// No last words, for a peer that reads nothing: the kernel would keep its answers for minutes.
+    pub(super) fn none(socket: TcpStream) -> Self {
+        // That it fails is not to be expected, and costs memory alone.
+        let _ = sockopt::set_socket_linger(&socket, Some(Duration::ZERO));
+        Self { socket, unwritten: Bytes::new(), lingers: false }
     }
 
     /// Sends it; `None` once that is over. Returns what is left of it where the connection is to be

@@ -16,7 +16,7 @@ use super::track::{Phase, Track};
 
 /// The most that is kept for a peer which leaves its answers unread while the server comes to rest: more
 /// than hyper makes of the requests that it has read already.
-const MAX_UNWRITTEN: usize = 256 * 1024;
+pub(super) const MAX_UNWRITTEN: usize = 256 * 1024;
 
 /// A socket under hyper.
 pub(super) struct Io {

@@ -6,6 +6,7 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `accept` | where connections come from |
+//! | `blocked` | connections whose peers take nothing of their answers |
 //! | `budget` | how much memory requests may take before they are complete |
 //! | `buffers` | how much the kernel keeps for a connection |
 //! | `connection` | one connection's life |
@@ -13,6 +14,7 @@
 //! | `farewell` | the last bytes of a connection, before it is closed |
 //! | `handed`, `handover` | the port and the connections, handed to a successor |
 //! | `io` | what hyper reads and writes through |
+//! | `memory` | what all of it may take at most |
 //! | `notice` | what is said now and then |
 //! | `open_files` | how many connections the limit of open files allows |
 //! | `orders` | what the threads are to do |
@@ -25,6 +27,7 @@
 //! What clients see is written down in `docs/http-api.md`.
 
 mod accept;
+mod blocked;
 mod budget;
 mod buffers;
 mod connection;
@@ -33,6 +36,8 @@ mod farewell;
 mod handed;
 mod handover;
 mod io;
+#[cfg(test)]
+mod memory;
 mod notice;
 mod open_files;
 mod orders;
@@ -50,6 +55,7 @@ use std::time::Instant;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use tokio::sync::watch;
 
+use self::blocked::Blocked;
 use self::budget::Budget;
 pub(crate) use self::handed::{Handed, HandedConnection, Stage};
 pub(crate) use self::open_files::limit_connections;
@@ -108,6 +114,7 @@ pub(crate) fn start(
     buffers::bound_buffers(&listener)?;
     let room = Room::of(limits.max_connections);
     let budget = Budget::of(limits.max_buffered);
+    let blocked = Arc::new(Blocked::default());
     let orders = Orders::new();
     let awaited = Awaited::default();
     let mut shares: Vec<Vec<HandedConnection>> = (0..threads).map(|_| Vec::new()).collect();
@@ -125,6 +132,7 @@ pub(crate) fn start(
             traffic: Arc::clone(counters),
             seed: seed.clone(),
             budget: budget.clone(),
+            blocked: Arc::clone(&blocked),
             awaited: server.awaited.clone(),
         };
         // Another descriptor for the same socket; the last one closed closes the port.

@@ -208,7 +208,12 @@ impl Place {
         }
     }
 
-    /// Who is woken when the connection is to make room.
+    /// Who is woken when the connection is to end.
+    pub(super) fn waker(&self) -> Option<Waker> {
+        self.seat.waker()
+    }
+
+    /// Sets who is woken when the connection is to end.
     pub(super) fn wake(&self, waker: &Waker) {
         *self.seat.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker.clone());
     }

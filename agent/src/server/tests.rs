@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use instance_contract::Root;
 
-use super::buffers::SOCKET_BUFFER;
+use super::buffers::{RECEIVE_BUFFER, SEND_BUFFER};
 use super::*;
 use crate::answers::InstanceAnswer;
 use crate::traffic::TrafficSnapshot;
@@ -593,8 +593,8 @@ fn the_kernel_keeps_little_for_each_connection_whoever_bound_the_socket() {
     let _server = start(listener, vec![older], 2, LIMITS, server.publish.subscribe(), traffic, seed).unwrap();
     Client::new(client).ask("GET / HTTP/1.1\r\nHost: x\r\n\r\n").is(200, "Healthy!");
     for socket in [copy.as_fd(), kept.as_fd()] {
-        assert_eq!(sockopt::socket_send_buffer_size(socket).unwrap(), 2 * SOCKET_BUFFER);
-        assert_eq!(sockopt::socket_recv_buffer_size(socket).unwrap(), 2 * SOCKET_BUFFER);
+        assert_eq!(sockopt::socket_send_buffer_size(socket).unwrap(), 2 * SEND_BUFFER);
+        assert_eq!(sockopt::socket_recv_buffer_size(socket).unwrap(), 2 * RECEIVE_BUFFER);
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::task::spawn_local;
 use tokio::time::{MissedTickBehavior, timeout_at};
 
 use super::accept;
+use super::blocked::Blocked;
 use super::budget::Budget;
 use super::connection::Connections;
 use super::endpoints::ServiceState;
@@ -39,6 +40,7 @@ pub(super) struct ThreadInputs {
     pub(super) traffic: Arc<ThreadTraffic>,
     pub(super) seed: SeedStore,
     pub(super) budget: Budget,
+    pub(super) blocked: Arc<Blocked>,
     pub(super) awaited: Awaited,
 }
 
@@ -125,8 +127,9 @@ async fn run(
     rest: watch::Sender<u64>,
     refused_bodies: Arc<AtomicUsize>,
 ) -> Ending {
-    let ThreadInputs { connections, room, answers, orders, limits, traffic, seed, budget, awaited } = inputs;
-    let worker = Rc::new(Worker::new(limits, traffic, budget, awaited, refused_bodies));
+    let ThreadInputs { connections, room, answers, orders, limits, traffic, seed, budget, blocked, awaited } =
+        inputs;
+    let worker = Rc::new(Worker::new(limits, traffic, budget, blocked, awaited, refused_bodies));
     let service_state = Rc::new(ServiceState::new(&answers.borrow(), seed));
     let shared = Rc::new(Connections::new(Rc::clone(&worker), Rc::clone(&service_state)));
     spawn_local(follow_answers(service_state, answers));

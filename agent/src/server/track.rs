@@ -1,12 +1,13 @@
 //! What one connection is doing: written by the IO wrapper, the service and the answer's body,
 //! read by the connection's timers.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Instant;
 
 use hyper::StatusCode;
 
+use super::blocked::Turn;
 use super::budget::Held;
 use super::orders::Bodies;
 use super::room::Place;
@@ -41,6 +42,8 @@ pub(super) struct Track {
     used: Cell<bool>,
     /// The peer takes no bytes at the moment.
     write_blocked: Cell<bool>,
+    /// Its turn among those.
+    turn_to_go: RefCell<Option<Turn>>,
     /// Answers were taken that the peer has not.
     behind: Cell<bool>,
     /// The peer has left more unread than is kept for it.
@@ -81,6 +84,7 @@ impl Track {
             request: Cell::new(None),
             used: Cell::new(used),
             write_blocked: Cell::new(false),
+            turn_to_go: RefCell::default(),
             behind: Cell::new(false),
             overfull: Cell::new(false),
             body_late: Cell::new(None),
@@ -156,6 +160,11 @@ impl Track {
     /// next requests' bytes.
     pub(super) fn is_behind(&self) -> bool {
         self.behind.get() && self.is_between_requests() && !self.unread_body.get()
+    }
+
+    /// Whether it is dropped, as the peers of too many others take nothing either.
+    pub(super) fn is_dropped(&self) -> bool {
+        self.write_blocked.get() && self.turn_to_go.borrow().as_ref().is_some_and(Turn::is_dropped)
     }
 
     /// The peer has left more unread than is kept for it.
@@ -247,10 +256,14 @@ impl Track {
 
     /// Bytes were written, or the peer took none.
     pub(super) fn wrote(&self, taken: bool) {
-        if taken && self.write_blocked.get() {
-            self.turn.set(self.turn.get().wrapping_add(1));
+        if taken == self.write_blocked.get() {
+            self.write_blocked.set(!taken);
+            let blocked = || self.place.waker().map(|waker| self.worker.blocked().enter(waker));
+            self.turn_to_go.replace(if taken { None } else { blocked() });
+            if taken {
+                self.turn.set(self.turn.get().wrapping_add(1));
+            }
         }
-        self.write_blocked.set(!taken);
     }
 
     /// hyper has nothing left to write. It flushes the socket only then.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
+use super::blocked::Blocked;
 use super::budget::Budget;
 use super::handed::{Ending, HandedConnection};
 use super::notice::Notice;
@@ -41,6 +42,8 @@ pub(super) struct Worker {
     in_flight: Cell<usize>,
     /// Memory for incomplete requests, shared by all threads.
     budget: Budget,
+    /// Connections whose peers take nothing of their answers, on any thread.
+    blocked: Arc<Blocked>,
     /// Requests' bodies that are being waited for, on any thread.
     awaited: Awaited,
     /// Requests refused because their body was not there when the server had to come to rest.
@@ -67,6 +70,7 @@ impl Worker {
         limits: Limits,
         traffic: Arc<ThreadTraffic>,
         budget: Budget,
+        blocked: Arc<Blocked>,
         awaited: Awaited,
         refused_bodies: Arc<AtomicUsize>,
     ) -> Self {
@@ -76,6 +80,7 @@ impl Worker {
             now: Cell::new(Instant::now()),
             in_flight: Cell::new(0),
             budget,
+            blocked,
             awaited,
             refused_bodies,
             open: Cell::new(0),
@@ -99,6 +104,10 @@ impl Worker {
 
     pub(super) fn budget(&self) -> &Budget {
         &self.budget
+    }
+
+    pub(super) fn blocked(&self) -> &Arc<Blocked> {
+        &self.blocked
     }
 
     /// The coarse clock: at most one beat behind.
@@ -196,14 +205,13 @@ impl Worker {
         }
     }
 
-    /// A connection is dropped, as it has left more unread than is kept for it.
+    /// A connection is dropped, as it has left more unread than is kept for it, or for all like it.
     pub(super) fn drops_unread(&self) {
         self.traffic.unread_dropped.increment();
         if self.unread_notice.is_due() {
             tracing::warn!(
                 message_id = events::UNREAD_DROPPED,
-                "connections are dropped: their clients send requests and have left more answers unread than is kept \
-                 over a reload"
+                "connections are dropped: their clients send requests and read no answers"
             );
         }
     }

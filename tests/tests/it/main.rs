@@ -12,6 +12,7 @@ mod changes;
 mod cli;
 mod consent;
 mod delivery;
+mod hostile;
 mod http;
 mod interrupted;
 mod journal;

@@ -1,0 +1,82 @@
+//! Connections whose peers take nothing of their answers: so many at a time over all threads, no more.
+//!
+//! The send buffer has room for any one answer, so a peer that reads what it asks for never gets here. Each of these
+//! holds what no other does: full buffers in the kernel, in both directions, and requests that were read and not begun.
+//! Past the limit the one that has been blocked for longest is dropped.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+/// How many there may be.
+pub(super) const MAX_BLOCKED: usize = 128;
+
+/// All of them, in the order in which they came to be blocked.
+#[derive(Default)]
+pub(super) struct Blocked {
+    in_order: Mutex<BTreeMap<u64, (Arc<AtomicBool>, Waker)>>,
+    came: AtomicU64,
+}
+
+/// One connection, as long as it is blocked.
+pub(super) struct Turn {
+    blocked: Arc<Blocked>,
+    number: u64,
+    dropped: Arc<AtomicBool>,
+}
+
+impl Blocked {
+    /// A connection is blocked from now on; `waker` wakes it when it is dropped for others.
+    pub(super) fn enter(self: &Arc<Self>, waker: Waker) -> Turn {
+        let (number, dropped) = (self.came.fetch_add(1, Relaxed), Arc::new(AtomicBool::new(false)));
+        let mut in_order = self.lock();
+        in_order.insert(number, (Arc::clone(&dropped), waker));
+        let first = (in_order.len() > MAX_BLOCKED).then(|| in_order.pop_first()).flatten();
+        drop(in_order);
+        if let Some((_, (dropped, waker))) = first {
+            dropped.store(true, Relaxed);
+            waker.wake();
+        }
+        Turn { blocked: Arc::clone(self), number, dropped }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, (Arc<AtomicBool>, Waker)>> {
+        self.in_order.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Turn {
+    /// Whether the connection is to be dropped, as too many others are blocked too.
+    pub(super) fn is_dropped(&self) -> bool {
+        self.dropped.load(Relaxed)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.blocked.lock().remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn past_the_limit_the_one_that_has_been_blocked_for_longest_goes() {
+        let blocked = Arc::new(Blocked::default());
+        let enter = || blocked.enter(Waker::noop().clone());
+        let mut turns: Vec<_> = (0..MAX_BLOCKED).map(|_| enter()).collect();
+        assert!(!turns.iter().any(Turn::is_dropped));
+        // One that its peer has read again is blocked no more.
+        drop(turns.remove(0));
+        turns.push(enter());
+        assert!(!turns.iter().any(Turn::is_dropped));
+        turns.push(enter());
+        assert!(turns[0].is_dropped() && turns.iter().filter(|turn| turn.is_dropped()).count() == 1);
+        turns.clear();
+        assert_eq!(blocked.lock().len(), 0);
+    }
+}

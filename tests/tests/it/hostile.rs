@@ -1,0 +1,59 @@
+//! What hostile clients may cost: others go on being served, within bounds that do not depend on how many they are.
+
+use std::net::SocketAddr;
+
+use tests::eventually;
+use tests::solo::Solo;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpSocket, TcpStream};
+
+/// As many as are served at a time that read nothing; see `server/blocked.rs`.
+const MAX_BLOCKED: u64 = 128;
+
+/// A connection that asks for the seed a hundred times and reads no answer.
+async fn reads_nothing(server: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stream = socket.connect(server).await.unwrap();
+    stream.write_all("GET /seed HTTP/1.1\r\nHost: x\r\n\r\n".repeat(100).as_bytes()).await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn clients_that_read_no_answers_are_dropped_past_a_number_of_them_and_others_are_served() {
+    let solo = Solo::new();
+    let agent = solo.start().await;
+    let seed = "7".repeat(4300);
+    let mut wire = solo.connect().await;
+    wire.post(&seed).await.unwrap().is(200, &seed);
+    let before = resident(agent.pid());
+    let mut silent = Vec::new();
+    for _ in 0..MAX_BLOCKED + 100 {
+        silent.push(reads_nothing(solo.listen).await);
+        // As the balancer's probe does, and on a connection that was there before.
+        if silent.len() % 50 == 0 {
+            solo.connect().await.get("/health").await.unwrap().is(200, "Healthy!");
+            wire.get("/seed").await.unwrap().is(200, &seed);
+        }
+    }
+    let dropped = async || (solo.status().await?["traffic"]["unread_dropped"].as_u64()? >= 100).then_some(());
+    assert!(eventually(dropped).await.is_some(), "{:?}\n{}", solo.status().await, solo.log());
+    let status = solo.status().await.unwrap();
+    assert!(status["traffic"]["connections"].as_u64().unwrap() <= MAX_BLOCKED + 2, "{status}");
+    solo.until_logged("connections are dropped: their clients send requests and read no answers").await;
+    let more = resident(agent.pid()).saturating_sub(before);
+    assert!(more < MAX_BLOCKED * 128 * 1024, "{more} bytes more");
+    // One that does read loses nothing, however much it asks for at once.
+    let mut reader = solo.connect().await;
+    reader.send(&"GET /seed HTTP/1.1\r\nHost: x\r\n\r\n".repeat(200)).await.unwrap();
+    for _ in 0..200 {
+        reader.answer().await.unwrap().is(200, &seed);
+    }
+}
+
+/// The resident memory of a process, in bytes.
+fn resident(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
