@@ -197,6 +197,11 @@ impl Guest {
         }
     }
 
+    /// What the balancer thinks of it.
+    pub fn health(&self) -> TargetState {
+        self.cloud.health_of(GROUP, self.instance.id(), 80).state
+    }
+
     /// A connection to its port 80.
     pub async fn connect(&self) -> std::io::Result<Wire> {
         Wire::connect(SocketAddr::from((INSTANCE, 80))).await

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use bootstrap::user_data::{FirstBoot, failure_in_console, first_boot_in_console};
+use local_cloud::TargetState;
 use tests::debian::package;
 use tests::solo::is_root_or_skip;
 use tests::vm::first_boot::{self, PACKAGE};
@@ -124,6 +125,24 @@ async fn the_kernel_holds_the_service_to_its_memory_and_tasks_and_all_else_lives
         job.end().await;
     };
     flood("9000 head 0").await;
+
+    // Clients that ask again and again and read no answer, the longest there is: no more is kept for 9,000 than for 200, and
+    // the balancer's checks pass all along.
+    let longest = "7".repeat(4300);
+    guest.connect().await.unwrap().post(&longest).await.unwrap().is(200, &longest);
+    for clients in [200, 1500, 9000] {
+        let mut job = guest.start(&format!("python3 /root/flood.py 127.0.0.1 80 {clients} unread 65000"));
+        println!("{clients} read nothing: {}", job.line().await);
+        assert_eq!(guest.until_answers("/seed").await, longest);
+        let taken: u64 = guest.ok(&format!("cat {CGROUP}/memory.current")).await.parse().unwrap();
+        println!("{clients} read nothing: {} MiB", taken / 1024 / 1024);
+        assert!(taken < limit("MemoryMax").await, "{taken}");
+        assert_eq!(guest.health(), TargetState::Healthy);
+        job.end().await;
+    }
+    assert_eq!(guest.ok(&format!("grep '^oom_kill ' {CGROUP}/memory.events")).await, "oom_kill 0");
+    assert_eq!(main_pid().await, agent, "the same process all along");
+    guest.connect().await.unwrap().post("77").await.unwrap().is(200, "77");
 
     // Some other process of the service that takes all memory: it alone is killed.
     let mebibytes = limit("MemoryMax").await / 1024 / 1024 + 128;
