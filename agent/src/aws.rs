@@ -14,9 +14,10 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::{ConnectorError, SdkError};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
-use instance_aws::Checked;
+use instance_aws::{Checked, nameless};
 use instance_contract::one_line;
 
 /// The longest that one API call may take.
@@ -144,54 +145,36 @@ pub(crate) enum CallErrorKind {
 
 impl CallError {
     /// Sorts an SDK error.
-    pub(crate) fn new<E, R>(action: Action, error: SdkError<E, R>) -> Self
+    pub(crate) fn new<E>(action: Action, error: SdkError<E, HttpResponse>) -> Self
     where
         E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
-        R: std::fmt::Debug + Send + Sync + 'static,
     {
-        if let Some(service) = error.as_service_error() {
-            let code = service.code().unwrap_or("unknown error");
-            let message = service.message().unwrap_or("no message");
-            let kind = match code {
-                "RequestExpired" | "RequestTimeTooSkewed" => CallErrorKind::Clock,
-                "SignatureDoesNotMatch" if message.contains("expired") || message.contains("not yet") => {
-                    CallErrorKind::Clock
-                }
-                "TargetGroupNotFound" | "TargetGroupNotFoundException" => CallErrorKind::GroupNotFound,
-                "InvalidTarget" | "InvalidTargetException" => CallErrorKind::InvalidTarget,
-                _ if code.starts_with("TooMany") && !code.starts_with("TooManyRequests") => {
-                    CallErrorKind::TooMany
-                }
-                "Throttling"
-                | "ThrottlingException"
-                | "RequestLimitExceeded"
-                | "TooManyRequestsException"
-                | "SlowDown" => CallErrorKind::Throttled,
-                "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" => {
-                    CallErrorKind::AccessDenied
-                }
-                "AuthFailure"
-                | "ExpiredToken"
-                | "InvalidClientTokenId"
-                | "MissingAuthenticationToken"
-                | "SignatureDoesNotMatch"
-                | "UnrecognizedClientException"
-                | "ExpiredTokenException"
-                | "IncompleteSignature" => CallErrorKind::Credentials,
-                "InternalFailure" | "InternalError" | "ServiceUnavailable" | "Unavailable" => {
+        let status = error.raw_response().map(|response| response.status());
+        if let Some(code) = error.code() {
+            let message = error.message().unwrap_or("no message");
+            let kind = match kind_of(code, message) {
+                // A fault inside of AWS, whatever its name is.
+                CallErrorKind::Refused if status.is_some_and(|status| status.is_server_error()) => {
                     CallErrorKind::Unanswered
                 }
-                _ => CallErrorKind::Refused,
+                kind => kind,
             };
             let detail = one_line(&format!("{code}: {message}"), LONGEST_DETAIL);
             return Self { action, kind, detail };
         }
-        let mut kind = CallErrorKind::Unanswered;
+        if let Some(status) = status.filter(|status| !status.is_success()) {
+            let kind = match status.as_u16() {
+                429 => CallErrorKind::Throttled,
+                500.. => CallErrorKind::Unanswered,
+                _ => CallErrorKind::Refused,
+            };
+            return Self { action, kind, detail: nameless(status.as_u16()) };
+        }
         let mut causes = Vec::new();
         let mut cause = error.source();
         while let Some(error) = cause {
-            if error.is::<CredentialsError>() {
-                kind = CallErrorKind::Credentials;
+            if let Some(error) = error.downcast_ref::<CredentialsError>() {
+                return Self { action, kind: CallErrorKind::Credentials, detail: without_credentials(error) };
             }
             cause = error.source();
             // It says no more than that there is a cause.
@@ -207,7 +190,7 @@ impl CallError {
         if matches!(error, SdkError::TimeoutError(_)) {
             causes.insert(0, format!("no answer within {} s", CALL_DEADLINE.as_secs()));
         }
-        Self { action, kind, detail: one_line(&causes.join(": "), LONGEST_DETAIL) }
+        Self { action, kind: CallErrorKind::Unanswered, detail: one_line(&causes.join(": "), LONGEST_DETAIL) }
     }
 
     /// The call cannot even be sent: no region is known.
@@ -249,4 +232,47 @@ impl CallError {
             CallErrorKind::Refused => "see AWS's message".into(),
         }
     }
+}
+
+/// What AWS's error codes mean to the agent.
+fn kind_of(code: &str, message: &str) -> CallErrorKind {
+    match code {
+        "RequestExpired" | "RequestTimeTooSkewed" => CallErrorKind::Clock,
+        "SignatureDoesNotMatch" if message.contains("expired") || message.contains("not yet") => {
+            CallErrorKind::Clock
+        }
+        "TargetGroupNotFound" | "TargetGroupNotFoundException" => CallErrorKind::GroupNotFound,
+        "InvalidTarget" | "InvalidTargetException" => CallErrorKind::InvalidTarget,
+        _ if code.starts_with("TooMany") && !code.starts_with("TooManyRequests") => CallErrorKind::TooMany,
+        "Throttling"
+        | "ThrottlingException"
+        | "RequestLimitExceeded"
+        | "TooManyRequestsException"
+        | "SlowDown" => CallErrorKind::Throttled,
+        "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" => CallErrorKind::AccessDenied,
+        "AuthFailure"
+        | "ExpiredToken"
+        | "InvalidClientTokenId"
+        | "MissingAuthenticationToken"
+        | "SignatureDoesNotMatch"
+        | "UnrecognizedClientException"
+        | "ExpiredTokenException"
+        | "IncompleteSignature" => CallErrorKind::Credentials,
+        "InternalFailure" | "InternalError" | "ServiceUnavailable" | "Unavailable" => {
+            CallErrorKind::Unanswered
+        }
+        _ => CallErrorKind::Refused,
+    }
+}
+
+/// One sentence: the list of places that were looked at says less than the cure.
+fn without_credentials(error: &CredentialsError) -> String {
+    if matches!(error, CredentialsError::CredentialsNotLoaded(_)) {
+        return "there are no credentials".to_owned();
+    }
+    let mut innermost: &dyn std::error::Error = error;
+    while let Some(cause) = innermost.source() {
+        innermost = cause;
+    }
+    one_line(&format!("no credentials: {innermost}"), LONGEST_DETAIL)
 }

@@ -146,10 +146,94 @@ fn description(target: &Target) -> TargetDescription {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use aws_config::{BehaviorVersion, Region};
+    use aws_credential_types::Credentials;
+    use aws_credential_types::provider::error::CredentialsError;
+    use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
+    use aws_smithy_runtime_api::client::http::{
+        HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn,
+    };
+    use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+    use aws_smithy_types::body::SdkBody;
 
     use super::*;
+
+    /// Answers every call like this.
+    #[derive(Clone, Debug)]
+    struct Says(u16, &'static str);
+
+    impl HttpConnector for Says {
+        fn call(&self, _: HttpRequest) -> HttpConnectorFuture {
+            HttpConnectorFuture::ready(Ok(HttpResponse::new(
+                self.0.try_into().unwrap(),
+                SdkBody::from(self.1),
+            )))
+        }
+    }
+
+    /// Has no credentials, for this reason.
+    #[derive(Debug)]
+    struct Without(fn() -> CredentialsError);
+
+    impl ProvideCredentials for Without {
+        fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+        where
+            Self: 'a,
+        {
+            future::ProvideCredentials::ready(Err(self.0()))
+        }
+    }
+
+    async fn registered(says: Says, credentials: SharedCredentialsProvider) -> CallError {
+        let config = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::from_static("us-east-1"))
+            .retry_config(aws_config::retry::RetryConfig::disabled())
+            .credentials_provider(credentials)
+            .http_client(http_client_fn(move |_, _| SharedHttpConnector::new(says.clone())))
+            .build();
+        let target = Target { id: "i-1".to_owned(), port: 80 };
+        Elbv2::new(&config).register("arn", &target).await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_a_code_is_told_by_its_status() {
+        const PAGE: &str = "<html><body>Bad Gateway</body></html>";
+        const UNKNOWN: &str =
+            "<ErrorResponse><Error><Code>New</Code><Message>m</Message></Error></ErrorResponse>";
+        for (status, body, kind, detail) in [
+            (503, "", CallErrorKind::Unanswered, "status 503 Service Unavailable without an error of AWS's"),
+            (502, PAGE, CallErrorKind::Unanswered, "status 502 Bad Gateway without an error of AWS's"),
+            (502, "Bad", CallErrorKind::Unanswered, "status 502 Bad Gateway without an error of AWS's"),
+            (429, "", CallErrorKind::Throttled, "status 429 Too Many Requests without an error of AWS's"),
+            (403, PAGE, CallErrorKind::Refused, "status 403 Forbidden without an error of AWS's"),
+            (500, UNKNOWN, CallErrorKind::Unanswered, "New: m"),
+            (400, UNKNOWN, CallErrorKind::Refused, "New: m"),
+        ] {
+            let keys = SharedCredentialsProvider::new(Credentials::new("a", "b", None, None, "test"));
+            let error = registered(Says(status, body), keys).await;
+            assert_eq!((error.kind, &*error.detail), (kind, detail), "{status} {body}");
+        }
+    }
+
+    #[tokio::test]
+    async fn without_credentials_one_sentence_says_so() {
+        type Cause = fn() -> CredentialsError;
+        let causes: [(Cause, &str); 3] = [
+            (|| CredentialsError::not_loaded("chain: A: B: C"), "there are no credentials"),
+            (
+                || CredentialsError::provider_error("the service is down"),
+                "no credentials: the service is down",
+            ),
+            (|| CredentialsError::invalid_configuration("the key is odd"), "no credentials: the key is odd"),
+        ];
+        for (cause, detail) in causes {
+            let error = registered(Says(200, ""), SharedCredentialsProvider::new(Without(cause))).await;
+            assert_eq!((error.kind, &*error.detail), (CallErrorKind::Credentials, detail));
+        }
+    }
 
     #[tokio::test]
     async fn an_arn_of_another_region_is_refused_without_a_call() {

@@ -33,6 +33,13 @@ pub enum NoAnswer {
     BrokenOff,
 }
 
+/// What is said of an answer that is an error and does not name one: AWS names each of its own, so this is something
+/// on the way, or a fault in front of the service.
+pub fn nameless(status: u16) -> String {
+    let name = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+    format!("status {status} {} without an error of AWS's", name.unwrap_or("(unknown)"))
+}
+
 /// Reads an answer to its end.
 pub(crate) async fn whole(
     mut response: HttpResponse,

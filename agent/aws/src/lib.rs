@@ -3,6 +3,7 @@
 //! | item | does |
 //! | --- | --- |
 //! | [`http_client`] | the one HTTP client that all SDK clients of a program share: TLS, proxies, and what of an answer is believed |
+//! | [`nameless`] | what is said of an error that AWS does not name |
 //! | [`region_from_environment`] | the region that the environment or a profile names |
 //! | [`Checked`] | refuses credentials that cannot be sent |
 //!
@@ -16,7 +17,7 @@ mod credentials;
 mod http_client;
 mod region;
 
-pub use answer::NoAnswer;
+pub use answer::{NoAnswer, nameless};
 pub use credentials::Checked;
 pub use http_client::{has_certificates, http_client};
 pub use region::region_from_environment;

@@ -4,8 +4,10 @@ use std::error::Error as _;
 use std::fmt;
 
 use aws_credential_types::provider::error::CredentialsError;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use instance_aws::nameless;
 use instance_contract::one_line;
 
 /// What AWS says is shown to this length, in characters.
@@ -28,13 +30,12 @@ pub(crate) struct CallError {
 ///
 /// # Errors
 /// What AWS answered, or that it did not.
-pub(crate) async fn call<T, E, R>(
+pub(crate) async fn call<T, E>(
     tried: impl Into<String>,
-    sent: impl Future<Output = Result<T, SdkError<E, R>>>,
+    sent: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
 ) -> Result<T, CallError>
 where
     E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
-    R: fmt::Debug + Send + Sync + 'static,
 {
     sent.await.map_err(|error| CallError::new(tried.into(), &error))
 }
@@ -69,14 +70,17 @@ impl fmt::Display for CallError {
 }
 
 impl CallError {
-    fn new<E, R>(tried: String, error: &SdkError<E, R>) -> Self
+    fn new<E>(tried: String, error: &SdkError<E, HttpResponse>) -> Self
     where
         E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
-        R: fmt::Debug + Send + Sync + 'static,
     {
         if let Some(code) = error.code() {
             let message = one_line(error.message().unwrap_or("no message"), LONGEST);
             return Self { tried, code: Some(one_line(code, LONGEST)), message, no_credentials: false };
+        }
+        let status = error.raw_response().map(HttpResponse::status).filter(|status| !status.is_success());
+        if let Some(status) = status {
+            return Self { tried, code: None, message: nameless(status.as_u16()), no_credentials: false };
         }
         let mut no_credentials = false;
         let mut causes = vec![error.to_string()];
@@ -219,5 +223,23 @@ impl CallError {
             "DependencyViolation" | "ResourceInUse" => "run the command again when nothing uses it any more",
             _ => return None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_smithy_types::body::SdkBody;
+    use aws_smithy_types::error::ErrorMetadata;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_without_a_code_is_told_by_its_status() {
+        let response = HttpResponse::new(503.try_into().unwrap(), SdkBody::from("<html></html>"));
+        let error = SdkError::service_error(ErrorMetadata::builder().build(), response);
+        let said = CallError::new("list the load balancers".to_owned(), &error).to_string();
+        let expected =
+            "cannot list the load balancers: status 503 Service Unavailable without an error of AWS's; ";
+        assert!(said.starts_with(expected), "{said}");
     }
 }

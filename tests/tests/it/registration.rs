@@ -435,6 +435,11 @@ async fn without_credentials_it_serves_and_says_what_is_missing() {
     let _agent = machine.start();
     machine.until_logged("attach an instance profile").await;
     assert_eq!(bed.get(&machine.url("/")).await, (200, "Healthy!".to_owned()));
+    let log = machine.log();
+    let said = log.lines().find(|line| line.contains("attach an instance profile")).unwrap();
+    let sentence = "target group cluster1: elasticloadbalancing:DescribeTargetGroups: there are no credentials; attach \
+                    an instance profile to this instance, or provide credentials in the environment; ";
+    assert!(said.contains(sentence), "{said}");
     assert_eq!(machine.log().matches("attach an instance profile").count(), 1, "{}", machine.log());
 }
 
