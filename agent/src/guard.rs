@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -10,6 +11,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use instance_contract::one_line;
+use tokio::time::Instant;
 
 use crate::backoff::Backoff;
 use crate::repeated::Repeated;
@@ -36,10 +38,55 @@ pub(crate) async fn guard<T>(limit: Duration, work: impl Future<Output = T>) -> 
 
 /// Does a task for as long as the agent runs: one that panics is begun anew, after a pause.
 pub(crate) async fn keep<F: Future<Output = ()>>(what: &str, mut task: impl FnMut() -> F) {
-    let mut pause = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+    let mut mistakes = Mistakes::default();
     while let Err(broken) = caught(task()).await {
-        tracing::error!("{what} failed and begins anew, serving goes on; this is a bug: {broken}");
-        tokio::time::sleep(pause.next_delay()).await;
+        mistakes.say(what, &broken);
+        tokio::time::sleep(mistakes.pause()).await;
+    }
+}
+
+/// How one part of the program breaks again and again: said once, then counted, with longer and longer pauses.
+/// What works in between ends nothing, as the next try may break like the one before.
+#[derive(Debug)]
+pub(crate) struct Mistakes {
+    said: Repeated<String>,
+    pause: Backoff,
+    last: Option<Instant>,
+}
+
+/// After this long without a mistake, the next one is said again.
+const FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
+
+impl Default for Mistakes {
+    fn default() -> Self {
+        let pause = Backoff::new(Duration::from_secs(1), Duration::from_secs(300));
+        Self { said: Repeated::default(), pause, last: None }
+    }
+}
+
+impl Mistakes {
+    /// Counts one more; when it is not like the one said last, how many came before it.
+    pub(crate) fn news(&mut self, broken: &Broken) -> Option<u64> {
+        if self.last.replace(Instant::now()).is_some_and(|last| last.elapsed() > FORGOTTEN) {
+            self.said.end();
+            self.pause.reset();
+        }
+        self.said.news(&broken.to_string())
+    }
+
+    /// Counts one more, and says it where it is not like the one said last.
+    pub(crate) fn say(&mut self, what: &str, broken: &Broken) {
+        if let Some(earlier) = self.news(broken) {
+            let earlier = if earlier > 0 { format!(" (after {earlier} others)") } else { String::new() };
+            tracing::error!(
+                "{what} failed and begins anew, serving goes on; this is a bug: {broken}{earlier}; repeats are not logged"
+            );
+        }
+    }
+
+    /// How long to wait before the next try.
+    pub(crate) fn pause(&mut self) -> Duration {
+        self.pause.next_delay()
     }
 }
 
@@ -48,16 +95,16 @@ thread_local! {
     static CAUGHT: Cell<bool> = const { Cell::new(false) };
 }
 
-/// From here on, a panic that nobody catches is said in one line of the log, and again only when it is another: not by
+/// From here on, a panic that nobody catches is said in one line of the log, once for each place in the program: not by
 /// the three raw lines that Rust writes to stderr.
 pub(crate) fn say_panics_in_one_line() {
-    let said = Mutex::new(Repeated::default());
+    let said = Mutex::new(BTreeSet::new());
     std::panic::set_hook(Box::new(move |panic| {
         if CAUGHT.get() {
             return;
         }
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        if said.lock().unwrap_or_else(PoisonError::into_inner).news(&place).is_some() {
+        if said.lock().unwrap_or_else(PoisonError::into_inner).insert(place.clone()) {
             let text = message(panic.payload());
             tracing::error!("a mistake in the agent, serving goes on; please report it: {text} ({place})");
         }
@@ -90,6 +137,7 @@ mod tests {
     #![allow(clippy::expect_used, reason = "a failed expectation is a failed test")]
 
     use super::*;
+    use crate::telemetry::Log;
 
     #[tokio::test(start_paused = true)]
     async fn a_panic_and_a_standstill_are_told_apart_and_both_end() {
@@ -102,6 +150,19 @@ mod tests {
         let broken = panics.await.expect_err("it panicked");
         assert!(broken.to_string().contains("a test asked for it"), "{broken}");
         assert_eq!(guard(LIMIT, std::future::pending::<()>()).await, Err(Broken::Stuck(LIMIT)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_panics_again_and_again_is_said_once() {
+        let log = Log::capture();
+        let mut begun = 0;
+        keep("a test's task", || {
+            begun += 1;
+            let last = begun == 20;
+            async move { assert!(last, "a test asked for it") }
+        })
+        .await;
+        assert_eq!(log.lines("this is a bug").len(), 1, "{:?}", log.lines(""));
     }
 
     #[tokio::test(start_paused = true)]

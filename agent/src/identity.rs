@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::aws::{self, Action, CallError, CallErrorKind};
 use crate::backoff::{Backoff, jitter, spread};
 use crate::believed_tags::{BelievedTags, SECOND_LOOK, Tags};
-use crate::guard::guard;
+use crate::guard::{Mistakes, guard};
 use crate::imds::{Imds, ImdsError};
 use crate::repeated::Repeated;
 use crate::{telemetry, validate};
@@ -171,6 +171,7 @@ impl Identifier {
             self.say_no_imds(&ImdsError::late(FIRST_TRY).to_string());
         }
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
+        let mut mistakes = Mistakes::default();
         loop {
             publish.send_if_modified(|published| {
                 let changed = published.as_ref() != Some(&self.known);
@@ -191,7 +192,7 @@ impl Identifier {
             };
             tokio::time::sleep(pause).await;
             if let Err(broken) = guard(REFRESH_LIMIT, self.refresh()).await {
-                tracing::error!("instance metadata are asked again; this is a bug: {broken}");
+                mistakes.say("the look at the instance metadata", &broken);
             }
         }
     }

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use tokio::time::Instant;
 use super::api::Api;
 use crate::aws::{Action, CallError, CallErrorKind};
 use crate::target_group::{Target, TargetGroup, TargetGroupRef, TargetHealth, TargetType};
+pub(super) use crate::telemetry::Log;
 
 /// What happens to a call instead of what should.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -240,42 +240,5 @@ impl Api for FakeApi {
             account.calls.push((Instant::now(), Call::OwnHealth));
             if account.own_health { Ok(()) } else { Err("own health path answered 503".to_owned()) }
         })
-    }
-}
-
-/// The log of this thread, as text, for as long as it is kept.
-pub(super) struct Log {
-    text: Arc<Mutex<Vec<u8>>>,
-    _default: tracing::subscriber::DefaultGuard,
-}
-
-impl Log {
-    pub(super) fn capture() -> Self {
-        let text: Arc<Mutex<Vec<u8>>> = Arc::default();
-        let writer = {
-            let text = text.clone();
-            move || LogWriter(text.clone())
-        };
-        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(writer).finish();
-        Self { text, _default: tracing::subscriber::set_default(subscriber) }
-    }
-
-    /// The lines that hold `part`.
-    pub(super) fn lines(&self, part: &str) -> Vec<String> {
-        let text = String::from_utf8_lossy(&self.text.lock().unwrap()).into_owned();
-        text.lines().filter(|line| line.contains(part)).map(str::to_owned).collect()
-    }
-}
-
-struct LogWriter(Arc<Mutex<Vec<u8>>>);
-
-impl Write for LogWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

@@ -20,6 +20,9 @@ pub(crate) enum Request {
     Drain(oneshot::Sender<Result<String, String>>),
     /// Come back.
     Resume(oneshot::Sender<Result<String, String>>),
+    /// Break, to see what that does.
+    #[cfg(test)]
+    Panic,
 }
 
 /// What the registrar is handed; it makes none of it itself.

@@ -25,10 +25,9 @@ use tokio::time::Instant;
 
 pub(crate) use self::inputs::{Inputs, Outputs, Request};
 use crate::answers::{Answers, InstanceAnswer};
-use crate::backoff::Backoff;
 use crate::config::{Role, Settings};
 use crate::events;
-use crate::guard::guard;
+use crate::guard::{Mistakes, guard};
 use crate::identity::Instance;
 use crate::lifecycle::{Facts, KeptOut, Leaving, Quiet, Reasons, Transition};
 use crate::status::Phase;
@@ -161,17 +160,15 @@ impl<A: Api> Registrar<A> {
     /// Runs until a signal asked the agent to stop and the instance is drained. A turn that breaks is
     /// a mistake in this program: what can be lost by it is lost, and the next one begins anew.
     pub(crate) async fn run(mut self) {
-        let mut pause = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+        let mut mistakes = Mistakes::default();
         loop {
             match guard(TURN_LIMIT, self.turn()).await {
                 Ok(ControlFlow::Continue(())) => {}
                 Ok(ControlFlow::Break(())) => return,
-                Err(error) => {
-                    tracing::error!(
-                        "the registrar failed and begins anew, serving goes on; this is a bug: {error}"
-                    );
+                Err(broken) => {
+                    mistakes.say("the registrar", &broken);
                     self.begin_anew();
-                    tokio::time::sleep(pause.next_delay()).await;
+                    tokio::time::sleep(mistakes.pause()).await;
                 }
             }
         }
@@ -434,6 +431,8 @@ impl<A: Api> Registrar<A> {
         match request {
             Some(Request::Drain(reply)) => _ = reply.send(self.drain()),
             Some(Request::Resume(reply)) => _ = reply.send(self.resume()),
+            #[cfg(test)]
+            Some(Request::Panic) => std::panic::panic_any("a test asked for it"),
             None => {}
         }
     }

@@ -3,6 +3,8 @@
 //! Each event's message is a sentence that says everything. Its fields are for the journal alone, to
 //! filter by and to fill in the catalog's texts.
 
+#[cfg(test)]
+mod captured;
 mod entry;
 mod journal;
 mod queue;
@@ -21,6 +23,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
+#[cfg(test)]
+pub(crate) use self::captured::Log;
 pub(crate) use self::entry::name_instance;
 use self::entry::{Entry, OURS};
 use self::journal::Journal;

@@ -17,7 +17,7 @@ use super::probes::{ProbeNews, ProbeWatch};
 use super::sentences::{self, Problem};
 use crate::aws::{CallError, CallErrorKind};
 use crate::backoff::{Backoff, jitter, spread};
-use crate::guard::{Broken, guard};
+use crate::guard::{Broken, Mistakes, guard};
 use crate::identity::Instance;
 use crate::lifecycle::{Event, Membership};
 use crate::repeated::Repeated;
@@ -98,6 +98,7 @@ struct Member<A> {
     /// This process was in the group or asked to be, so that it may still be there.
     ever_present: bool,
     failures: Repeated<Problem>,
+    mistakes: Mistakes,
     /// What the last failed call was refused for.
     last_refusal: Option<CallErrorKind>,
 }
@@ -128,6 +129,7 @@ impl<A: Api> Member<A> {
             leaving_since,
             ever_present: false,
             failures: Repeated::default(),
+            mistakes: Mistakes::default(),
             last_refusal: None,
         }
     }
@@ -142,12 +144,7 @@ impl<A: Api> Member<A> {
             }
             let next = match guard(TICK_LIMIT, self.tick(wished.wish)).await {
                 Ok(next) => next,
-                // A mistake in this program. What was known may be wrong: look again.
-                Err(error) => {
-                    self.resolved = None;
-                    self.publish.send_modify(|status| status.membership = Membership::Unresolved);
-                    self.failed_with(broken(&error))
-                }
+                Err(broken) => self.begin_anew(&broken),
             };
             match next {
                 Next::Now => {}
@@ -165,6 +162,27 @@ impl<A: Api> Member<A> {
                 }
             }
         }
+    }
+
+    /// After a mistake in this program. What was known may be wrong: look again.
+    fn begin_anew(&mut self, broken: &Broken) -> Next {
+        self.resolved = None;
+        let problem = Problem {
+            what: format!("a mistake in the agent: {broken}"),
+            cure: "nothing: it looks again; please report it with the log".to_owned(),
+        };
+        // Not among the failures, which are over as soon as a call succeeds: the next look may break again.
+        if let Some(earlier) = self.mistakes.news(broken) {
+            sentences::fails(self.group.name(), &Membership::Unresolved, &problem, earlier);
+        }
+        self.publish.send_modify(|status| {
+            status.membership = Membership::Unresolved;
+            status.problem = Some(problem);
+            status.tried = true;
+        });
+        self.changed.notify_one();
+        let pause = self.mistakes.pause();
+        Next::After(if self.is_in_a_drains_time() { pause.min(jitter(RETRY_DRAINING)) } else { pause })
     }
 
     async fn tick(&mut self, wish: Wish) -> Next {
@@ -464,12 +482,16 @@ impl<A: Api> Member<A> {
 
     fn failed_with(&mut self, problem: Problem) -> Next {
         let mut pause = self.retry.next_delay();
-        // A drain must use its time; what fails for longer than one slows down like everything else.
-        if self.leaving_since.is_some_and(|since| since.elapsed() < DRAIN) {
+        if self.is_in_a_drains_time() {
             pause = pause.min(jitter(RETRY_DRAINING));
         }
         self.say(problem);
         Next::After(pause)
+    }
+
+    /// A drain must use its time; what fails for longer than one slows down like everything else.
+    fn is_in_a_drains_time(&self) -> bool {
+        self.leaving_since.is_some_and(|since| since.elapsed() < DRAIN)
     }
 
     /// For something on this instance: looking at it costs nobody anything.
@@ -497,13 +519,6 @@ impl<A: Api> Member<A> {
             self.publish.send_modify(|status| status.problem = None);
             self.changed.notify_one();
         }
-    }
-}
-
-fn broken(error: &Broken) -> Problem {
-    Problem {
-        what: format!("a mistake in the agent: {error}"),
-        cure: "nothing: it looks again; please report it with the log".to_owned(),
     }
 }
 

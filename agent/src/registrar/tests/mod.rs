@@ -20,6 +20,8 @@ use crate::status::Registration;
 use crate::traffic::{Traffic, TrafficSnapshot};
 use fake::{FakeApi, Fault, Log};
 
+mod operator;
+
 const TARGET: &str = "i-1:8081";
 const NOBODY: [&str; 0] = [];
 const FOR_EVER: u32 = u32::MAX;
