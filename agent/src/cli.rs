@@ -2,8 +2,10 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
+use instance_contract::duration;
 
 use crate::config::SETTINGS;
 
@@ -35,15 +37,24 @@ pub(crate) enum Command {
     },
     /// Leave every target group and stay out, also over restarts, until `resume`
     Drain {
-        /// Return only when the instance is drained
+        /// Return only when the instance is drained, and say meanwhile what it waits for
         #[arg(long)]
         wait: bool,
+        /// With --wait: give up after this long [default: as long as the drain takes]
+        #[arg(long, value_name = "TIME", requires = "wait", value_parser = duration::parse)]
+        timeout: Option<Duration>,
         /// How to reach the agent
         #[command(flatten)]
         agent: AgentArgs,
     },
     /// Undo `drain`: register with the target groups again
     Resume {
+        /// Return only when every target group has the instance in service, and say meanwhile what it waits for
+        #[arg(long)]
+        wait: bool,
+        /// With --wait: give up after this long [default: 300s]
+        #[arg(long, value_name = "TIME", requires = "wait", value_parser = duration::parse)]
+        timeout: Option<Duration>,
         /// How to reach the agent
         #[command(flatten)]
         agent: AgentArgs,

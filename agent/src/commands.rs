@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::Method;
+use instance_contract::{duration, one_line};
 
 use crate::admin::{self, AskError};
 use crate::backoff::Backoff;
 use crate::cli::{AgentArgs, Output};
 use crate::config::Layers;
-use crate::status::{AgentStatus, Phase, ReloadOutcome, ReloadStatus};
+use crate::status::{AgentStatus, Phase, Registration, ReloadOutcome, ReloadStatus};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,21 @@ pub(crate) enum CommandError {
         "the reload has not ended within {RELOAD_PATIENCE:?}; `instance-agent status` tells how it goes on"
     )]
     ReloadLate,
+    /// `--wait`, and its time is over.
+    #[error(
+        "not {state} within {limit}, still waiting for {waits_for}; `instance-agent status` tells how it goes on"
+    )]
+    Late {
+        /// What was waited for.
+        state: &'static str,
+        /// How long.
+        limit: String,
+        /// What was missing.
+        waits_for: String,
+    },
+    /// `resume --wait` and something else keeps the instance out.
+    #[error("not in service: the instance stays out for another reason: {0}")]
+    StaysOut(String),
     /// `drain --wait` and somebody resumed.
     #[error("the drain was called off: the agent is {0}")]
     CalledOff(Phase),
@@ -36,6 +52,12 @@ pub(crate) enum CommandError {
 
 /// How long a reload is waited for.
 const RELOAD_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long `resume --wait` waits at most, where nothing else is said.
+const RESUME_PATIENCE: Duration = Duration::from_secs(300);
+
+/// What is waited for is shown to this length, in characters.
+const LONGEST_WAIT: usize = 1_000;
 
 /// How many questions in a row may be lost while one program replaces another.
 const UNANSWERED: u32 = 10;
@@ -67,31 +89,75 @@ pub(crate) async fn status(output: Output, args: AgentArgs) -> Result<String, Co
 }
 
 /// `drain`: what the agent said; with `wait`, once it is drained.
-pub(crate) async fn drain(wait: bool, args: AgentArgs) -> Result<String, CommandError> {
+pub(crate) async fn drain(
+    wait: bool,
+    timeout: Option<Duration>,
+    args: AgentArgs,
+) -> Result<String, CommandError> {
     let runtime_dir = runtime_dir(args);
-    let mut said = admin::request(&runtime_dir, Method::POST, "drain").await?;
+    let said = admin::request(&runtime_dir, Method::POST, "drain").await?;
     if !wait {
         return Ok(said);
     }
-    // The agent bounds the wait: a drain ends at its drain-timeout.
-    let mut pause = Backoff::new(Duration::from_millis(200), Duration::from_secs(1));
-    loop {
-        let status: AgentStatus =
-            serde_json::from_str(&admin::request(&runtime_dir, Method::GET, "status").await?)?;
-        match status.registration.phase {
-            Phase::Drained => {
-                said.push_str("drained\n");
-                return Ok(said);
-            }
-            Phase::Serving => return Err(CommandError::CalledOff(Phase::Serving)),
-            Phase::Starting | Phase::Draining => tokio::time::sleep(pause.next_delay()).await,
-        }
-    }
+    let step = |registration: &Registration| match registration.phase {
+        Phase::Drained => Ok(None),
+        Phase::Serving => Err(CommandError::CalledOff(Phase::Serving)),
+        Phase::Starting | Phase::Draining => Ok(Some(registration.waiting_for.clone().unwrap_or_default())),
+    };
+    // Without a timeout the agent bounds the wait: a drain ends at its drain-timeout.
+    until(&runtime_dir, "drained", timeout, step).await?;
+    Ok(said + "drained\n")
 }
 
-/// `resume`: what the agent said.
-pub(crate) async fn resume(args: AgentArgs) -> Result<String, CommandError> {
-    Ok(admin::request(&runtime_dir(args), Method::POST, "resume").await?)
+/// `resume`: what the agent said; with `wait`, once it is in service everywhere.
+pub(crate) async fn resume(
+    wait: bool,
+    timeout: Option<Duration>,
+    args: AgentArgs,
+) -> Result<String, CommandError> {
+    let runtime_dir = runtime_dir(args);
+    let said = admin::request(&runtime_dir, Method::POST, "resume").await?;
+    if !wait {
+        return Ok(said);
+    }
+    let step = |registration: &Registration| match (registration.phase, &registration.reason) {
+        (Phase::Serving, _) => Ok(registration.not_in_service()),
+        (Phase::Starting, _) => Ok(Some("the instance's identity and notices".to_owned())),
+        (_, reason) => Err(CommandError::StaysOut(reason.clone().unwrap_or_default())),
+    };
+    until(&runtime_dir, "in service", Some(timeout.unwrap_or(RESUME_PATIENCE)), step).await?;
+    Ok(said + "in service\n")
+}
+
+/// Asks for the status until `step` waits for nothing any more. What it waits for is said on stderr when it changes.
+async fn until(
+    runtime_dir: &Path,
+    state: &'static str,
+    limit: Option<Duration>,
+    step: impl Fn(&Registration) -> Result<Option<String>, CommandError>,
+) -> Result<(), CommandError> {
+    let mut waits_for = String::new();
+    let wait = async {
+        let mut pause = Backoff::new(Duration::from_millis(200), Duration::from_secs(1));
+        loop {
+            let status = admin::request(runtime_dir, Method::GET, "status").await?;
+            let status: AgentStatus = serde_json::from_str(&status)?;
+            let Some(now) = step(&status.registration)? else { return Ok(()) };
+            if waits_for != now {
+                // Nothing can be done about a stderr that is gone.
+                _ = writeln!(io::stderr(), "waiting for {}", one_line(&now, LONGEST_WAIT));
+                waits_for = now;
+            }
+            tokio::time::sleep(pause.next_delay()).await;
+        }
+    };
+    match limit {
+        None => wait.await,
+        Some(limit) => match tokio::time::timeout(limit, wait).await {
+            Ok(ended) => ended,
+            Err(_) => Err(CommandError::Late { state, limit: duration::format(limit), waits_for }),
+        },
+    }
 }
 
 /// `reload`: what runs now.

@@ -80,8 +80,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
         Command::Serve(args) => Ok(serve::run(args)?),
         Command::Reload { agent } => ask(commands::reload(agent)),
         Command::Status { output, agent } => ask(commands::status(output, agent)),
-        Command::Drain { wait, agent } => ask(commands::drain(wait, agent)),
-        Command::Resume { agent } => ask(commands::resume(agent)),
+        Command::Drain { wait, timeout, agent } => ask(commands::drain(wait, timeout, agent)),
+        Command::Resume { wait, timeout, agent } => ask(commands::resume(wait, timeout, agent)),
     }
 }
 

@@ -55,6 +55,9 @@ pub(crate) struct Registration {
     pub(crate) phase: Phase,
     /// Why it is draining or drained.
     pub(crate) reason: Option<String>,
+    /// What a drain waits for.
+    #[serde(default)]
+    pub(crate) waiting_for: Option<String>,
     /// Whether it exits once it is drained.
     pub(crate) stopping: bool,
     /// Since when, RFC 3339 in UTC.
@@ -148,21 +151,44 @@ pub(crate) struct AgentStatus {
 impl Registration {
     /// One line: what is served, and what each target group thinks of it and why.
     pub(crate) fn summary(&self, listen: &str) -> String {
-        let mut line = match &self.reason {
-            Some(reason) => format!("{} ({reason}), still serving on {listen}", self.phase),
-            None => format!("{} on {listen}", self.phase),
+        let mut line = match (&self.reason, &self.waiting_for) {
+            (Some(reason), Some(wait)) => {
+                format!("{} ({reason}; waiting for {wait}), still serving on {listen}", self.phase)
+            }
+            (Some(reason), None) => format!("{} ({reason}), still serving on {listen}", self.phase),
+            (None, _) => format!("{} on {listen}", self.phase),
         };
         if self.target_groups.is_empty() {
             line.push_str("; no target group");
         }
         for group in &self.target_groups {
             // Writing into a String cannot fail.
-            _ = write!(line, "; {}: {}", group.name, group.state);
-            if let Some(why) = group.problem.as_ref().or(group.reason.as_ref()) {
-                _ = write!(line, " ({why})");
-            }
+            _ = write!(line, "; {}", group.in_words());
         }
         line
+    }
+}
+
+impl Registration {
+    /// The target groups that do not have the instance in service, each with the reason; `None` when all have.
+    pub(crate) fn not_in_service(&self) -> Option<String> {
+        let waiting = self.target_groups.iter().filter(|group| {
+            let state = TargetHealthState::from(group.state.as_str());
+            !matches!(state, TargetHealthState::Healthy | TargetHealthState::Unavailable)
+        });
+        let waiting: Vec<String> = waiting.map(GroupStatus::in_words).collect();
+        (!waiting.is_empty()).then(|| format!("target group {}", waiting.join("; ")))
+    }
+}
+
+impl GroupStatus {
+    /// `cluster1: unhealthy (Target.Timeout)`
+    fn in_words(&self) -> String {
+        let Self { name, state, problem, reason, .. } = self;
+        match problem.as_ref().or(reason.as_ref()) {
+            Some(why) => format!("{name}: {state} ({why})"),
+            None => format!("{name}: {state}"),
+        }
     }
 }
 
@@ -182,6 +208,9 @@ impl AgentStatus {
         row("serves", format!("{} (root = {})", self.listen, registration.root));
         let reason = registration.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
         row("state", format!("{} since {}{reason}", registration.phase, registration.since));
+        if let Some(wait) = &registration.waiting_for {
+            row("waits for", wait.clone());
+        }
         if let Some(notice) = &registration.spot {
             row("spot", notice.clone());
         }

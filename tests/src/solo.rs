@@ -387,6 +387,17 @@ impl Namespace {
     }
 }
 
+/// Asserts that a program failed, and that its last line contains all of `parts`.
+pub fn refuses_after_lines(output: &Output, parts: &[&str]) {
+    let said = text(&output.stderr);
+    let last = said.lines().last().unwrap_or_default();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(last.starts_with("instance-agent: "), "{said}");
+    for part in parts {
+        assert!(last.contains(part), "no {part:?} in: {said}");
+    }
+}
+
 /// Asserts that a program ended with this code and one line that contains all of `parts`.
 pub fn refuses(output: &Output, code: i32, parts: &[&str]) {
     let said = text(&output.stderr);

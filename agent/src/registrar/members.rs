@@ -64,6 +64,12 @@ impl<A> Members<A> {
         }
     }
 
+    /// The groups that are not known to be left.
+    pub(super) fn still_in(&self) -> Vec<String> {
+        let staying = self.iter().filter(|member| !member.is_gone());
+        staying.map(|member| member.group.name().to_owned()).collect()
+    }
+
     /// When a group was last left.
     pub(super) fn last_left(&self) -> Option<Instant> {
         self.iter().filter_map(|member| member.status.borrow().deregistered).max().max(self.last_left)

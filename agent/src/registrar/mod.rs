@@ -4,6 +4,7 @@
 //! instance is wanted at all, tells the server what to answer, and ends a drain when traffic has stopped.
 
 mod api;
+mod drain;
 mod drained;
 #[cfg(test)]
 mod fake;
@@ -33,6 +34,7 @@ use crate::lifecycle::{Facts, KeptOut, Leaving, Quiet, Reasons, Transition};
 use crate::status::Phase;
 use crate::target_group::TargetGroupRef;
 use api::{Api, LiveApi, Shared};
+use drain::WaitsFor;
 use drained::RememberedDrain;
 use member::Wish;
 use members::Members;
@@ -43,15 +45,6 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 const TURN_LIMIT: Duration = Duration::from_secs(180);
 /// How often a drain looks whether traffic has stopped.
 const DRAIN_TICK: Duration = Duration::from_millis(250);
-/// The deregistration delay that AWS gives a target group by default.
-const DEFAULT_DEREGISTRATION_DELAY: Duration = Duration::from_secs(300);
-
-/// How much longer than the quiet period a drain may take at least, where the group's own delay is
-/// shorter: time for the deregistration and for the last late requests.
-const LEAST_OVER_QUIET: Duration = Duration::from_secs(10);
-/// How long after a deregistration the balancer may go on sending new requests; 17 s were seen.
-const LATE_REQUESTS: Duration = Duration::from_secs(60);
-
 /// Where the program before this one had left off.
 #[derive(Debug)]
 pub(crate) struct Resumed {
@@ -68,7 +61,7 @@ pub(crate) struct Resumed {
 enum State {
     Starting,
     Serving,
-    Draining { reason: String, quiet: Quiet, begun: Instant, deadline: Instant },
+    Draining { reason: String, quiet: Quiet, begun: Instant, deadline: Instant, waits_for: Option<WaitsFor> },
     Drained { reason: String, quiet: Quiet },
 }
 
@@ -87,6 +80,13 @@ impl State {
         match self {
             Self::Starting | Self::Serving => None,
             Self::Draining { reason, .. } | Self::Drained { reason, .. } => Some(reason),
+        }
+    }
+
+    fn waits_for(&self) -> Option<&WaitsFor> {
+        match self {
+            Self::Draining { waits_for, .. } => waits_for.as_ref(),
+            Self::Starting | Self::Serving | Self::Drained { .. } => None,
         }
     }
 
@@ -271,12 +271,14 @@ impl<A: Api> Registrar<A> {
             (true, Some(_)) => KeptOut::BySignal,
         };
         let was_drained = self.resumed.as_ref().is_some_and(|resumed| resumed.drained);
-        let left = self.members.last_left();
+        let left = match &self.state {
+            // A group that was left long before sends nothing any more.
+            State::Draining { begun, .. } => self.left(*begun),
+            _ => None,
+        };
         let (now, traffic) = (Instant::now(), self.inputs.traffic.snapshot());
         let (mut over, mut late) = (false, false);
-        if let State::Draining { quiet, begun, deadline, .. } = &mut self.state {
-            // A group that was left long before sends nothing any more.
-            let left = left.filter(|at| *at + LATE_REQUESTS > *begun);
+        if let State::Draining { quiet, deadline, .. } = &mut self.state {
             over = quiet.is_over(&traffic, left.map(Instant::into_std), now.into_std());
             late = now >= *deadline;
         }
@@ -354,32 +356,9 @@ impl<A: Api> Registrar<A> {
                 }
             }
         }
+        self.say_what_is_waited_for();
         let draining = self.state.phase() == Phase::Draining;
         Tick::Wait(draining.then_some(DRAIN_TICK))
-    }
-
-    /// Silence that begins now.
-    fn quiet(&self) -> Quiet {
-        Quiet::new(self.settings.drain_quiet, &self.inputs.traffic.snapshot(), Instant::now().into_std())
-    }
-
-    fn drain_with(&mut self, reason: String, quiet: Quiet) {
-        let timeout = self.settings.drain_timeout.unwrap_or_else(|| {
-            // A short delay says how long requests take, not that none come: silence is waited for.
-            self.members
-                .deregistration_delay()
-                .unwrap_or(DEFAULT_DEREGISTRATION_DELAY)
-                .max(self.settings.drain_quiet + LEAST_OVER_QUIET)
-        });
-        tracing::info!(
-            message_id = events::DRAINING,
-            reason,
-            "draining: {reason}; at the latest in {} s",
-            timeout.as_secs()
-        );
-        let begun = Instant::now();
-        self.enter(State::Draining { reason, quiet, begun, deadline: begun + timeout });
-        self.members.urge_out();
     }
 
     fn enter(&mut self, state: State) {
@@ -387,27 +366,6 @@ impl<A: Api> Registrar<A> {
         self.since = SystemTime::now();
         self.publish();
         self.members.wish(self.wish());
-    }
-
-    fn drain(&mut self) -> Result<String, String> {
-        let id = self.inputs.instance.borrow().as_ref().and_then(|instance| instance.identity.id.clone());
-        self.remembered.remember(id.as_deref()).map_err(|error| {
-            format!("not drained: this could not be remembered: {error}; free or repair the state folder and try again")
-        })?;
-        self.reasons.operator = true;
-        Ok("draining; it stays out of its target groups, also after a restart, until `instance-agent resume`"
-            .to_owned())
-    }
-
-    fn resume(&mut self) -> Result<String, String> {
-        self.remembered
-            .forget()
-            .map_err(|error| format!("not resumed: the remembered drain could not be removed: {error}"))?;
-        self.reasons.operator = false;
-        Ok(match self.reasons.to_stay_out(self.settings.on_rebalance) {
-            None => "resumed; it registers with its target groups again".to_owned(),
-            Some(reason) => format!("resumed, but it stays out for another reason: {reason}"),
-        })
     }
 
     /// Waits until something has changed, `longest` at most.

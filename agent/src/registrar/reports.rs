@@ -23,6 +23,7 @@ impl<A> Registrar<A> {
             root: self.role.root.to_string(),
             phase: self.state.phase(),
             reason: self.state.reason().map(str::to_owned),
+            waiting_for: self.state.waits_for().map(ToString::to_string),
             stopping: self.reasons.signal.is_some(),
             since: rfc3339(self.since),
             target_groups: self.members.iter().map(group_status).collect(),

@@ -21,6 +21,7 @@ mod lied_to;
 mod local_fleet;
 mod moto;
 mod newcomer;
+mod operator;
 mod policies;
 mod registration;
 mod release;

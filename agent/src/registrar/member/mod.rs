@@ -97,6 +97,8 @@ struct Member<A> {
     leaving_since: Option<Instant>,
     /// This process was in the group or asked to be, so that it may still be there.
     ever_present: bool,
+    /// It was in the group, as far as anybody can tell.
+    was_present: bool,
     failures: Repeated<Problem>,
     mistakes: Mistakes,
     /// What the last failed call was refused for.
@@ -128,6 +130,7 @@ impl<A: Api> Member<A> {
             poll_at: Instant::now(),
             leaving_since,
             ever_present: false,
+            was_present: false,
             failures: Repeated::default(),
             mistakes: Mistakes::default(),
             last_refusal: None,
@@ -375,6 +378,8 @@ impl<A: Api> Member<A> {
             self.advance(Event::Lost);
             return Next::Now;
         };
+        // Known or not: nobody leaves on a guess, and the balancer may have been sending.
+        self.was_present = true;
         match self.shared.api.deregister(&group.arn, target).await {
             Ok(()) => {
                 self.advance(Event::Deregistered);
@@ -435,7 +440,7 @@ impl<A: Api> Member<A> {
             self.resolved = None;
         }
         if after.is_present() && !before.is_present() {
-            self.ever_present = true;
+            (self.ever_present, self.was_present) = (true, true);
             self.probes.restart(&self.traffic);
         }
         // Being in the group, or out of it as wished, is what all the calls are for; a successful
@@ -451,7 +456,7 @@ impl<A: Api> Member<A> {
         // Counted from when it was seen: that is never too early. A restarted agent that finds
         // itself draining, or whose own deregistration was not answered, was in the group too.
         let draining = matches!(&event, Event::Observed(health) if health.is_draining());
-        let left = after.is_out() && (draining || self.ever_present);
+        let left = after.is_out() && (draining || self.was_present);
         self.publish.send_modify(|status| {
             if left {
                 status.deregistered = Some(Instant::now());

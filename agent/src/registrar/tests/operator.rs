@@ -2,6 +2,116 @@
 
 use super::*;
 
+/// What the status says the drain waits for.
+fn waits_for(setup: &Setup) -> Option<String> {
+    let status = serde_json::to_value(&*setup.registration.borrow()).unwrap();
+    status["waiting_for"].as_str().map(str::to_owned)
+}
+
+#[tokio::test(start_paused = true)]
+async fn never_registered_it_does_not_wait_for_silence_at_a_stop() {
+    let api = FakeApi::new(&["a"]);
+    api.fault(Action::RegisterTargets, Fault::Fails(CallErrorKind::Unanswered), FOR_EVER);
+    let setup = Setup::with(&api, settings(), None, "a");
+    let tried = |setup: &Setup| setup.api.count(Action::RegisterTargets) >= 3;
+    setup.until(LONG, "refused often", tried).await;
+    setup.stop.send_replace(Some("SIGTERM"));
+    let took = setup.until(LONG, "over", |setup| setup.task.is_finished()).await;
+    assert!(took < seconds(2), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_to_a_deregistration_that_is_lost_does_not_shorten_the_silence() {
+    let api = FakeApi::new(&["a"]);
+    api.fault(Action::RegisterTargets, Fault::LosesAnswer, 1);
+    api.fault(Action::DeregisterTargets, Fault::LosesAnswer, 1);
+    let setup = Setup::with(&api, settings(), None, "a");
+    setup.until(LONG, "sent", |setup| setup.api.count(Action::RegisterTargets) == 1).await;
+    // It has no chance to see itself registered.
+    api.fault(Action::DescribeTargetHealth, Fault::Fails(CallErrorKind::Throttled), 2);
+    setup.stop.send_replace(Some("SIGTERM"));
+    let took = setup.until(LONG, "over", |setup| setup.task.is_finished()).await;
+    assert_eq!(api.targets("a"), NOBODY);
+    assert!(took >= QUIET, "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restarted_agent_that_may_not_look_waits_for_silence_after_it_has_left() {
+    let api = FakeApi::new(&["a"]);
+    api.put("a", crate::target_group::Target { id: "i-1".to_owned(), port: 8081 });
+    api.fault(Action::DescribeTargetHealth, Fault::Fails(CallErrorKind::AccessDenied), FOR_EVER);
+    let setup = Setup::with(&api, settings(), None, "a");
+    setup.until(LONG, "looked", |setup| setup.api.count(Action::DescribeTargetHealth) >= 1).await;
+    setup.stop.send_replace(Some("SIGTERM"));
+    let took = setup.until(LONG, "over", |setup| setup.task.is_finished()).await;
+    assert_eq!(api.targets("a"), NOBODY);
+    assert!(took >= QUIET, "the balancer may still have been sending: {took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_says_what_it_waits_for_and_each_once() {
+    let log = Log::capture();
+    let setup = Setup::registered(&FakeApi::new(&["a"]), settings()).await;
+    let traffic = setup.traffic.threads()[0].clone();
+    setup.api.fault(Action::DeregisterTargets, Fault::Fails(CallErrorKind::Throttled), 2);
+    setup.notices.send_replace(Some(Notices { auto_scaling: Some("Standby".to_owned()), ..notices() }));
+    let leaving = "the deregistration from a";
+    setup.until(LONG, leaving, |setup| waits_for(setup).as_deref() == Some(leaving)).await;
+    let silence = "20 s without requests";
+    setup.until(LONG, silence, |setup| waits_for(setup).as_deref() == Some(silence)).await;
+    assert!(setup.registration.borrow().summary("x").contains("waiting for 20 s without requests"));
+    // Requests come and go: that is no news.
+    for _ in 0..10 {
+        traffic.started.increment();
+        sleep(seconds(1)).await;
+        traffic.finished.increment();
+        traffic.root.increment();
+        sleep(seconds(1)).await;
+    }
+    setup.until_phase(Phase::Drained, LONG).await;
+    assert_eq!(waits_for(&setup), None);
+    for waited in [leaving, silence] {
+        assert_eq!(
+            log.lines(&format!("draining: waiting for {waited}")).len(),
+            1,
+            "{:?}",
+            log.lines("drain")
+        );
+    }
+    // Long out of every group, it waits for what is in flight.
+    sleep(LONG * 2).await;
+    traffic.started.increment();
+    setup.stop.send_replace(Some("SIGTERM"));
+    let in_flight = "the requests in flight";
+    setup.until(LONG, in_flight, |setup| waits_for(setup).as_deref() == Some(in_flight)).await;
+    traffic.finished.increment();
+    setup.until(LONG, "over", |setup| setup.task.is_finished()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resume_says_when_there_was_nothing_to_resume_and_a_drain_when_it_is_drained_already() {
+    let folder = tempfile::tempdir().unwrap();
+    let setup = Setup::registered(&FakeApi::new(&["a"]), settings_in(&folder)).await;
+    let said = setup.ask(Request::Resume).await.unwrap();
+    assert_eq!(said, "nothing to resume: no operator has drained this instance; it is in service");
+    let said = setup.ask(Request::Drain).await.unwrap();
+    let how = "draining: leaving a, then waiting for 20 s without requests, at the latest in 30 s; ";
+    assert!(said.starts_with(how), "{said}");
+    setup.until_phase(Phase::Drained, LONG).await;
+    let said = setup.ask(Request::Drain).await.unwrap();
+    assert!(said.starts_with("drained already; "), "{said}");
+    assert!(setup.ask(Request::Resume).await.unwrap().starts_with("resumed; "));
+
+    setup.notices.send_replace(Some(Notices { auto_scaling: Some("Standby".to_owned()), ..notices() }));
+    setup.until_phase(Phase::Drained, LONG * 2).await;
+    let said = setup.ask(Request::Resume).await.unwrap();
+    assert_eq!(
+        said,
+        "nothing to resume: no operator has drained this instance; it stays out for another reason: Auto Scaling \
+         state Standby"
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_mistake_about_a_group_is_said_once_however_often_it_is_made() {
     let log = Log::capture();

@@ -1,0 +1,139 @@
+//! How the instance leaves its target groups, and what operators ask of it: `drain` and `resume`.
+
+use std::fmt;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::api::Api;
+use super::{Registrar, State};
+use crate::events;
+use crate::lifecycle::{Leaving, Quiet};
+use crate::status::Phase;
+
+/// The deregistration delay that AWS gives a target group by default.
+const DEFAULT_DEREGISTRATION_DELAY: Duration = Duration::from_secs(300);
+
+/// How much longer than the quiet period a drain may take at least, where the group's own delay is
+/// shorter: time for the deregistration and for the last late requests.
+const LEAST_OVER_QUIET: Duration = Duration::from_secs(10);
+
+/// How long after a deregistration the balancer may go on sending new requests; 17 s were seen.
+const LATE_REQUESTS: Duration = Duration::from_secs(60);
+
+/// What a drain waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum WaitsFor {
+    /// These target groups may still send requests.
+    Deregistration(Vec<String>),
+    /// No request may come for this long. Requests come and go meanwhile, which is no news.
+    Silence(Duration),
+    /// The instance was in no target group: what has begun is to end.
+    Requests,
+}
+
+impl fmt::Display for WaitsFor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Deregistration(groups) => write!(f, "the deregistration from {}", groups.join(", ")),
+            Self::Silence(quiet) => write!(f, "{} without requests", seconds(*quiet)),
+            Self::Requests => f.write_str("the requests in flight"),
+        }
+    }
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{} s", duration.as_secs_f64())
+}
+
+impl<A: Api> Registrar<A> {
+    /// Silence that begins now.
+    pub(super) fn quiet(&self) -> Quiet {
+        Quiet::new(self.settings.drain_quiet, &self.inputs.traffic.snapshot(), Instant::now().into_std())
+    }
+
+    pub(super) fn drain_with(&mut self, reason: String, quiet: Quiet) {
+        let timeout = self.drain_timeout();
+        tracing::info!(
+            message_id = events::DRAINING,
+            reason,
+            "draining: {reason}; at the latest in {} s",
+            timeout.as_secs()
+        );
+        let begun = Instant::now();
+        let deadline = begun + timeout;
+        self.enter(State::Draining { reason, quiet, begun, deadline, waits_for: None });
+        self.members.urge_out();
+    }
+
+    fn drain_timeout(&self) -> Duration {
+        self.settings.drain_timeout.unwrap_or_else(|| {
+            // A short delay says how long requests take, not that none come: silence is waited for.
+            self.members
+                .deregistration_delay()
+                .unwrap_or(DEFAULT_DEREGISTRATION_DELAY)
+                .max(self.settings.drain_quiet + LEAST_OVER_QUIET)
+        })
+    }
+
+    /// When the last target group was left that may still send requests in a drain that began at `begun`.
+    pub(super) fn left(&self, begun: Instant) -> Option<Instant> {
+        self.members.last_left().filter(|at| *at + LATE_REQUESTS > begun)
+    }
+
+    /// Says what a drain waits for, where that has changed.
+    pub(super) fn say_what_is_waited_for(&mut self) {
+        let State::Draining { begun, .. } = &self.state else { return };
+        let now = if self.members.leaving() != Leaving::Gone {
+            WaitsFor::Deregistration(self.members.still_in())
+        } else if self.left(*begun).is_some() {
+            WaitsFor::Silence(self.settings.drain_quiet)
+        } else {
+            WaitsFor::Requests
+        };
+        if let State::Draining { waits_for, .. } = &mut self.state
+            && waits_for.as_ref() != Some(&now)
+        {
+            tracing::info!("draining: waiting for {now}");
+            *waits_for = Some(now);
+        }
+    }
+
+    /// Drains on behalf of an operator.
+    pub(super) fn drain(&mut self) -> Result<String, String> {
+        const UNTIL: &str =
+            "it stays out of its target groups, also after a restart, until `instance-agent resume`";
+        let id = self.inputs.instance.borrow().as_ref().and_then(|instance| instance.identity.id.clone());
+        self.remembered.remember(id.as_deref()).map_err(|error| {
+            format!("not drained: this could not be remembered: {error}; free or repair the state folder and try again")
+        })?;
+        self.reasons.operator = true;
+        if self.state.phase() == Phase::Drained {
+            return Ok(format!("drained already; {UNTIL}"));
+        }
+        let groups = self.members.still_in();
+        let steps = if groups.is_empty() {
+            format!("waiting for {}", WaitsFor::Requests)
+        } else {
+            let silence = WaitsFor::Silence(self.settings.drain_quiet);
+            format!("leaving {}, then waiting for {silence}", groups.join(", "))
+        };
+        Ok(format!("draining: {steps}, at the latest in {} s; {UNTIL}", self.drain_timeout().as_secs()))
+    }
+
+    /// Ends a drain of an operator.
+    pub(super) fn resume(&mut self) -> Result<String, String> {
+        self.remembered
+            .forget()
+            .map_err(|error| format!("not resumed: the remembered drain could not be removed: {error}"))?;
+        let drained = std::mem::take(&mut self.reasons.operator);
+        let other = self.reasons.to_stay_out(self.settings.on_rebalance);
+        const NOTHING: &str = "nothing to resume: no operator has drained this instance";
+        Ok(match (drained, other) {
+            (true, None) => "resumed; it registers with its target groups again".to_owned(),
+            (true, Some(reason)) => format!("resumed, but it stays out for another reason: {reason}"),
+            (false, None) => format!("{NOTHING}; it is in service"),
+            (false, Some(reason)) => format!("{NOTHING}; it stays out for another reason: {reason}"),
+        })
+    }
+}

@@ -1,0 +1,86 @@
+//! What an operator is told by `drain`, `resume` and `status`, and how long they wait.
+
+use local_cloud::{Fault, TargetState};
+use tests::{Bed, ended, text};
+
+#[tokio::test]
+async fn resume_waits_until_the_instance_is_in_service_and_says_when_there_was_nothing_to_resume() {
+    let (bed, machine, _agent) = Bed::healthy().await;
+    let resumed = machine.command(&["resume", "--wait"]).await;
+    assert!(resumed.status.success(), "{resumed:?}");
+    let nothing = "nothing to resume: no operator has drained this instance; it is in service\nin service\n";
+    assert_eq!(text(&resumed.stdout), nothing);
+
+    let drained = machine.command(&["drain", "--wait"]).await;
+    assert!(drained.status.success(), "{drained:?}");
+    let said = text(&drained.stdout);
+    assert!(
+        said.starts_with("draining: leaving cluster1, then waiting for 3 s without requests, "),
+        "{said}"
+    );
+    assert!(text(&drained.stderr).contains("waiting for 3 s without requests\n"), "{drained:?}");
+
+    let resumed = machine.command(&["resume", "--wait", "--timeout", "50s"]).await;
+    assert!(resumed.status.success(), "{resumed:?}\n{}", machine.log());
+    assert!(text(&resumed.stdout).ends_with("\nin service\n"), "{resumed:?}");
+    assert!(text(&resumed.stderr).contains("waiting for target group cluster1: "), "{resumed:?}");
+    bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+}
+
+#[tokio::test]
+async fn a_wait_that_takes_too_long_says_what_for() {
+    let (bed, machine, _agent) = Bed::healthy().await;
+    bed.cloud.set_fault("DeregisterTargets", Some(Fault::Deny));
+    let late = machine.command(&["drain", "--wait", "--timeout", "1s"]).await;
+    tests::solo::refuses_after_lines(
+        &late,
+        &["not drained within 1s, still waiting for the deregistration from cluster1; "],
+    );
+    bed.cloud.set_fault("DeregisterTargets", None);
+    machine.until_phase("drained").await;
+
+    bed.cloud.set_fault("RegisterTargets", Some(Fault::Deny));
+    let late = machine.command(&["resume", "--wait", "--timeout", "1s"]).await;
+    tests::solo::refuses_after_lines(
+        &late,
+        &["not in service within 1s, still waiting for target group cluster1: ", "; `instance-agent status`"],
+    );
+    bed.cloud.set_fault("RegisterTargets", None);
+    bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+
+    machine.instance.set_lifecycle(Some("Standby"));
+    machine.until_phase("drained").await;
+    let out = machine.command(&["resume", "--wait"]).await;
+    let why = "the instance stays out for another reason: Auto Scaling state Standby";
+    tests::solo::refuses_after_lines(&out, &["not in service: ", why]);
+}
+
+#[tokio::test]
+async fn without_wait_no_timeout_is_taken() {
+    for command in ["drain", "resume"] {
+        let output = tests::run("instance-agent", &[command, "--timeout", "5s"]).await;
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert!(text(&output.stderr).contains("--wait"), "{output:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_stop_says_what_it_waits_for() {
+    let mut bed = Bed::start().await;
+    bed.cloud.set_fault("RegisterTargets", Some(Fault::Fail(503)));
+    let mut machine = bed.machine(bed.spec()).await;
+    // Longer than the test waits: only not waiting at all can pass.
+    machine.arguments(&["--drain-quiet", "1h", "--drain-timeout", "1h"]);
+    let mut agent = machine.start();
+    machine.until_logged("no answer to a call that may have taken effect").await;
+    agent.terminate();
+    assert!(ended(&mut agent, &machine).await.success(), "never registered, it waits for nobody");
+    assert!(!machine.log().contains("without requests"), "{}", machine.log());
+
+    bed.cloud.set_fault("RegisterTargets", None);
+    let (machine, mut agent) = bed.boot().await;
+    bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+    agent.terminate();
+    assert!(ended(&mut agent, &machine).await.success());
+    assert!(machine.log().contains("draining: waiting for 3 s without requests"), "{}", machine.log());
+}
