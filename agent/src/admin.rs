@@ -10,7 +10,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
@@ -20,11 +20,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::fs::Mode;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::local_http::{self, RequestError};
 use crate::registrar;
-use crate::status::AgentStatus;
+use crate::status::{AgentStatus, Registration};
 use crate::upgrade::Reloads;
 
 /// The socket's name in the runtime folder.
@@ -35,6 +35,10 @@ const LOCK: &str = "admin.lock";
 const CONNECTIONS: usize = 64;
 /// How long one may take to say what it asks: those that say nothing must not hold up a `status` for long.
 const HEAD_DEADLINE: Duration = Duration::from_secs(1);
+/// A status tells what is known where that is no older.
+const FRESH: Duration = Duration::from_secs(10);
+/// How long a status waits for AWS at most.
+const REFRESH_LIMIT: Duration = Duration::from_secs(2);
 /// The longest that a request on the admin socket may take.
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -159,6 +163,10 @@ fn is_its_own(runtime_dir: &Path) -> io::Result<bool> {
 pub(crate) struct Admin {
     /// The status as it is now.
     pub(crate) status: Box<dyn Fn() -> AgentStatus + Send + Sync>,
+    /// What the registrar knows.
+    pub(crate) registration: watch::Receiver<Registration>,
+    /// Has each target group asked what it thinks.
+    pub(crate) questions: watch::Sender<()>,
     /// Where drain and resume go.
     pub(crate) requests: mpsc::Sender<registrar::Request>,
     /// Where reloads are asked for.
@@ -240,6 +248,9 @@ async fn answer(request: &Request<Incoming>, admin: &Admin) -> Response<Full<Byt
         }
         return answer;
     }
+    if path == "/status" && request.uri().query() == Some("refresh") {
+        refresh(admin).await;
+    }
     match path {
         "/status" => match serde_json::to_string(&(admin.status)()) {
             Ok(json) => typed(StatusCode::OK, "application/json", json),
@@ -253,6 +264,17 @@ async fn answer(request: &Request<Incoming>, admin: &Admin) -> Response<Full<Byt
         },
         "/drain" => ask(admin, registrar::Request::Drain).await,
         _ => ask(admin, registrar::Request::Resume).await,
+    }
+}
+
+/// Has AWS asked again what it thinks of this instance, where that is old, and waits a moment for the answers.
+async fn refresh(admin: &Admin) {
+    let mut registration = admin.registration.clone();
+    let is_fresh = |known: &Registration| !known.is_older_than(FRESH, Instant::now());
+    if !is_fresh(&registration.borrow()) {
+        admin.questions.send_replace(());
+        // What is not known by then is told with its age.
+        _ = tokio::time::timeout(REFRESH_LIMIT, registration.wait_for(is_fresh)).await;
     }
 }
 

@@ -81,7 +81,7 @@ fn runtime_dir(args: AgentArgs) -> PathBuf {
 
 /// `status`: what to print.
 pub(crate) async fn status(output: Output, args: AgentArgs) -> Result<String, CommandError> {
-    let json = admin::request(&runtime_dir(args), Method::GET, "status").await?;
+    let json = admin::request(&runtime_dir(args), Method::GET, "status?refresh").await?;
     Ok(match output {
         Output::Json => format!("{json}\n"),
         Output::Text => serde_json::from_str::<AgentStatus>(&json)?.table(),

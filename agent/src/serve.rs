@@ -300,12 +300,14 @@ impl Control {
         tokio::spawn(keep("telling systemd", move || notify::follow(followed.clone(), listening.clone())));
         let (publish_role, role) = watch::channel((Role::default(), Vec::new()));
         let (ask_to_stop, stop) = watch::channel(None);
+        let (ask_again, questions) = watch::channel(());
         let reloads = Reloads::after(known.attempt);
         let unit = Unit::of_this_process(known.unit);
         let (requests, requested) = mpsc::channel(4);
         if let Some(socket) = self.admin_socket.clone() {
             let (traffic, seed, listening) = (self.traffic.clone(), self.seed, self.listening);
             let (registration, reloads, unit) = (registration.clone(), reloads.clone(), unit.clone());
+            let registration_seen = registration.clone();
             let asked = reloads.clone();
             let status = Box::new(move || AgentStatus {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -313,12 +315,14 @@ impl Control {
                 listen: listening.to_string(),
                 reload: reloads.status(),
                 restart_needed: unit.restart_needed(),
-                registration: registration.borrow().clone(),
+                registration: registration.borrow().clone().aged(Instant::now()),
                 traffic: traffic.snapshot(),
                 seed_problem: seed.read().err().map(|problem| problem.to_string()),
                 certificates_problem: (!trusts).then(|| aws::NO_CERTIFICATES.to_owned()),
             });
-            let admin = Admin { status, requests: requests.clone(), reloads: asked };
+            let (known, questions) = (registration_seen, ask_again.clone());
+            let admin =
+                Admin { status, registration: known, questions, requests: requests.clone(), reloads: asked };
             tokio::spawn(async move {
                 if let Err(error) = admin::serve(&socket, admin).await {
                     tracing::warn!(
@@ -340,8 +344,15 @@ impl Control {
         let reloader =
             Reloader { program: self.program, wait: self.settings.reload_wait, reloads, server, host };
         tokio::spawn(async move { keep("the reloader", || reloader.run()).await });
-        let inputs =
-            Inputs { instance, notices, requests: requested, stop, traffic: self.traffic, http_client };
+        let inputs = Inputs {
+            instance,
+            notices,
+            requests: requested,
+            stop,
+            traffic: self.traffic,
+            questions,
+            http_client,
+        };
         let outputs =
             Outputs { answers: self.answers, registration: publish_registration, role: publish_role };
         let resumed = self.predecessor.map(|predecessor| Resumed {
@@ -364,6 +375,6 @@ impl Control {
             () = hurry => {}
         }
         // Kept until here, so that the registrar never sees its requests end.
-        drop(requests);
+        drop((requests, ask_again));
     }
 }

@@ -1,6 +1,7 @@
 //! The agent's status: what `instance-agent status` shows, and the one line for systemd.
 
 use std::fmt::{self, Write as _};
+use std::time::{Duration, Instant};
 
 use instance_contract::{TargetHealthState, one_line};
 use serde::{Deserialize, Serialize};
@@ -89,10 +90,27 @@ pub(crate) struct GroupStatus {
     pub(crate) description: Option<String>,
     /// Since when, RFC 3339 in UTC.
     pub(crate) since: String,
+    /// When AWS last said so, RFC 3339 in UTC.
+    #[serde(default)]
+    pub(crate) as_of: Option<String>,
+    /// How long ago that was when the status was asked for, in seconds.
+    #[serde(default)]
+    pub(crate) age_seconds: Option<u64>,
+    #[serde(skip)]
+    pub(crate) freshness: Freshness,
     /// What keeps it from where it should be.
     pub(crate) problem: Option<String>,
     /// What to do about the reason or the problem.
     pub(crate) cure: Option<String>,
+}
+
+/// How old it is what AWS said of a target group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Freshness {
+    /// When AWS last answered, on the clock that no one sets.
+    pub(crate) asked: Option<Instant>,
+    /// It can be asked again before its time.
+    pub(crate) can_be_asked: bool,
 }
 
 /// The latest reload.
@@ -170,6 +188,21 @@ impl Registration {
 }
 
 impl Registration {
+    /// Says of each target group how old it is what is known at `now`.
+    pub(crate) fn aged(mut self, now: Instant) -> Self {
+        for group in &mut self.target_groups {
+            group.age_seconds = group.freshness.asked.map(|asked| (now - asked).as_secs());
+        }
+        self
+    }
+
+    /// Whether AWS can be asked of something that it last said longer than `age` before `now`.
+    pub(crate) fn is_older_than(&self, age: Duration, now: Instant) -> bool {
+        let is_old = |asked: Instant| now.saturating_duration_since(asked) > age;
+        let mut groups = self.target_groups.iter().map(|group| &group.freshness);
+        groups.any(|known| known.can_be_asked && known.asked.is_none_or(is_old))
+    }
+
     /// The target groups that do not have the instance in service, each with the reason; `None` when all have.
     pub(crate) fn not_in_service(&self) -> Option<String> {
         let waiting = self.target_groups.iter().filter(|group| {
@@ -230,14 +263,15 @@ impl AgentStatus {
         row(
             "requests",
             format!(
-                "/ {}, /health {}, cluster {}, seed read {} written {}, refused {}; probes {}",
+                "/ {}, /health {}, cluster {}, seed read {} written {}, refused {}; probes {}, refused {}",
                 traffic.root,
                 traffic.health,
                 traffic.cluster,
                 traffic.seed_read,
                 traffic.seed_write,
                 traffic.refused,
-                traffic.probes
+                traffic.probes,
+                traffic.refused_probes
             ),
         );
         let TrafficSnapshot { made_room, unread_dropped, .. } = *traffic;
@@ -269,12 +303,13 @@ impl AgentStatus {
         }
         let mut table = comfy_table::Table::new();
         table.load_style(comfy_table::presets::NOTHING);
-        table.set_header(["target group", "target", "state", "since", "reason"]);
+        table.set_header(["target group", "target", "state", "since", "as of", "reason"]);
         for group in groups {
             let why = [&group.problem, &group.reason, &group.description, &group.cure];
             let why: Vec<&str> = why.into_iter().flatten().map(String::as_str).collect();
             let target = group.target.as_deref().unwrap_or("-");
-            let cells = [group.name.as_str(), target, &group.state, &group.since, &why.join(": ")];
+            let as_of = group.age_seconds.map_or("-".to_owned(), |age| format!("{age} s ago"));
+            let cells = [group.name.as_str(), target, &group.state, &group.since, &as_of, &why.join(": ")];
             table.add_row(cells.map(|cell| one_line(cell, LONGEST_ROW)));
         }
         format!("\n{table}\n")

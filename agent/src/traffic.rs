@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 /// Makes the counters that people see from one table: for each its help text, its name and its metric. A
 /// new counter is a new row: status, metrics and the record of a reload then have it too.
@@ -24,6 +25,7 @@ macro_rules! counters {
             pub(crate) closed: Counter,
             /// Grows by one a second while the thread is alive.
             pub(crate) beats: Counter,
+            refusals: watch::Sender<()>,
         }
 
         /// Totals of [`Traffic`] at about one moment. What an older program did not count is zero.
@@ -71,12 +73,22 @@ counters! {
     made_room: "made_room_total" "",
     /// Connections dropped because they left more unread over a reload than is kept for them.
     unread_dropped: "unread_dropped_total" "",
+    /// Health checks answered with anything but 200.
+    refused_probes: "refused_probes_total" "",
 }
 
 impl TrafficSnapshot {
     /// A figure that changes with every request that is not a probe.
     pub(crate) fn requests(&self) -> u64 {
         self.root + self.health + self.cluster + self.seed_read + self.seed_write + self.refused
+    }
+}
+
+impl ThreadTraffic {
+    /// A health check was answered with anything but 200: the balancer is about to think less of this instance.
+    pub(crate) fn refuse_probe(&self) {
+        self.refused_probes.increment();
+        self.refusals.send_replace(());
     }
 }
 
@@ -101,6 +113,7 @@ pub(crate) struct Traffic {
     threads: Box<[Arc<ThreadTraffic>]>,
     /// What earlier programs in this process had counted.
     before: TrafficSnapshot,
+    refusals: watch::Sender<()>,
 }
 
 impl Traffic {
@@ -108,7 +121,14 @@ impl Traffic {
     /// on at a moment (in flight, connections) starts at zero.
     pub(crate) fn new(threads: usize, before: TrafficSnapshot) -> Self {
         let before = TrafficSnapshot { in_flight: 0, connections: 0, ..before };
-        Self { threads: (0..threads).map(|_| Arc::default()).collect(), before }
+        let refusals = watch::Sender::new(());
+        let thread = |_| Arc::new(ThreadTraffic { refusals: refusals.clone(), ..ThreadTraffic::default() });
+        Self { threads: (0..threads).map(thread).collect(), before, refusals }
+    }
+
+    /// Changes with each health check that is answered with anything but 200.
+    pub(crate) fn refusals(&self) -> watch::Receiver<()> {
+        self.refusals.subscribe()
     }
 
     /// The counters of each server thread, one for every thread to keep.

@@ -48,6 +48,7 @@ pub(crate) struct Shared<A> {
     pub(super) api: A,
     pub(super) instance: watch::Receiver<Option<Instance>>,
     pub(super) notices: watch::Receiver<Option<Notices>>,
+    pub(super) questions: watch::Receiver<()>,
     pub(super) register_port: u16,
     pub(super) reconcile_interval: Duration,
 }
@@ -58,6 +59,7 @@ impl<A> Shared<A> {
             api,
             instance: inputs.instance.clone(),
             notices: inputs.notices.clone(),
+            questions: inputs.questions.clone(),
             register_port: settings.register_port.unwrap_or(listening.port()),
             reconcile_interval: settings.reconcile_interval,
         }

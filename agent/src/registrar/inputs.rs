@@ -37,6 +37,8 @@ pub(crate) struct Inputs {
     pub(crate) stop: watch::Receiver<Option<&'static str>>,
     /// The server's counters.
     pub(crate) traffic: Arc<Traffic>,
+    /// Changes when an operator wants to know what each target group thinks now.
+    pub(crate) questions: watch::Receiver<()>,
     /// The client that AWS calls go through.
     pub(crate) http_client: SharedHttpClient,
 }

@@ -4,19 +4,24 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::traffic::Traffic;
+use crate::traffic::{Traffic, TrafficSnapshot};
 
-/// What the balancer's health checks tell by coming or not.
+/// How often a balancer checks a target, where that is not known: AWS's default.
+const USUAL_INTERVAL: Duration = Duration::from_secs(30);
+
+/// What the balancer's health checks tell by coming or not, and by their answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ProbeNews {
     /// None has come for three intervals.
     Overdue,
     /// They come again.
     Resumed,
+    /// This agent has answered one with anything but 200, and none of those in the three intervals before.
+    Refused,
 }
 
-/// Notices when the balancer's health checks stop coming, and when they come again. They are
-/// counted for all groups together: those of one can hide that another's are missing.
+/// Notices when the balancer's health checks stop coming, and when they come again; and when this agent refuses them.
+/// They are counted for all groups together: those of one can hide that another's are missing.
 #[derive(Default)]
 pub(super) struct ProbeWatch {
     /// The group's check interval; `None` where checks are off.
@@ -24,29 +29,47 @@ pub(super) struct ProbeWatch {
     seen: u64,
     /// When the count last moved; `None` after that was too long ago.
     moved: Option<Instant>,
+    refused: u64,
+    refused_at: Option<Instant>,
 }
 
 impl ProbeWatch {
     pub(super) fn restart(&mut self, traffic: &Traffic) {
-        self.seen = traffic.snapshot().probes;
-        self.moved = Some(Instant::now());
+        let TrafficSnapshot { probes, refused_probes, .. } = traffic.snapshot();
+        let moved = Some(Instant::now());
+        *self =
+            Self { interval: self.interval, seen: probes, moved, refused: refused_probes, refused_at: None };
     }
 
     /// Each change is told once.
     pub(super) fn news(&mut self, traffic: &Traffic) -> Option<ProbeNews> {
-        let probes = traffic.snapshot().probes;
-        if std::mem::replace(&mut self.seen, probes) != probes {
-            return self.moved.replace(Instant::now()).is_none().then_some(ProbeNews::Resumed);
+        let TrafficSnapshot { probes, refused_probes, .. } = traffic.snapshot();
+        let came = std::mem::replace(&mut self.seen, probes) != probes;
+        let resumed = came && self.moved.replace(Instant::now()).is_none();
+        if std::mem::replace(&mut self.refused, refused_probes) != refused_probes {
+            let known = self.are_refused();
+            self.refused_at = Some(Instant::now());
+            if !known {
+                return Some(ProbeNews::Refused);
+            }
+        }
+        if came {
+            return resumed.then_some(ProbeNews::Resumed);
         }
         let interval = self.interval?;
         self.moved.take_if(|moved| moved.elapsed() >= 3 * interval).map(|_| ProbeNews::Overdue)
+    }
+
+    /// Whether this agent has refused one in the last three intervals.
+    pub(super) fn are_refused(&self) -> bool {
+        let lately = 3 * self.interval.unwrap_or(USUAL_INTERVAL);
+        self.refused_at.is_some_and(|at| at.elapsed() < lately)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::traffic::TrafficSnapshot;
 
     #[tokio::test(start_paused = true)]
     async fn silence_and_its_end_are_told_once_each() {
@@ -77,5 +100,35 @@ mod tests {
         watch.restart(&traffic);
         tokio::time::advance(Duration::from_secs(100_000)).await;
         assert_eq!(watch.news(&traffic), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_is_told_once_until_there_was_none_for_three_intervals() {
+        let traffic = Traffic::new(1, TrafficSnapshot::default());
+        let probe = || traffic.threads()[0].probes.increment();
+        let refuse = || {
+            probe();
+            traffic.threads()[0].refuse_probe();
+        };
+        let second = Duration::from_secs(1);
+        refuse();
+        let mut watch = ProbeWatch { interval: Some(10 * second), ..ProbeWatch::default() };
+        watch.restart(&traffic);
+        assert_eq!((watch.news(&traffic), watch.are_refused()), (None, false), "before it was there");
+        refuse();
+        assert_eq!((watch.news(&traffic), watch.are_refused()), (Some(ProbeNews::Refused), true));
+        for _ in 0..5 {
+            tokio::time::advance(10 * second).await;
+            refuse();
+            assert_eq!((watch.news(&traffic), watch.are_refused()), (None, true));
+        }
+        for _ in 0..3 {
+            tokio::time::advance(10 * second).await;
+            probe();
+            assert_eq!(watch.news(&traffic), None);
+        }
+        assert!(!watch.are_refused());
+        refuse();
+        assert_eq!(watch.news(&traffic), Some(ProbeNews::Refused));
     }
 }

@@ -9,7 +9,7 @@ use super::Registrar;
 use super::member::{MemberHandle, MemberStatus};
 use crate::identity::Instance;
 use crate::lifecycle::Membership;
-use crate::status::{GroupStatus, Registration};
+use crate::status::{Freshness, GroupStatus, Registration};
 
 impl<A> Registrar<A> {
     pub(super) fn report(&self, instance: Option<&Instance>) -> Registration {
@@ -35,7 +35,7 @@ impl<A> Registrar<A> {
 }
 
 fn group_status(member: &MemberHandle) -> GroupStatus {
-    let MemberStatus { arn, target, membership, since, problem, .. } = &*member.status.borrow();
+    let MemberStatus { arn, target, membership, since, as_of, problem, .. } = &*member.status.borrow();
     let health = match membership {
         Membership::Present(health) => Some(health),
         _ => None,
@@ -52,6 +52,13 @@ fn group_status(member: &MemberHandle) -> GroupStatus {
         reason: health.and_then(|health| health.reason.clone()),
         description: health.and_then(|health| health.description.clone()),
         since: rfc3339(*since),
+        as_of: as_of.map(|(time, _)| rfc3339(time)),
+        age_seconds: None,
+        freshness: Freshness {
+            asked: as_of.map(|(_, at)| at.into_std()),
+            // Otherwise it waits for something else than its time to look.
+            can_be_asked: membership.is_present() && problem.is_none(),
+        },
         problem,
         cure,
     }

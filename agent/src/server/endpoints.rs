@@ -343,6 +343,9 @@ impl Draft {
     }
 
     fn answer(self, status: StatusCode, text: Bytes) -> Response<Answer> {
+        if self.sender == Sender::Probe && status != StatusCode::OK {
+            self.guard.track().worker().traffic().refuse_probe();
+        }
         let mut headers = self.headers;
         headers.clear();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));

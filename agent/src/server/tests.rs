@@ -314,6 +314,7 @@ fn draining_turns_probes_away_and_serves_clients() {
         cluster: 1,
         seed_write: 1,
         probes: 6,
+        refused_probes: 5,
         ..TrafficSnapshot::default()
     };
     assert_eq!(server.traffic.snapshot(), expected);

@@ -75,6 +75,15 @@ impl LocalCloud {
         self.shared.update(|state, _| state.create_target_group(spec))
     }
 
+    /// Changes the path that a target group's health checks ask for.
+    pub fn set_health_check_path(&self, group: &str, path: &str) {
+        self.shared.update(|state, _| {
+            if let Some(group) = state.group(group) {
+                path.clone_into(&mut group.spec.health_check.path);
+            }
+        });
+    }
+
     /// Creates a balancer with its listener; it takes requests at once.
     ///
     /// # Errors

@@ -1,7 +1,9 @@
 //! What an operator is told by `drain`, `resume` and `status`, and how long they wait.
 
-use local_cloud::{Fault, TargetState};
-use tests::{Bed, ended, text};
+use std::time::Duration;
+
+use local_cloud::{Fault, Outage, TargetState};
+use tests::{Bed, PORT, ended, text};
 
 #[tokio::test]
 async fn resume_waits_until_the_instance_is_in_service_and_says_when_there_was_nothing_to_resume() {
@@ -83,4 +85,56 @@ async fn a_stop_says_what_it_waits_for() {
     agent.terminate();
     assert!(ended(&mut agent, &machine).await.success());
     assert!(machine.log().contains("draining: waiting for 3 s without requests"), "{}", machine.log());
+}
+
+#[tokio::test]
+async fn a_health_check_path_that_this_agent_does_not_know_is_noticed_by_its_probes() {
+    let (bed, machine, _agent) = Bed::healthy().await;
+    machine.until_logged("target group cluster1: healthy").await;
+    bed.cloud.set_health_check_path("cluster1", "/nowhere");
+    bed.until_target("cluster1", &machine, TargetState::Unhealthy).await;
+    // Nobody asks for a status, and the next regular look is ten minutes away.
+    machine.until_logged("target group cluster1: unhealthy (was healthy): Target.ResponseCodeMismatch").await;
+    assert!(
+        machine.log().contains("answered a health check with another status than 200"),
+        "{}",
+        machine.log()
+    );
+    let status = machine.status().await.unwrap();
+    assert!(status["traffic"]["refused_probes"].as_u64() > Some(0), "{status}");
+    bed.cloud.set_health_check_path("cluster1", "/health");
+    machine.until_logged("target group cluster1: healthy (was unhealthy)").await;
+}
+
+#[tokio::test]
+async fn a_status_is_asked_for_where_it_is_older_than_ten_seconds_and_says_how_old_it_is() {
+    let (bed, machine, _agent) = Bed::healthy().await;
+    machine.until_logged("target group cluster1: healthy").await;
+    let looked = std::time::Instant::now();
+    // It stays known as healthy for as long as the balancer's health checks come, which they do.
+    assert!(bed.cloud.deregister("cluster1", machine.instance.id(), PORT));
+    let old = async || (looked.elapsed() > Duration::from_secs(11)).then_some(());
+    tests::eventually(old).await.unwrap();
+    assert_eq!(bed.calls(&machine, "RegisterTargets").len(), 1, "it does not know yet");
+    let status = machine.status().await.unwrap();
+    assert_ne!(status["target_groups"][0]["state"], "healthy", "{status}");
+    let group = &machine.status().await.unwrap()["target_groups"][0];
+    assert!(group["age_seconds"].as_u64() <= Some(10) && group["as_of"].is_string(), "{group}");
+    let table = text(&machine.command(&["status"]).await.stdout);
+    assert!(table.contains("as of") && table.contains(" s ago"), "{table}");
+}
+
+#[tokio::test]
+async fn a_status_does_not_wait_for_an_aws_that_hangs() {
+    let (bed, machine, _agent) = Bed::healthy().await;
+    machine.until_logged("target group cluster1: healthy").await;
+    let looked = std::time::Instant::now();
+    bed.cloud.set_endpoint_outage(Outage::Hang);
+    let old = async || (looked.elapsed() > Duration::from_secs(11)).then_some(());
+    tests::eventually(old).await.unwrap();
+    let asked = std::time::Instant::now();
+    let status = machine.status().await.unwrap();
+    assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
+    assert!(status["target_groups"][0]["age_seconds"].as_u64() >= Some(11), "{status}");
+    assert_eq!(status["target_groups"][0]["state"], "healthy", "as it was");
 }

@@ -38,6 +38,8 @@ pub(crate) struct MemberStatus {
     pub(crate) membership: Membership,
     /// Since when.
     pub(crate) since: SystemTime,
+    /// When AWS last answered a call about it, on both clocks.
+    pub(crate) as_of: Option<(SystemTime, Instant)>,
     /// What keeps it from where it should be.
     pub(crate) problem: Option<Problem>,
     /// The group's deregistration delay, where it is known.

@@ -1,6 +1,7 @@
 //! Membership of one target group: makes the calls that [`Membership`] asks for, at their time.
 
 mod handle;
+mod looks;
 #[cfg(test)]
 mod tests;
 
@@ -12,11 +13,12 @@ use tokio::time::Instant;
 
 use self::handle::Wished;
 pub(crate) use self::handle::{MemberHandle, MemberStatus, Wish};
+use self::looks::Looks;
 use super::api::{Api, Shared};
-use super::probes::{ProbeNews, ProbeWatch};
+use super::probes::ProbeNews;
 use super::sentences::{self, Problem};
 use crate::aws::{CallError, CallErrorKind};
-use crate::backoff::{Backoff, jitter, spread};
+use crate::backoff::{Backoff, jitter};
 use crate::guard::{Broken, Mistakes, guard};
 use crate::identity::Instance;
 use crate::lifecycle::{Event, Membership};
@@ -38,8 +40,6 @@ const DRAIN: Duration = Duration::from_secs(300);
 const TICK_LIMIT: Duration = Duration::from_secs(300);
 /// How often a condition on the instance itself is looked at.
 const RECHECK: Duration = Duration::from_secs(2);
-/// How often the health of a target that is not healthy is asked.
-const POLL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 
 impl MemberHandle {
     /// Starts a member; `changed` is notified at each change of its status.
@@ -57,6 +57,7 @@ impl MemberHandle {
             target: None,
             membership: Membership::Unresolved,
             since: SystemTime::now(),
+            as_of: None,
             problem: None,
             deregistration_delay: None,
             deregistered: None,
@@ -73,6 +74,8 @@ impl MemberHandle {
 enum Next {
     Now,
     After(Duration),
+    /// As `After`, but also when there is news of the balancer's health checks, or an operator asks.
+    Watching(Duration),
     WhenWished,
 }
 
@@ -91,9 +94,9 @@ struct Member<A> {
     changed: Arc<Notify>,
     resolved: Option<Resolved>,
     retry: Backoff,
-    poll: Backoff,
-    probes: ProbeWatch,
-    poll_at: Instant,
+    looks: Looks,
+    refusals: watch::Receiver<()>,
+    questions: watch::Receiver<()>,
     leaving_since: Option<Instant>,
     /// This process was in the group or asked to be, so that it may still be there.
     ever_present: bool,
@@ -114,6 +117,7 @@ impl<A: Api> Member<A> {
         publish: watch::Sender<MemberStatus>,
         changed: Arc<Notify>,
     ) -> Self {
+        let (refusals, questions) = (traffic.refusals(), shared.questions.clone());
         let leaving_since = (wishes.borrow().wish == Wish::Out).then(Instant::now);
         Self {
             group,
@@ -125,9 +129,9 @@ impl<A: Api> Member<A> {
             changed,
             resolved: None,
             retry: Backoff::new(RETRY.0, RETRY.1),
-            poll: Backoff::new(POLL.0, POLL.1),
-            probes: ProbeWatch::default(),
-            poll_at: Instant::now(),
+            looks: Looks::new(),
+            refusals,
+            questions,
             leaving_since,
             ever_present: false,
             was_present: false,
@@ -157,6 +161,16 @@ impl<A: Api> Member<A> {
                     changed = self.wishes.changed() => if changed.is_err() { return },
                     // News of the instance may be what a lookup was waiting for.
                     Ok(()) = self.instance.changed(), if self.resolved.is_none() => self.retry.reset(),
+                },
+                Next::Watching(pause) => tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    changed = self.wishes.changed() => if changed.is_err() { return },
+                    // Those that follow on one another are no news, however many they are.
+                    Ok(()) = self.refusals.changed(), if !self.looks.probes.are_refused() => {}
+                    Ok(()) = self.questions.changed() => {
+                        let known = self.publish.borrow().as_of.map(|(_, at)| at);
+                        self.looks.operator_asks(known);
+                    }
                 },
                 Next::WhenWished => {
                     if self.wishes.changed().await.is_err() {
@@ -198,8 +212,7 @@ impl<A: Api> Member<A> {
 
     fn wish_changed(&mut self, Wished { wish, generation }: Wished) {
         self.retry.reset();
-        self.poll.reset();
-        self.poll_at = Instant::now();
+        self.looks.begin_anew();
         self.leaving_since = (wish == Wish::Out).then(Instant::now);
         self.publish.send_modify(|status| {
             status.generation = generation;
@@ -278,7 +291,7 @@ impl<A: Api> Member<A> {
         };
         let Some(id) = id else { return self.failed_with(unknown_target(missing)) };
         let target = Target { id, port: self.shared.register_port };
-        self.probes.interval = group.check_interval;
+        self.looks.probes.interval = group.check_interval;
         self.publish.send_modify(|status| {
             status.arn = Some(group.arn.clone());
             status.target = Some(target.clone());
@@ -318,47 +331,39 @@ impl<A: Api> Member<A> {
         match self.shared.api.register(&group.arn, target).await {
             Ok(()) => {
                 self.advance(Event::Registered);
-                let pause = self.poll.next_delay();
-                self.poll_at = Instant::now() + pause;
-                Next::After(pause)
+                Next::After(self.looks.registered())
             }
             Err(error) => self.failed(&error).await,
         }
     }
 
-    /// Watches: often until healthy, rarely after that, and at once when the balancer's health
-    /// checks stop coming.
+    /// Watches: [`Looks`] says when to ask.
     async fn tick_present(&mut self) -> Next {
-        let news = self.probes.news(&self.traffic);
-        if news == Some(ProbeNews::Overdue) {
-            let target_group = self.group.name();
-            tracing::info!(
+        let target_group = self.group.name();
+        match self.looks.take_news(&self.traffic) {
+            Some(ProbeNews::Overdue) => tracing::info!(
                 target_group,
                 "target group {target_group}: no health checks for three intervals; asking"
-            );
+            ),
+            Some(ProbeNews::Refused) => tracing::info!(
+                target_group,
+                "target group {target_group}: this agent answered a health check with another status than 200; asking"
+            ),
+            Some(ProbeNews::Resumed) | None => {}
         }
-        if news.is_some() {
-            // Due until a look succeeds.
-            self.poll_at = Instant::now();
-        }
-        if Instant::now() >= self.poll_at {
+        if self.looks.is_due() {
+            let before = self.membership();
             self.learn_deregistration_delay().await;
             if let Err(next) = self.observe().await {
                 return next;
             }
-            let Membership::Present(health) = self.membership() else {
+            let after = self.membership();
+            let Membership::Present(health) = &after else {
                 return Next::Now;
             };
-            let pause = if health.is_in_service() {
-                self.poll.reset();
-                spread(self.shared.reconcile_interval)
-            } else {
-                self.poll.next_delay().min(self.shared.reconcile_interval)
-            };
-            self.poll_at = Instant::now() + pause;
+            self.looks.looked(health.is_in_service(), before != after, self.shared.reconcile_interval);
         }
-        let pause = self.poll_at.saturating_duration_since(Instant::now());
-        Next::After(self.probes.interval.map_or(pause, |interval| pause.min(interval)))
+        Next::Watching(self.looks.pause())
     }
 
     /// One failed read must not leave the drain's deadline a guess for ever.
@@ -441,12 +446,16 @@ impl<A: Api> Member<A> {
         }
         if after.is_present() && !before.is_present() {
             (self.ever_present, self.was_present) = (true, true);
-            self.probes.restart(&self.traffic);
+            self.looks.probes.restart(&self.traffic);
         }
         // Being in the group, or out of it as wished, is what all the calls are for; a successful
         // look alone must not make the next refused registration come sooner.
         if after.is_present() || (self.leaving_since.is_some() && after.is_out()) {
             self.recovered();
+        }
+        if !matches!(event, Event::AnswerLost | Event::Rejoin) {
+            self.publish.send_modify(|status| status.as_of = Some((SystemTime::now(), Instant::now())));
+            self.changed.notify_one();
         }
         if after == before {
             return;

@@ -26,6 +26,8 @@ struct Setup {
     member: MemberHandle,
     instance: watch::Sender<Option<Instance>>,
     notices: watch::Sender<Option<Notices>>,
+    questions: watch::Sender<()>,
+    traffic: Arc<Traffic>,
 }
 
 fn known_instance() -> Instance {
@@ -42,17 +44,19 @@ impl Setup {
     fn new(api: FakeApi, wish: Wish) -> Self {
         let (instance, seen) = watch::channel(Some(known_instance()));
         let (notices, told) = watch::channel(Some(Notices { read: true, ..Notices::default() }));
+        let (questions, asked) = watch::channel(());
         let shared = Shared {
             api: api.clone(),
             instance: seen,
             notices: told,
+            questions: asked,
             register_port: 8081,
             reconcile_interval: RECONCILE,
         };
         let traffic = Arc::new(Traffic::new(1, TrafficSnapshot::default()));
         let group = TargetGroupRef::Name(GROUP.to_owned());
-        let member = MemberHandle::start(group, Arc::new(shared), traffic, wish, Arc::default());
-        Self { api, member, instance, notices }
+        let member = MemberHandle::start(group, Arc::new(shared), traffic.clone(), wish, Arc::default());
+        Self { api, member, instance, notices, questions, traffic }
     }
 
     /// One that is registered, and healthy.
@@ -389,4 +393,78 @@ async fn deregistered_by_hand_it_comes_back_and_a_delay_that_was_not_read_is_rea
     setup.api.make(GROUP);
     setup.until(RECONCILE * 2, "there again", |setup| setup.api.targets(GROUP) == [TARGET]).await;
     assert_eq!(setup.member.status.borrow().deregistration_delay, Some(seconds(30)));
+}
+
+impl Setup {
+    /// The balancer checks this agent, which answers 404.
+    fn refuse_probe(&self) {
+        let traffic = &self.traffic.threads()[0];
+        traffic.probes.increment();
+        traffic.refuse_probe();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_health_check_that_this_agent_refuses_is_news_and_the_balancer_is_asked_until_it_says_so_too() {
+    let setup = Setup::healthy().await;
+    sleep(LONG).await;
+    setup.api.take_calls();
+    // As a balancer does: twice, 30 s apart, and then the target is unhealthy.
+    setup.refuse_probe();
+    sleep(seconds(2)).await;
+    assert_eq!(setup.api.count(DescribeTargetHealth), 1, "at once");
+    sleep(seconds(28)).await;
+    setup.refuse_probe();
+    setup.api.set_health(GROUP, TargetHealthState::Unhealthy);
+    setup.until_state("unhealthy", LONG).await;
+    assert!(setup.api.count(DescribeTargetHealth) <= 8, "{}", setup.api.count(DescribeTargetHealth));
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_look_like_health_checks_cannot_make_it_ask_often() {
+    let setup = Setup::healthy().await;
+    sleep(LONG).await;
+    setup.api.take_calls();
+    for _ in 0..3600 * 4 {
+        setup.refuse_probe();
+        sleep(seconds(1) / 4).await;
+    }
+    let looks = setup.api.count(DescribeTargetHealth);
+    assert!((10..=30).contains(&looks), "{looks} looks in an hour");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_of_an_operator_is_passed_on_where_what_is_known_is_old_and_delays_no_look() {
+    let setup = Setup::healthy().await;
+    sleep(seconds(5)).await;
+    setup.api.take_calls();
+    setup.questions.send_replace(());
+    sleep(seconds(1)).await;
+    assert_eq!(setup.api.count(DescribeTargetHealth), 0, "it is known");
+    sleep(seconds(10)).await;
+    setup.questions.send_replace(());
+    sleep(seconds(1)).await;
+    assert_eq!(setup.api.count(DescribeTargetHealth), 1);
+    // Every second, for twenty minutes: once in ten seconds is asked.
+    setup.api.take_calls();
+    for _ in 0..1200 {
+        setup.questions.send_replace(());
+        sleep(seconds(1)).await;
+    }
+    let looks = setup.api.count(DescribeTargetHealth);
+    assert!((100..=125).contains(&looks), "{looks} looks in 1200 s");
+    // A look that fails for an operator is repeated as any other.
+    setup.api.fault(DescribeTargetHealth, Fault::Fails(CallErrorKind::Throttled), 1);
+    sleep(seconds(11)).await;
+    setup.questions.send_replace(());
+    setup.until(seconds(1), "throttled", |setup| setup.problem().contains("Throttled")).await;
+    setup.until(seconds(3), "over", |setup| setup.problem().is_empty()).await;
+
+    setup.api.set_health(GROUP, TargetHealthState::Unhealthy);
+    sleep(seconds(11)).await;
+    setup.questions.send_replace(());
+    setup.until_state("unhealthy", seconds(1)).await;
+    setup.api.take_calls();
+    sleep(seconds(8)).await;
+    assert!(setup.api.count(DescribeTargetHealth) >= 2, "often, as nobody had asked");
 }

@@ -53,6 +53,7 @@ struct Setup {
     notices: watch::Sender<Option<Notices>>,
     requests: mpsc::Sender<Request>,
     stop: watch::Sender<Option<&'static str>>,
+    _questions: watch::Sender<()>,
     traffic: Arc<Traffic>,
     answers: watch::Receiver<Arc<Answers>>,
     registration: watch::Receiver<Registration>,
@@ -76,6 +77,7 @@ impl Setup {
         let (notices, seen_notices) = watch::channel(None);
         let (requests, requested) = mpsc::channel(1);
         let (stop, stopped) = watch::channel(None);
+        let (questions, asked) = watch::channel(());
         let traffic = Arc::new(Traffic::new(1, TrafficSnapshot::default()));
         let (publish_answers, answers) = watch::channel(Arc::new(Answers {
             root: settings.root.unwrap_or_default(),
@@ -90,6 +92,7 @@ impl Setup {
             requests: requested,
             stop: stopped,
             traffic: traffic.clone(),
+            questions: asked,
             http_client: http_client_fn(|_, _| panic!("the scripted account needs no HTTP")),
         };
         let outputs =
@@ -103,6 +106,7 @@ impl Setup {
             notices,
             requests,
             stop,
+            _questions: questions,
             traffic,
             answers,
             registration,
