@@ -359,6 +359,8 @@ impl Control {
             role: predecessor.role(),
             parting: predecessor.parting(),
             drained: predecessor.drained,
+            since: predecessor.since.clone(),
+            groups: predecessor.group_states,
         });
         let drain = self.settings.drain_timeout;
         let drain = drain.unwrap_or_else(|| LONGEST_DELAY.max(self.settings.drain_quiet));

@@ -73,8 +73,10 @@ pub(crate) struct Registration {
     pub(crate) auto_scaling: Option<String>,
 }
 
-/// What one target group thinks of this instance.
+/// What one target group thinks of this instance. It is also part of the record of a reload: a later version may add a
+/// field, with a default, and removes none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct GroupStatus {
     /// The group's name.
     pub(crate) name: String,
@@ -91,10 +93,8 @@ pub(crate) struct GroupStatus {
     /// Since when, RFC 3339 in UTC.
     pub(crate) since: String,
     /// When AWS last said so, RFC 3339 in UTC.
-    #[serde(default)]
     pub(crate) as_of: Option<String>,
     /// How long ago that was when the status was asked for, in seconds.
-    #[serde(default)]
     pub(crate) age_seconds: Option<u64>,
     #[serde(skip)]
     pub(crate) freshness: Freshness,

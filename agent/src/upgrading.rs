@@ -63,13 +63,16 @@ impl Host for Running {
     }
 
     fn as_predecessor(&self) -> Predecessor {
+        let registration = self.registration.borrow();
         let mut predecessor = Predecessor {
             from: env!("CARGO_PKG_VERSION").to_owned(),
             unit: self.unit.at_start(),
             traffic: self.parts.traffic.snapshot(),
             instance: self.instance.borrow().clone(),
             notices: self.notices.borrow().clone(),
-            drained: self.registration.borrow().phase == Phase::Drained,
+            drained: registration.phase == Phase::Drained,
+            since: Some(registration.since.clone()),
+            group_states: registration.target_groups.clone(),
             ..Predecessor::default()
         };
         let (role, parting) = &*self.role.borrow();

@@ -7,9 +7,10 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::api::{Api, Shared};
-use super::member::{MemberHandle, Wish};
+use super::member::{Known, MemberHandle, Wish};
 use super::sentences;
 use crate::lifecycle::Leaving;
+use crate::status::GroupStatus;
 use crate::target_group::TargetGroupRef;
 use crate::traffic::Traffic;
 
@@ -21,19 +22,22 @@ pub(super) struct Members<A> {
     /// Those whose group is no longer named: they leave, and are then forgotten.
     parting: Vec<MemberHandle>,
     changed: Arc<Notify>,
+    /// What the program before this one knew of target groups that have no member yet.
+    known: Vec<GroupStatus>,
     /// When a group that is no longer named was left.
     last_left: Option<Instant>,
 }
 
 impl<A> Members<A> {
     /// No members yet.
-    pub(super) fn new(shared: Arc<Shared<A>>, traffic: Arc<Traffic>) -> Self {
+    pub(super) fn new(shared: Arc<Shared<A>>, traffic: Arc<Traffic>, known: Vec<GroupStatus>) -> Self {
         Self {
             shared,
             traffic,
             named: Vec::new(),
             parting: Vec::new(),
             changed: Arc::default(),
+            known,
             last_left: None,
         }
     }
@@ -162,8 +166,12 @@ impl<A: Api> Members<A> {
         }
     }
 
-    fn start(&self, group: TargetGroupRef, wish: Wish) -> MemberHandle {
-        MemberHandle::start(group, self.shared.clone(), self.traffic.clone(), wish, self.changed.clone())
+    fn start(&mut self, group: TargetGroupRef, wish: Wish) -> MemberHandle {
+        let known = Known::of(&group, &self.known);
+        // It holds once: a member that begins anew asks.
+        self.known.retain(|known| known.name != group.name());
+        let (shared, traffic, changed) = (self.shared.clone(), self.traffic.clone(), self.changed.clone());
+        MemberHandle::start(group, shared, traffic, wish, changed, known)
     }
 }
 

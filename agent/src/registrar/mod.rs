@@ -31,7 +31,7 @@ use crate::events;
 use crate::guard::{Mistakes, guard};
 use crate::identity::Instance;
 use crate::lifecycle::{Facts, KeptOut, Leaving, Quiet, Reasons, Transition};
-use crate::status::Phase;
+use crate::status::{GroupStatus, Phase};
 use crate::target_group::TargetGroupRef;
 use api::{Api, LiveApi, Shared};
 use drain::WaitsFor;
@@ -46,7 +46,7 @@ const TURN_LIMIT: Duration = Duration::from_secs(180);
 /// How often a drain looks whether traffic has stopped.
 const DRAIN_TICK: Duration = Duration::from_millis(250);
 /// Where the program before this one had left off.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Resumed {
     /// What the instance was to be.
     pub(crate) role: Role,
@@ -54,6 +54,10 @@ pub(crate) struct Resumed {
     pub(crate) parting: Vec<TargetGroupRef>,
     /// It had left its target groups, and traffic had stopped.
     pub(crate) drained: bool,
+    /// Since when the instance stood where it stands, RFC 3339 in UTC.
+    pub(crate) since: Option<String>,
+    /// What each target group thought of it.
+    pub(crate) groups: Vec<GroupStatus>,
 }
 
 /// Where the instance as a whole stands, with what that phase needs.
@@ -138,11 +142,10 @@ impl<A: Api> Registrar<A> {
         outputs: Outputs,
         resumed: Option<Resumed>,
     ) -> Self {
+        let known = resumed.as_ref().map(|resumed| resumed.groups.clone()).unwrap_or_default();
+        let shared = Arc::new(Shared::new(api, &settings, listening, &inputs));
         Self {
-            members: Members::new(
-                Arc::new(Shared::new(api, &settings, listening, &inputs)),
-                inputs.traffic.clone(),
-            ),
+            members: Members::new(shared, inputs.traffic.clone(), known),
             remembered: RememberedDrain::in_folder(&settings.state_dir),
             settings,
             inputs,
@@ -301,7 +304,11 @@ impl<A: Api> Registrar<A> {
         }
         if starting {
             self.follow_role();
-            if let Some(Resumed { role, parting, .. }) = self.resumed.take() {
+            if let Some(Resumed { role, parting, drained, since, .. }) = self.resumed.take() {
+                // A reload that changes nothing does not begin anything anew.
+                if drained == (transition == Transition::ResumeDrained) && transition != Transition::Drain {
+                    self.since = since.as_deref().and_then(reports::from_rfc3339).unwrap_or(self.since);
+                }
                 self.members.part_from([role.target_groups, parting].concat(), self.wish());
             }
         }

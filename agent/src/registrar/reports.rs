@@ -64,7 +64,12 @@ fn group_status(member: &MemberHandle) -> GroupStatus {
     }
 }
 
-fn rfc3339(time: SystemTime) -> String {
+/// What [`rfc3339`] wrote.
+pub(super) fn from_rfc3339(text: &str) -> Option<SystemTime> {
+    SystemTime::try_from(DateTime::from_str(text, Format::DateTime).ok()?).ok()
+}
+
+pub(super) fn rfc3339(time: SystemTime) -> String {
     let whole_seconds = DateTime::from_secs(DateTime::from(time).secs());
     whole_seconds.fmt(Format::DateTime).unwrap_or_default()
 }

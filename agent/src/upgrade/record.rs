@@ -20,6 +20,7 @@ use crate::config::Role;
 use crate::identity::Instance;
 use crate::notices::Notices;
 use crate::server::{Handed, HandedConnection, Stage};
+use crate::status::GroupStatus;
 use crate::target_group::TargetGroupRef;
 use crate::traffic::TrafficSnapshot;
 
@@ -64,6 +65,10 @@ pub(crate) struct Predecessor {
     pub(crate) drained: bool,
     /// Log entries that the journal had not taken.
     pub(crate) unlogged: u64,
+    /// Since when the instance stood where it stands, RFC 3339 in UTC.
+    pub(crate) since: Option<String>,
+    /// What each target group thought of it.
+    pub(crate) group_states: Vec<GroupStatus>,
 }
 
 impl Predecessor {
@@ -281,7 +286,8 @@ mod tests {
     fn with_defaults() -> String {
         let counted = RECORD
             .replace(r#""probes":7,"#, r#""probes":7,"made_room":0,"unread_dropped":0,"refused_probes":0,"#);
-        counted.replace(r#""drained":false"#, r#""drained":false,"unlogged":0"#)
+        counted
+            .replace(r#""drained":false"#, r#""drained":false,"unlogged":0,"since":null,"group_states":[]"#)
     }
 
     #[test]
@@ -322,5 +328,15 @@ mod tests {
         let record: Record = serde_json::from_str(&lacking).unwrap();
         let Predecessor { attempt, traffic, .. } = record.predecessor;
         assert_eq!((attempt, traffic.probes, traffic.root), (0, 0, 1));
+    }
+
+    #[test]
+    fn what_a_target_group_thinks_is_read_also_where_only_one_of_two_programs_knows_a_field() {
+        let states = r#"[{"name":"blue","state":"healthy","since":"2026-01-01T00:00:00Z","added_later":1}]"#;
+        let known =
+            RECORD.replace(r#""drained":false"#, &format!(r#""drained":false,"group_states":{states}"#));
+        let record: Record = serde_json::from_str(&known).unwrap();
+        let [state] = &*record.predecessor.group_states else { panic!("{:?}", record.predecessor) };
+        assert_eq!((&*state.name, &*state.state, state.as_of.as_deref()), ("blue", "healthy", None));
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use local_cloud::{Fault, Outage, SpotAction, TargetState};
 use tests::load::{Ask, Load};
-use tests::{Bed, BedOptions, Machine, group, text};
+use tests::{Bed, BedOptions, Machine, eventually, group, text};
 
 async fn reloads(machine: &Machine) {
     let output = machine.command(&["reload"]).await;
@@ -29,7 +29,9 @@ async fn through_reloads_the_target_stays_registered_and_healthy_and_says_who_it
         let (status, body) = bed.get(&machine.url("/cluster1")).await;
         assert_eq!((status, body), (200, format!("Instance {} is responding now!", machine.instance.id())));
         machine.until_status("healthy", |status| status["target_groups"][0]["state"] == "healthy").await;
-        assert!(bed.calls(&machine, "DescribeTargetHealth").len() > described);
+        // What it said first was what the program before it knew.
+        let asked = async || (bed.calls(&machine, "DescribeTargetHealth").len() > described).then_some(());
+        assert!(eventually(asked).await.is_some(), "{}", machine.log());
         load.until_answered(20).await;
     }
     assert_eq!(load.stop().await.failures, [""; 0], "{}", machine.log());
@@ -38,6 +40,29 @@ async fn through_reloads_the_target_stays_registered_and_healthy_and_says_who_it
         bed.cloud.health_of("cluster1", machine.instance.id(), tests::PORT).state,
         TargetState::Healthy
     );
+}
+
+#[tokio::test]
+async fn a_reload_shows_what_was_known_before_it_has_asked_and_serves_since_when_it_did() {
+    let (bed, machine, _agent) = Bed::healthy().await;
+    let healthy = |status: &serde_json::Value| status["target_groups"][0]["state"] == "healthy";
+    let before = machine.until_status("healthy", healthy).await;
+    // The next program cannot ask anybody.
+    bed.cloud.set_endpoint_outage(Outage::Hang);
+    for _ in 0..2 {
+        reloads(&machine).await;
+        let after = machine.status().await.unwrap();
+        assert_eq!(after["phase"], "serving");
+        assert_eq!(after["since"], before["since"]);
+        for field in ["state", "since", "target", "arn"] {
+            assert_eq!(after["target_groups"][0][field], before["target_groups"][0][field], "{after}");
+        }
+        assert!(after["target_groups"][0]["as_of"].is_string(), "{after}");
+    }
+    bed.cloud.set_endpoint_outage(Outage::Up);
+    bed.cloud.set_health_check_path("cluster1", "/nowhere");
+    machine.until_logged("target group cluster1: unhealthy (was healthy)").await;
+    assert_eq!(machine.log().matches("(was unresolved)").count(), 1, "{}", machine.log());
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Membership of one target group: makes the calls that [`Membership`] asks for, at their time.
 
 mod handle;
+mod known;
 mod looks;
 #[cfg(test)]
 mod tests;
@@ -13,6 +14,7 @@ use tokio::time::Instant;
 
 use self::handle::Wished;
 pub(crate) use self::handle::{MemberHandle, MemberStatus, Wish};
+pub(crate) use self::known::Known;
 use self::looks::Looks;
 use super::api::{Api, Shared};
 use super::probes::ProbeNews;
@@ -42,22 +44,24 @@ const TICK_LIMIT: Duration = Duration::from_secs(300);
 const RECHECK: Duration = Duration::from_secs(2);
 
 impl MemberHandle {
-    /// Starts a member; `changed` is notified at each change of its status.
+    /// Starts a member; `changed` is notified at each change of its status. `known` is what the program before this one
+    /// knew.
     pub(crate) fn start<A: Api>(
         group: TargetGroupRef,
         shared: Arc<Shared<A>>,
         traffic: Arc<Traffic>,
         wish: Wish,
         changed: Arc<Notify>,
+        known: Option<Known>,
     ) -> Self {
         let first = Wished { wish, generation: 0 };
         let (wished, wishes) = watch::channel(first);
         let (publish, status) = watch::channel(MemberStatus {
-            arn: None,
-            target: None,
-            membership: Membership::Unresolved,
-            since: SystemTime::now(),
-            as_of: None,
+            arn: known.as_ref().map(|known| known.arn.clone()),
+            target: known.as_ref().map(|known| known.target.clone()),
+            membership: known.as_ref().map_or(Membership::Unresolved, |known| known.membership.clone()),
+            since: known.as_ref().map_or_else(SystemTime::now, |known| known.since),
+            as_of: known.as_ref().and_then(|known| known.as_of),
             problem: None,
             deregistration_delay: None,
             deregistered: None,
@@ -65,7 +69,10 @@ impl MemberHandle {
             gone: false,
             tried: false,
         });
-        let member = Member::new(group.clone(), shared, traffic, wishes, publish, changed);
+        let mut member = Member::new(group.clone(), shared, traffic, wishes, publish, changed);
+        if let Some(Known { arn, target, .. }) = known {
+            member.take_over(Resolved { arn, target, deregistration_delay: None });
+        }
         Self { group, status, wished, task: tokio::spawn(member.run(first)) }
     }
 }
@@ -80,8 +87,9 @@ enum Next {
 }
 
 struct Resolved {
-    group: TargetGroup,
+    arn: String,
     target: Target,
+    deregistration_delay: Option<Duration>,
 }
 
 struct Member<A> {
@@ -93,6 +101,8 @@ struct Member<A> {
     publish: watch::Sender<MemberStatus>,
     changed: Arc<Notify>,
     resolved: Option<Resolved>,
+    /// What is resolved is what the program before this one knew, and may be old.
+    taken_over: bool,
     retry: Backoff,
     looks: Looks,
     refusals: watch::Receiver<()>,
@@ -128,6 +138,7 @@ impl<A: Api> Member<A> {
             publish,
             changed,
             resolved: None,
+            taken_over: false,
             retry: Backoff::new(RETRY.0, RETRY.1),
             looks: Looks::new(),
             refusals,
@@ -139,6 +150,13 @@ impl<A: Api> Member<A> {
             mistakes: Mistakes::default(),
             last_refusal: None,
         }
+    }
+
+    /// Goes on where the program before this one was, in the group or out of it.
+    fn take_over(&mut self, resolved: Resolved) {
+        (self.ever_present, self.was_present, self.taken_over) = (true, true, true);
+        self.resolved = Some(resolved);
+        self.looks.probes.restart(&self.traffic);
     }
 
     async fn run(mut self, mut wished: Wished) {
@@ -285,21 +303,49 @@ impl<A: Api> Member<A> {
             Ok(group) => group,
             Err(error) => return self.failed(&error).await,
         };
+        match self.resolve(group) {
+            Ok(()) => {
+                self.advance(Event::Resolved);
+                Next::Now
+            }
+            Err(missing) => self.failed_with(unknown_target(missing)),
+        }
+    }
+
+    /// Takes in what the group is, and what of this instance it takes as a target; else what is missing of that.
+    fn resolve(&mut self, group: TargetGroup) -> Result<(), &'static str> {
+        let identity = self.shared.identity();
         let (id, missing) = match group.target_type {
             TargetType::Instance => (identity.id, "the instance id"),
             TargetType::Ip => (identity.private_ip, "the instance's private IPv4 address"),
         };
-        let Some(id) = id else { return self.failed_with(unknown_target(missing)) };
-        let target = Target { id, port: self.shared.register_port };
+        let target = Target { id: id.ok_or(missing)?, port: self.shared.register_port };
+        let TargetGroup { arn, deregistration_delay, .. } = group;
         self.looks.probes.interval = group.check_interval;
         self.publish.send_modify(|status| {
-            status.arn = Some(group.arn.clone());
+            status.arn = Some(arn.clone());
             status.target = Some(target.clone());
-            status.deregistration_delay = group.deregistration_delay;
+            status.deregistration_delay = deregistration_delay;
         });
-        self.resolved = Some(Resolved { group, target });
-        self.advance(Event::Resolved);
-        Next::Now
+        self.resolved = Some(Resolved { arn, target, deregistration_delay });
+        Ok(())
+    }
+
+    /// Finds the group again that the program before this one knew: it, or its settings, may be others by now.
+    async fn find_again(&mut self) -> Result<(), Next> {
+        let group = match self.shared.api.find(&self.group).await {
+            Ok(group) => group,
+            Err(error) => return Err(self.failed(&error).await),
+        };
+        self.taken_over = false;
+        let known = self.resolved.as_ref().map(|known| (known.arn.clone(), known.target.clone()));
+        let resolved = self.resolve(group);
+        let now = self.resolved.as_ref().map(|now| (now.arn.clone(), now.target.clone()));
+        if resolved.is_err() || known != now {
+            self.advance(Event::Lost);
+            return Err(Next::Now);
+        }
+        Ok(())
     }
 
     /// Looks before it calls: a restarted agent may be registered already.
@@ -322,13 +368,13 @@ impl<A: Api> Member<A> {
             let cure = "the agent registers as soon as its own health path answers 200".to_owned();
             return self.waits_for(Problem { what, cure });
         }
-        let Some(Resolved { group, target }) = &self.resolved else {
+        let Some(Resolved { arn, target, .. }) = &self.resolved else {
             self.advance(Event::Lost);
             return Next::Now;
         };
         // Whatever the answer is: from here on it may be in the group.
         self.ever_present = true;
-        match self.shared.api.register(&group.arn, target).await {
+        match self.shared.api.register(arn, target).await {
             Ok(()) => {
                 self.advance(Event::Registered);
                 Next::After(self.looks.registered())
@@ -352,6 +398,11 @@ impl<A: Api> Member<A> {
             Some(ProbeNews::Resumed) | None => {}
         }
         if self.looks.is_due() {
+            if self.taken_over
+                && let Err(next) = self.find_again().await
+            {
+                return next;
+            }
             let before = self.membership();
             self.learn_deregistration_delay().await;
             if let Err(next) = self.observe().await {
@@ -368,24 +419,24 @@ impl<A: Api> Member<A> {
 
     /// One failed read must not leave the drain's deadline a guess for ever.
     async fn learn_deregistration_delay(&mut self) {
-        let Some(Resolved { group, .. }) = &mut self.resolved else { return };
-        if group.deregistration_delay.is_none()
-            && let Some(delay) = self.shared.api.deregistration_delay(&group.arn).await
+        let Some(resolved) = &mut self.resolved else { return };
+        if resolved.deregistration_delay.is_none()
+            && let Some(delay) = self.shared.api.deregistration_delay(&resolved.arn).await
         {
-            group.deregistration_delay = Some(delay);
+            resolved.deregistration_delay = Some(delay);
             self.publish.send_modify(|status| status.deregistration_delay = Some(delay));
         }
     }
 
     /// Deregisters, with the port that was registered.
     async fn tick_leaving(&mut self) -> Next {
-        let Some(Resolved { group, target }) = &self.resolved else {
+        let Some(Resolved { arn, target, .. }) = &self.resolved else {
             self.advance(Event::Lost);
             return Next::Now;
         };
         // Known or not: nobody leaves on a guess, and the balancer may have been sending.
         self.was_present = true;
-        match self.shared.api.deregister(&group.arn, target).await {
+        match self.shared.api.deregister(arn, target).await {
             Ok(()) => {
                 self.advance(Event::Deregistered);
                 Next::Now
@@ -412,11 +463,11 @@ impl<A: Api> Member<A> {
     }
 
     async fn look(&mut self) -> Result<(), CallError> {
-        let Some(Resolved { group, target }) = &self.resolved else {
+        let Some(Resolved { arn, target, .. }) = &self.resolved else {
             self.advance(Event::Lost);
             return Ok(());
         };
-        let health = self.shared.api.health(&group.arn, target).await?;
+        let health = self.shared.api.health(arn, target).await?;
         self.advance(Event::Observed(health));
         Ok(())
     }

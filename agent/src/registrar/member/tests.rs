@@ -55,7 +55,8 @@ impl Setup {
         };
         let traffic = Arc::new(Traffic::new(1, TrafficSnapshot::default()));
         let group = TargetGroupRef::Name(GROUP.to_owned());
-        let member = MemberHandle::start(group, Arc::new(shared), traffic.clone(), wish, Arc::default());
+        let member =
+            MemberHandle::start(group, Arc::new(shared), traffic.clone(), wish, Arc::default(), None);
         Self { api, member, instance, notices, questions, traffic }
     }
 
@@ -460,8 +461,8 @@ async fn a_question_of_an_operator_is_passed_on_where_what_is_known_is_old_and_d
     setup.until(seconds(1), "throttled", |setup| setup.problem().contains("Throttled")).await;
     setup.until(seconds(3), "over", |setup| setup.problem().is_empty()).await;
 
-    setup.api.set_health(GROUP, TargetHealthState::Unhealthy);
     sleep(seconds(11)).await;
+    setup.api.set_health(GROUP, TargetHealthState::Unhealthy);
     setup.questions.send_replace(());
     setup.until_state("unhealthy", seconds(1)).await;
     setup.api.take_calls();

@@ -330,7 +330,7 @@ async fn drained_before_a_reload_it_stays_drained_without_another_drain() {
     let (log, folder) = (Log::capture(), tempfile::tempdir().unwrap());
     RememberedDrain::in_folder(folder.path()).remember(Some("i-1")).unwrap();
     let role = Role { target_groups: vec![name("a")], ..Role::default() };
-    let resumed = Resumed { role, parting: Vec::new(), drained: true };
+    let resumed = Resumed { role, drained: true, ..Resumed::default() };
     let setup = Setup::with(&FakeApi::new(&["a"]), settings_in(&folder), Some(resumed), "a");
     setup.until_phase(Phase::Drained, seconds(1)).await;
     sleep(LONG).await;
@@ -347,7 +347,7 @@ async fn after_a_reload_it_goes_on_leaving_the_groups_that_it_was_leaving() {
         api.put(group, crate::target_group::Target { id: "i-1".to_owned(), port: 8081 });
     }
     let role = Role { target_groups: vec![name("a")], ..Role::default() };
-    let resumed = Resumed { role, parting: vec![name("b")], drained: false };
+    let resumed = Resumed { role, parting: vec![name("b")], ..Resumed::default() };
     let setup = Setup::with(&api, settings(), Some(resumed), "a");
     setup.until(LONG, "out of b", |setup| setup.api.targets("b") == NOBODY).await;
     setup.until(LONG, "forgotten", |setup| setup.group_names() == ["a"]).await;
@@ -447,7 +447,8 @@ async fn a_name_that_does_not_exist_takes_no_instance_out_of_its_group() {
     let (role, parting) = setup.role.borrow().clone();
     assert_eq!(parting, [name("a")]);
     drop(setup);
-    let setup = Setup::with(&api, settings(), Some(Resumed { role, parting, drained: false }), "misspelled");
+    let setup =
+        Setup::with(&api, settings(), Some(Resumed { role, parting, ..Resumed::default() }), "misspelled");
     sleep(seconds(3600)).await;
     assert_eq!(api.targets("a"), [TARGET]);
     // It is not registered anew, where somebody takes it out.

@@ -143,3 +143,69 @@ async fn a_registrar_that_breaks_again_and_again_says_it_once() {
     }
     assert_eq!(log.lines("this is a bug").len(), 1, "{:?}", log.lines("bug"));
 }
+
+/// What the next program is told of this one.
+fn resumed_from(setup: &Setup) -> Resumed {
+    let (role, parting) = setup.role.borrow().clone();
+    let registration = setup.registration.borrow();
+    // As the record has it.
+    let groups = serde_json::to_string(&registration.target_groups).unwrap();
+    Resumed {
+        role,
+        parting,
+        drained: registration.phase == Phase::Drained,
+        since: Some("2026-01-01T00:00:00Z".to_owned()),
+        groups: serde_json::from_str(&groups).unwrap(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_begins_nothing_anew() {
+    let api = FakeApi::new(&["a", "b"]);
+    let setup = Setup::registered(&api, settings()).await;
+    api.set_health("a", TargetHealthState::Unhealthy);
+    let state = |setup: &Setup| setup.registration.borrow().target_groups[0].state.clone();
+    setup.until(LONG * 10, "unhealthy", |setup| state(setup) == "unhealthy").await;
+    let resumed = resumed_from(&setup);
+    drop(setup);
+
+    let log = Log::capture();
+    api.take_calls();
+    api.set_health("a", TargetHealthState::Healthy);
+    // It cannot ask: what was known is shown, with the problem.
+    api.fault(Action::DescribeTargetGroups, Fault::Fails(CallErrorKind::Throttled), 1);
+    let setup = Setup::with(&api, settings(), Some(resumed), "a");
+    setup.until_phase(Phase::Serving, seconds(1)).await;
+    assert_eq!(setup.registration.borrow().since, "2026-01-01T00:00:00Z");
+    assert_eq!(state(&setup), "unhealthy", "as it was");
+    setup.until(seconds(5), "healthy", |setup| state(setup) == "healthy").await;
+    assert_eq!(log.lines("was unresolved"), NOBODY);
+    assert_eq!(log.lines("healthy (was unhealthy)").len(), 1, "{:?}", log.lines("group a"));
+    assert_eq!(api.count(Action::RegisterTargets) + api.count(Action::DeregisterTargets), 0);
+
+    // A group that was deleted and made again meanwhile is another one.
+    let resumed = resumed_from(&setup);
+    drop(setup);
+    api.make("a");
+    let setup = Setup::with(&api, settings(), Some(resumed), "a");
+    setup.until(LONG, "registered again", |setup| setup.api.targets("a") == [TARGET]).await;
+
+    // Drained, it shows what it has left, and calls nobody.
+    setup.notices.send_replace(Some(Notices { auto_scaling: Some("Standby".to_owned()), ..notices() }));
+    setup.until_phase(Phase::Drained, LONG).await;
+    let resumed = resumed_from(&setup);
+    drop(setup);
+    api.take_calls();
+    let setup = Setup::unknown(&api, settings(), Some(resumed));
+    setup.instance.send_replace(Some(instance("i-1", "a")));
+    setup.notices.send_replace(Some(Notices { auto_scaling: Some("Standby".to_owned()), ..notices() }));
+    setup.until_phase(Phase::Drained, seconds(1)).await;
+    sleep(LONG).await;
+    let known = (state(&setup), setup.registration.borrow().since.clone());
+    assert_eq!(known, ("deregistered".to_owned(), "2026-01-01T00:00:00Z".to_owned()));
+    assert_eq!(api.take_calls(), []);
+    // And it comes back.
+    setup.notices.send_replace(Some(notices()));
+    setup.until(LONG, "registered", |setup| setup.api.targets("a") == [TARGET]).await;
+    assert_ne!(setup.registration.borrow().since, "2026-01-01T00:00:00Z");
+}
