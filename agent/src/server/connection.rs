@@ -312,6 +312,9 @@ async fn drive(connection: &mut Connection, track: &Rc<Track>) -> End {
             match worker.order() {
                 Order::HandOver if track.is_held() => return Poll::Ready(End::GivenBack),
                 Order::Freeze { bodies } if track.refuses_body(bodies) => {
+                    if track.looks_once_more() {
+                        continue;
+                    }
                     worker.count_refused_body();
                     track.set_late_body(Late::Reload);
                     continue;
@@ -331,6 +334,7 @@ async fn drive(connection: &mut Connection, track: &Rc<Track>) -> End {
                 Poll::Ready(WaitsFor::Request) if track.end_if_unread_is_empty() => {}
                 // A request has come just now: reading it wakes this task.
                 Poll::Ready(WaitsFor::Request) => return Poll::Pending,
+                Poll::Ready(WaitsFor::Head | WaitsFor::Body) if track.looks_once_more() => {}
                 Poll::Ready(WaitsFor::Head) => return Poll::Ready(End::HeadLate),
                 // Whoever reads the body answers, when hyper asks it again.
                 Poll::Ready(WaitsFor::Body) => track.set_late_body(Late::Timeout),

@@ -9,6 +9,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use hyper::StatusCode;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
+use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use tokio::net::TcpStream;
 
@@ -68,6 +69,20 @@ impl Io {
         room.min(usize::try_from(waiting).unwrap_or(usize::MAX))
     }
 
+    /// Reads from the socket without asking the runtime whether there is anything; `None` where there is nothing.
+    fn read_now(&self, buf: &mut ReadBufCursor<'_>) -> Option<io::Result<()>> {
+        let mut bytes = [0_u8; 8 * 1024];
+        let room = bytes.len().min(buf.remaining());
+        match rustix::net::recv(self.socket.inner(), &mut bytes[..room], RecvFlags::DONTWAIT) {
+            Ok((_, length)) => {
+                buf.put_slice(&bytes[..length]);
+                Some(Ok(()))
+            }
+            Err(Errno::AGAIN | Errno::INTR) => None,
+            Err(error) => Some(Err(error.into())),
+        }
+    }
+
     /// Writes what is left from before.
     fn poll_unwritten(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.unwritten.is_empty() {
@@ -101,6 +116,10 @@ impl Read for Io {
         if self.prefix.has_remaining() {
             let len = self.prefix.len().min(buf.remaining());
             buf.put_slice(&self.prefix.split_to(len));
+        } else if self.track.is_overdue()
+            && let Some(read) = self.read_now(&mut buf)
+        {
+            read?;
         } else if Pin::new(&mut self.socket).poll_read(cx, buf)?.is_pending() {
             // An end of file that the peer did not send: hyper then ends the connection cleanly.
             let end = self.track.is_ending() && self.track.phase() == Phase::Idle && !self.has_unread();

@@ -61,7 +61,12 @@ pub(super) struct Track {
     unread_body: Cell<bool>,
     /// The connection ends now unless a request is already there.
     ending: Cell<bool>,
+    /// The time for what is waited for is over: how often the socket was looked at since, and whether that moved anything.
+    overdue: Cell<Option<(u8, bool)>>,
 }
+
+/// How often the socket is looked at before its time is judged to be over: the kernel holds no more than is read by then.
+const LAST_LOOKS: u8 = 64;
 
 /// Why a body is not waited for any longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +99,7 @@ impl Track {
             rejected: Cell::new(None),
             unread_body: Cell::new(false),
             ending: Cell::new(false),
+            overdue: Cell::new(None),
         })
     }
 
@@ -207,7 +213,33 @@ impl Track {
             self.worker.begin_body();
             self.body_since.set(Some(Instant::now()));
         }
+        self.next_turn();
+    }
+
+    /// Something else is waited for, or the same with new time.
+    fn next_turn(&self) {
         self.turn.set(self.turn.get().wrapping_add(1));
+        self.overdue.set(None);
+    }
+
+    /// Whether to look at the socket itself before the time for what is waited for is judged to be over. A process that was
+    /// stopped, or is slow, sees its clock before its sockets: what has come meanwhile is not late.
+    pub(super) fn looks_once_more(&self) -> bool {
+        let looks = match self.overdue.get() {
+            None => 0,
+            Some((looks, true)) if looks < LAST_LOOKS => looks + 1,
+            Some(_) => {
+                self.overdue.set(None);
+                return false;
+            }
+        };
+        self.overdue.set(Some((looks, false)));
+        true
+    }
+
+    /// The socket is to be asked itself: what the runtime knows of it may be old.
+    pub(super) fn is_overdue(&self) -> bool {
+        self.overdue.get().is_some()
     }
 
     /// Why the body is not waited for any longer.
@@ -248,6 +280,7 @@ impl Track {
 
     /// Bytes came from the peer.
     pub(super) fn read(&self) {
+        self.overdue.set(self.overdue.get().map(|(looks, _)| (looks, true)));
         if self.phase() == Phase::Idle {
             self.ending.set(false);
             self.enter(Phase::Head);
@@ -261,7 +294,7 @@ impl Track {
             let blocked = || self.place.waker().map(|waker| self.worker.blocked().enter(waker));
             self.turn_to_go.replace(if taken { None } else { blocked() });
             if taken {
-                self.turn.set(self.turn.get().wrapping_add(1));
+                self.next_turn();
             }
         }
     }

@@ -3,12 +3,13 @@
 use std::ffi::OsString;
 use std::fs;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use tests::load::{Ask, Load};
 use tests::solo::{Solo, program, tool};
 use tests::wire::Wire;
-use tests::{eventually, text};
+use tests::{eventually, send, text};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[tokio::test]
@@ -74,6 +75,42 @@ async fn every_limit_is_a_setting() {
         wire.answer().await.unwrap().refuses(408, "300ms");
         wire.closed().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn what_had_come_while_the_process_stood_still_is_not_late() {
+    let limit = Duration::from_secs(4);
+    let solo = Solo::new().with(&["--body-timeout", "4s", "--header-timeout", "4s"]);
+    let agent = solo.start().await;
+    let begun = Instant::now();
+    let mut bodies = Vec::new();
+    for _ in 0..10 {
+        let mut body = solo.connect().await;
+        body.send("POST /seed HTTP/1.1\r\nHost: x\r\nContent-Length: 40000\r\n\r\n{\"num\": ").await.unwrap();
+        bodies.push(body);
+    }
+    let mut head = solo.connect().await;
+    head.send("GET /health HTTP/1.1\r\nHo").await.unwrap();
+    let waiting = async || {
+        let traffic = &solo.status().await?["traffic"];
+        (traffic["in_flight"] == 10 && traffic["connections"] == 11).then_some(())
+    };
+    assert!(eventually(waiting).await.is_some(), "{}", solo.log());
+    assert!(begun.elapsed() < limit, "this machine is too slow for the test: {:?}", begun.elapsed());
+
+    send(Signal::STOP, agent.pid());
+    for body in &mut bodies {
+        body.send(format!("5}}{}", " ".repeat(40_000 - 10))).await.unwrap();
+    }
+    head.send("st: x\r\n\r\n").await.unwrap();
+    let over = async || (begun.elapsed() > 2 * limit).then_some(());
+    eventually(over).await.unwrap();
+    send(Signal::CONT, agent.pid());
+
+    for body in &mut bodies {
+        body.answer().await.unwrap().is(200, "5");
+    }
+    head.answer().await.unwrap().is(200, "Healthy!");
 }
 
 #[tokio::test]
