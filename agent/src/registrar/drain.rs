@@ -1,11 +1,11 @@
 //! How the instance leaves its target groups, and what operators ask of it: `drain` and `resume`.
 
-use std::fmt;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::api::Api;
+use super::waits_for::WaitsFor;
 use super::{Registrar, State};
 use crate::events;
 use crate::lifecycle::{Leaving, Quiet};
@@ -20,31 +20,6 @@ const LEAST_OVER_QUIET: Duration = Duration::from_secs(10);
 
 /// How long after a deregistration the balancer may go on sending new requests; 17 s were seen.
 const LATE_REQUESTS: Duration = Duration::from_secs(60);
-
-/// What a drain waits for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum WaitsFor {
-    /// These target groups may still send requests.
-    Deregistration(Vec<String>),
-    /// No request may come for this long. Requests come and go meanwhile, which is no news.
-    Silence(Duration),
-    /// The instance was in no target group: what has begun is to end.
-    Requests,
-}
-
-impl fmt::Display for WaitsFor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Deregistration(groups) => write!(f, "the deregistration from {}", groups.join(", ")),
-            Self::Silence(quiet) => write!(f, "{} without requests", seconds(*quiet)),
-            Self::Requests => f.write_str("the requests in flight"),
-        }
-    }
-}
-
-fn seconds(duration: Duration) -> String {
-    format!("{} s", duration.as_secs_f64())
-}
 
 impl<A: Api> Registrar<A> {
     /// Silence that begins now.

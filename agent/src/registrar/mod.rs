@@ -13,9 +13,11 @@ mod member;
 mod members;
 mod probes;
 mod reports;
+mod rfc3339;
 mod sentences;
 #[cfg(test)]
 mod tests;
+mod waits_for;
 
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
@@ -34,10 +36,10 @@ use crate::lifecycle::{Facts, KeptOut, Leaving, Quiet, Reasons, Transition};
 use crate::status::{GroupStatus, Phase};
 use crate::target_group::TargetGroupRef;
 use api::{Api, LiveApi, Shared};
-use drain::WaitsFor;
 use drained::RememberedDrain;
 use member::Wish;
 use members::Members;
+use waits_for::WaitsFor;
 
 /// The longest time between two turns, whatever happens.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -307,7 +309,7 @@ impl<A: Api> Registrar<A> {
             if let Some(Resumed { role, parting, drained, since, .. }) = self.resumed.take() {
                 // A reload that changes nothing does not begin anything anew.
                 if drained == (transition == Transition::ResumeDrained) && transition != Transition::Drain {
-                    self.since = since.as_deref().and_then(reports::from_rfc3339).unwrap_or(self.since);
+                    self.since = since.as_deref().and_then(rfc3339::time).unwrap_or(self.since);
                 }
                 self.members.part_from([role.target_groups, parting].concat(), self.wish());
             }

@@ -1,12 +1,8 @@
 //! What the registrar tells people: the part of the status that it knows.
 
-use std::time::SystemTime;
-
-use aws_smithy_types::DateTime;
-use aws_smithy_types::date_time::Format;
-
 use super::Registrar;
 use super::member::{MemberHandle, MemberStatus};
+use super::rfc3339;
 use crate::identity::Instance;
 use crate::lifecycle::Membership;
 use crate::status::{Freshness, GroupStatus, Registration};
@@ -25,7 +21,7 @@ impl<A> Registrar<A> {
             reason: self.state.reason().map(str::to_owned),
             waiting_for: self.state.waits_for().map(ToString::to_string),
             stopping: self.reasons.signal.is_some(),
-            since: rfc3339(self.since),
+            since: rfc3339::text(self.since),
             target_groups: self.members.iter().map(group_status).collect(),
             spot: self.reasons.spot.clone(),
             rebalance: self.reasons.rebalance.clone(),
@@ -51,8 +47,8 @@ fn group_status(member: &MemberHandle) -> GroupStatus {
         state: membership.name(),
         reason: health.and_then(|health| health.reason.clone()),
         description: health.and_then(|health| health.description.clone()),
-        since: rfc3339(*since),
-        as_of: as_of.map(|(time, _)| rfc3339(time)),
+        since: rfc3339::text(*since),
+        as_of: as_of.map(|(time, _)| rfc3339::text(time)),
         age_seconds: None,
         freshness: Freshness {
             asked: as_of.map(|(_, at)| at.into_std()),
@@ -62,14 +58,4 @@ fn group_status(member: &MemberHandle) -> GroupStatus {
         problem,
         cure,
     }
-}
-
-/// What [`rfc3339`] wrote.
-pub(super) fn from_rfc3339(text: &str) -> Option<SystemTime> {
-    SystemTime::try_from(DateTime::from_str(text, Format::DateTime).ok()?).ok()
-}
-
-pub(super) fn rfc3339(time: SystemTime) -> String {
-    let whole_seconds = DateTime::from_secs(DateTime::from(time).secs());
-    whole_seconds.fmt(Format::DateTime).unwrap_or_default()
 }

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use tokio::time::Instant;
 
 use crate::lifecycle::Membership;
-use crate::registrar::reports::from_rfc3339;
+use crate::registrar::rfc3339;
 use crate::status::GroupStatus;
 use crate::target_group::{Target, TargetGroupRef, TargetHealth};
 
@@ -40,7 +40,7 @@ impl Known {
             }),
         };
         let now = SystemTime::now();
-        let asked = known.as_of.as_deref().and_then(from_rfc3339).filter(|asked| *asked <= now);
+        let asked = known.as_of.as_deref().and_then(rfc3339::time).filter(|asked| *asked <= now);
         let as_of = asked.and_then(|asked| {
             let age = now.duration_since(asked).ok()?;
             Some((asked, Instant::now().checked_sub(age)?))
@@ -49,7 +49,7 @@ impl Known {
             arn,
             target: Target { id: id.to_owned(), port: port.parse().ok()? },
             membership,
-            since: from_rfc3339(&known.since).unwrap_or(now),
+            since: rfc3339::time(&known.since).unwrap_or(now),
             as_of,
         })
     }
@@ -60,7 +60,6 @@ mod tests {
     use instance_contract::TargetHealthState;
 
     use super::*;
-    use crate::registrar::reports::rfc3339;
 
     const ARN: &str = "arn:aws:elasticloadbalancing:us-east-1:123456789012:targetgroup/a/73e2d6bc24d8a067";
 
@@ -83,7 +82,7 @@ mod tests {
         let Some(known) = of(&by_name, "healthy") else { panic!("it is known") };
         assert_eq!(known.target, Target { id: "fd00::1".to_owned(), port: 8081 });
         assert_eq!(known.membership, Membership::Present(TargetHealth::bare(TargetHealthState::Healthy)));
-        assert_eq!(rfc3339(known.since), "2026-01-01T00:00:00Z");
+        assert_eq!(rfc3339::text(known.since), "2026-01-01T00:00:00Z");
         assert_eq!(of(&by_name, "deregistered").map(|known| known.membership), Some(Membership::Left));
         for state in ["", "unresolved", "unknown", "unregistered"] {
             assert!(of(&by_name, state).is_none(), "{state}");

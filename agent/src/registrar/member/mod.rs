@@ -1,5 +1,6 @@
 //! Membership of one target group: makes the calls that [`Membership`] asks for, at their time.
 
+mod failures;
 mod handle;
 mod known;
 mod looks;
@@ -20,8 +21,8 @@ use super::api::{Api, Shared};
 use super::probes::ProbeNews;
 use super::sentences::{self, Problem};
 use crate::aws::{CallError, CallErrorKind};
-use crate::backoff::{Backoff, jitter};
-use crate::guard::{Broken, Mistakes, guard};
+use crate::backoff::Backoff;
+use crate::guard::{Mistakes, guard};
 use crate::identity::Instance;
 use crate::lifecycle::{Event, Membership};
 use crate::repeated::Repeated;
@@ -35,14 +36,8 @@ const LOOKUP_PATIENCE: Duration = Duration::from_secs(10);
 /// Waits after a failed call: quick at first, and slow enough in the end that a thousand agents
 /// that are all throttled stay under the account's rate.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
-/// The longest wait between two tries to leave, for as long as a drain usually may take.
-const RETRY_DRAINING: Duration = Duration::from_secs(15);
-const DRAIN: Duration = Duration::from_secs(300);
 /// How long one step may take, far above all calls in it with their own deadlines.
 const TICK_LIMIT: Duration = Duration::from_secs(300);
-/// How often a condition on the instance itself is looked at.
-const RECHECK: Duration = Duration::from_secs(2);
-
 impl MemberHandle {
     /// Starts a member; `changed` is notified at each change of its status. `known` is what the program before this one
     /// knew.
@@ -197,27 +192,6 @@ impl<A: Api> Member<A> {
                 }
             }
         }
-    }
-
-    /// After a mistake in this program. What was known may be wrong: look again.
-    fn begin_anew(&mut self, broken: &Broken) -> Next {
-        self.resolved = None;
-        let problem = Problem {
-            what: format!("a mistake in the agent: {broken}"),
-            cure: "nothing: it looks again; please report it with the log".to_owned(),
-        };
-        // Not among the failures, which are over as soon as a call succeeds: the next look may break again.
-        if let Some(earlier) = self.mistakes.news(broken) {
-            sentences::fails(self.group.name(), &Membership::Unresolved, &problem, earlier);
-        }
-        self.publish.send_modify(|status| {
-            status.membership = Membership::Unresolved;
-            status.problem = Some(problem);
-            status.tried = true;
-        });
-        self.changed.notify_one();
-        let pause = self.mistakes.pause();
-        Next::After(if self.is_in_a_drains_time() { pause.min(jitter(RETRY_DRAINING)) } else { pause })
     }
 
     async fn tick(&mut self, wish: Wish) -> Next {
@@ -476,10 +450,6 @@ impl<A: Api> Member<A> {
         self.publish.borrow().membership.clone()
     }
 
-    fn group_is_missing(&self) -> bool {
-        matches!(self.last_refusal, Some(CallErrorKind::GroupNotFound | CallErrorKind::OtherRegion))
-    }
-
     /// Moves the state machine, and says so where the state changed.
     fn advance(&mut self, event: Event) {
         let before = self.membership();
@@ -526,64 +496,6 @@ impl<A: Api> Member<A> {
             status.problem = None;
         });
         self.changed.notify_one();
-    }
-
-    /// Takes in a failed call: what it means for the state, what to say, when to try again.
-    async fn failed(&mut self, error: &CallError) -> Next {
-        // Denied may be those of a role that the instance has no more.
-        if matches!(error.kind, CallErrorKind::AccessDenied | CallErrorKind::Credentials) {
-            self.shared.api.forget_credentials().await;
-        }
-        self.last_refusal = Some(error.kind);
-        match error.kind {
-            CallErrorKind::GroupNotFound if self.membership() != Membership::Unresolved => {
-                self.advance(Event::Lost);
-            }
-            CallErrorKind::Unanswered if error.action.is_change() => self.advance(Event::AnswerLost),
-            _ => {}
-        }
-        self.failed_with(Problem { what: error.to_string(), cure: error.cure() })
-    }
-
-    fn failed_with(&mut self, problem: Problem) -> Next {
-        let mut pause = self.retry.next_delay();
-        if self.is_in_a_drains_time() {
-            pause = pause.min(jitter(RETRY_DRAINING));
-        }
-        self.say(problem);
-        Next::After(pause)
-    }
-
-    /// A drain must use its time; what fails for longer than one slows down like everything else.
-    fn is_in_a_drains_time(&self) -> bool {
-        self.leaving_since.is_some_and(|since| since.elapsed() < DRAIN)
-    }
-
-    /// For something on this instance: looking at it costs nobody anything.
-    fn waits_for(&mut self, problem: Problem) -> Next {
-        self.say(problem);
-        Next::After(jitter(RECHECK))
-    }
-
-    fn say(&mut self, problem: Problem) {
-        if let Some(earlier) = self.failures.news(&problem) {
-            sentences::fails(self.group.name(), &self.membership(), &problem, earlier);
-        }
-        self.publish.send_modify(|status| {
-            status.problem = Some(problem);
-            status.tried = true;
-        });
-        self.changed.notify_one();
-    }
-
-    fn recovered(&mut self) {
-        self.retry.reset();
-        self.last_refusal = None;
-        if let Some(count) = self.failures.end() {
-            sentences::works(self.group.name(), &self.membership(), count);
-            self.publish.send_modify(|status| status.problem = None);
-            self.changed.notify_one();
-        }
     }
 }
 

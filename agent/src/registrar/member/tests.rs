@@ -4,6 +4,7 @@
 
 use instance_contract::TargetHealthState;
 
+use super::failures::RETRY_DRAINING;
 use super::*;
 use crate::aws::Action::{DeregisterTargets, DescribeTargetGroups, DescribeTargetHealth, RegisterTargets};
 use crate::identity::InstanceIdentity;

@@ -1,0 +1,102 @@
+//! What goes wrong with a target group: what it means for the member, what is said of it, and when to try again.
+
+use std::time::Duration;
+
+use super::{Member, Next};
+use crate::aws::{CallError, CallErrorKind};
+use crate::backoff::jitter;
+use crate::guard::Broken;
+use crate::lifecycle::{Event, Membership};
+use crate::registrar::api::Api;
+use crate::registrar::sentences::{self, Problem};
+
+/// The longest wait between two tries to leave, for as long as a drain usually may take.
+pub(super) const RETRY_DRAINING: Duration = Duration::from_secs(15);
+const DRAIN: Duration = Duration::from_secs(300);
+/// How often a condition on the instance itself is looked at.
+const RECHECK: Duration = Duration::from_secs(2);
+
+impl<A: Api> Member<A> {
+    /// After a mistake in this program. What was known may be wrong: look again.
+    pub(super) fn begin_anew(&mut self, broken: &Broken) -> Next {
+        (self.resolved, self.taken_over) = (None, false);
+        let problem = Problem {
+            what: format!("a mistake in the agent: {broken}"),
+            cure: "nothing: it looks again; please report it with the log".to_owned(),
+        };
+        // Not among the failures, which are over as soon as a call succeeds: the next look may break again.
+        if let Some(earlier) = self.mistakes.news(broken) {
+            sentences::fails(self.group.name(), &Membership::Unresolved, &problem, earlier);
+        }
+        self.publish.send_modify(|status| {
+            status.membership = Membership::Unresolved;
+            status.problem = Some(problem);
+            status.tried = true;
+        });
+        self.changed.notify_one();
+        let pause = self.mistakes.pause();
+        Next::After(if self.is_in_a_drains_time() { pause.min(jitter(RETRY_DRAINING)) } else { pause })
+    }
+
+    pub(super) fn group_is_missing(&self) -> bool {
+        matches!(self.last_refusal, Some(CallErrorKind::GroupNotFound | CallErrorKind::OtherRegion))
+    }
+
+    /// Takes in a failed call: what it means for the state, what to say, when to try again.
+    pub(super) async fn failed(&mut self, error: &CallError) -> Next {
+        // Denied may be those of a role that the instance has no more.
+        if matches!(error.kind, CallErrorKind::AccessDenied | CallErrorKind::Credentials) {
+            self.shared.api.forget_credentials().await;
+        }
+        self.last_refusal = Some(error.kind);
+        match error.kind {
+            CallErrorKind::GroupNotFound if self.membership() != Membership::Unresolved => {
+                self.advance(Event::Lost);
+            }
+            CallErrorKind::Unanswered if error.action.is_change() => self.advance(Event::AnswerLost),
+            _ => {}
+        }
+        self.failed_with(Problem { what: error.to_string(), cure: error.cure() })
+    }
+
+    pub(super) fn failed_with(&mut self, problem: Problem) -> Next {
+        let mut pause = self.retry.next_delay();
+        if self.is_in_a_drains_time() {
+            pause = pause.min(jitter(RETRY_DRAINING));
+        }
+        self.say(problem);
+        Next::After(pause)
+    }
+
+    /// A drain must use its time; what fails for longer than one slows down like everything else.
+    fn is_in_a_drains_time(&self) -> bool {
+        self.leaving_since.is_some_and(|since| since.elapsed() < DRAIN)
+    }
+
+    /// For something on this instance: looking at it costs nobody anything.
+    pub(super) fn waits_for(&mut self, problem: Problem) -> Next {
+        self.say(problem);
+        Next::After(jitter(RECHECK))
+    }
+
+    fn say(&mut self, problem: Problem) {
+        if let Some(earlier) = self.failures.news(&problem) {
+            sentences::fails(self.group.name(), &self.membership(), &problem, earlier);
+        }
+        self.publish.send_modify(|status| {
+            status.problem = Some(problem);
+            status.tried = true;
+        });
+        self.changed.notify_one();
+    }
+
+    pub(super) fn recovered(&mut self) {
+        self.retry.reset();
+        self.last_refusal = None;
+        if let Some(count) = self.failures.end() {
+            sentences::works(self.group.name(), &self.membership(), count);
+            self.publish.send_modify(|status| status.problem = None);
+            self.changed.notify_one();
+        }
+    }
+}
