@@ -5,7 +5,7 @@
 
 use std::error::Error as _;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
@@ -86,6 +86,23 @@ impl Action {
             | Self::DescribeTargetHealth => false,
         }
     }
+}
+
+/// Makes a call about something, and logs for whoever wants to know it how long it took and how it ended.
+pub(crate) async fn logged<T>(
+    action: Action,
+    about: &str,
+    call: impl Future<Output = Result<T, CallError>>,
+    outcome: impl FnOnce(&T) -> String,
+) -> Result<T, CallError> {
+    let begun = Instant::now();
+    let answer = call.await;
+    let took = begun.elapsed().as_millis();
+    match &answer {
+        Ok(answer) => tracing::debug!("{action} of {about}: {} ({took} ms)", outcome(answer)),
+        Err(error) => tracing::debug!("{action} of {about}: failed: {} ({took} ms)", error.detail),
+    }
+    answer
 }
 
 /// As IAM names it.

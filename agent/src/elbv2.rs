@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use aws_config::SdkConfig;
 use aws_sdk_elasticloadbalancingv2::Client;
+use aws_sdk_elasticloadbalancingv2::operation::describe_target_groups::DescribeTargetGroupsOutput;
+use aws_sdk_elasticloadbalancingv2::operation::describe_target_health::DescribeTargetHealthOutput;
 use aws_sdk_elasticloadbalancingv2::types::{TargetDescription, TargetTypeEnum};
 use instance_contract::{TargetHealthState, one_line};
 
-use crate::aws::{Action, CallError, CallErrorKind};
+use crate::aws::{Action, CallError, CallErrorKind, logged};
 use crate::target_group::{Target, TargetGroup, TargetGroupRef, TargetHealth, TargetType};
 use crate::validate;
 
@@ -42,8 +44,10 @@ impl Elbv2 {
             TargetGroupRef::Name(name) => call.names(name),
             TargetGroupRef::Arn(arn) => call.target_group_arns(arn),
         };
-        let answer =
-            call.send().await.map_err(|error| CallError::new(Action::DescribeTargetGroups, error))?;
+        let call =
+            async { call.send().await.map_err(|error| CallError::new(Action::DescribeTargetGroups, error)) };
+        let found = |answer: &DescribeTargetGroupsOutput| format!("{} found", answer.target_groups().len());
+        let answer = logged(Action::DescribeTargetGroups, &group.to_string(), call, found).await?;
         // AWS answers a name or an ARN that it does not know with an error, never with an empty list.
         let no_answer = || CallError {
             action: Action::DescribeTargetGroups,
@@ -72,73 +76,68 @@ impl Elbv2 {
 
     /// How long a target of the group stays `draining`; `None` where it cannot be read.
     pub(crate) async fn deregistration_delay(&self, arn: &str) -> Option<Duration> {
-        let answer = self
-            .0
-            .describe_target_group_attributes()
-            .target_group_arn(arn)
-            .send()
-            .await
-            .map_err(|error| {
-                let error = CallError::new(Action::DescribeTargetGroupAttributes, error);
-                tracing::debug!("{arn}: deregistration delay unknown, taking 300 s: {error}");
-            })
-            .ok()?;
-        let mut attributes = answer.attributes().iter();
-        let delay =
-            attributes.find(|attribute| attribute.key() == Some("deregistration_delay.timeout_seconds"))?;
-        validate::deregistration_delay(delay.value()?)
+        const KEY: &str = "deregistration_delay.timeout_seconds";
+        let call = async {
+            let answer = self.0.describe_target_group_attributes().target_group_arn(arn).send().await;
+            let answer =
+                answer.map_err(|error| CallError::new(Action::DescribeTargetGroupAttributes, error))?;
+            let delay = answer.attributes().iter().find(|attribute| attribute.key() == Some(KEY));
+            Ok(delay.and_then(|delay| validate::deregistration_delay(delay.value()?)))
+        };
+        let delay = |delay: &Option<Duration>| match delay {
+            Some(delay) => format!("a deregistration delay of {} s", delay.as_secs()),
+            None => "no deregistration delay".to_owned(),
+        };
+        logged(Action::DescribeTargetGroupAttributes, arn, call, delay).await.ok().flatten()
     }
 
     /// Registers `target` with the group.
     pub(crate) async fn register(&self, arn: &str, target: &Target) -> Result<(), CallError> {
-        self.0
-            .register_targets()
-            .target_group_arn(arn)
-            .targets(description(target))
-            .send()
-            .await
-            .map(drop)
-            .map_err(|error| CallError::new(Action::RegisterTargets, error))
+        let call = self.0.register_targets().target_group_arn(arn).targets(description(target)).send();
+        let call = async { call.await.map_err(|error| CallError::new(Action::RegisterTargets, error)) };
+        logged(Action::RegisterTargets, &about(target, arn), call, |_| "accepted".to_owned()).await.map(drop)
     }
 
     /// Deregisters `target`, with the port that was registered.
     pub(crate) async fn deregister(&self, arn: &str, target: &Target) -> Result<(), CallError> {
-        self.0
-            .deregister_targets()
-            .target_group_arn(arn)
-            .targets(description(target))
-            .send()
+        let call = self.0.deregister_targets().target_group_arn(arn).targets(description(target)).send();
+        let call = async { call.await.map_err(|error| CallError::new(Action::DeregisterTargets, error)) };
+        logged(Action::DeregisterTargets, &about(target, arn), call, |_| "accepted".to_owned())
             .await
             .map(drop)
-            .map_err(|error| CallError::new(Action::DeregisterTargets, error))
     }
 
     /// Asks for the health of `target` alone: a whole group's health would be paid by every agent.
     pub(crate) async fn health(&self, arn: &str, target: &Target) -> Result<TargetHealth, CallError> {
-        let answer = self
-            .0
-            .describe_target_health()
-            .target_group_arn(arn)
-            .targets(description(target))
-            .send()
-            .await
-            .map_err(|error| CallError::new(Action::DescribeTargetHealth, error))?;
-        // A target that is not registered is answered too, as `unused`: it was asked for by its id.
-        let health =
-            answer.target_health_descriptions().first().and_then(|described| described.target_health());
-        let health = health.ok_or_else(|| CallError {
-            action: Action::DescribeTargetHealth,
-            kind: CallErrorKind::Unanswered,
-            detail: format!("the answer does not hold {}:{}", target.id, target.port),
-        })?;
-        Ok(TargetHealth {
-            state: health.state().map_or(TargetHealthState::Initial, |state| {
-                one_line(state.as_str(), LONGEST_TEXT).as_str().into()
-            }),
-            reason: health.reason().map(|reason| one_line(reason.as_str(), LONGEST_TEXT)),
-            description: health.description().map(|text| one_line(text, LONGEST_TEXT)),
-        })
+        let call = async {
+            let call = self.0.describe_target_health().target_group_arn(arn).targets(description(target));
+            let answer = call.send().await;
+            health_in(target, &answer.map_err(|error| CallError::new(Action::DescribeTargetHealth, error))?)
+        };
+        logged(Action::DescribeTargetHealth, &about(target, arn), call, ToString::to_string).await
     }
+}
+
+/// For the log: which target of which group.
+fn about(target: &Target, arn: &str) -> String {
+    format!("{}:{} in {arn}", target.id, target.port)
+}
+
+fn health_in(target: &Target, answer: &DescribeTargetHealthOutput) -> Result<TargetHealth, CallError> {
+    // A target that is not registered is answered too, as `unused`: it was asked for by its id.
+    let health = answer.target_health_descriptions().first().and_then(|described| described.target_health());
+    let health = health.ok_or_else(|| CallError {
+        action: Action::DescribeTargetHealth,
+        kind: CallErrorKind::Unanswered,
+        detail: format!("the answer does not hold {}:{}", target.id, target.port),
+    })?;
+    Ok(TargetHealth {
+        state: health.state().map_or(TargetHealthState::Initial, |state| {
+            one_line(state.as_str(), LONGEST_TEXT).as_str().into()
+        }),
+        reason: health.reason().map(|reason| one_line(reason.as_str(), LONGEST_TEXT)),
+        description: health.description().map(|text| one_line(text, LONGEST_TEXT)),
+    })
 }
 
 fn description(target: &Target) -> TargetDescription {

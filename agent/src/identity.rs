@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_sdk_ec2::operation::describe_tags::DescribeTagsOutput;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use instance_contract::tags::{CLUSTER, FLEET, ROOT, TARGET_GROUP};
 use tokio::sync::watch;
@@ -229,6 +230,7 @@ impl Identifier {
     fn take_imds_tags(&mut self, tags: Option<Tags>) {
         let is_old = std::mem::take(&mut self.resumed) && self.may_be_stale();
         let doubted = self.tags.may_have_vanished();
+        let before = self.tags.tags().clone();
         self.tags.imds_says(tags, is_old, Instant::now());
         if self.tags.may_have_vanished() && !doubted {
             tracing::warn!(
@@ -236,6 +238,9 @@ impl Identifier {
                  a minute, before this is believed"
             );
             self.ask_ec2_at = Instant::now();
+        }
+        if *self.tags.tags() != before {
+            tracing::debug!("tags: {:?}, as the instance metadata say", self.tags.tags());
         }
         self.known.tags.clone_from(self.tags.tags());
     }
@@ -299,6 +304,7 @@ impl Identifier {
                     self.untagged_backoff.reset();
                     spread(EC2_TAGS_INTERVAL)
                 };
+                tracing::debug!("tags: {tags:?}, as EC2 says; it is asked again in {} s", pause.as_secs());
                 self.ask_ec2_at = Instant::now() + pause;
             }
             Err(error) => {
@@ -334,7 +340,9 @@ async fn describe_tags(client: &aws_sdk_ec2::Client, instance_id: &str) -> Resul
             .filters(filter("resource-id", &[instance_id]))
             .filters(filter("key", &TAG_KEYS))
             .set_next_token(next);
-        let page = call.send().await.map_err(|error| CallError::new(Action::DescribeTags, error))?;
+        let call = async { call.send().await.map_err(|error| CallError::new(Action::DescribeTags, error)) };
+        let found = |page: &DescribeTagsOutput| format!("{} on this page", page.tags().len());
+        let page = aws::logged(Action::DescribeTags, instance_id, call, found).await?;
         let found = page.tags().iter();
         let found = found.filter_map(|tag| Some((tag.key()?.to_owned(), tag.value()?.to_owned())));
         tags.extend(found.filter(|(key, _)| TAG_KEYS.contains(&key.as_str())));

@@ -1,7 +1,7 @@
 //! The instance metadata service, version 2.
 
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_config::imds;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
@@ -54,11 +54,24 @@ impl Imds {
         imds::Client::builder().configure(&aws::provider_config(http_client)).max_attempts(1).build()
     }
 
+    /// The value at `path`; `None` when there is none (404). Logged for whoever wants to know each look.
+    pub(crate) async fn get(&self, path: &str) -> Result<Option<String>, ImdsError> {
+        let begun = Instant::now();
+        let answer = self.ask(path).await;
+        let took = begun.elapsed().as_millis();
+        match &answer {
+            Ok(Some(value)) => tracing::debug!("metadata {path}: {} bytes ({took} ms)", value.len()),
+            Ok(None) => tracing::debug!("metadata {path}: absent ({took} ms)"),
+            Err(error) => tracing::debug!("metadata {path}: failed: {} ({took} ms)", error.detail),
+        }
+        answer
+    }
+
     /// The value at `path`; `None` when there is none (404).
     ///
     /// A session token that IMDS no longer accepts (401) is replaced and the call made once more:
     /// the SDK's client would go on using the one it has until its time to live is over.
-    pub(crate) async fn get(&self, path: &str) -> Result<Option<String>, ImdsError> {
+    async fn ask(&self, path: &str) -> Result<Option<String>, ImdsError> {
         let mut fresh_token = false;
         loop {
             let client =

@@ -152,7 +152,11 @@ impl Api for LiveApi {
     async fn probe_own_health(&self) -> Result<(), String> {
         let own = self.own;
         let (connect, host) = (TcpStream::connect(own), own.to_string());
-        match local_http::request(connect, Method::GET, &host, "/health", OWN_HEALTH_LIMIT).await {
+        let answer = local_http::request(connect, Method::GET, &host, "/health", OWN_HEALTH_LIMIT).await;
+        if let Ok(answer) = &answer {
+            tracing::debug!("own health path http://{own}/health: {}", answer.status);
+        }
+        match answer {
             Ok(answer) if answer.status == StatusCode::OK => Ok(()),
             Ok(answer) => Err(format!("own health path http://{own}/health answered {}", answer.status)),
             Err(error) => Err(format!("own health path http://{own}/health: {error}")),

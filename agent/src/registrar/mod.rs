@@ -292,6 +292,11 @@ impl<A: Api> Registrar<A> {
 
     /// Goes to another phase.
     fn go(&mut self, transition: Transition, wanted: String) -> Tick {
+        tracing::debug!(
+            "phase {}: {transition:?}, {}",
+            self.state.phase(),
+            if wanted.is_empty() { "as nothing keeps the instance out" } else { &wanted }
+        );
         self.say(transition, &wanted);
         let quiet = self.state.quiet().cloned().unwrap_or_else(|| self.quiet());
         let starting = self.state.phase() == Phase::Starting;

@@ -22,6 +22,7 @@ use super::handed::{HandedConnection, Stage};
 use super::io::{Io, Rest};
 use super::orders::Order;
 use super::room::Place;
+use super::traced::Traced;
 use super::track::{Late, Phase, Track};
 use super::worker::{BEAT, Worker};
 
@@ -123,6 +124,7 @@ pub(super) struct Arrival {
 /// Serves a connection to its end, or until it is to be given back.
 pub(super) async fn serve(arrival: Arrival, open: Open) {
     let connections = &*open.connections;
+    let _traced = Traced::new(&arrival.socket, arrival.stage);
     let left = match arrival.stage {
         Stage::New | Stage::Used => converse(arrival, connections, &open.place).await,
         Stage::Ending | Stage::Lingering => Left::Farewell(Farewell {

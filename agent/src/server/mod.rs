@@ -21,6 +21,7 @@
 //! | `room` | how many connections there may be, and which one goes for another |
 //! | `routes` | the route table |
 //! | `thread` | one server thread and its tasks |
+//! | `traced` | what `--log-level trace` tells of a connection |
 //! | `track` | what one connection is doing |
 //! | `worker` | what the connections of one thread share |
 //!
@@ -44,6 +45,7 @@ mod orders;
 mod room;
 mod routes;
 mod thread;
+mod traced;
 mod track;
 mod worker;
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use local_cloud::{Fault, Outage, TargetState};
-use tests::{Bed, PORT, ended, text};
+use tests::solo::Solo;
+use tests::{Bed, PORT, ended, eventually, text};
 
 #[tokio::test]
 async fn resume_waits_until_the_instance_is_in_service_and_says_when_there_was_nothing_to_resume() {
@@ -114,7 +115,7 @@ async fn a_status_is_asked_for_where_it_is_older_than_ten_seconds_and_says_how_o
     // It stays known as healthy for as long as the balancer's health checks come, which they do.
     assert!(bed.cloud.deregister("cluster1", machine.instance.id(), PORT));
     let old = async || (looked.elapsed() > Duration::from_secs(11)).then_some(());
-    tests::eventually(old).await.unwrap();
+    eventually(old).await.unwrap();
     assert_eq!(bed.calls(&machine, "RegisterTargets").len(), 1, "it does not know yet");
     let status = machine.status().await.unwrap();
     assert_ne!(status["target_groups"][0]["state"], "healthy", "{status}");
@@ -131,10 +132,76 @@ async fn a_status_does_not_wait_for_an_aws_that_hangs() {
     let looked = std::time::Instant::now();
     bed.cloud.set_endpoint_outage(Outage::Hang);
     let old = async || (looked.elapsed() > Duration::from_secs(11)).then_some(());
-    tests::eventually(old).await.unwrap();
+    eventually(old).await.unwrap();
     let asked = std::time::Instant::now();
     let status = machine.status().await.unwrap();
     assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
     assert!(status["target_groups"][0]["age_seconds"].as_u64() >= Some(11), "{status}");
     assert_eq!(status["target_groups"][0]["state"], "healthy", "as it was");
+}
+
+#[tokio::test]
+async fn at_debug_each_look_and_each_decision_is_told_and_at_info_none() {
+    const TOLD: [&str; 9] = [
+        "metadata /latest/dynamic/instance-identity/document: ",
+        "metadata /latest/meta-data/spot/instance-action: absent (",
+        "elasticloadbalancing:DescribeTargetGroups of cluster1: 1 found (",
+        "a deregistration delay of 300 s (",
+        "elasticloadbalancing:RegisterTargets of i-",
+        "elasticloadbalancing:DescribeTargetHealth of i-",
+        "target group cluster1: healthy; asking again in ",
+        "phase starting: Serve, as nothing keeps the instance out",
+        "own health path http://",
+    ];
+    let mut bed = Bed::start().await;
+    let (machine, _agent) = bed.boot().await;
+    for told in TOLD {
+        machine.until_logged(told).await;
+    }
+    bed.cloud.set_fault("DescribeTargetHealth", Some(Fault::Deny));
+    assert!(machine.command(&["drain", "--wait"]).await.status.success());
+    machine.until_logged("phase serving: Drain, drained by an operator").await;
+    machine.until_logged("target group cluster1: wanted Out, and healthy").await;
+    assert!(machine.command(&["resume"]).await.status.success());
+    machine.until_logged("failed: AccessDenied: ").await;
+    machine.until_logged("; trying again in ").await;
+    bed.cloud.set_fault("DescribeTargetHealth", None);
+
+    let mut quiet = bed.machine(bed.spec()).await;
+    quiet.arguments(&["--log-level", "info"]);
+    let _agent = quiet.start();
+    bed.until_target("cluster1", &quiet, TargetState::Healthy).await;
+    quiet.until_logged("target group cluster1: healthy").await;
+    for told in TOLD {
+        assert!(!quiet.log().contains(told), "{told}: {}", quiet.log());
+    }
+    assert!(!quiet.log().contains("DEBUG"), "{}", quiet.log());
+}
+
+#[tokio::test]
+async fn no_request_is_told_at_debug_and_connections_are_at_trace() {
+    for (level, told) in [("debug", 0), ("trace", 20)] {
+        let solo = Solo::new().with(&["--log-level", level]);
+        let _agent = solo.start().await;
+        solo.until_started().await;
+        let quiet = async || (solo.status().await?["traffic"]["connections"] == 0).then_some(());
+        eventually(quiet).await.unwrap();
+        let before = solo.log().lines().count();
+        for number in 0..5 {
+            solo.get("/").await.is(200, "Healthy!");
+            solo.get("/nowhere").await.refuses(404, "no such path");
+            solo.post(&number.to_string()).await.is(200, &number.to_string());
+            let mut probe = solo.connect().await;
+            probe
+                .send("GET /nowhere HTTP/1.1\r\nHost: x\r\nUser-Agent: ELB-HealthChecker/2.0\r\n\r\n")
+                .await
+                .unwrap();
+            probe.answer().await.unwrap().refuses(404, "no such path");
+        }
+        eventually(quiet).await.unwrap();
+        let log = solo.log();
+        let new: Vec<&str> = log.lines().skip(before).collect();
+        let ended = new.iter().filter(|line| line.contains("TRACE connection from 127.")).count();
+        assert_eq!((new.len(), ended), (2 * told, 2 * told), "{level}: {new:#?}");
+    }
 }

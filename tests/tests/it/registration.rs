@@ -449,7 +449,12 @@ async fn a_tag_that_cannot_be_used_is_said_once_and_ignored() {
     let machine = bed.machine(bed.spec().tag(instance_contract::tags::CLUSTER, "Metrics!")).await;
     let _agent = machine.start();
     bed.until_target("cluster1", &machine, TargetState::Healthy).await;
-    assert_eq!(machine.log().matches("instance-agent:cluster").count(), 1, "{}", machine.log());
+    assert_eq!(
+        machine.log().matches("WARN instance tag instance-agent:cluster").count(),
+        1,
+        "{}",
+        machine.log()
+    );
     for path in ["/cluster1", "/cluster2"] {
         assert_eq!(bed.get(&machine.url(path)).await.0, 200, "no cluster: it answers on both");
     }

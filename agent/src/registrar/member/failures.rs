@@ -64,6 +64,13 @@ impl<A: Api> Member<A> {
         if self.is_in_a_drains_time() {
             pause = pause.min(jitter(RETRY_DRAINING));
         }
+        let target_group = self.group.name();
+        tracing::debug!(
+            target_group,
+            "target group {target_group}: {}; trying again in {:.1} s",
+            problem.what,
+            pause.as_secs_f64()
+        );
         self.say(problem);
         Next::After(pause)
     }

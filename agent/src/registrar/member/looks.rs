@@ -78,12 +78,12 @@ impl Looks {
         Instant::now() >= self.due
     }
 
-    /// The balancer was asked; plans the next look.
-    pub(super) fn looked(&mut self, in_service: bool, changed: bool, rarely: Duration) {
+    /// The balancer was asked; plans the next look, and returns in how long that is.
+    pub(super) fn looked(&mut self, in_service: bool, changed: bool, rarely: Duration) -> Duration {
         let planned = self.planned.take().filter(|planned| *planned > Instant::now() && !changed);
         if let Some(planned) = planned {
             self.due = planned;
-            return;
+            return planned - Instant::now();
         }
         let pause = match (in_service, self.probes.are_refused()) {
             (true, false) => {
@@ -95,6 +95,7 @@ impl Looks {
             (false, _) => self.poll.next_delay().min(rarely),
         };
         self.due = Instant::now() + pause;
+        pause
     }
 
     /// How long to wait before it is seen whether there is news, or a look is due.

@@ -204,6 +204,12 @@ impl<A: Api> Member<A> {
 
     fn wish_changed(&mut self, Wished { wish, generation }: Wished) {
         self.retry.reset();
+        let target_group = self.group.name();
+        tracing::debug!(
+            target_group,
+            "target group {target_group}: wanted {wish:?}, and {}",
+            self.membership()
+        );
         self.looks.begin_anew();
         self.leaving_since = (wish == Wish::Out).then(Instant::now);
         self.publish.send_modify(|status| {
@@ -386,7 +392,14 @@ impl<A: Api> Member<A> {
             let Membership::Present(health) = &after else {
                 return Next::Now;
             };
-            self.looks.looked(health.is_in_service(), before != after, self.shared.reconcile_interval);
+            let pause =
+                self.looks.looked(health.is_in_service(), before != after, self.shared.reconcile_interval);
+            let target_group = self.group.name();
+            tracing::debug!(
+                target_group,
+                "target group {target_group}: {health}; asking again in {:.1} s",
+                pause.as_secs_f64()
+            );
         }
         Next::Watching(self.looks.pause())
     }

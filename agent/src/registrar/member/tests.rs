@@ -456,13 +456,16 @@ async fn a_question_of_an_operator_is_passed_on_where_what_is_known_is_old_and_d
     let looks = setup.api.count(DescribeTargetHealth);
     assert!((100..=125).contains(&looks), "{looks} looks in 1200 s");
     // A look that fails for an operator is repeated as any other.
+    let is_old = |setup: &Setup| {
+        setup.member.status.borrow().as_of.is_some_and(|(_, asked)| asked.elapsed() >= seconds(11))
+    };
+    setup.until(LONG, "old", is_old).await;
     setup.api.fault(DescribeTargetHealth, Fault::Fails(CallErrorKind::Throttled), 1);
-    sleep(seconds(11)).await;
     setup.questions.send_replace(());
     setup.until(seconds(1), "throttled", |setup| setup.problem().contains("Throttled")).await;
     setup.until(seconds(3), "over", |setup| setup.problem().is_empty()).await;
 
-    sleep(seconds(11)).await;
+    setup.until(LONG, "old", is_old).await;
     setup.api.set_health(GROUP, TargetHealthState::Unhealthy);
     setup.questions.send_replace(());
     setup.until_state("unhealthy", seconds(1)).await;
