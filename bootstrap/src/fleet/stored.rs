@@ -60,13 +60,14 @@ impl Fleet {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// The fleet for programs: its definition, and its region if it names one.
+    /// The fleet for programs: its definition, and its region if it names one. Its keys are written as in all JSON of
+    /// both programs, and not as in a fleet file.
     pub(crate) fn to_json(&self) -> Value {
         let mut definition = serde_json::to_value(self).unwrap_or_default();
         if let Some(region) = &self.region {
             definition["region"] = region.as_str().into();
         }
-        definition
+        snake_case(definition)
     }
 
     /// Reads what [`Fleet::definition`] wrote.
@@ -167,6 +168,21 @@ impl Fleet {
         let settings = settings.into_iter().map(|(key, value)| (key.to_owned(), value));
         let tags = self.tags.iter().map(|(key, value)| (format!("tags.{key}"), value.clone()));
         settings.chain(tags).collect()
+    }
+}
+
+/// Writes keys of a fleet file as those of JSON. The keys of tags are their owner's.
+fn snake_case(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let entry = |(key, value): (String, Value)| {
+                let value = if key == "tags" { value } else { snake_case(value) };
+                (key.replace('-', "_"), value)
+            };
+            map.into_iter().map(entry).collect()
+        }
+        Value::Array(list) => list.into_iter().map(snake_case).collect(),
+        value => value,
     }
 }
 

@@ -494,3 +494,23 @@ fn the_documentation_has_every_key_and_its_examples_are_right() {
         Fleet::parse_with("f", &file, &|_| Ok(KEY.to_owned())).unwrap();
     }
 }
+
+#[test]
+fn json_has_one_form_of_keys_and_leaves_those_of_tags_alone() {
+    let text = Fleet::built_in("clusters").unwrap();
+    let mut fleet = Fleet::parse("clusters.toml", text).unwrap();
+    fleet.key_pair = Some("mine".to_owned());
+    fleet.tags.insert("cost-center".to_owned(), "a-b".to_owned());
+    let json = fleet.to_json();
+    assert_eq!((&json["key_pair"], &json["tags"]["cost-center"]), (&"mine".into(), &"a-b".into()));
+    assert_eq!(json["groups"][0]["instance_type"], "m4.large");
+    assert_eq!(json["health_check"]["path"], "/");
+    assert!(
+        json["deregistration_delay"].is_string() && json["security"]["balancer_allow"].is_array(),
+        "{json:#}"
+    );
+    let keys = json.as_object().unwrap().keys();
+    assert!(keys.clone().all(|key| !key.contains('-')), "{keys:?}");
+    // What AWS stores is not JSON for programs.
+    assert!(fleet.definition().contains("\"deregistration-delay\""));
+}

@@ -461,6 +461,10 @@ async fn every_command_writes_json_and_says_in_it_why_there_is_no_result() {
         // Before the command or after it, it is the same.
         let ran = account.ok(&[&["--output", "json"], command].concat()).await;
         assert!(ran.json().is_object(), "{command:?}: {}", ran.stdout);
+        // A policy is in IAM's own words.
+        if command[0] != "policy" {
+            has_one_form_of_keys(&ran.json(), &ran.stdout);
+        }
     }
     let built_in = account.ok(&["fleets", "list", "--output", "json"]).await.json();
     let shown = account.ok(&["fleets", "show", "seed", "--output", "json"]).await.json();
@@ -492,4 +496,21 @@ async fn every_command_writes_json_and_says_in_it_why_there_is_no_result() {
     assert_eq!((&status["wanted"], &status["healthy"]), (&json!(2), &json!(0)));
     let report = account.run(&["verify", "seed", "--output", "json"]).await.exits(1).json();
     assert_eq!((&report["ok"], &report["error"]), (&json!(false), &Value::Null), "{report:#}");
+}
+
+/// Asserts that every key is in snake case, but for those of tags, which are their owner's.
+fn has_one_form_of_keys(value: &serde_json::Value, whole: &str) {
+    let is_key = |key: &str| key.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+    match value {
+        serde_json::Value::Object(map) => {
+            for (key, value) in map {
+                assert!(is_key(key), "{key}: {whole}");
+                if key != "tags" {
+                    has_one_form_of_keys(value, whole);
+                }
+            }
+        }
+        serde_json::Value::Array(list) => list.iter().for_each(|value| has_one_form_of_keys(value, whole)),
+        _ => {}
+    }
 }
