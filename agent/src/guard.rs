@@ -66,17 +66,17 @@ impl Default for Mistakes {
 
 impl Mistakes {
     /// Counts one more; when it is not like the one said last, how many came before it.
-    pub(crate) fn news(&mut self, broken: &Broken) -> Option<u64> {
+    pub(crate) fn news(&mut self, mistake: &str) -> Option<u64> {
         if self.last.replace(Instant::now()).is_some_and(|last| last.elapsed() > FORGOTTEN) {
             self.said.end();
             self.pause.reset();
         }
-        self.said.news(&broken.to_string())
+        self.said.news(&mistake.to_owned())
     }
 
     /// Counts one more, and says it where it is not like the one said last.
     pub(crate) fn say(&mut self, what: &str, broken: &Broken) {
-        if let Some(earlier) = self.news(broken) {
+        if let Some(earlier) = self.news(&broken.to_string()) {
             let earlier = if earlier > 0 { format!(" (after {earlier} others)") } else { String::new() };
             tracing::error!(
                 "{what} failed and begins anew, serving goes on; this is a bug: {broken}{earlier}; repeats are not logged"

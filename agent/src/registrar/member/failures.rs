@@ -25,7 +25,7 @@ impl<A: Api> Member<A> {
             cure: "nothing: it looks again; please report it with the log".to_owned(),
         };
         // Not among the failures, which are over as soon as a call succeeds: the next look may break again.
-        if let Some(earlier) = self.mistakes.news(broken) {
+        if let Some(earlier) = self.mistakes.news(&broken.to_string()) {
             sentences::fails(self.group.name(), &Membership::Unresolved, &problem, earlier);
         }
         self.publish.send_modify(|status| {

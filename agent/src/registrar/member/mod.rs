@@ -38,6 +38,7 @@ const LOOKUP_PATIENCE: Duration = Duration::from_secs(10);
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 /// How long one step may take, far above all calls in it with their own deadlines.
 const TICK_LIMIT: Duration = Duration::from_secs(300);
+
 impl MemberHandle {
     /// Starts a member; `changed` is notified at each change of its status. `known` is what the program before this one
     /// knew.
@@ -308,6 +309,7 @@ impl<A: Api> Member<A> {
             status.deregistration_delay = deregistration_delay;
         });
         self.resolved = Some(Resolved { arn, target, deregistration_delay });
+        self.taken_over = false;
         Ok(())
     }
 
@@ -317,7 +319,6 @@ impl<A: Api> Member<A> {
             Ok(group) => group,
             Err(error) => return Err(self.failed(&error).await),
         };
-        self.taken_over = false;
         let known = self.resolved.as_ref().map(|known| (known.arn.clone(), known.target.clone()));
         let resolved = self.resolve(group);
         let now = self.resolved.as_ref().map(|now| (now.arn.clone(), now.target.clone()));
@@ -470,8 +471,10 @@ impl<A: Api> Member<A> {
             Ok(after) => after,
             Err(error) => {
                 // A bug. Looking again is right whatever the state is.
-                let target_group = self.group.name();
-                tracing::error!(target_group, "target group {target_group}: {error}; looking again");
+                if self.mistakes.news(&error.to_string()).is_some() {
+                    let target_group = self.group.name();
+                    tracing::error!(target_group, "target group {target_group}: {error}; looking again");
+                }
                 if self.resolved.is_some() { Membership::Unknown } else { Membership::Unresolved }
             }
         };
