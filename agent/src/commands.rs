@@ -53,6 +53,9 @@ pub(crate) enum CommandError {
 /// How long a reload is waited for.
 const RELOAD_PATIENCE: Duration = Duration::from_secs(30);
 
+/// The status, after each target group was asked again what it thinks where that is not known for sure.
+const FRESH_STATUS: &str = "status?refresh";
+
 /// How long `resume --wait` waits at most, where nothing else is said.
 const RESUME_PATIENCE: Duration = Duration::from_secs(300);
 
@@ -81,7 +84,7 @@ fn runtime_dir(args: AgentArgs) -> PathBuf {
 
 /// `status`: what to print.
 pub(crate) async fn status(output: Output, args: AgentArgs) -> Result<String, CommandError> {
-    let json = admin::request(&runtime_dir(args), Method::GET, "status?refresh").await?;
+    let json = admin::request(&runtime_dir(args), Method::GET, FRESH_STATUS).await?;
     Ok(match output {
         Output::Json => format!("{json}\n"),
         Output::Text => serde_json::from_str::<AgentStatus>(&json)?.table(),
@@ -105,7 +108,7 @@ pub(crate) async fn drain(
         Phase::Starting | Phase::Draining => Ok(Some(registration.waiting_for.clone().unwrap_or_default())),
     };
     // Without a timeout the agent bounds the wait: a drain ends at its drain-timeout.
-    until(&runtime_dir, "drained", timeout, step).await?;
+    until(&runtime_dir, "status", "drained", timeout, step).await?;
     Ok(said + "drained\n")
 }
 
@@ -125,13 +128,16 @@ pub(crate) async fn resume(
         (Phase::Starting, _) => Ok(Some("the instance's identity and notices".to_owned())),
         (_, reason) => Err(CommandError::StaysOut(reason.clone().unwrap_or_default())),
     };
-    until(&runtime_dir, "in service", Some(timeout.unwrap_or(RESUME_PATIENCE)), step).await?;
+    let timeout = Some(timeout.unwrap_or(RESUME_PATIENCE));
+    // The agent asks by itself as well, but slower each time.
+    until(&runtime_dir, FRESH_STATUS, "in service", timeout, step).await?;
     Ok(said + "in service\n")
 }
 
 /// Asks for the status until `step` waits for nothing any more. What it waits for is said on stderr when it changes.
 async fn until(
     runtime_dir: &Path,
+    question: &str,
     state: &'static str,
     limit: Option<Duration>,
     step: impl Fn(&Registration) -> Result<Option<String>, CommandError>,
@@ -140,7 +146,7 @@ async fn until(
     let wait = async {
         let mut pause = Backoff::new(Duration::from_millis(200), Duration::from_secs(1));
         loop {
-            let status = admin::request(runtime_dir, Method::GET, "status").await?;
+            let status = admin::request(runtime_dir, Method::GET, question).await?;
             let status: AgentStatus = serde_json::from_str(&status)?;
             let Some(now) = step(&status.registration)? else { return Ok(()) };
             if waits_for != now {
