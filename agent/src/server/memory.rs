@@ -22,6 +22,8 @@ pub(crate) const fn most_memory(max_connections: usize, max_buffered: usize) -> 
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::expect_used, reason = "a failed expectation is a failed test")]
+
     use super::*;
     use crate::config::Layers;
 
