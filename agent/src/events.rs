@@ -13,10 +13,6 @@ macro_rules! events {
 }
 
 events! {
-    /// As many connections as are served at a time.
-    CONNECTION_LIMIT = "89be322a8b7e4b41be0b5db02c607b80";
-    /// Clients send requests and read no answers.
-    UNREAD_DROPPED = "2eda655a81d44b24b466821894296bde";
     /// It listens and serves.
     STARTED = "eed22054349d4e63b0ffb19901a308d9";
     /// Another program has taken over in place.
@@ -47,6 +43,10 @@ events! {
     SEED_WRITE_FAILED = "12b9421e96494ca98d7413c0f9ac1226";
     /// Seeds are stored again.
     SEED_WRITE_WORKS = "d885f3ee5f9048b9a57890390d940035";
+    /// As many connections as are served at a time.
+    CONNECTION_LIMIT = "89be322a8b7e4b41be0b5db02c607b80";
+    /// Clients send requests and read no answers.
+    UNREAD_DROPPED = "2eda655a81d44b24b466821894296bde";
     /// The port is closed and the process ends.
     STOPPED = "c2049c736e6e4115b49bc5aaf7515205";
 }

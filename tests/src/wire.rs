@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::SOON;
 
@@ -20,6 +20,17 @@ pub struct Answer {
     pub head: String,
     /// The body.
     pub body: String,
+}
+
+/// A connection that asks for the seed so many times and reads no answer.
+pub async fn reads_nothing(server: SocketAddr, requests: usize) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a small buffer");
+    let mut stream = soon(socket.connect(server)).await.expect("somebody listens");
+    let asked = "GET /seed HTTP/1.1\r\nHost: x\r\n\r\n".repeat(requests);
+    // Others may have had it dropped meanwhile.
+    let _ = soon(stream.write_all(asked.as_bytes())).await;
+    stream
 }
 
 impl Wire {

@@ -1,23 +1,11 @@
 //! What hostile clients may cost: others go on being served, within bounds that do not depend on how many they are.
 
-use std::net::SocketAddr;
-
 use tests::eventually;
 use tests::solo::Solo;
-use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpSocket, TcpStream};
+use tests::wire::reads_nothing;
 
 /// As many as are served at a time that read nothing; see `server/blocked.rs`.
 const MAX_BLOCKED: u64 = 128;
-
-/// A connection that asks for the seed a hundred times and reads no answer.
-async fn reads_nothing(server: SocketAddr) -> TcpStream {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(4096).unwrap();
-    let mut stream = socket.connect(server).await.unwrap();
-    stream.write_all("GET /seed HTTP/1.1\r\nHost: x\r\n\r\n".repeat(100).as_bytes()).await.unwrap();
-    stream
-}
 
 #[tokio::test]
 async fn clients_that_read_no_answers_are_dropped_past_a_number_of_them_and_others_are_served() {
@@ -29,7 +17,7 @@ async fn clients_that_read_no_answers_are_dropped_past_a_number_of_them_and_othe
     let before = resident(agent.pid());
     let mut silent = Vec::new();
     for _ in 0..MAX_BLOCKED + 100 {
-        silent.push(reads_nothing(solo.listen).await);
+        silent.push(reads_nothing(solo.listen, 100).await);
         // As the balancer's probe does, and on a connection that was there before.
         if silent.len() % 50 == 0 {
             solo.connect().await.get("/health").await.unwrap().is(200, "Healthy!");

@@ -9,6 +9,7 @@ use local_cloud::{Fault, HealthCheck, InstanceSpec, TargetGroupSpec};
 use rustix::process::Signal;
 use tests::journal::{Entry, Journal, catalog, catalog_file, is_from, message_id, stderr_is_the_journal};
 use tests::solo::{Namespace, Solo, refuses, tool};
+use tests::wire::reads_nothing;
 use tests::{Bed, BedOptions, PORT, eventually, group, text};
 
 /// Asserts what holds for every entry, and that what the catalog shows of it is there.
@@ -125,7 +126,7 @@ async fn an_instances_life_is_in_the_journal_as_sentences_with_ids_and_fields() 
     assert!(drained["MESSAGE"].starts_with("drained: stopping: SIGTERM; "), "{drained:?}");
     assert_eq!(journal.event("STOPPED").await["MESSAGE"], "stopped: the port is closed");
 
-    let solo = solo.with(&["--drain-timeout", "1s"]);
+    let solo = solo.with(&["--drain-timeout", "1s", "--max-connections", "150"]);
     bed.cloud.set_fault("DeregisterTargets", Some(Fault::Deny));
     let before = journal.entries().len();
     let mut agent = solo.start().await;
@@ -139,6 +140,7 @@ async fn an_instances_life_is_in_the_journal_as_sentences_with_ids_and_fields() 
             .then_some(())
     };
     assert!(eventually(again).await.is_some(), "{:#?}", journal.entries());
+    crowds_are_told_of(&solo, &journal).await;
     agent.stop(&solo).await;
     let late = journal.event("DRAIN_TIMED_OUT").await;
     assert_eq!((&*late["PRIORITY"], &*late["REASON"]), ("4", "stopping: SIGTERM"));
@@ -151,6 +153,20 @@ async fn an_instances_life_is_in_the_journal_as_sentences_with_ids_and_fields() 
     let sent = journal.entries().iter().filter_map(|entry| entry.get("MESSAGE_ID").cloned()).collect();
     assert_eq!(explained, sent, "every event of the catalog happens, and no other");
     assert_eq!(solo.log(), "", "said twice");
+}
+
+async fn crowds_are_told_of(solo: &Solo, journal: &Journal) {
+    let mut crowd = Vec::new();
+    for _ in 0..140 {
+        crowd.push(reads_nothing(solo.listen, 1500).await);
+    }
+    let dropped = journal.event("UNREAD_DROPPED").await;
+    assert_eq!(dropped["PRIORITY"], "4");
+    for _ in 0..160 {
+        crowd.push(reads_nothing(solo.listen, 0).await);
+    }
+    let limit = journal.event("CONNECTION_LIMIT").await;
+    assert_eq!(limit["PRIORITY"], "4");
 }
 
 async fn seeds_are_told_of(solo: &Solo, journal: &Journal, world: &Namespace) {
