@@ -71,7 +71,7 @@ counters! {
     probes: "probes_total" "",
     /// Idle connections closed because others needed their place.
     made_room: "made_room_total" "",
-    /// Connections dropped because they left more unread over a reload than is kept for them.
+    /// Connections dropped because they left more unread than is kept for them, or for all like them.
     unread_dropped: "unread_dropped_total" "",
     /// Health checks answered with anything but 200.
     refused_probes: "refused_probes_total" "",

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf as _, Bytes};
 use hyper::StatusCode;
 use hyper::server::conn::http1;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::AsyncWrite as _;
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
@@ -167,7 +167,8 @@ async fn converse(arrival: Arrival, connections: &Connections, place: &Rc<Place>
     let end = loop {
         if !rest.unwritten.is_empty() {
             // In a box, as it is rare and would be part of every connection's memory.
-            if let Err(end) = Box::pin(catch_up(&mut rest, worker)).await {
+            track.set_behind(true);
+            if let Err(end) = Box::pin(catch_up(&mut rest, &track)).await {
                 break end;
             }
             track.set_behind(false);
@@ -223,25 +224,40 @@ async fn converse(arrival: Arrival, connections: &Connections, place: &Rc<Place>
 }
 
 /// Writes what was kept for the peer. Meanwhile no request of it begins, however often the server comes to
-/// rest: what is kept does not grow.
-async fn catch_up(rest: &mut Rest, worker: &Worker) -> Result<(), End> {
+/// rest: what is kept does not grow. A peer that takes none of it is one of those that are blocked.
+async fn catch_up(rest: &mut Rest, track: &Track) -> Result<(), End> {
+    let worker = track.worker();
+    // hyper has not had a connection yet that an earlier server gave back.
+    poll_fn(|cx| {
+        track.place().wake(cx.waker());
+        Poll::Ready(())
+    })
+    .await;
     while rest.unwritten.has_remaining() {
         // Before the look, so that no order is missed.
         let ordered = worker.ordered();
         match worker.order() {
             Order::HandOver => return Err(End::GivenBack),
             Order::Freeze { .. } => {
-                ordered.await;
-                continue;
+                tokio::select! {
+                    biased;
+                    () = track.dropped() => return Err(End::Overfull),
+                    () = ordered => continue,
+                }
             }
             Order::Serve | Order::Stop(_) => {}
         }
-        let write = rest.socket.write_buf(&mut rest.unwritten);
+        let write = poll_fn(|cx| {
+            let written = Pin::new(&mut rest.socket).poll_write(cx, &rest.unwritten);
+            track.wrote(written.is_ready());
+            written
+        });
         tokio::select! {
             biased;
+            () = track.dropped() => return Err(End::Overfull),
             () = ordered => {}
             written = tokio::time::timeout(worker.limits().write_timeout, write) => match written {
-                Ok(Ok(1..)) => {}
+                Ok(Ok(written @ 1..)) => rest.unwritten.advance(written),
                 _ => return Err(End::Stuck),
             }
         }

@@ -2,7 +2,9 @@
 //! read by the connection's timers.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Instant;
 
 use hyper::StatusCode;
@@ -171,6 +173,11 @@ impl Track {
     /// Whether it is dropped, as the peers of too many others take nothing either.
     pub(super) fn is_dropped(&self) -> bool {
         self.write_blocked.get() && self.turn_to_go.borrow().as_ref().is_some_and(Turn::is_dropped)
+    }
+
+    /// Returns once it is to be dropped for that reason. Its turn wakes the connection's task itself.
+    pub(super) async fn dropped(&self) {
+        poll_fn(|_| if self.is_dropped() { Poll::Ready(()) } else { Poll::Pending }).await;
     }
 
     /// The peer has left more unread than is kept for it.

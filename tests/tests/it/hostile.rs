@@ -39,6 +39,45 @@ async fn clients_that_read_no_answers_are_dropped_past_a_number_of_them_and_othe
     }
 }
 
+/// Over a reload what is still to be written to a client travels along: it must not leave the bound with that.
+#[tokio::test]
+async fn six_reloads_while_clients_read_nothing_keep_no_more_of_them_than_one_does() {
+    // No connection may end for another reason.
+    let solo = Solo::new().with(&["--write-timeout", "1h"]);
+    let agent = solo.start().await;
+    let seed = "7".repeat(4300);
+    let mut wire = solo.connect().await;
+    wire.post(&seed).await.unwrap().is(200, &seed);
+    let before = resident(agent.pid());
+    // This one reads late, but it does.
+    let mut reader = solo.connect().await;
+    reader.send(&"GET /seed HTTP/1.1\r\nHost: x\r\n\r\n".repeat(200)).await.unwrap();
+    let mut silent = Vec::new();
+    for round in 0..6 {
+        for _ in 0..100 {
+            silent.push(reads_nothing(solo.listen).await);
+        }
+        let output = solo.command(&[], &["reload"]).await;
+        assert!(output.status.success(), "{output:?}\n{}", solo.log());
+        solo.connect().await.get("/health").await.unwrap().is(200, "Healthy!");
+        wire.get("/seed").await.unwrap().is(200, &seed);
+        for _ in 0..if round == 0 { 200 } else { 0 } {
+            reader.answer().await.unwrap().is(200, &seed);
+        }
+    }
+    let past_the_bound = silent.len() as u64 - MAX_BLOCKED;
+    let dropped = async || {
+        (solo.status().await?["traffic"]["unread_dropped"].as_u64()? >= past_the_bound).then_some(())
+    };
+    assert!(eventually(dropped).await.is_some(), "{:?}\n{}", solo.status().await, solo.log());
+    let status = solo.status().await.unwrap();
+    assert!(status["traffic"]["connections"].as_u64().unwrap() <= MAX_BLOCKED + 2, "{status}");
+    let more = resident(agent.pid()).saturating_sub(before);
+    assert!(more < MAX_BLOCKED * 512 * 1024, "{more} bytes more");
+    // The longest of all was the one that reads: it has its answers, and is not counted any more.
+    reader.get("/seed").await.unwrap().is(200, &seed);
+}
+
 /// The resident memory of a process, in bytes.
 fn resident(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
