@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 use super::endpoints::{CROWDED, Service, ServiceState};
-use super::farewell::Farewell;
+use super::farewell::{Farewell, close_at_once};
 use super::handed::{HandedConnection, Stage};
 use super::io::{Io, Rest};
 use super::orders::Order;
@@ -135,8 +135,10 @@ pub(super) async fn serve(arrival: Arrival, open: Open) {
     };
     let arrival = match left {
         Left::GivenBack(arrival) => arrival,
+        Left::Dropped(socket) => return close_at_once(&socket),
         Left::Farewell(farewell) => {
-            let Some(Farewell { socket, unwritten, lingers }) = farewell.send(&connections.worker).await
+            let Some(Farewell { socket, unwritten, lingers }) =
+                farewell.send(&connections.worker, &open.place).await
             else {
                 return;
             };
@@ -154,6 +156,8 @@ pub(super) async fn serve(arrival: Arrival, open: Open) {
 /// What is left of a connection when hyper is done with it.
 enum Left {
     Farewell(Farewell),
+    /// There are no last words for a peer that reads nothing.
+    Dropped(TcpStream),
     GivenBack(Arrival),
 }
 
@@ -201,10 +205,10 @@ async fn converse(arrival: Arrival, connections: &Connections, place: &Rc<Place>
             return Left::GivenBack(Arrival { socket, read, unwritten, stage });
         }
         End::Done => Farewell { socket, unwritten, lingers: track.may_still_send() },
-        End::Stuck => Farewell::none(socket),
+        End::Stuck => return Left::Dropped(socket),
         End::Overfull => {
             worker.drops_unread();
-            Farewell::none(socket)
+            return Left::Dropped(socket);
         }
         End::HeadLate => {
             worker.traffic().refused.increment();

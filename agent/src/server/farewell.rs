@@ -4,15 +4,22 @@
 //! an answer that the peer has not read yet. So, where the peer may still be sending: stop writing,
 //! and read on.
 
-use std::time::{Duration, SystemTime};
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Buf as _, Bytes};
 use hyper::StatusCode;
 use rustix::net::sockopt;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncWrite as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use super::blocked::Turn;
+use super::buffers::unsent;
 use super::orders::Order;
+use super::room::Place;
 use super::worker::Worker;
 
 /// How long the peer may take to notice.
@@ -20,6 +27,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How much it may send meanwhile.
 const MAX_DISCARDED: usize = 256 * 1024;
+
+/// Between two looks whether the kernel has sent everything.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// A connection that hyper is done with.
 pub(super) struct Farewell {
@@ -42,16 +52,9 @@ impl Farewell {
         Self { socket, unwritten: answer.into(), lingers: true }
     }
 
-    /// No last words, for a peer that reads nothing: the kernel would keep its answers for minutes.
-    pub(super) fn none(socket: TcpStream) -> Self {
-        // That it fails is not to be expected, and costs memory alone.
-        let _ = sockopt::set_socket_linger(&socket, Some(Duration::ZERO));
-        Self { socket, unwritten: Bytes::new(), lingers: false }
-    }
-
     /// Sends it; `None` once that is over. Returns what is left of it where the connection is to be
     /// given back before.
-    pub(super) async fn send(mut self, worker: &Worker) -> Option<Self> {
+    pub(super) async fn send(mut self, worker: &Worker, place: &Place) -> Option<Self> {
         let given_back = async {
             loop {
                 // Before the look, so that no order is missed.
@@ -65,26 +68,104 @@ impl Farewell {
         tokio::select! {
             biased;
             () = given_back => Some(self),
-            () = self.finish(worker.limits().write_timeout) => None,
+            () = self.finish(worker, place) => None,
         }
     }
 
-    async fn finish(&mut self, write_timeout: Duration) {
-        if self.unwritten.is_empty() && !self.lingers {
-            return;
-        }
-        let write = async {
-            while self.unwritten.has_remaining() {
-                self.socket.write_buf(&mut self.unwritten).await?;
+    async fn finish(&mut self, worker: &Worker, place: &Place) {
+        if !self.unwritten.is_empty() || self.lingers {
+            place.busy();
+            let written = tokio::time::timeout(worker.limits().write_timeout, self.write(worker)).await;
+            match written {
+                // The peer has its answer either way.
+                Ok(Ok(())) if self.lingers => {
+                    drop(tokio::time::timeout(PATIENCE, discard(&self.socket)).await)
+                }
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return,
+                Err(_) => return close_at_once(&self.socket),
             }
-            self.socket.shutdown().await
-        };
-        let written = tokio::time::timeout(write_timeout, write).await;
-        if self.lingers && matches!(written, Ok(Ok(()))) {
-            // The peer has its answer either way.
-            let _ = tokio::time::timeout(PATIENCE, discard(&self.socket)).await;
+        }
+        if unsent(&self.socket) > 0 && !worker.order().is_stopping() {
+            self.until_sent(worker, place).await;
         }
     }
+
+    /// Waits until the peer has let the kernel send everything. Closed before, the socket would be nobody's: in no limit of
+    /// connections, and its answers in the service's memory for minutes. A peer that takes nothing is one of those that are
+    /// blocked.
+    async fn until_sent(&mut self, worker: &Worker, place: &Place) {
+        if place.leaves() {
+            return close_at_once(&self.socket);
+        }
+        place.busy();
+        if self.socket.shutdown().await.is_err() {
+            return;
+        }
+        let turn = poll_fn(|cx| Poll::Ready(worker.blocked().enter(cx.waker().clone()))).await;
+        let dropped = poll_fn(|_| if turn.is_dropped() { Poll::Ready(()) } else { Poll::Pending });
+        let sent = async {
+            let (mut before, mut since) = (usize::MAX, Instant::now());
+            loop {
+                let now = unsent(&self.socket);
+                if now == 0 || worker.order().is_stopping() || !matches!(self.socket.take_error(), Ok(None)) {
+                    return true;
+                }
+                if now < before {
+                    (before, since) = (now, Instant::now());
+                } else if since.elapsed() >= worker.limits().write_timeout {
+                    return false;
+                }
+                // The kernel tells nobody when it has sent something on a socket that is shut down.
+                tokio::select! {
+                    () = worker.ordered() => {}
+                    () = tokio::time::sleep(LOOK) => {}
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = dropped => worker.drops_unread(),
+            sent = sent => if sent { return },
+        }
+        close_at_once(&self.socket);
+    }
+
+    /// Writes what is still to be written. A peer that takes none of it is one of those that are blocked.
+    async fn write(&mut self, worker: &Worker) -> io::Result<()> {
+        let mut turn: Option<Turn> = None;
+        while self.unwritten.has_remaining() {
+            let written = poll_fn(|cx| {
+                if turn.as_ref().is_some_and(Turn::is_dropped) {
+                    return Poll::Ready(Ok(0));
+                }
+                let written = Pin::new(&mut self.socket).poll_write(cx, &self.unwritten);
+                match written {
+                    Poll::Pending if turn.is_none() => {
+                        turn = Some(worker.blocked().enter(cx.waker().clone()))
+                    }
+                    Poll::Pending => {}
+                    Poll::Ready(_) => turn = None,
+                }
+                written
+            });
+            match written.await? {
+                0 => {
+                    worker.drops_unread();
+                    close_at_once(&self.socket);
+                    return Err(io::ErrorKind::WriteZero.into());
+                }
+                written => self.unwritten.advance(written),
+            }
+        }
+        self.socket.shutdown().await
+    }
+}
+
+/// Has the kernel forget what it has not sent when the socket is closed; else it keeps it for minutes.
+pub(super) fn close_at_once(socket: &TcpStream) {
+    // That it fails is not to be expected, and costs memory alone.
+    let _ = sockopt::set_socket_linger(socket, Some(Duration::ZERO));
 }
 
 async fn discard(socket: &TcpStream) {

@@ -3,6 +3,8 @@
 use tests::eventually;
 use tests::solo::Solo;
 use tests::wire::reads_nothing;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
 
 /// As many as are served at a time that read nothing; see `server/blocked.rs`.
 const MAX_BLOCKED: u64 = 128;
@@ -55,7 +57,7 @@ async fn six_reloads_while_clients_read_nothing_keep_no_more_of_them_than_one_do
     let mut silent = Vec::new();
     for round in 0..6 {
         for _ in 0..100 {
-            silent.push(reads_nothing(solo.listen).await);
+            silent.push(reads_nothing(solo.listen, 100).await);
         }
         let output = solo.command(&[], &["reload"]).await;
         assert!(output.status.success(), "{output:?}\n{}", solo.log());
@@ -76,6 +78,39 @@ async fn six_reloads_while_clients_read_nothing_keep_no_more_of_them_than_one_do
     assert!(more < MAX_BLOCKED * 512 * 1024, "{more} bytes more");
     // The longest of all was the one that reads: it has its answers, and is not counted any more.
     reader.get("/seed").await.unwrap().is(200, &seed);
+}
+
+/// A closed socket keeps what the kernel has not sent: it must not be in no bound for that.
+#[tokio::test]
+async fn connections_that_are_to_close_count_until_their_answers_are_sent() {
+    const CLIENTS: u64 = MAX_BLOCKED + 150;
+    let solo = Solo::new().with(&["--write-timeout", "1h"]);
+    let _agent = solo.start().await;
+    let seed = "7".repeat(4300);
+    solo.post(&seed).await.is(200, &seed);
+    let last = "GET /seed HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let asks = format!("{}{last}", "GET /seed HTTP/1.1\r\nHost: x\r\n\r\n".repeat(2));
+    let mut silent = Vec::new();
+    for _ in 0..CLIENTS {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut stream = socket.connect(solo.listen).await.unwrap();
+        stream.write_all(asks.as_bytes()).await.unwrap();
+        silent.push(stream);
+    }
+    let dropped = async || {
+        let status = solo.status().await?;
+        (status["traffic"]["unread_dropped"].as_u64()? >= CLIENTS - MAX_BLOCKED).then_some(status)
+    };
+    let Some(status) = eventually(dropped).await else {
+        panic!("{:?}\n{}", solo.status().await, solo.log());
+    };
+    assert!(status["traffic"]["connections"].as_u64().unwrap() <= MAX_BLOCKED + 1, "{status}");
+    // The last to come is among those that are kept. Once it reads, it has every answer, and its connection ends.
+    let mut last = Vec::new();
+    silent.pop().unwrap().read_to_end(&mut last).await.unwrap();
+    let last = String::from_utf8(last).unwrap();
+    assert_eq!(last.matches(&seed).count(), 3, "{} bytes", last.len());
 }
 
 /// The resident memory of a process, in bytes.
