@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio::task::spawn_local;
 
 use super::buffers::bound_buffers;
@@ -16,7 +16,6 @@ use super::handed::{HandedConnection, Stage};
 use super::notice::Notice;
 use super::orders::{Numbered, Order};
 use super::room::{Place, Room};
-use crate::events;
 
 /// The first and the longest pause after a failed accept.
 const PAUSES: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(1);
@@ -35,7 +34,7 @@ pub(super) async fn accept_connections(
 ) -> Instant {
     let worker = connections.worker();
     let mut waiting = None;
-    let (notices, mut failures) = (Notices::default(), Failures::default());
+    let mut failures = Failures::default();
     loop {
         let frozen = worker.order().is_frozen();
         tokio::select! {
@@ -65,7 +64,7 @@ pub(super) async fn accept_connections(
                 rest.send_replace(worker.order_number());
             }
             socket = accept(&listener, &mut failures), if waiting.is_none() && !frozen => waiting = Some(socket),
-            permit = make_room(room, &notices), if waiting.is_some() && !frozen => {
+            permit = room.permit(), if waiting.is_some() && !frozen => {
                 if let Some(socket) = waiting.take() {
                     spawn(connections, socket, room.seat(Some(permit)));
                 }
@@ -106,23 +105,6 @@ async fn accept(listener: &TcpListener, failures: &mut Failures) -> TcpStream {
     }
 }
 
-/// A place for a connection that is there. Until it has one, further ones stay in the kernel's queue.
-async fn make_room(room: &Room, notices: &Notices) -> OwnedSemaphorePermit {
-    let told = |made| match made {
-        true if notices.closing.is_due() => tracing::warn!(
-            message_id = events::CONNECTION_LIMIT,
-            "connection limit reached: for each new connection an idle one is closed; max-connections raises it"
-        ),
-        false if notices.full.is_due() => tracing::warn!(
-            message_id = events::CONNECTION_LIMIT,
-            "connection limit reached, with a request on every connection: new ones wait until others close; \
-             max-connections raises it"
-        ),
-        _ => {}
-    };
-    room.permit(told).await
-}
-
 /// Takes what the kernel has already accepted for us, then closes this thread's copy of the port.
 fn drain_backlog(connections: &Rc<Connections>, listener: TcpListener, room: &Arc<Room>) {
     // Straight from the kernel: the runtime may not have heard of them yet. The limit no longer
@@ -157,13 +139,6 @@ fn spawn(connections: &Rc<Connections>, socket: TcpStream, place: Place) {
     let arrival = Arrival { socket, read: Bytes::new(), unwritten: Bytes::new(), stage: Stage::New };
     // A panic ends this task and with it this connection alone.
     spawn_local(connection::serve(arrival, open));
-}
-
-/// What is said when the limit of connections is reached.
-#[derive(Default)]
-struct Notices {
-    closing: Notice,
-    full: Notice,
 }
 
 /// Failed accepts: said now and then, and slower each time in a row.

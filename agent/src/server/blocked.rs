@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
+use super::notice::Notice;
+
 /// How many there may be.
 pub(super) const MAX_BLOCKED: usize = 128;
 
@@ -18,6 +20,7 @@ pub(super) const MAX_BLOCKED: usize = 128;
 pub(super) struct Blocked {
     in_order: Mutex<BTreeMap<u64, (Arc<AtomicBool>, Waker)>>,
     came: AtomicU64,
+    notice: Notice,
 }
 
 /// One connection, as long as it is blocked.
@@ -40,6 +43,11 @@ impl Blocked {
             waker.wake();
         }
         Turn { blocked: Arc::clone(self), number, dropped }
+    }
+
+    /// Whether to say now that some are dropped.
+    pub(super) fn is_news(&self) -> bool {
+        self.notice.is_due()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, (Arc<AtomicBool>, Waker)>> {

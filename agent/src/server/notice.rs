@@ -1,6 +1,6 @@
 //! What clients can cause again and again, said now and then.
 
-use std::cell::Cell;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// At most this often it is said.
@@ -10,15 +10,16 @@ const SAY_AGAIN: Duration = Duration::from_secs(60);
 /// over and begins anew.
 #[derive(Default)]
 pub(super) struct Notice {
-    said: Cell<Option<Instant>>,
+    said: Mutex<Option<Instant>>,
 }
 
 impl Notice {
-    /// Whether to say it now; then not again for a while.
+    /// Whether to say it now; then not again for a while, on whichever thread.
     pub(super) fn is_due(&self) -> bool {
-        let due = self.said.get().is_none_or(|said| said.elapsed() >= SAY_AGAIN);
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = said.is_none_or(|said| said.elapsed() >= SAY_AGAIN);
         if due {
-            self.said.set(Some(Instant::now()));
+            *said = Some(Instant::now());
         }
         due
     }

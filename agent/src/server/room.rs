@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
+use super::notice::Notice;
 use super::worker::BEAT;
+use crate::events;
 
 /// A request has begun, or the connection is ending: it is not to be closed for another.
 const BUSY: u64 = u64::MAX;
@@ -39,6 +41,14 @@ pub(super) struct Room {
     waiting: AtomicUsize,
     /// A connection that was to make room has ended or turned out to have a request, or another could make room now.
     settled: Notify,
+    notices: Notices,
+}
+
+/// What is said when the limit of connections is reached.
+#[derive(Default)]
+struct Notices {
+    closing: Notice,
+    full: Notice,
 }
 
 /// One connection, as the list sees it.
@@ -71,6 +81,7 @@ impl Room {
             came: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
             settled: Notify::new(),
+            notices: Notices::default(),
         })
     }
 
@@ -80,8 +91,8 @@ impl Room {
     }
 
     /// A place for a connection that waits: a free one, that of an idle connection, or the next that is given back.
-    /// `told` is told whenever it has to wait, and whether an idle connection was found to end for it.
-    pub(super) async fn permit(&self, told: impl Fn(bool)) -> OwnedSemaphorePermit {
+    /// Until then further connections stay in the kernel's queue.
+    pub(super) async fn permit(&self) -> OwnedSemaphorePermit {
         let _waiting = Waiting::new(&self.waiting);
         loop {
             // Before the look, so that nothing is missed.
@@ -90,7 +101,7 @@ impl Room {
             if let Some(permit) = self.try_permit() {
                 return permit;
             }
-            told(self.make());
+            self.say(self.make());
             tokio::select! {
                 permit = Arc::clone(&self.places).acquire_owned() => match permit {
                     Ok(permit) => return permit,
@@ -140,6 +151,22 @@ impl Room {
             waker.wake();
         }
         leaving.is_some()
+    }
+
+    /// Says that a connection waits, and whether an idle one was found to end for it.
+    fn say(&self, made: bool) {
+        match made {
+            true if self.notices.closing.is_due() => tracing::warn!(
+                message_id = events::CONNECTION_LIMIT,
+                "connection limit reached: for each new connection an idle one is closed; max-connections raises it"
+            ),
+            false if self.notices.full.is_due() => tracing::warn!(
+                message_id = events::CONNECTION_LIMIT,
+                "connection limit reached, with a request on every connection: new ones wait until others close; \
+                 max-connections raises it"
+            ),
+            _ => {}
+        }
     }
 
     fn list(&self, idle: &mut BTreeMap<Key, Arc<Seat>>, seat: &Arc<Seat>, at: u64) {
@@ -232,7 +259,6 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
     use std::future::poll_fn;
     use std::task::Poll;
 
@@ -317,18 +343,14 @@ mod tests {
     async fn whoever_waits_gets_the_place_of_one_that_ends_and_tries_again_where_one_does_not() {
         let room = Room::of(1);
         let place = room.seat(room.try_permit());
-        let found = Cell::new(None);
-        let mut permit = std::pin::pin!(room.permit(|made| found.set(Some(made))));
-        assert!(waits(&mut permit).await);
-        assert_eq!(found.take(), Some(false), "it has a request");
+        let mut permit = std::pin::pin!(room.permit());
+        assert!(waits(&mut permit).await && !place.leaves(), "it has a request");
         place.idle(room.began, true);
-        assert!(waits(&mut permit).await);
-        assert!(found.take() == Some(true) && place.leaves());
+        assert!(waits(&mut permit).await && place.leaves());
         place.busy();
-        assert!(waits(&mut permit).await);
-        assert!(found.take() == Some(false) && !place.leaves(), "its next request had come");
+        assert!(waits(&mut permit).await && !place.leaves(), "its next request had come");
         place.idle(room.began, true);
-        assert!(waits(&mut permit).await);
+        assert!(waits(&mut permit).await && place.leaves());
         drop(place);
         drop(permit.await);
     }

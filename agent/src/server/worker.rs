@@ -13,7 +13,6 @@ use tokio::sync::futures::Notified;
 use super::blocked::Blocked;
 use super::budget::Budget;
 use super::handed::{Ending, HandedConnection};
-use super::notice::Notice;
 use super::orders::{Awaited, Numbered, Order};
 use crate::events;
 use crate::limits::Limits;
@@ -59,8 +58,6 @@ pub(super) struct Worker {
     order_number: Cell<u64>,
     /// Wakes every connection when there is a new order.
     ordered: Notify,
-    /// That connections were dropped because they read nothing.
-    unread_notice: Notice,
     /// Connections that were given back.
     handed: RefCell<Vec<HandedConnection>>,
 }
@@ -89,7 +86,6 @@ impl Worker {
             order: Cell::new(Order::Serve),
             order_number: Cell::new(0),
             ordered: Notify::new(),
-            unread_notice: Notice::default(),
             handed: RefCell::default(),
         }
     }
@@ -208,7 +204,7 @@ impl Worker {
     /// A connection is dropped, as it has left more unread than is kept for it, or for all like it.
     pub(super) fn drops_unread(&self) {
         self.traffic.unread_dropped.increment();
-        if self.unread_notice.is_due() {
+        if self.blocked.is_news() {
             tracing::warn!(
                 message_id = events::UNREAD_DROPPED,
                 "connections are dropped: their clients send requests and read no answers"
