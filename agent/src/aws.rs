@@ -97,12 +97,14 @@ pub(crate) async fn logged<T>(
 ) -> Result<T, CallError> {
     let begun = Instant::now();
     let answer = call.await;
-    let took = begun.elapsed().as_millis();
-    match &answer {
-        Ok(answer) => tracing::debug!("{action} of {about}: {} ({took} ms)", outcome(answer)),
-        Err(error) => tracing::debug!("{action} of {about}: failed: {} ({took} ms)", error.detail),
-    }
+    log_call(action, about, answer.as_ref().map(outcome), begun.elapsed());
     answer
+}
+
+/// Once for all kinds of calls, as the code for an event is not small.
+fn log_call(action: Action, about: &str, outcome: Result<String, &CallError>, took: Duration) {
+    let outcome = outcome.unwrap_or_else(|error| format!("failed: {}", error.detail));
+    tracing::debug!("{action} of {about}: {outcome} ({} ms)", took.as_millis());
 }
 
 /// As IAM names it.

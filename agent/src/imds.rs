@@ -58,12 +58,12 @@ impl Imds {
     pub(crate) async fn get(&self, path: &str) -> Result<Option<String>, ImdsError> {
         let begun = Instant::now();
         let answer = self.ask(path).await;
-        let took = begun.elapsed().as_millis();
-        match &answer {
-            Ok(Some(value)) => tracing::debug!("metadata {path}: {} bytes ({took} ms)", value.len()),
-            Ok(None) => tracing::debug!("metadata {path}: absent ({took} ms)"),
-            Err(error) => tracing::debug!("metadata {path}: failed: {} ({took} ms)", error.detail),
-        }
+        let outcome = match &answer {
+            Ok(Some(value)) => format!("{} bytes", value.len()),
+            Ok(None) => "absent".to_owned(),
+            Err(error) => format!("failed: {}", error.detail),
+        };
+        tracing::debug!("metadata {path}: {outcome} ({} ms)", begun.elapsed().as_millis());
         answer
     }
 

@@ -10,7 +10,7 @@ pub(crate) struct Limits {
     /// Bytes held for requests that have not all come yet, over all connections and beyond a few KiB
     /// for each; where that is used up, a request is answered 503.
     pub(crate) max_buffered: usize,
-    /// Connections served at a time, over all threads; further ones wait in the kernel's queue.
+    /// Connections served at a time, over all threads; for a further one an idle one is closed, else it waits.
     pub(crate) max_connections: usize,
     /// From a request's first byte to the end of its head; then 408.
     pub(crate) header_timeout: Duration,
