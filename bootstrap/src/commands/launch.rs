@@ -105,8 +105,8 @@ fn way_on(executor: &Executor<'_>) -> String {
     let Names { fleet, region } = &executor.desired.names;
     let billed = match executor.running() {
         0 => String::new(),
-        1 => ", 1 instance runs and is billed".to_owned(),
-        many => format!(", {many} instances run and are billed"),
+        1 => ", up to 1 instance runs and is billed".to_owned(),
+        many => format!(", up to {many} instances run and are billed"),
     };
     format!(
         "what was made stays{billed}: `{}` goes on from here, `bootstrap destroy {fleet} --region {region}` removes it",

@@ -144,7 +144,7 @@ impl<'a> Executor<'a> {
         self.created.borrow().instances.clone()
     }
 
-    /// How many instances of the fleet run, as far as is known by now.
+    /// How many instances of the fleet run at most: some may have ended since they were seen.
     pub(crate) fn running(&self) -> usize {
         let runs = |instance: &&Instance| matches!(instance.state.as_str(), "pending" | "running");
         let launched = self.created.borrow().launched.values().map(Vec::len).sum::<usize>();

@@ -49,7 +49,9 @@ pub async fn late_calls(extent: Extent) {
         small.account.release();
         let destroyed = destroying.end().await.success();
         if let Some(launching) = launching {
-            launching.end().await.exits(1);
+            // What it meets first, an instance that is terminated or something that is gone, is chance.
+            let ended = launching.end().await;
+            assert!(matches!(ended.status, Some(1 | 3)), "{ended:?}");
         }
         let left = differences(&empty, &without_ids(&small.account.snapshot().await));
         assert_eq!(left, Vec::<String>::new(), "{late}: {}", destroyed.stderr);

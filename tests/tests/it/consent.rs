@@ -113,7 +113,7 @@ async fn a_launch_that_ends_early_says_why_once_what_is_billed_and_the_two_comma
     let ran = small.account.run(&launch).await.exits(3);
     assert_eq!(ran.stderr.matches("not healthy within 3 s").count(), 1, "{}", ran.stderr);
     let told = format!(
-        "what was made stays, 4 instances run and are billed: `bootstrap {} --region us-east-1` goes on from here, \
+        "what was made stays, up to 4 instances run and are billed: `bootstrap {} --region us-east-1` goes on from here, \
          `bootstrap destroy small --region us-east-1` removes it\n",
         launch.join(" ")
     );
