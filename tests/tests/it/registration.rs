@@ -80,7 +80,7 @@ async fn when_the_checks_stop_coming_it_asks_at_once() {
 #[tokio::test]
 async fn nine_agents_get_there_under_a_throttle() {
     let throttle =
-        Throttle { describe: Rate { burst: 4, per_second: 4.0 }, change: Rate { burst: 1, per_second: 3.0 } };
+        Throttle { describe: Rate { burst: 4, per_second: 4.0 }, change: Rate { burst: 1, per_second: 1.5 } };
     let cloud = LocalCloudOptions { throttle, ..LocalCloudOptions::default() };
     let mut bed = Bed::with(BedOptions { cloud, ..BedOptions::default() }).await;
     let mut fleet = Vec::new();
