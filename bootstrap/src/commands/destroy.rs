@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use super::fleet_request::ExistingFleet;
+use super::typed_command::typed_command;
 use super::{ChangeOptions, consent, plan_text};
 use crate::cloud::pace::Pace;
 use crate::cloud::search::{TaggedResource, search};
@@ -46,7 +47,7 @@ pub(crate) async fn destroy(fleet: ExistingFleet, options: ChangeOptions, force:
         };
         let (prepared, left) = tokio::select! {
             found = looking => found?,
-            () = interrupt.received() => bail!(interrupted(name, rounds)),
+            () = interrupt.received() => bail!(interrupted(&cloud.region, rounds)),
         };
         if rounds == 0 {
             prepared.notes.iter().for_each(|note| remark(note));
@@ -79,8 +80,9 @@ pub(crate) async fn destroy(fleet: ExistingFleet, options: ChangeOptions, force:
         });
         match ended.await {
             Ok(()) | Err(Halt::Failed(ActionError::NewResource(_))) => {}
-            Err(Halt::Interrupted) => bail!(interrupted(name, rounds)),
-            Err(Halt::Failed(error)) => bail!("{error}\nrun `bootstrap destroy {name}` again to finish"),
+            Err(Halt::Interrupted) => bail!(interrupted(&cloud.region, rounds)),
+            Err(Halt::Failed(error @ ActionError::Protected { .. })) => return Err(error.into()),
+            Err(Halt::Failed(error)) => bail!("{error}\n{}", to_finish(&cloud.region)),
         }
     };
     let names = &prepared.desired.names;
@@ -113,9 +115,13 @@ pub(crate) async fn destroy(fleet: ExistingFleet, options: ChangeOptions, force:
     Ok(Outcome::Done)
 }
 
-fn interrupted(name: &str, rounds: usize) -> String {
+fn to_finish(region: &str) -> String {
+    format!("run `{}` again to finish", typed_command(region))
+}
+
+fn interrupted(region: &str, rounds: usize) -> String {
     match rounds {
         0 => "interrupted; nothing was changed".to_owned(),
-        _ => format!("interrupted; run `bootstrap destroy {name}` again to finish"),
+        _ => format!("interrupted; {}", to_finish(region)),
     }
 }

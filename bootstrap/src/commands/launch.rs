@@ -114,7 +114,8 @@ fn way_on(executor: &Executor<'_>) -> String {
     )
 }
 
-/// `changed` is what this command has changed by then. Exit status 3 where the fleet is not healthy, 1 where that could not be found out.
+/// Exit status 3 where the fleet is not healthy, 1 where that could not be found out. `changed` did what this command
+/// has changed by then.
 fn unhealthy(error: ActionError, changed: Option<&Executor<'_>>, output: Output) -> Result<Outcome> {
     match error {
         ActionError::Unhealthy(Unhealthy::Call(error)) => Err(error.into()),

@@ -40,7 +40,8 @@ pub(crate) enum ActionError {
     Unhealthy(#[from] Unhealthy),
     /// An instance is protected from termination, so that none of those with it is terminated.
     #[error(
-        "{id} is protected from termination, so nothing else was touched; `bootstrap destroy {fleet} --region {region} \
+        "{id} is protected from termination, so nothing was deleted; at most instances in other zones were terminated, \
+         which AWS decides zone by zone. `bootstrap destroy {fleet} --region {region} \
          --force` lifts that, as does `aws ec2 modify-instance-attribute --region {region} --instance-id {id} \
          --no-disable-api-termination`"
     )]

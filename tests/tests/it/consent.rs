@@ -83,7 +83,8 @@ async fn a_protected_instance_stays_with_all_of_its_fleet_until_force_is_given()
     small.launch().await.success();
     let id = protect_instance(&small.account).await;
     let ran = refused(&small.account, &["destroy", "small", "--yes"], 1).await;
-    ran.says(&format!("{id} is protected from termination, so nothing else was touched"))
+    assert!(!ran.stderr.contains("again to finish"), "that would not: {}", ran.stderr);
+    ran.says(&format!("{id} is protected from termination, so nothing was deleted"))
         .says("`bootstrap destroy small --region us-east-1 --force`");
     small.account.ok(&["destroy", "small", "--yes", "--force"]).await;
     small.account.ok(&["list"]).await.says("no fleets in us-east-1");
