@@ -19,7 +19,7 @@ use tokio::time::Sleep;
 use super::endpoints::{CROWDED, Service, ServiceState};
 use super::farewell::{Farewell, close_at_once};
 use super::handed::{HandedConnection, Stage};
-use super::io::{Io, Rest};
+use super::io::{Io, Rest, write_now};
 use super::orders::Order;
 use super::room::Place;
 use super::traced::Traced;
@@ -262,7 +262,12 @@ async fn catch_up(rest: &mut Rest, track: &Track) -> Result<(), End> {
             () = ordered => {}
             written = tokio::time::timeout(worker.limits().write_timeout, write) => match written {
                 Ok(Ok(written @ 1..)) => rest.unwritten.advance(written),
-                _ => return Err(End::Stuck),
+                Ok(_) => return Err(End::Stuck),
+                // The process may have stood still for all that time, and the peer not.
+                Err(_) => match write_now(&rest.socket, &rest.unwritten) {
+                    Some(Ok(written @ 1..)) => rest.unwritten.advance(written),
+                    _ => return Err(End::Stuck),
+                }
             }
         }
     }
@@ -356,7 +361,7 @@ async fn drive(connection: &mut Connection, track: &Rc<Track>) -> End {
                 Poll::Ready(WaitsFor::Request) if track.end_if_unread_is_empty() => {}
                 // A request has come just now: reading it wakes this task.
                 Poll::Ready(WaitsFor::Request) => return Poll::Pending,
-                Poll::Ready(WaitsFor::Head | WaitsFor::Body) if track.looks_once_more() => {}
+                Poll::Ready(WaitsFor::Head | WaitsFor::Body | WaitsFor::Peer) if track.looks_once_more() => {}
                 Poll::Ready(WaitsFor::Head) => return Poll::Ready(End::HeadLate),
                 // Whoever reads the body answers, when hyper asks it again.
                 Poll::Ready(WaitsFor::Body) => track.set_late_body(Late::Timeout),

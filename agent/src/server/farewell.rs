@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 
 use super::blocked::Turn;
 use super::buffers::unsent;
+use super::io::write_now;
 use super::orders::Order;
 use super::room::Place;
 use super::worker::Worker;
@@ -75,7 +76,15 @@ impl Farewell {
     async fn finish(&mut self, worker: &Worker, place: &Place) {
         if !self.unwritten.is_empty() || self.lingers {
             place.busy();
-            let written = tokio::time::timeout(worker.limits().write_timeout, self.write(worker)).await;
+            let write_timeout = worker.limits().write_timeout;
+            let mut written = tokio::time::timeout(write_timeout, self.write(worker)).await;
+            // The process may have stood still for all that time, and the peer not.
+            while written.is_err()
+                && let Some(Ok(bytes @ 1..)) = write_now(&self.socket, &self.unwritten)
+            {
+                self.unwritten.advance(bytes);
+                written = tokio::time::timeout(write_timeout, self.write(worker)).await;
+            }
             match written {
                 // The peer has its answer either way.
                 Ok(Ok(())) if self.lingers => {

@@ -10,7 +10,7 @@ use hyper::StatusCode;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use rustix::io::Errno;
-use rustix::net::RecvFlags;
+use rustix::net::{RecvFlags, SendFlags};
 use tokio::net::TcpStream;
 
 use super::track::{Phase, Track};
@@ -27,6 +27,14 @@ pub(super) struct Io {
     /// Bytes that hyper has written and the peer has not taken, written first. Empty but for a freeze.
     unwritten: BytesMut,
     track: Rc<Track>,
+}
+
+/// Writes without asking the runtime whether there is room; `None` where there is none.
+pub(super) fn write_now(socket: &TcpStream, bytes: &[u8]) -> Option<io::Result<usize>> {
+    match rustix::net::send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+        Err(Errno::AGAIN | Errno::INTR) => None,
+        written => Some(written.map_err(io::Error::from)),
+    }
 }
 
 /// What is left of an [`Io`].
@@ -83,10 +91,22 @@ impl Io {
         }
     }
 
+    /// Writes to the socket itself where the time for that is over: the runtime may not have heard yet that there is room.
+    fn poll_socket(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.track.is_overdue()
+            && let Some(written) = write_now(self.socket.inner(), bytes)
+        {
+            return Poll::Ready(written);
+        }
+        Pin::new(&mut self.socket).poll_write(cx, bytes)
+    }
+
     /// Writes what is left from before.
     fn poll_unwritten(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.unwritten.is_empty() {
-            let written = Pin::new(&mut self.socket).poll_write(cx, &self.unwritten);
+            let unwritten = std::mem::take(&mut self.unwritten);
+            let written = self.poll_socket(cx, &unwritten);
+            self.unwritten = unwritten;
             self.track.wrote(written.is_ready());
             match ready!(written)? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -141,7 +161,7 @@ impl Write for Io {
             return Poll::Ready(Ok(buf.len()));
         }
         let written = match self.poll_unwritten(cx)? {
-            Poll::Ready(()) => Pin::new(&mut self.socket).poll_write(cx, buf),
+            Poll::Ready(()) => self.poll_socket(cx, buf),
             Poll::Pending => Poll::Pending,
         };
         self.track.wrote(written.is_ready());

@@ -113,6 +113,50 @@ async fn what_had_come_while_the_process_stood_still_is_not_late() {
     head.answer().await.unwrap().is(200, "Healthy!");
 }
 
+/// The bytes that the kernel holds for the peers of this port, after the kernel's own table.
+fn unsent(port: u16) -> u64 {
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    let of_port = format!(":{port:04X}");
+    let row = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let queue = fields.get(4)?.split(':').next()?;
+        fields[1].ends_with(&of_port).then(|| u64::from_str_radix(queue, 16).ok())?
+    };
+    table.lines().skip(1).filter_map(row).sum()
+}
+
+#[tokio::test]
+async fn a_client_that_read_while_the_process_stood_still_gets_all_its_answers() {
+    const ANSWERS: usize = 1000;
+    let limit = Duration::from_secs(4);
+    let solo = Solo::new().with(&["--write-timeout", "4s"]);
+    let agent = solo.start().await;
+    let mut client = solo.connect().await;
+    let longest = "7".repeat(4300);
+    client.post(&longest).await.unwrap().is(200, &longest);
+    let begun = Instant::now();
+    client.send("GET /seed HTTP/1.1\r\nHost: x\r\n\r\n".repeat(ANSWERS)).await.unwrap();
+    // It takes no more of them: the kernel holds all that it may of those that the agent has written.
+    let blocked = async || (unsent(solo.listen.port()) > 8 * 1024).then_some(());
+    assert!(eventually(blocked).await.is_some(), "{}", solo.log());
+    assert!(begun.elapsed() < limit, "this machine is too slow for the test: {:?}", begun.elapsed());
+
+    send(Signal::STOP, agent.pid());
+    let mut read = 0;
+    while unsent(solo.listen.port()) > 0 {
+        client.answer().await.unwrap().is(200, &longest);
+        read += 1;
+    }
+    assert!(read < ANSWERS, "the agent had written all answers before it stood still");
+    let over = async || (begun.elapsed() > 2 * limit).then_some(());
+    eventually(over).await.unwrap();
+    send(Signal::CONT, agent.pid());
+
+    for _ in read..ANSWERS {
+        client.answer().await.unwrap().is(200, &longest);
+    }
+}
+
 #[tokio::test]
 async fn an_idle_connection_is_closed_when_its_time_is_over() {
     let solo = Solo::new().with(&["--keep-alive", "1s"]);
