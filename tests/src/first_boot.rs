@@ -78,10 +78,10 @@ impl FirstBoot {
         format!("http://{CLOUD}:{PORT}/{name}")
     }
 
-    /// Begins the first boot.
+    /// Begins the first boot, or another one of the same instance.
     pub async fn begin(&self, user_data: &str) {
         self.machine().write("var/lib/cloud/seed/nocloud/user-data", user_data);
-        let begin = format!("systemd-run --quiet --no-block --unit=first-boot sh -c '{STAGES}'");
+        let begin = format!("systemd-run --quiet --collect --no-block --unit=first-boot sh -c '{STAGES}'");
         self.machine().ok(&begin).await;
     }
 
@@ -95,9 +95,15 @@ impl FirstBoot {
         self.machine().until(&format!("grep -F -e '{what}' /var/log/cloud-init-output.log")).await;
     }
 
-    /// Waits for its end, and returns what it says of itself: one line, the same in its log and on the
-    /// console.
-    pub async fn end(&self) -> String {
+    /// Cuts it off where it stands: no process of it ends by itself.
+    pub async fn cut(&self) {
+        self.machine().ok("systemctl kill --signal=KILL first-boot").await;
+        self.machine().until("! systemctl is-active --quiet first-boot").await;
+    }
+
+    /// Waits for its end, and returns what all boots have said of themselves: lines that are the same in their log and on
+    /// the console.
+    pub async fn ended(&self) -> Vec<String> {
         let line = "! systemctl is-active --quiet first-boot && cat /var/log/cloud-init-output.log";
         let ended = within(FIRST_BOOT, async || {
             let output = self.machine().run(line).await;
@@ -113,8 +119,14 @@ impl FirstBoot {
         let logged = said(&log);
         let shown = eventually(async || (said(&self.console().await) == logged).then_some(()));
         assert!(shown.await.is_some(), "console: {}\nlog: {log}", self.console().await);
-        assert_eq!(logged.len(), 1, "{log}");
-        logged.into_iter().next().expect("one line")
+        logged
+    }
+
+    /// Waits for its end, and returns what it says of itself: one line.
+    pub async fn end(&self) -> String {
+        let mut said = self.ended().await;
+        assert_eq!(said.len(), 1, "{said:?}");
+        said.remove(0)
     }
 
     /// Whether the package is installed.

@@ -62,6 +62,60 @@ async fn it_tries_again_until_the_server_answers_and_waits_for_the_lock_of_dpkg(
     assert_eq!(boot.end().await, installed());
 }
 
+/// Where a boot puts what the next one does again.
+const SCRIPT: &str = "/var/lib/cloud/scripts/per-boot/instance-agent";
+
+#[tokio::test]
+async fn what_was_cut_off_is_done_at_the_next_boot_and_never_again() {
+    if !is_root_or_skip(WHY) {
+        return;
+    }
+    let boot = FirstBoot::new().await;
+    let files = FirstBoot::files().await;
+    files.put("agent.deb", agent());
+    let user_data = from_address(&FirstBoot::url("agent.deb"), &package("instance-agent"));
+    boot.machine().write("usr/local/lib/hold.py", include_str!("../../guest/hold_dpkg_lock.py"));
+    boot.machine().ok("python3 /usr/local/lib/hold.py").await;
+    boot.begin(&user_data).await;
+    boot.until_logged("Waiting for cache lock").await;
+    boot.cut().await;
+    // What had been written of the script is as if it had never reached the disk.
+    boot.machine().ok(&format!("truncate -s 0 {SCRIPT}")).await;
+    boot.machine().ok("touch /run/release-dpkg").await;
+    assert_eq!(boot.run(&user_data).await, installed());
+    assert_eq!(boot.machine().ok("systemctl is-active instance-agent").await, "active");
+
+    boot.machine().ok("apt-get -y purge instance-agent").await;
+    assert_eq!(boot.run(&user_data).await, installed(), "said once");
+    assert!(!boot.has_package().await, "what was removed by hand comes back at the next boot");
+    assert!(!boot.machine().run(&format!("test -e {SCRIPT}")).await.status.success());
+}
+
+#[tokio::test]
+async fn what_failed_is_tried_again_at_the_next_boot_and_what_was_installed_by_hand_stays() {
+    if !is_root_or_skip(WHY) {
+        return;
+    }
+    let boot = FirstBoot::new().await;
+    let _files = FirstBoot::files().await;
+    let user_data = from_address(&FirstBoot::url("agent.deb"), &package("instance-agent"));
+    let failed = format!("FAILED: cannot download {}: HTTP 404 Not Found", FirstBoot::url("agent.deb"));
+    assert_eq!(boot.run(&user_data).await, failed);
+    boot.begin(&user_data).await;
+    assert_eq!(boot.ended().await, vec![failed.clone(); 2]);
+    // Nobody waits for a boot: the same by hand.
+    let by_hand = boot.machine().run(&format!("{SCRIPT} >>/var/log/cloud-init-output.log")).await;
+    assert_eq!(by_hand.status.code(), Some(1), "{by_hand:?}");
+    assert_eq!(boot.ended().await, vec![failed.clone(); 3]);
+
+    boot.machine().write("root/agent.deb", agent());
+    boot.machine().ok("apt-get -y install /root/agent.deb").await;
+    boot.begin(&user_data).await;
+    // The address still leads nowhere: it was not asked.
+    assert_eq!(boot.ended().await[3..], [installed()]);
+    assert!(!boot.machine().run(&format!("test -e {SCRIPT}")).await.status.success());
+}
+
 #[tokio::test]
 async fn settings_that_are_there_first_stay_and_the_package_is_installed() {
     if !is_root_or_skip(WHY) {
@@ -240,7 +294,9 @@ async fn cloud_init_finds_nothing_wrong_with_it() {
         assert!(checked.status.success(), "{said}");
         assert!(said.contains("Valid") && !said.to_lowercase().contains("warn"), "{said}");
         // What arrives is what was meant.
-        let program = "import yaml; [[_, _, program]] = yaml.safe_load(open('/root/user-data'))['runcmd']; \
+        let program = "import yaml; [script] = yaml.safe_load(open('/root/user-data'))['bootcmd']; \
+                       _, _, program = script.partition(\"PROGRAM'\\n\"); \
+                       program, _, _ = program.partition('\\nEND OF PROGRAM\\n'); \
                        line, = [line for line in program.splitlines() if line.startswith('PACKAGE = ')]; \
                        exec(line); compile(program, 'x', 'exec'); import json; print(json.dumps(PACKAGE))";
         machine.write("root/read.py", program.replace("; ", "\n"));

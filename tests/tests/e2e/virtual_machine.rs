@@ -14,20 +14,26 @@ use tests::vm::posts::Posts;
 use tests::vm::{BOOT, Guest, INSTANCE};
 
 #[tokio::test]
-async fn user_data_installs_the_package_at_first_boot_once_dpkg_is_free_and_only_if_its_sum_is_right() {
+async fn user_data_installs_the_package_once_dpkg_is_free_also_after_a_power_cut_and_only_if_its_sum_is_right()
+ {
     if !is_root_or_skip("makes a network namespace") {
         return;
     }
     let mut guest = Guest::launch(|cloud, files| {
         let holder = files.put("hold.py", include_str!("../../guest/hold_dpkg_lock.py"));
         let ours = format!("bootcmd:\n  - curl -sf {holder} | python3 -\n");
-        first_boot::user_data(cloud, files) + &ours
+        first_boot::user_data(cloud, files).replacen("bootcmd:\n", &ours, 1)
     })
     .await;
     guest.log_in().await;
     // As an upgrade in the background would, something holds dpkg's lock.
     guest.until(BOOT, "grep -q 'Waiting for cache lock' /var/log/cloud-init-output.log").await;
     assert!(!guest.run("dpkg -s instance-agent").await.status.success(), "installed under a foreign lock");
+    // cloud-init has noted that this boot's work has begun, and would not begin it again by itself.
+    guest.ok("sync").await;
+    guest.cut_power().await;
+    guest.power_on();
+    guest.log_in().await;
     guest.ok("touch /run/release-dpkg").await;
     guest.until_healthy().await;
     guest.until(BOOT, "cloud-init status | grep -q done").await;
@@ -47,7 +53,9 @@ async fn user_data_installs_the_package_at_first_boot_once_dpkg_is_free_and_only
     let mut tampered = std::fs::read(package("instance-agent")).unwrap();
     tampered.push(0);
     guest.files.put(PACKAGE, tampered);
-    let refused = guest.run("sh /var/lib/cloud/instance/scripts/runcmd").await;
+    guest.ok("rm /var/lib/cloud/instance/sem/instance_agent_* && cloud-init single --name bootcmd").await;
+    guest.ok("touch /run/release-dpkg").await;
+    let refused = guest.run("/var/lib/cloud/scripts/per-boot/instance-agent").await;
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
     let failed = failure_in_console(&tests::text(&refused.stdout)).unwrap();
     assert!(failed.contains("has SHA-256"), "{refused:?}");
