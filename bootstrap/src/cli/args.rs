@@ -48,7 +48,9 @@ pub struct AwsArgs {
     /// An instance profile that exists, where roles cannot be created
     #[arg(long, value_name = "NAME", value_parser = checked(values::instance_profile), conflicts_with = "local")]
     pub instance_profile: Option<String>,
-    /// Hand this Debian package of the agent over, through a private bucket
+    /// Install the agent from this .deb, through a private S3 bucket [default: the one that the fleet has, else the one
+    /// that comes with bootstrap: in ../share/instance-bootstrap beside the program's bin/, or in dist/ of the source
+    /// tree whose target/ holds the program]
     #[arg(long, value_name = "FILE", group = "package", conflicts_with = "local")]
     pub deb: Option<PathBuf>,
     /// Let the instances download the agent's package from here

@@ -74,7 +74,7 @@ pub(crate) async fn destroy(fleet: ExistingFleet, options: ChangeOptions, force:
         }
         rounds += 1;
         let board = Board::new();
-        let executor = Executor::new(cloud, &prepared, None, timeout);
+        let executor = Executor::new(cloud, &prepared, timeout);
         let ended = execute(plan, &board, &mut interrupt, async |action, waiting| {
             executor.perform(action, waiting).await
         });

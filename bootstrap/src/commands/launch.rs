@@ -25,7 +25,7 @@ pub(crate) async fn launch(request: FleetRequest, options: ChangeOptions) -> Res
     let cloud = Cloud::connect(fleet.region.clone()).await?;
     let name = fleet.name.clone();
     let request = Request::Fleet(Box::new(fleet));
-    bring_up(&cloud, &name, request, deb.as_ref(), options).await
+    bring_up(&cloud, &name, request, deb, options).await
 }
 
 /// Brings the fleet to what is asked for and waits until it is healthy.
@@ -36,7 +36,7 @@ pub(super) async fn bring_up(
     cloud: &Cloud,
     name: &str,
     request: Request,
-    deb: Option<&Deb>,
+    deb: Option<Deb>,
     options: ChangeOptions,
 ) -> Result<Outcome> {
     let ChangeOptions { yes, timeout, output } = options;
@@ -48,7 +48,7 @@ pub(super) async fn bring_up(
     };
     let Prepared { desired, have, plan, .. } = &prepared;
     let names = &desired.names;
-    let executor = Executor::new(cloud, &prepared, deb, timeout);
+    let executor = Executor::new(cloud, &prepared, timeout);
     if plan.is_empty() {
         // Nothing to do is only half the answer: the fleet is there, but is it well?
         let ended = {

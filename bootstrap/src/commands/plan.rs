@@ -16,7 +16,7 @@ pub(crate) async fn plan_launch(request: FleetRequest, output: Output) -> Result
     let (fleet, deb) = request.read_with_package().await?;
     let cloud = Cloud::connect(fleet.region.clone()).await?;
     let name = fleet.name.clone();
-    let prepared = prepare(&cloud, &name, Request::Fleet(Box::new(fleet)), deb.as_ref()).await?;
+    let prepared = prepare(&cloud, &name, Request::Fleet(Box::new(fleet)), deb).await?;
     plan_text::show(&prepared, output);
     Ok(Outcome::Done)
 }

@@ -112,13 +112,9 @@ pub(super) struct Created {
 
 impl<'a> Executor<'a> {
     /// For a fleet of which `have` is there.
-    pub(crate) fn new(
-        cloud: &'a Cloud,
-        prepared: &'a Prepared,
-        deb: Option<&'a Deb>,
-        timeout: Duration,
-    ) -> Self {
-        let Prepared { desired, have, around, force, .. } = prepared;
+    pub(crate) fn new(cloud: &'a Cloud, prepared: &'a Prepared, timeout: Duration) -> Self {
+        let Prepared { desired, deb, have, around, force, .. } = prepared;
+        let deb = deb.as_ref();
         let fleet = &desired.fleet;
         let target_groups = fleet.groups.iter().filter_map(|group| {
             let found = have.target_group(fleet, group)?;

@@ -8,7 +8,7 @@ use futures_util::future::try_join_all;
 use crate::cloud::package_reachable::{Unreachable, reachable};
 use crate::cloud::survey::{ForeignResource, Survey, TARGET_GROUP};
 use crate::cloud::{CallError, Cloud};
-use crate::deb::Deb;
+use crate::deb::{CarriedPackages, Deb};
 use crate::fleet::names::Names;
 use crate::fleet::{DefinitionError, Desired, Difference, Fleet, Group, Package};
 use crate::output::remark;
@@ -44,6 +44,8 @@ pub(crate) enum Request {
 pub(crate) struct Prepared {
     /// The fleet as wanted, package included.
     pub(crate) desired: Desired,
+    /// The package's file, where it is at hand.
+    pub(super) deb: Option<Deb>,
     pub(crate) have: Inventory,
     pub(crate) around: Surroundings,
     pub(crate) plan: Plan,
@@ -86,7 +88,8 @@ impl Growth {
     }
 }
 
-/// Looks at the account and plans. Nothing is changed.
+/// Looks at the account and plans. Nothing is changed. A fleet for which no package is known gets the one that comes
+/// with this program.
 ///
 /// # Errors
 /// A call failed, or something would make the launch fail; all that was found is in the message.
@@ -94,7 +97,7 @@ pub(crate) async fn prepare(
     cloud: &Cloud,
     name: &str,
     request: Request,
-    deb: Option<&Deb>,
+    mut deb: Option<Deb>,
 ) -> Result<Prepared, PrepareError> {
     let names = Names::new(name, &cloud.region);
     let mut survey = cloud.survey(&names).await?;
@@ -109,10 +112,17 @@ pub(crate) async fn prepare(
     if fleet.package.is_none() {
         fleet.package = stored.and_then(|stored| stored.package);
     }
-    let desired = Desired::new(fleet, names);
-    let (fleet, names) = (&desired.fleet, &desired.names);
-    let stopped = stopped(&desired, &survey.inventory);
-    refuse(names, &stopped)?;
+    let carried = CarriedPackages::find();
+    let needs_carried = fleet.package.is_none();
+    if needs_carried {
+        if carried.is_empty() {
+            return Err(PrepareError::Refused(no_package("none has come with this bootstrap")));
+        }
+        // Which one it is follows from the instances' processors.
+        fleet.package = Some(Package::Deb { file: None, sha256: String::new() });
+    }
+    let mut desired = Desired::new(fleet, names);
+    refuse(&desired.names, &stopped(&desired, &survey.inventory))?;
     if survey.ownership_is_certain() && survey.inventory.is_settled(&desired) {
         let have = survey.inventory.clone();
         let plan =
@@ -121,6 +131,7 @@ pub(crate) async fn prepare(
             let (around, notes) = (Surroundings::default(), Vec::new());
             return Ok(Prepared {
                 desired,
+                deb,
                 have,
                 around,
                 plan,
@@ -132,14 +143,26 @@ pub(crate) async fn prepare(
             });
         }
     }
-    if fleet.package.is_none() {
-        let text = "the fleet does not say how instance-agent gets onto its instances: give --deb FILE, --package-url URL \
-             with --package-sha256 HEX, --apt LINE with --apt-key FILE, or --in-image if the image has it (or \
-             [package] in the fleet file)";
-        return Err(PrepareError::Refused(text.to_owned()));
-    }
     let mut problems = Vec::new();
     let around = look_up_details(cloud, &desired, &mut survey, &mut problems).await?;
+    if deb.is_none() {
+        let found = match &desired.fleet.package {
+            Some(Package::Deb { .. }) if needs_carried => fitting(&carried, &desired.fleet, &around).await,
+            // The launch that stored it may have been interrupted before the package was in its bucket.
+            Some(Package::Deb { sha256, .. }) => Ok(carried.with_sum(sha256).await),
+            _ => Ok(None),
+        };
+        deb = found.unwrap_or_else(|problem| {
+            problems.push(problem);
+            None
+        });
+        if let Some(deb) = &deb {
+            let mut fleet = desired.fleet;
+            fleet.package = Some(Package::Deb { file: Some(deb.file.clone()), sha256: deb.sha256.clone() });
+            desired = Desired::new(fleet, desired.names);
+        }
+    }
+    let (fleet, names) = (&desired.fleet, &desired.names);
     let have = survey.inventory;
     problems.extend(name_conflicts(&survey.foreign, fleet, around.vpc()));
     let policy = |also: &[String]| agent_policy(&desired, &around.account, also);
@@ -150,13 +173,47 @@ pub(crate) async fn prepare(
     if plan.steps.iter().any(|step| step.action.effect() == Effect::Create) {
         problems.extend(preflight::problems(&around, fleet, &cloud.region, &launched));
     }
-    // A package that nobody needs now is kept for later launches.
-    if !launched.is_empty() || deb.is_some() {
-        problems.extend(package_problem(fleet, &have, &around, deb).await);
+    if needs_carried && deb.is_none() {
+        if problems.is_empty() {
+            problems.push(no_package("the processors of their types are not known"));
+        }
+    } else if !launched.is_empty() || deb.is_some() {
+        // A package that nobody needs now is kept for later launches.
+        problems.extend(package_problem(fleet, &have, &around, deb.as_ref()).await);
     }
     refuse(names, &problems)?;
     let notes = Vec::new();
-    Ok(Prepared { desired, have, around, plan, differences, notes, is_explicit, growth, force: false })
+    Ok(Prepared { desired, deb, have, around, plan, differences, notes, is_explicit, growth, force: false })
+}
+
+/// The package that has come with this program and that this fleet's instances can install.
+///
+/// # Errors
+/// Why there is none, with the cure.
+async fn fitting(
+    carried: &CarriedPackages,
+    fleet: &Fleet,
+    around: &Surroundings,
+) -> Result<Option<Deb>, String> {
+    let known = |group: &Group| around.types.get(&group.instance_type)?.architecture.as_deref();
+    // Types that are not known are problems of their own.
+    let Some(architecture) = fleet.groups.iter().find_map(known) else {
+        return Ok(None);
+    };
+    match carried.read(architecture).await {
+        Ok(Some(deb)) => Ok(Some(deb)),
+        Ok(None) => Err(no_package(&format!("none for {architecture} has come with this bootstrap"))),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// That no package is known, and what to do.
+fn no_package(why: &str) -> String {
+    format!(
+        "no package of instance-agent for the instances: {why}; give --deb FILE, --package-url URL with \
+         --package-sha256 HEX, --apt LINE with --apt-key FILE, or --in-image if the image has it (or [package] in the \
+         fleet file); `make deb` builds packages, and a bootstrap of the package instance-bootstrap has them with it"
+    )
 }
 
 /// # Errors
@@ -328,7 +385,9 @@ async fn package_problem(
         let Some(deb) = deb else {
             let there = have.bucket == Some(Bucket::Ours);
             return (!there).then(|| {
-                "the bucket with the package is gone; give the file again with --deb FILE".to_owned()
+                "the bucket with the package is gone, and no package with its SHA-256 has come with this bootstrap; give \
+                 the file again, or another, with --deb FILE"
+                    .to_owned()
             });
         };
         let wanted = deb.architecture?;
@@ -428,6 +487,7 @@ pub(crate) async fn prepare_destroy(
     let desired = Desired::new(fleet, names);
     Ok(Prepared {
         desired,
+        deb: None,
         have,
         around,
         plan,

@@ -531,10 +531,10 @@ fn faults_in_the_launcher_are_caught_at_file_and_line() {
     let text = fs::read_to_string(root.join(TABLE)).unwrap();
     let section = "[bootstrap.exceptions]\n";
     let (start, rest) = text.split_once(section).unwrap_or((&text, ""));
-    fs::write(root.join(TABLE), format!("{start}{section}\"issue 0\" = [\"deb.rs -> main.rs\"]\n{rest}"))
+    fs::write(root.join(TABLE), format!("{start}{section}\"issue 0\" = [\"deb/ -> main.rs\"]\n{rest}"))
         .unwrap();
     let line = start.lines().count() + 2;
-    expected.push(format!("{TABLE}:{line}: nothing needs the exception \"deb.rs -> main.rs\" any more: "));
+    expected.push(format!("{TABLE}:{line}: nothing needs the exception \"deb/ -> main.rs\" any more: "));
 
     let after = run(root).unwrap().failures;
     for expected in expected {

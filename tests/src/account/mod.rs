@@ -36,6 +36,7 @@ mod data_plane;
 mod faults;
 mod front;
 mod groups;
+mod installed;
 mod instances;
 mod options;
 mod paging;
@@ -235,15 +236,7 @@ impl Account {
 
     /// The smallest file that is a Debian package of the agent, for launches that no instance installs.
     pub fn package(&self) -> String {
-        let mut archive = b"!<arch>\n".to_vec();
-        for (name, content) in [("debian-binary", "2.0\n"), ("control.tar", "x"), ("data.tar", "y")] {
-            let size = content.len();
-            archive.extend(format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{size:<10}`\n", 0, 0, 0, 100_644).bytes());
-            archive.extend(content.bytes());
-            // Members begin at even places.
-            archive.extend("\n".repeat(size % 2).bytes());
-        }
-        self.file("instance-agent_0.1.0_amd64.deb", archive)
+        self.file("instance-agent_0.1.0_amd64.deb", installed::archive("y"))
     }
 
     /// A file of the test's own, gone with the account.
@@ -258,7 +251,7 @@ impl Account {
 fn vcpus(kind: &str) -> u32 {
     match kind {
         "m4.xlarge" | "c5.xlarge" => 4,
-        "m4.large" | "t2.large" | "t3.micro" | "t3.small" | "m5.large" => 2,
+        "m4.large" | "t2.large" | "t3.micro" | "t3.small" | "m5.large" | "m6g.large" => 2,
         "t2.micro" | "t2.small" => 1,
         other => panic!("the tests do not know how many vCPUs a {other} has"),
     }

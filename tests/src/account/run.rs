@@ -1,5 +1,6 @@
 //! The built `bootstrap` as a process, with nothing of the user's around it.
 
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -40,7 +41,12 @@ pub struct Running {
 impl Account {
     /// A command of `bootstrap` in this account, as its owner.
     pub fn bootstrap(&self, arguments: &[&str]) -> Bootstrap {
-        let mut command = Command::new(binary("bootstrap"));
+        self.bootstrap_at(&binary("bootstrap"), arguments)
+    }
+
+    /// A command of this `bootstrap` in this account, as its owner.
+    pub fn bootstrap_at(&self, program: &Path, arguments: &[&str]) -> Bootstrap {
+        let mut command = Command::new(program);
         command
             .args(arguments)
             .env_clear()

@@ -102,12 +102,32 @@ async fn the_launchers_package_holds_exactly_these_files() {
                 "-rw-r--r-- /usr/share/doc/instance-bootstrap/changelog.gz",
                 "-rw-r--r-- /usr/share/doc/instance-bootstrap/copyright",
                 "-rw-r--r-- /usr/share/fish/vendor_completions.d/bootstrap.fish",
+                &carried("amd64"),
+                &carried("arm64"),
                 "-rw-r--r-- /usr/share/lintian/overrides/instance-bootstrap",
                 "-rw-r--r-- /usr/share/man/man1/bootstrap*.1.gz",
                 "-rw-r--r-- /usr/share/zsh/vendor-completions/_bootstrap",
             ],
         )
         .await;
+    }
+}
+
+/// How the launcher's package lists a package of the agent that it brings.
+fn carried(architecture: &'static str) -> String {
+    let agent = package("instance-agent", architecture).path;
+    format!("-rw-r--r-- /usr/share/instance-bootstrap/{}", agent.file_name().unwrap().to_str().unwrap())
+}
+
+#[tokio::test]
+async fn the_launchers_packages_bring_the_agents_for_both_kinds_of_processor() {
+    for architecture in ["amd64", "arm64"] {
+        let launcher = package("instance-bootstrap", architecture).unpack().await;
+        for agent in ["amd64", "arm64"].map(|of| package("instance-agent", of)) {
+            let name = agent.path.file_name().unwrap().to_str().unwrap();
+            let carried = launcher.path(&format!("/usr/share/instance-bootstrap/{name}"));
+            assert!(std::fs::read(carried).unwrap() == std::fs::read(&agent.path).unwrap(), "{name} differs");
+        }
     }
 }
 

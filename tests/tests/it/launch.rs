@@ -294,8 +294,8 @@ async fn is_as_before(account: &Account, before: &Value) {
 async fn launch_clusters_makes_the_first_set_up_and_destroy_leaves_nothing_of_it() {
     let account = Account::start(Options::strict()).await;
     let before = account.snapshot().await;
-    let package = account.package();
-    account.ok(&["launch", "clusters", "--deb", &package, "--yes"]).await;
+    let program = account.installed("usr", &["amd64", "arm64"]);
+    account.bootstrap_at(&program, &["launch", "clusters"]).run().await.success();
 
     let seen = Seen::of(&account).await;
     assert_eq!(seen.instances.len(), 9);

@@ -8,6 +8,7 @@ mod account;
 mod adversity;
 mod cached;
 mod calls;
+mod carried;
 mod changes;
 mod cli;
 mod consent;

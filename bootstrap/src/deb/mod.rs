@@ -1,5 +1,9 @@
 //! Debian packages, as far as a launch has to know one before it hands it to instances.
 //!
+//! | file | holds |
+//! | --- | --- |
+//! | `carried.rs` | the packages that come with this program |
+//!
 //! The file's name says what the package is. That the file is whole, an `ar` archive of three members, is all that
 //! is read of its contents: the instances compare the sum, and dpkg decides about the rest.
 
@@ -7,6 +11,10 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
+
+pub(crate) use carried::CarriedPackages;
+
+mod carried;
 
 const MAGIC: &[u8] = b"!<arch>\n";
 const HEADER: usize = 60;
@@ -20,6 +28,8 @@ const NAME: &str = "instance-agent";
 /// A Debian package of the agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Deb {
+    /// Where it was read.
+    pub(crate) file: PathBuf,
     /// Its contents.
     pub(crate) bytes: Bytes,
     /// Their SHA-256 in lower-case hex.
@@ -60,6 +70,18 @@ pub(crate) enum DebError {
         file: PathBuf,
         /// What it is.
         name: String,
+    },
+    /// There are two for the same processors.
+    #[error(
+        "{first} and {second} are both packages of the agent for the same processors: delete one, or say which with --deb FILE",
+        first = .first.display(),
+        second = .second.display()
+    )]
+    Several {
+        /// One of them.
+        first: PathBuf,
+        /// Another.
+        second: PathBuf,
     },
     /// It runs nowhere on EC2.
     #[error(
@@ -105,7 +127,7 @@ impl Deb {
             }
         };
         let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { bytes: bytes.into(), sha256, architecture })
+        Ok(Self { file: file.to_owned(), bytes: bytes.into(), sha256, architecture })
     }
 }
 
@@ -153,7 +175,7 @@ mod tests {
         bytes
     }
 
-    fn package() -> Vec<u8> {
+    pub(super) fn package() -> Vec<u8> {
         archive(&[("debian-binary", b"2.0\n"), ("control.tar.xz", b"odd"), ("data.tar.xz", b"data!")])
     }
 
