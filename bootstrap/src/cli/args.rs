@@ -244,8 +244,12 @@ fn account(text: &str) -> Result<String, String> {
 fn count(text: &str) -> Result<(String, u16), String> {
     let expected = || format!("{text:?} is not a group and a number, such as cluster1=3");
     let (group, count) = text.split_once('=').ok_or_else(expected)?;
-    let count = count.parse().ok().filter(|count| (1..=1000).contains(count));
-    Ok((group.to_owned(), count.ok_or_else(expected)?))
+    if group.is_empty() || count.is_empty() || !count.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(expected());
+    }
+    let number = count.parse().ok().filter(|count| (1..=1000).contains(count));
+    let number = number.ok_or_else(|| format!("a group has 1 to 1000 instances, not {count}"))?;
+    Ok((group.to_owned(), number))
 }
 
 /// Groups, and how many instances each is to have.

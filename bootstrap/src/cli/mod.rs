@@ -56,7 +56,8 @@ pub enum Command {
     Scale(args::Scale),
     /// Show a fleet's instances as the load balancer sees them; exit status 3 if not all are healthy
     Status(args::Status),
-    /// Check through the load balancer that a fleet does what it should
+    /// Check through the load balancer that a fleet does what it should; where instances keep numbers, it stores
+    /// others and puts the former ones back
     Verify(args::Verify),
     /// Remove a fleet, and show that nothing of it is left
     Destroy(args::Destroy),

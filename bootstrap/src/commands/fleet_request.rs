@@ -6,7 +6,9 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::cloud::Cloud;
 use crate::deb::Deb;
+use crate::engine::prepare::did_you_mean;
 use crate::fleet::{Fleet, Package, values};
+use crate::output::WrongUsage;
 
 /// A fleet as wanted: what its file says, and what the command line says instead.
 #[derive(Clone, Debug, Default)]
@@ -84,7 +86,7 @@ impl FleetRequest {
         let package = self.package.as_ref().map(PackageRequest::read).transpose()?;
         let mut fleet = load(&self.fleet)?;
         for (group, count) in &self.counts {
-            fleet.set_count(group, *count).map_err(anyhow::Error::msg)?;
+            fleet.set_count(group, *count).map_err(WrongUsage)?;
         }
         if let Some(name) = &self.name {
             fleet.rename(name).map_err(|message| anyhow!("--name {name}: {message}"))?;
@@ -150,7 +152,13 @@ impl ExistingFleet {
             }
             Err(message) => bail!("{word} is no file, and no fleet's name: {message}"),
         };
-        Ok((Cloud::connect(self.region.clone().or(region)).await?, name))
+        let connected = Cloud::connect(self.region.clone().or(region)).await;
+        // A misspelt name is the cause, and the region what follows from it.
+        let cloud = connected.map_err(|error| match did_you_mean(&name) {
+            hint if hint.is_empty() => anyhow!("no fleet {name} is built in, and {error}"),
+            hint => anyhow!("no fleet {name} is built in{hint} For a fleet of that name: {error}"),
+        })?;
+        Ok((cloud, name))
     }
 }
 
@@ -162,8 +170,10 @@ fn load(name: &str) -> Result<Fleet> {
     if let Some(text) = Fleet::built_in(name) {
         return Ok(Fleet::parse(name, text)?);
     }
-    let text = std::fs::read_to_string(name)
-        .with_context(|| format!("cannot read the fleet file {name} (built in are {})", built_in_names()))?;
+    let text = std::fs::read_to_string(name).with_context(|| {
+        let hint = did_you_mean(name);
+        format!("cannot read the fleet file {name} (built in are {}{hint})", built_in_names())
+    })?;
     Ok(Fleet::parse(name, &text)?)
 }
 

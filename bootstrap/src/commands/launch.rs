@@ -4,7 +4,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use super::fleet_request::FleetRequest;
 use super::typed_command::typed_command;
-use super::{ChangeOptions, consent, plan_text, status};
+use super::{ChangeOptions, consent, plan_text, prepare_failed, status};
 use crate::cloud::Cloud;
 use crate::deb::Deb;
 use crate::engine::actions::{ActionError, Executor};
@@ -43,7 +43,7 @@ pub(super) async fn bring_up(
     let mut interrupt = Interrupt::new().context("cannot listen to signals")?;
     let preparing = prepare(cloud, name, request, deb);
     let prepared = tokio::select! {
-        prepared = preparing => prepared?,
+        prepared = preparing => prepared.map_err(prepare_failed)?,
         () = interrupt.received() => bail!("interrupted; nothing was changed"),
     };
     let Prepared { desired, have, plan, .. } = &prepared;

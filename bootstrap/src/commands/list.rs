@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use instance_contract::one_line;
 use serde_json::json;
 
+use super::fleet_request::built_in_names;
 use crate::cloud::Cloud;
 use crate::cloud::search::{ResourceKind, TaggedResource, search};
+use crate::fleet::Fleet;
 use crate::fleet::names::Names;
 use crate::output::{Outcome, Output, print, print_json};
 
@@ -21,7 +23,14 @@ const LONGEST_NAME: usize = 128;
 /// # Errors
 /// A call failed.
 pub(crate) async fn list(region: Option<String>, output: Output) -> Result<Outcome> {
-    let cloud = Cloud::connect(region).await?;
+    let connected = Cloud::connect(region).await;
+    let cloud = connected.map_err(|error| match built_in_region() {
+        Some(region) => anyhow!(
+            "{error}; the built-in fleets {} are in {region}: `bootstrap list --region {region}`",
+            built_in_names()
+        ),
+        None => anyhow!(error),
+    })?;
     let mut fleets: BTreeMap<String, Vec<TaggedResource>> = BTreeMap::new();
     for found in search(&cloud, None).await?.into_iter().filter(TaggedResource::still_exists) {
         fleets.entry(found.fleet.clone()).or_default().push(found);
@@ -67,6 +76,12 @@ pub(crate) async fn list(region: Option<String>, output: Output) -> Result<Outco
         }
     }
     Ok(Outcome::Done)
+}
+
+/// Where the built-in fleets are launched.
+fn built_in_region() -> Option<String> {
+    let name = Fleet::built_in_names().next()?;
+    Fleet::parse(name, Fleet::built_in(name)?).ok()?.region
 }
 
 /// Whether what a fleet cannot be without is there. What is left of others are orphans.

@@ -14,8 +14,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
 use super::fleet_request::FleetRequest;
+use super::suggestions;
 use crate::engine::interrupt::Interrupt;
-use crate::fleet::{Fleet, Root};
+use crate::fleet::Fleet;
 use crate::local::{LocalFleet, LocalOptions};
 use crate::output::{Board, Outcome, Output, print, print_error, print_json, remark};
 
@@ -361,16 +362,8 @@ fn table(fleet: &LocalFleet) -> String {
 fn advice(fleet: &LocalFleet, definition: &Fleet, options: &LaunchOptions) -> String {
     let url = fleet.balancer.url();
     let mut lines = vec![String::new(), format!("load balancer: {url}"), String::new()];
-    let seed = definition.groups.iter().find(|group| group.root == Root::Seed);
-    let member = seed.and_then(|seed| fleet.members.iter().find(|m| m.group == seed.name));
-    if let Some(member) = member {
-        lines.push(format!("  curl -d '{{\"num\": 100}}' http://{}/", member.address));
-        lines.push(format!("  curl http://{}/", member.address));
-    }
-    lines.push(format!("  curl {url}/"));
-    for group in definition.groups.iter().filter(|group| group.paths) {
-        lines.push(format!("  curl {url}/{}", group.name));
-    }
+    let members = fleet.members.iter().map(|member| (member.group.as_str(), member.address.to_string()));
+    lines.extend(suggestions::requests(definition, &url, &members.collect::<Vec<_>>()));
     let stop = match (options.exit_when_healthy, options.duration) {
         (true, _) => return format!("{}\n", lines.join("\n")),
         (_, Some(duration)) => format!("It stops by itself after {} s; Ctrl-C", duration.as_secs()),

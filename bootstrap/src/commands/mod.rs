@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `fleet_request.rs` | which fleet a command is about |
 //! | `consent.rs` | asking before something that is there is changed or deleted |
+//! | `suggestions.rs` | command lines to try on a fleet that is there |
 //! | `typed_command.rs` | the command as it was typed, for messages that say it again |
 //! | `plan_text.rs` | a plan for people and for programs |
 //!
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 
+use crate::engine::prepare::PrepareError;
 use crate::output::{Outcome, Output, print_error, write_failure};
 
 pub(crate) mod consent;
@@ -27,6 +29,7 @@ mod plan_text;
 pub(crate) mod policy;
 pub(crate) mod scale;
 pub(crate) mod status;
+mod suggestions;
 mod typed_command;
 pub(crate) mod verify;
 
@@ -43,6 +46,14 @@ pub(crate) fn end(output: Output, result: CommandResult) -> CommandResult {
     match write_failure() {
         Some(error) => bail!("the result cannot be written: {error}"),
         None => Ok(outcome),
+    }
+}
+
+/// Why nothing can be planned, so that wrong usage is known as such at the end.
+pub(crate) fn prepare_failed(error: PrepareError) -> anyhow::Error {
+    match error {
+        PrepareError::Usage(usage) => usage.into(),
+        other => other.into(),
     }
 }
 

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::fleet_request::{ExistingFleet, FleetRequest};
-use super::plan_text;
+use super::{plan_text, prepare_failed};
 use crate::cloud::Cloud;
 use crate::engine::prepare::{Request, prepare, prepare_destroy};
 use crate::output::{Outcome, Output, remark};
@@ -16,7 +16,8 @@ pub(crate) async fn plan_launch(request: FleetRequest, output: Output) -> Result
     let (fleet, deb) = request.read_with_package().await?;
     let cloud = Cloud::connect(fleet.region.clone()).await?;
     let name = fleet.name.clone();
-    let prepared = prepare(&cloud, &name, Request::Fleet(Box::new(fleet)), deb).await?;
+    let prepared =
+        prepare(&cloud, &name, Request::Fleet(Box::new(fleet)), deb).await.map_err(prepare_failed)?;
     plan_text::show(&prepared, output);
     Ok(Outcome::Done)
 }

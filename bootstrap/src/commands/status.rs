@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::fleet_request::ExistingFleet;
+use super::suggestions;
 use crate::cloud::Cloud;
 use crate::cloud::elbv2::TargetHealth;
 use crate::engine::health::{age, cure, not_registered};
@@ -193,6 +194,11 @@ pub(super) fn show_launched(
     let rows = rows(desired, have, None);
     let balancer = have.balancer.as_ref().or(balancer);
     show(desired, &rows, balancer, output);
+    if let Some(row) = rows.first().filter(|_| output == Output::Text) {
+        for line in suggestions::without_key_pair(desired, &row.id) {
+            print(&format!("{line}\n"));
+        }
+    }
 }
 
 fn show(desired: &Desired, rows: &[InstanceRow], balancer: Option<&Balancer>, output: Output) {
@@ -230,9 +236,15 @@ fn show(desired: &Desired, rows: &[InstanceRow], balancer: Option<&Balancer>, ou
         Some(found) => {
             let port = if fleet.port == 80 { String::new() } else { format!(":{}", fleet.port) };
             let state = if found.state == "active" { String::new() } else { format!(" ({})", found.state) };
-            print(&format!("load balancer: http://{}{port}/{state}\n", found.dns_name));
-            for group in fleet.groups.iter().filter(|group| group.paths) {
-                print(&format!("  curl http://{}{port}/{}\n", found.dns_name, group.name));
+            let url = format!("http://{}{port}", found.dns_name);
+            print(&format!("load balancer: {url}/{state}\n"));
+            let serving = rows.iter().filter(|row| row.is_healthy);
+            let addresses = serving.filter_map(|row| {
+                let address = row.address.as_ref()?;
+                Some((row.group.as_str(), format!("{address}{port}")))
+            });
+            for line in suggestions::requests(fleet, &url, &addresses.collect::<Vec<_>>()) {
+                print(&format!("{line}\n"));
             }
         }
         None => print(&format!("no load balancer; {} finishes the fleet\n", desired.names.launch_command())),

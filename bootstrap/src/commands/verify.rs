@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 
 use super::fleet_request::ExistingFleet;
 use super::status::{rows, snapshot};
+use crate::fleet::Root;
 use crate::output::{Outcome, Output, print, print_json, remark};
 use crate::verify::{self, VerifyTarget};
 
@@ -44,6 +45,12 @@ pub(crate) async fn verify(fleet: ExistingFleet, output: Output) -> Result<Outco
         groups: found.desired.fleet.groups.clone(),
         instances: instances.collect(),
     };
+    if target.groups.iter().any(|group| group.root == Root::Seed) {
+        remark(
+            "verify stores numbers at the instances, reads them through the load balancer, and puts the former numbers \
+             back",
+        );
+    }
     let report = verify::verify(&target, |check| {
         if output == Output::Text {
             print(&format!("{check}\n"));

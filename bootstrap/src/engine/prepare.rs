@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use futures_util::future::try_join_all;
+use instance_contract::nearest;
 
 use crate::cloud::package_reachable::{Unreachable, reachable};
 use crate::cloud::survey::{ForeignResource, Survey, TARGET_GROUP};
@@ -11,7 +12,7 @@ use crate::cloud::{CallError, Cloud};
 use crate::deb::{CarriedPackages, Deb};
 use crate::fleet::names::Names;
 use crate::fleet::{DefinitionError, Desired, Difference, Fleet, Group, Package};
-use crate::output::remark;
+use crate::output::{WrongUsage, remark};
 use crate::plan::inventory::{Bucket, Instance, Inventory, Role};
 use crate::plan::surroundings::Surroundings;
 use crate::plan::{Action, Effect, Plan, destroy_plan, launch_plan, members, preflight};
@@ -27,6 +28,9 @@ pub(crate) enum PrepareError {
     /// The stored definition cannot be used.
     #[error(transparent)]
     Definition(#[from] DefinitionError),
+    /// What is asked for is not there to be asked for.
+    #[error(transparent)]
+    Usage(#[from] WrongUsage),
     /// What is asked for cannot be, or would fail: why, with the cure.
     #[error("{0}")]
     Refused(String),
@@ -284,7 +288,7 @@ fn requested(request: Request, stored: Option<&Fleet>) -> Result<Fleet, PrepareE
         (Request::Counts(counts), Some(stored)) => {
             let mut fleet = stored.clone();
             for (group, count) in counts {
-                fleet.set_count(&group, count).map_err(PrepareError::Refused)?;
+                fleet.set_count(&group, count).map_err(WrongUsage)?;
             }
             Ok(fleet)
         }
@@ -294,7 +298,24 @@ fn requested(request: Request, stored: Option<&Fleet>) -> Result<Fleet, PrepareE
 /// That there is no such fleet: where it was looked for, and how to look elsewhere.
 pub(crate) async fn not_found_message(cloud: &Cloud, name: &str) -> String {
     let account = cloud.identity().await.map(|(account, _)| account).unwrap_or_default();
-    format!("there is no fleet {name} in {}; {OTHER_REGION_HINT}", place(&cloud.region, &account))
+    match did_you_mean(name) {
+        hint if hint.is_empty() => {
+            format!("there is no fleet {name} in {}; {OTHER_REGION_HINT}", place(&cloud.region, &account))
+        }
+        hint => {
+            format!(
+                "there is no fleet {name} in {}{hint} Else {OTHER_REGION_HINT}",
+                place(&cloud.region, &account)
+            )
+        }
+    }
+}
+
+/// `; did you mean clusters?` where a name is nearly that of a built-in fleet; else nothing.
+pub(crate) fn did_you_mean(name: &str) -> String {
+    let built_in = Fleet::built_in(name).is_some();
+    let near = nearest(name, Fleet::built_in_names()).filter(|_| !built_in);
+    near.map_or_else(String::new, |near| format!("; did you mean {near}?"))
 }
 
 /// A region and, where it is known, the account.

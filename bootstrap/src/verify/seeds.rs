@@ -94,7 +94,7 @@ async fn store_and_read(
         });
     }
     Ok(format!(
-        "{} of {stored} stored numbers read through the balancer, in {asked} requests",
+        "{} of {stored} stored numbers read through the balancer, in {asked} requests; the former numbers are back",
         answered.len()
     ))
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
 use tests::account::{
-    ARM_IMAGE, Account, Agents, AwsError, Document, Fault, Options, Ran, Small, Trouble, differences,
+    ARM_IMAGE, Account, Agents, AwsError, Document, Fault, Options, Ran, SMALL, Small, Trouble, differences,
 };
 
 /// Runs a command that has to fail with this status, these words, and without any change.
@@ -137,7 +137,16 @@ async fn a_wrong_region_is_told_before_or_by_the_call_that_meets_it() {
     assert_eq!(account.names(), Vec::<String>::new(), "nothing is asked");
 
     let ran = account.bootstrap(&["list"]).without("AWS_REGION").run().await;
-    told(ran, 1, &["no region is known; give --region, set AWS_REGION, or set region in the fleet file"]);
+    told(ran, 1, &["no region is known", "`bootstrap list --region us-east-1`"]);
+    let ran = account.bootstrap(&["status", "clsuters"]).without("AWS_REGION").run().await;
+    told(ran, 1, &["bootstrap: no fleet clsuters is built in; did you mean clusters?", "no region is known"]);
+    assert_eq!(account.names(), Vec::<String>::new(), "nothing is asked");
+    let ran = account.run(&["status", "clsuters"]).await;
+    told(
+        ran,
+        1,
+        &["there is no fleet clsuters in us-east-1 of account 123456789012; did you mean clusters?"],
+    );
 
     // An address at which nothing answers, as that of a region which does not exist.
     let ran = account.bootstrap(&["list"]).env("AWS_ENDPOINT_URL", "http://127.0.0.1:9").run().await;
@@ -186,7 +195,17 @@ async fn misspelt_names_and_keys_are_told_with_the_right_ones() {
     let told = format!("{file}:8: deregistration-dealy: unknown key; did you mean deregistration-delay?");
     refused(&account, &["launch", &file, "--yes"], 1, &[&told]).await;
     let told = "fleet clusters has no group cluster3, only cluster1, cluster2";
-    refused(&account, &["launch", "--count", "cluster3=1", "--in-image", "--yes"], 1, &[told]).await;
+    refused(&account, &["launch", "--count", "cluster3=1", "--in-image", "--yes"], 2, &[told]).await;
+    for bounds in [&["plan", "--count", "cluster1=0"][..], &["scale", "cluster1=1001"]] {
+        refused(&account, bounds, 2, &["a group has 1 to 1000 instances, not "]).await;
+    }
+    refused(
+        &account,
+        &["launch", "clsuters"],
+        1,
+        &["built in are clusters and seed; did you mean clusters?"],
+    )
+    .await;
     refused(&account, &["launch", "--allow", "10.1.2.3/8"], 2, &["did you mean 10.0.0.0/8?"]).await;
     assert_eq!(account.names(), Vec::<String>::new(), "nothing is asked");
     refused(&account, &["scale", "clusters", "cluster1=6", "--yes"], 1, &["there is no fleet clusters"])
@@ -410,7 +429,7 @@ async fn scale_says_what_it_takes_and_ends_with_2() {
         (&["clusters"][..], "scale to what? give GROUP=N, such as cluster1=6"),
         (&["clusters", "seed", "cluster1=6"], "more than one name of a fleet"),
         (&["cluster1=6", "cluster1=7"], "group cluster1 is given twice"),
-        (&["cluster1=0"], "is not a group and a number, such as cluster1=3"),
+        (&["cluster1=0"], "a group has 1 to 1000 instances, not 0"),
         (&["cluster1=-1"], "is not a group and a number, such as cluster1=3"),
     ] {
         account.run(&[&["scale"], words].concat()).await.exits(2).says(told);
@@ -472,7 +491,6 @@ async fn every_command_writes_json_and_says_in_it_why_there_is_no_result() {
     );
     for command in [
         &["plan", "sed", "--in-image"][..],
-        &["launch", "seed", "--in-image", "--count", "none=1"],
         &["launch", "seed", "--in-image", "--key-pair", "none"],
         &["scale", "seed", "numbers=1"],
         &["status", "seed"],
@@ -510,4 +528,32 @@ fn has_one_form_of_keys(value: &serde_json::Value, whole: &str) {
         serde_json::Value::Array(list) => list.iter().for_each(|value| has_one_form_of_keys(value, whole)),
         _ => {}
     }
+}
+
+#[tokio::test]
+async fn after_a_launch_of_seed_each_instance_is_posted_to_before_the_balancer_is_asked() {
+    let account = Account::start(Options::prompt()).await;
+    let ran = account.ok(&["launch", "seed", "--in-image", "--yes"]).await;
+    let lines: Vec<&str> = ran.stdout.lines().filter(|line| line.starts_with("  curl ")).collect();
+    let [one, other, read] = lines[..] else { panic!("{lines:?}") };
+    let status = account.ok(&["status", "seed", "--output", "json"]).await.json();
+    for (line, instance) in [one, other].iter().zip(status["instances"].as_array().unwrap()) {
+        let address = instance["address"].as_str().unwrap();
+        assert_eq!(*line, format!("  curl -d '{{\"num\": 100}}' http://{address}/"));
+    }
+    assert!(read.starts_with("  curl http://seed-") && read.ends_with(".amazonaws.com/"), "{read}");
+}
+
+#[tokio::test]
+async fn a_launch_without_a_key_pair_says_how_to_get_onto_an_instance_and_how_to_add_one() {
+    let small = Small::with(Options::prompt()).await;
+    let add = "`launch` with `--key-pair NAME` adds a key pair of yours (`aws ec2 import-key-pair`)";
+    let connect = "  aws ec2-instance-connect ssh --region us-east-1 --os-user ubuntu --instance-id i-";
+    let ran = small.launch().await.success().says(connect).says(add);
+    assert!(!ran.stdout.contains("Session Manager"), "its role allows no session: {}", ran.stdout);
+    small.destroy().await.success();
+    // Nobody reaches port 22.
+    let file = small.account.file("closed.toml", format!("{SMALL}\n[security]\nports = [80]\n"));
+    let ran = small.account.ok(&["launch", &file, "--in-image", "--yes"]).await.says(add);
+    assert!(!ran.stdout.contains("instance-connect"), "{}", ran.stdout);
 }
