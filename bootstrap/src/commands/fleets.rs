@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::fleet_request::built_in_names;
 use crate::fleet::{Fleet, Group};
-use crate::output::{Outcome, Output, print, print_json};
+use crate::output::{Outcome, Output, print, print_json, print_verbatim};
 
 /// Shows all, one a line.
 ///
@@ -33,7 +33,7 @@ pub(crate) fn list(output: Output) -> Result<Outcome> {
 pub(crate) fn show(name: &str, output: Output) -> Result<Outcome> {
     let (fleet, text) = built_in(name)?;
     match output {
-        Output::Text => print(text),
+        Output::Text => print_verbatim(text),
         Output::Json => print_json(&fleet.to_json()),
     }
     Ok(Outcome::Done)

@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Result, anyhow};
-use comfy_table::Table;
-use comfy_table::presets::NOTHING;
 use instance_contract::one_line;
 use serde_json::json;
 
@@ -13,7 +11,7 @@ use crate::cloud::Cloud;
 use crate::cloud::search::{ResourceKind, TaggedResource, search};
 use crate::fleet::Fleet;
 use crate::fleet::names::Names;
-use crate::output::{Outcome, Output, print, print_json};
+use crate::output::{Outcome, Output, Table, print, print_json, terminal_size};
 
 /// The tag that names a fleet may be anybody's; it is shown to this length, in characters.
 const LONGEST_NAME: usize = 128;
@@ -47,9 +45,7 @@ pub(crate) async fn list(region: Option<String>, output: Output) -> Result<Outco
         print(&format!("no fleets in {}\n", cloud.region));
         return Ok(Outcome::Done);
     }
-    let mut table = Table::new();
-    table.load_style(NOTHING);
-    table.set_header(["FLEET", "INSTANCES", "LOAD BALANCER", "REMARK"]);
+    let mut table = Table::new(&["FLEET", "INSTANCES", "LOAD BALANCER", "REMARK"]);
     for (name, found) in &fleets {
         let of = |kind| found.iter().filter(move |found| found.kind == kind);
         let balancer = of(ResourceKind::LoadBalancer).next().and_then(|found| found.state.clone());
@@ -69,7 +65,7 @@ pub(crate) async fn list(region: Option<String>, output: Output) -> Result<Outco
             remark,
         ]);
     }
-    print(&format!("{table}\n"));
+    print(&table.render(terminal_size(std::io::stdout()).map(|(width, _)| width)));
     for (name, found) in fleets.iter().filter(|(_, found)| !is_whole(found)) {
         for found in found {
             print(&format!("{}: {found}\n", one_line(name, LONGEST_NAME)));

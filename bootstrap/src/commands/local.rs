@@ -18,7 +18,7 @@ use super::suggestions;
 use crate::engine::interrupt::Interrupt;
 use crate::fleet::Fleet;
 use crate::local::{LocalFleet, LocalOptions};
-use crate::output::{Board, Outcome, Output, print, print_error, print_json, remark};
+use crate::output::{Board, Outcome, Output, Table, print, print_error, print_json, remark, terminal_size};
 
 /// What `launch --local` is asked for.
 #[derive(Debug)]
@@ -82,11 +82,21 @@ pub(crate) async fn launch(options: LaunchOptions) -> Result<Outcome> {
     // As long as an agent may take by itself, and then some.
     let silence = options.local.drain_quiet + Duration::from_secs(10);
     let limit = definition.deregistration_delay.max(silence) + Duration::from_secs(60);
-    let all_left = shut_down(&mut fleet, &mut signals, limit).await;
+    let end = shut_down(&mut fleet, &mut signals, limit).await;
     drop(fleet);
     folder.remove()?;
-    if !all_left {
-        bail!("agents that did not drain within {} s were killed", limit.as_secs());
+    match end {
+        End::Drained => {}
+        End::TooSlow => bail!("agents that did not drain within {} s were killed", limit.as_secs()),
+        End::Killed(count) => {
+            bail!("{count} agents were killed before they had drained, as you asked; nothing is left")
+        }
+    }
+    if let Ok(Outcome::Done) = &result {
+        remark(&format!(
+            "fleet {} is stopped: all agents have drained, and nothing is left",
+            definition.name
+        ));
     }
     result
 }
@@ -241,9 +251,17 @@ async fn run(
     }
 }
 
-/// Drains all agents and waits for their end; `false` if some had to be killed for their slowness.
-/// A second signal kills them at once.
-async fn shut_down(fleet: &mut LocalFleet, signals: &mut Signals, limit: Duration) -> bool {
+/// How a fleet's agents ended.
+enum End {
+    Drained,
+    /// Some took too long and were killed.
+    TooSlow,
+    /// So many were killed by a second signal.
+    Killed(usize),
+}
+
+/// Drains all agents and waits for their end. A second signal kills them at once.
+async fn shut_down(fleet: &mut LocalFleet, signals: &mut Signals, limit: Duration) -> End {
     let deadline = Instant::now() + limit;
     let total = fleet.members.len();
     let ended = |fleet: &mut LocalFleet| {
@@ -251,26 +269,31 @@ async fn shut_down(fleet: &mut LocalFleet, signals: &mut Signals, limit: Duratio
         members.filter_map(|member| member.agent.ended()).count()
     };
     if ended(fleet) < total {
-        remark("draining; again Ctrl-C kills the agents");
+        remark("draining; press Ctrl-C again to kill the agents");
     }
     for member in &mut fleet.members {
         member.agent.terminate();
     }
     let board = Board::new();
     let mut stopped = board.count("stopped", total);
-    let mut all_left = true;
+    let mut end = End::Drained;
     loop {
         let count = ended(fleet);
         stopped.reach(count);
         if count == total {
-            return all_left;
+            return end;
         }
         let kill = tokio::select! {
-            () = tokio::time::sleep_until(deadline), if all_left => {
-                all_left = false;
+            () = tokio::time::sleep_until(deadline), if matches!(end, End::Drained) => {
+                end = End::TooSlow;
                 true
             }
-            event = signals.next() => event == SignalEvent::Stop,
+            event = signals.next() => {
+                if event == SignalEvent::Stop && !matches!(end, End::Killed(_)) {
+                    end = End::Killed(total - count);
+                }
+                event == SignalEvent::Stop
+            }
         };
         if kill {
             for member in &mut fleet.members {
@@ -342,9 +365,7 @@ fn to_json(fleet: &LocalFleet, definition: &Fleet) -> serde_json::Value {
 }
 
 fn table(fleet: &LocalFleet) -> String {
-    let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["INSTANCE", "CLUSTER", "ADDRESS", "TARGET STATE", "REASON"]);
+    let mut table = Table::new(&["INSTANCE", "CLUSTER", "ADDRESS", "TARGET STATE", "REASON"]);
     for member in &fleet.members {
         let health = fleet.health(member);
         table.add_row([
@@ -355,7 +376,7 @@ fn table(fleet: &LocalFleet) -> String {
             health.reason.unwrap_or("-").to_owned(),
         ]);
     }
-    format!("{}\n", table.trim_fmt())
+    table.render(terminal_size(io::stdout()).map(|(width, _)| width))
 }
 
 /// What to try, and how to stop.

@@ -5,8 +5,8 @@ use anyhow::Result;
 use super::fleet_request::{ExistingFleet, FleetRequest};
 use super::{plan_text, prepare_failed};
 use crate::cloud::Cloud;
-use crate::engine::prepare::{Request, prepare, prepare_destroy};
-use crate::output::{Outcome, Output, remark};
+use crate::engine::prepare::{OTHER_REGION_HINT, Request, place, prepare, prepare_destroy};
+use crate::output::{Outcome, Output, print, remark};
 
 /// Shows what a launch would do.
 ///
@@ -30,6 +30,11 @@ pub(crate) async fn plan_destroy(fleet: ExistingFleet, output: Output) -> Result
     let (cloud, name) = fleet.connect().await?;
     let prepared = prepare_destroy(&cloud, &name, None, false).await?;
     prepared.notes.iter().for_each(|note| remark(note));
+    if prepared.plan.is_empty() && output == Output::Text {
+        let place = place(&prepared.desired.names.region, &prepared.around.account);
+        print(&format!("nothing of fleet {name} is in {place}: nothing to do; {OTHER_REGION_HINT}\n"));
+        return Ok(Outcome::Done);
+    }
     plan_text::show(&prepared, output);
     Ok(Outcome::Done)
 }

@@ -14,7 +14,19 @@ use crate::plan::{Action, Effect, Price};
 /// Writes the plan as a result.
 pub(crate) fn show(prepared: &Prepared, output: Output) {
     match output {
-        Output::Text => print(&text(prepared)),
+        Output::Text => {
+            let names = &prepared.desired.names;
+            let end = if prepared.plan.is_empty() {
+                let status = format!("`bootstrap status {} --region {}`", names.fleet, names.region);
+                format!(
+                    "fleet {} is as defined, {status} shows whether it is healthy: nothing to do",
+                    names.fleet
+                )
+            } else {
+                "this is a plan: nothing was changed".to_owned()
+            };
+            print(&format!("{}\n{end}\n", text(prepared)));
+        }
         Output::Json => print_json(&json(prepared)),
     }
 }
@@ -42,7 +54,7 @@ fn write_text(prepared: &Prepared, text: &mut String) -> std::fmt::Result {
         }
     }
     if plan.is_empty() {
-        return writeln!(text, "nothing to do");
+        return Ok(());
     }
     for (effect, heading) in [
         (Effect::Create, "create"),

@@ -4,8 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use comfy_table::Table;
-use comfy_table::presets::NOTHING;
 use futures_util::future::try_join_all;
 use instance_contract::TargetHealthState;
 use serde::Serialize;
@@ -20,7 +18,9 @@ use crate::engine::interrupt::Interrupt;
 use crate::engine::prepare;
 use crate::fleet::Desired;
 use crate::fleet::names::Names;
-use crate::output::{Outcome, Output, print, print_json, reader_is_gone, remark};
+use crate::output::{
+    Outcome, Output, Screen, Table, print, print_json, reader_is_gone, remark, terminal_size,
+};
 use crate::plan::inventory::{Balancer, Instance, Inventory};
 use crate::plan::{Members, members};
 
@@ -47,20 +47,25 @@ pub(crate) async fn status(fleet: ExistingFleet, watch: bool, output: Output) ->
         Some(interrupt) => interrupt.received().await,
         None => std::future::pending().await,
     };
+    let mut screen = Screen::default();
     loop {
         let found = tokio::select! {
             found = snapshot(&cloud, &name) => found?,
             () = interrupted() => return Ok(Outcome::Done),
         };
         let rows = rows(&found.desired, &found.have, Some(&found.health));
-        show(&found.desired, &rows, found.have.balancer.as_ref(), output);
-        let wanted = found.desired.fleet.instances();
-        let healthy = healthy(&rows);
+        let (desired, balancer) = (&found.desired, found.have.balancer.as_ref());
         if !watch {
-            return Ok(if healthy >= wanted { Outcome::Done } else { Outcome::NotHealthy });
+            show(desired, &rows, balancer, output);
+            let is_healthy = healthy(&rows) >= desired.fleet.instances();
+            return Ok(if is_healthy { Outcome::Done } else { Outcome::NotHealthy });
         }
-        if output == Output::Text {
-            print("\n");
+        match output {
+            Output::Json => print_json(&to_json(desired, &rows, balancer)),
+            Output::Text => {
+                let cures: String = cures(&rows).iter().map(|cure| format!("{cure}\n")).collect();
+                screen.show(&table(&rows), &format!("{cures}{}", summary(desired, &rows, balancer)));
+            }
         }
         if reader_is_gone() {
             return Ok(Outcome::Done);
@@ -202,13 +207,17 @@ pub(super) fn show_launched(
 }
 
 fn show(desired: &Desired, rows: &[InstanceRow], balancer: Option<&Balancer>, output: Output) {
-    let fleet = &desired.fleet;
     if output == Output::Json {
         return print_json(&to_json(desired, rows, balancer));
     }
-    let mut table = Table::new();
-    table.load_style(NOTHING);
-    table.set_header(["INSTANCE", "GROUP", "STATE", "TARGET STATE", "REASON", "ZONE", "ADDRESS", "AGE"]);
+    print(&table(rows));
+    cures(rows).iter().for_each(|cure| remark(cure));
+    print(&summary(desired, rows, balancer));
+}
+
+fn table(rows: &[InstanceRow]) -> String {
+    let mut table =
+        Table::new(&["INSTANCE", "GROUP", "STATE", "TARGET STATE", "REASON", "ZONE", "ADDRESS", "AGE"]);
     for row in rows {
         let dash = || "-".to_owned();
         table.add_row([
@@ -222,33 +231,44 @@ fn show(desired: &Desired, rows: &[InstanceRow], balancer: Option<&Balancer>, ou
             format_age(row.age),
         ]);
     }
-    print(&format!("{table}\n"));
-    let mut told: Vec<&str> = Vec::new();
+    table.render(terminal_size(std::io::stdout()).map(|(width, _)| width))
+}
+
+/// What to do, each once, with the first instance that it is about.
+fn cures(rows: &[InstanceRow]) -> Vec<String> {
+    let (mut told, mut lines): (Vec<&str>, _) = (Vec::new(), Vec::new());
     for row in rows {
         if let Some(cure) = row.cure.filter(|cure| !told.contains(cure)) {
             told.push(cure);
-            remark(&format!("{}: {cure}", row.id));
+            lines.push(format!("{}: {cure}", row.id));
         }
     }
-    let healthy = healthy(rows);
-    print(&format!("\n{healthy} of {} instances are healthy\n", fleet.instances()));
+    lines
+}
+
+/// How many are healthy, and what to try.
+fn summary(desired: &Desired, rows: &[InstanceRow], balancer: Option<&Balancer>) -> String {
+    let fleet = &desired.fleet;
+    let mut lines =
+        vec![String::new(), format!("{} of {} instances are healthy", healthy(rows), fleet.instances())];
     match balancer {
         Some(found) => {
             let port = if fleet.port == 80 { String::new() } else { format!(":{}", fleet.port) };
             let state = if found.state == "active" { String::new() } else { format!(" ({})", found.state) };
             let url = format!("http://{}{port}", found.dns_name);
-            print(&format!("load balancer: {url}/{state}\n"));
+            lines.push(format!("load balancer: {url}/{state}"));
             let serving = rows.iter().filter(|row| row.is_healthy);
             let addresses = serving.filter_map(|row| {
                 let address = row.address.as_ref()?;
                 Some((row.group.as_str(), format!("{address}{port}")))
             });
-            for line in suggestions::requests(fleet, &url, &addresses.collect::<Vec<_>>()) {
-                print(&format!("{line}\n"));
-            }
+            lines.extend(suggestions::requests(fleet, &url, &addresses.collect::<Vec<_>>()));
         }
-        None => print(&format!("no load balancer; {} finishes the fleet\n", desired.names.launch_command())),
+        None => {
+            lines.push(format!("no load balancer; {} finishes the fleet", desired.names.launch_command()))
+        }
     }
+    lines.join("\n") + "\n"
 }
 
 fn to_json(desired: &Desired, rows: &[InstanceRow], balancer: Option<&Balancer>) -> Value {

@@ -102,9 +102,11 @@ impl Watch<'_> {
                 problems.push(format!("the load balancer is {}", found.state));
             }
             let mut absent = Vec::new();
+            let mut unhealthy = 0;
             let mut left = Vec::new();
             for (awaited, healths) in pending.iter().zip(healths) {
                 let not_healthy = not_healthy(awaited, &healths);
+                unhealthy += not_healthy.len();
                 for (id, health) in &not_healthy {
                     problems.push(describe(id, health.as_ref()));
                     if health.is_none() {
@@ -120,7 +122,7 @@ impl Watch<'_> {
             if pending.is_empty() && active {
                 return Ok(());
             }
-            let reason = self.summary(&problems);
+            let reason = self.summary(&problems, unhealthy);
             waiting(&reason);
             let instances = self.check_running(&pending).await?;
             // As long as anything else gets better, that is worth waiting for.
@@ -157,11 +159,12 @@ impl Watch<'_> {
         self.desired.fleet.health_check.interval * 5 + Duration::from_secs(60) + retry
     }
 
-    fn summary(&self, problems: &[String]) -> String {
+    fn summary(&self, problems: &[String], unhealthy: usize) -> String {
+        let all: usize = self.awaited.iter().map(|awaited| awaited.ids.len()).sum();
         let shown: Vec<_> = problems.iter().take(3).map(String::as_str).collect();
         let more = problems.len().saturating_sub(shown.len());
         let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-        format!("{}{more}", shown.join("; "))
+        format!("{} of {all} healthy; {}{more}", all - unhealthy, shown.join("; "))
     }
 
     /// # Errors

@@ -96,8 +96,10 @@ async fn nine_instances_in_two_clusters_answer_as_promised() {
     assert_eq!(launch.interrupted().await.code(), Some(0), "{}", launch.stderr());
     let said = launch.stderr();
     let steps: Vec<_> = said.lines().filter(|line| line.ends_with(" of 9 stopped")).collect();
-    assert!(said.contains("draining; again Ctrl-C kills the agents"), "{said}");
+    assert!(said.contains("draining; press Ctrl-C again to kill the agents"), "{said}");
     assert!(steps.len() > 1 && steps.last() == Some(&"9 of 9 stopped"), "{said}");
+    let last = "fleet clusters is stopped: all agents have drained, and nothing is left";
+    assert_eq!(said.lines().last(), Some(last), "{said}");
     assert!(launch.temporary_files().is_empty(), "the temporary folder is gone");
     fleet.until_gone().await;
 }
@@ -158,9 +160,12 @@ async fn a_second_ctrl_c_kills_at_once() {
     let mut launch = Launch::start(&[&PAIR[..], &["--drain-quiet", "1h"]].concat());
     let fleet = launch.healthy().await;
     launch.signal(Signal::INT);
-    launch.until_said("draining; again Ctrl-C kills the agents").await;
+    launch.until_said("draining; press Ctrl-C again to kill the agents").await;
     // An hour without requests is not over: only being killed can end the agents in time.
-    assert!(launch.interrupted().await.code().is_some());
+    assert_eq!(launch.interrupted().await.code(), Some(1), "they have not drained");
+    let said = launch.stderr();
+    let last = "bootstrap: 2 agents were killed before they had drained, as you asked; nothing is left";
+    assert_eq!(said.lines().last(), Some(last), "{said}");
     assert!(launch.temporary_files().is_empty());
     fleet.until_gone().await;
 }

@@ -29,6 +29,7 @@ mod release;
 mod reload;
 mod reload_fleet;
 mod seed;
+mod terminal;
 mod together;
 mod traffic;
 mod verify;

@@ -310,8 +310,15 @@ async fn a_plan_says_what_it_makes_what_it_calls_and_what_it_costs() {
     }));
     untouched(&account, &before).await;
 
+    assert!(ran.stdout.ends_with("\nthis is a plan: nothing was changed\n"), "{}", ran.stdout);
     let nothing = account.ok(&["plan", "clusters", "--destroy"]).await;
-    assert!(nothing.stdout.contains("nothing to do"), "{}", nothing.stdout);
+    let told = "nothing of fleet clusters is in us-east-1 of account 123456789012: nothing to do; ";
+    assert!(nothing.stdout.starts_with(told) && nothing.stdout.lines().count() == 1, "{}", nothing.stdout);
+    account.ok(&["launch", "seed", "--in-image"]).await;
+    let nothing = account.ok(&["plan", "seed"]).await.stdout;
+    let last = "fleet seed is as defined, `bootstrap status seed --region us-east-1` shows whether it is healthy: \
+                nothing to do";
+    assert_eq!(nothing.lines().last(), Some(last), "{nothing}");
 }
 
 #[tokio::test]
