@@ -129,7 +129,7 @@ pub(super) struct InstanceRow {
 }
 
 /// Those of the fleet's own instances that are healthy.
-fn healthy(rows: &[InstanceRow]) -> usize {
+pub(super) fn healthy(rows: &[InstanceRow]) -> usize {
     rows.iter().filter(|row| row.counts && row.is_healthy).count()
 }
 
@@ -284,7 +284,7 @@ fn to_json(desired: &Desired, rows: &[InstanceRow], balancer: Option<&Balancer>)
 }
 
 /// In the largest unit that says something.
-fn format_age(age: Duration) -> String {
+pub(super) fn format_age(age: Duration) -> String {
     match age.as_secs() {
         seconds @ 0..60 => format!("{seconds} s"),
         seconds @ 60..3600 => format!("{} min", seconds / 60),

@@ -564,3 +564,37 @@ async fn a_launch_without_a_key_pair_says_how_to_get_onto_an_instance_and_how_to
     let ran = small.account.ok(&["launch", &file, "--in-image", "--yes"]).await.says(add);
     assert!(!ran.stdout.contains("instance-connect"), "{}", ran.stdout);
 }
+
+#[tokio::test]
+async fn list_shows_which_fleets_are_unfinished_or_unhealthy_and_how_old_they_are() {
+    let small = Small::with(Options { agents: Agents::Never, ..Options::prompt() }).await;
+    small.account.run(&["launch", &small.file, "--in-image", "--timeout", "2s"]).await.exits(3);
+    let ran = small.account.ok(&["list"]).await;
+    let row: Vec<&str> = ran
+        .stdout
+        .lines()
+        .nth(1)
+        .unwrap()
+        .split("  ")
+        .map(str::trim)
+        .filter(|cell| !cell.is_empty())
+        .collect();
+    assert_eq!(row[..3], ["small", "unfinished", "0 of 4"], "{}", ran.stdout);
+    assert!(row[3].ends_with(" s") || row[3].ends_with(" min"), "{}", ran.stdout);
+    ran.says("finishes it, `bootstrap destroy small --region us-east-1` removes it");
+    small.destroy().await.success();
+
+    small.account.set(|options| options.agents = Agents::Healthy);
+    small.launch().await.success();
+    let told = small.account.ok(&["list"]).await.stdout;
+    assert!(told.contains("healthy") && told.contains("4 of 4") && told.lines().count() == 2, "{told}");
+    let id = small.healthy("red").await.pop_first().expect("one");
+    small.foreign("ec2", "StopInstances", &[("InstanceId.1", &id)]).await;
+    let json = small.account.ok(&["list", "--output", "json"]).await.json();
+    let fleet = &json["fleets"][0];
+    assert_eq!(
+        (&fleet["state"], &fleet["healthy"], &fleet["wanted"]),
+        (&json!("unhealthy"), &json!(3), &json!(4))
+    );
+    small.account.ok(&["list"]).await.says("`bootstrap status small --region us-east-1` says why");
+}
