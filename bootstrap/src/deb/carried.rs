@@ -110,8 +110,8 @@ mod tests {
             folders("/home/me/tree/target/x86_64-unknown-linux-musl/debug/bootstrap"),
             [Path::new("/home/me/tree/dist")]
         );
-        assert_eq!(folders("/tmp/x86_64-unknown-linux-musl/debug/bootstrap"), [Path::new(""); 0]);
-        assert_eq!(folders("/bootstrap"), [Path::new(""); 0]);
+        assert!(folders("/tmp/x86_64-unknown-linux-musl/debug/bootstrap").is_empty());
+        assert!(folders("/bootstrap").is_empty());
     }
 
     #[test]
