@@ -6,7 +6,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::{Deb, DebError, NAME, words};
+use super::package::{Deb, DebError, NAME, words};
 
 /// Debian's and EC2's words for the processors that the agent is built for.
 const ARCHITECTURES: [(&str, &str); 2] = [("amd64", "x86_64"), ("arm64", "arm64")];
@@ -141,7 +141,7 @@ mod tests {
             std::fs::write(place.path().join(name), "other").unwrap();
         }
         assert!(carried.is_empty());
-        let package = super::super::tests::package();
+        let package = super::super::package::tests::package();
         std::fs::write(place.path().join("instance-agent_1_amd64.deb"), &package).unwrap();
         assert!(!carried.is_empty());
         let read = carried.read("x86_64").await.unwrap().unwrap();
