@@ -81,7 +81,7 @@ pub(super) fn adopt_connection(
 ) {
     let HandedConnection { socket, read, unwritten, stage } = connection;
     // A program that knew no bound may have accepted it. That it fails is not to be expected.
-    let _ = bound_buffers(&socket, connections.worker().limits().write_timeout);
+    let _ = bound_buffers(&socket);
     let Ok(socket) = TcpStream::from_std(socket) else { return };
     // Where the limit is lower now, it is kept again once enough of them have closed.
     let open = connection::Open::new(connections, room.seat(room.try_permit()));

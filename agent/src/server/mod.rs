@@ -113,7 +113,7 @@ pub(crate) fn start(
     seed: SeedStore,
 ) -> std::io::Result<Server> {
     // Whoever has bound it: this program, systemd, or the program before.
-    buffers::bound_buffers(&listener, limits.write_timeout)?;
+    buffers::bound_buffers(&listener)?;
     let room = Room::of(limits.max_connections);
     let budget = Budget::of(limits.max_buffered);
     let blocked = Arc::new(Blocked::default());
