@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use aws_config::imds;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use instance_contract::innermost;
 
 use crate::aws;
 
@@ -100,12 +101,4 @@ impl Imds {
             }
         }
     }
-}
-
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut innermost = error;
-    while let Some(cause) = innermost.source() {
-        innermost = cause;
-    }
-    innermost.to_string()
 }

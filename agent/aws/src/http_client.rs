@@ -13,8 +13,10 @@ use aws_smithy_runtime_api::client::http::{
     SharedHttpConnector,
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::{RuntimeComponents, RuntimeComponentsBuilder};
 use aws_smithy_types::config_bag::ConfigBag;
+use instance_contract::Failure;
 
 use crate::answer;
 
@@ -35,7 +37,7 @@ pub fn has_certificates() -> bool {
 ///
 /// Requests go through the proxy that `HTTPS_PROXY`, `HTTP_PROXY` or `ALL_PROXY` name, but for the hosts in `NO_PROXY`;
 /// never those to this machine or to the metadata service. An answer is read to its end before the SDK sees it, and
-/// is an error where it is not whole ([`crate::NoAnswer`]).
+/// is an error where it is not whole ([`crate::NoAnswer`]). An error says of what address it is ([`Failure`]).
 pub fn http_client(trusts: bool) -> SharedHttpClient {
     // Native roots that are not there are an assertion's failure in the client's debug builds.
     let trusted = if trusts { TrustStore::default() } else { TrustStore::empty() };
@@ -103,8 +105,23 @@ impl HttpConnector for Whole {
             Some(proxied) if !is_metadata && !is_local(request.uri()) => proxied,
             _ => &self.direct,
         };
+        let url = request.uri().to_owned();
         let answered = connector.call(request);
-        HttpConnectorFuture::new(async move { answer::whole(answered.await?, is_metadata).await })
+        HttpConnectorFuture::new(async move {
+            let answer = async { answer::whole(answered.await?, is_metadata).await };
+            answer.await.map_err(|error| explained(&url, error))
+        })
+    }
+}
+
+/// The same failure, which says of what address it is and what to do.
+fn explained(url: &str, error: ConnectorError) -> ConnectorError {
+    let failure = Failure::of(url, &error).into();
+    match error.as_other() {
+        _ if error.is_timeout() => ConnectorError::timeout(failure),
+        _ if error.is_io() => ConnectorError::io(failure),
+        _ if error.is_user() => ConnectorError::user(failure),
+        kind => ConnectorError::other(failure, kind),
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use aws_config::credential_process::CredentialProcessProvider;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, Result, SharedCredentialsProvider, future};
+use instance_contract::innermost;
 
 const AWSCLI: &str = "aws configure export-credentials --format process";
 
@@ -35,6 +36,9 @@ impl AwsCliFallback {
             Ok(found) => return Ok(found),
             Err(error) => error,
         };
+        if let Some(why) = failure_of_process(&error) {
+            return Err(CredentialsError::provider_error(why));
+        }
         let awscli = CredentialProcessProvider::new(AWSCLI.to_owned());
         match tokio::time::timeout(DEADLINE, awscli.provide_credentials()).await {
             Ok(Ok(found)) => Ok(found),
@@ -45,6 +49,23 @@ impl AwsCliFallback {
             Ok(Err(of_awscli)) => Err(CredentialsError::provider_error(awscli_message(&of_awscli))),
         }
     }
+}
+
+/// What a message says of a profile's own command.
+pub(super) const PROCESS: &str = "the credential_process of the profile";
+
+/// Why the profile's own command had none, in its own words. `None` where none was run.
+fn failure_of_process(error: &CredentialsError) -> Option<String> {
+    let told = innermost(error);
+    let (_, told) = told.split_once("external process")?;
+    if let Some((status, said)) = told.split_once(". Stderr: ") {
+        let line =
+            said.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("it does not say why");
+        let status = status.trim_start_matches(" exited with code exit status: ");
+        return Some(format!("{PROCESS} failed with status {status}: {line}"));
+    }
+    let why = told.trim_start_matches([':', ',', ' ']);
+    Some(format!("{PROCESS} failed: {why}"))
 }
 
 /// Why awscli had no credentials, in one line.

@@ -2,16 +2,50 @@
 
 use std::error::Error as _;
 use std::fmt;
+use std::time::SystemTime;
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use instance_aws::nameless;
-use instance_contract::one_line;
+use instance_contract::{Failure, clock_error, innermost, one_line};
+
+use super::look;
 
 /// What AWS says is shown to this length, in characters.
 const LONGEST: usize = 2000;
+
+const LOG_IN: &str = "run `aws configure`, `aws login` or `aws sso login`, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and \
+    AWS_SECRET_ACCESS_KEY";
+const CORRECT_PROCESS: &str = "run that command by hand, and correct it in the profile";
+
+/// What EC2 puts before a text that only AWS can read.
+const ENCODED: &str = "Encoded authorization failure message: ";
+const DECODE: &str = "`bootstrap policy operator` prints the permissions this program needs; `aws sts \
+    decode-authorization-message --encoded-message TEXT` says more, with the whole text from CloudTrail";
+
+/// Whether AWS may mean the time at which the request was signed.
+fn is_of_signature(code: &str) -> bool {
+    matches!(
+        code,
+        "RequestExpired"
+            | "RequestTimeTooSkewed"
+            | "SignatureDoesNotMatch"
+            | "InvalidSignatureException"
+            | "AuthFailure"
+            | "RequestInTheFuture"
+    )
+}
+
+/// A message with no more than the beginning of what is encoded in it, and whether something is.
+fn without_encoded(message: &str) -> (String, bool) {
+    let Some((before, encoded)) = message.split_once(ENCODED) else { return (message.to_owned(), false) };
+    // What EC2 says without naming the action.
+    let action = look::action().filter(|_| !before.contains("to perform: "));
+    let action = action.map_or_else(String::new, |action| format!("({action}) "));
+    (format!("{before}{action}{ENCODED}{}", one_line(encoded, 16)), true)
+}
 
 /// A call that did not succeed.
 #[derive(Clone, Debug)]
@@ -22,8 +56,8 @@ pub(crate) struct CallError {
     code: Option<String>,
     /// AWS's message, or the causes.
     message: String,
-    /// Whether credentials could not be had.
-    no_credentials: bool,
+    /// What to do, where the failure itself says that.
+    cure: Option<String>,
 }
 
 /// Makes one call; `tried` completes "cannot …".
@@ -37,7 +71,11 @@ pub(crate) async fn call<T, E>(
 where
     E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
 {
-    sent.await.map_err(|error| CallError::new(tried.into(), &error))
+    let tried = tried.into();
+    let failed = tried.clone();
+    // In a box: what the SDK does for one call is tens of kilobytes, and many are made at once.
+    let sent = Box::pin(sent);
+    look::call(&tried, async { sent.await.map_err(|error| CallError::new(failed, &error)) }).await
 }
 
 /// Whether it was deleted now or before makes no difference.
@@ -62,7 +100,7 @@ impl fmt::Display for CallError {
             write!(f, "{code}: ")?;
         }
         write!(f, "{}", self.message.trim_end_matches('.'))?;
-        match self.cure() {
+        match self.cure.as_deref().or_else(|| self.cure_of_code()) {
             Some(cure) => write!(f, "; {cure}"),
             None => Ok(()),
         }
@@ -75,37 +113,48 @@ impl CallError {
         E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
     {
         if let Some(code) = error.code() {
-            let message = one_line(error.message().unwrap_or("no message"), LONGEST);
-            return Self { tried, code: Some(one_line(code, LONGEST)), message, no_credentials: false };
+            let code = one_line(code, LONGEST);
+            let message = error.message().unwrap_or("no message");
+            let date = error.raw_response().and_then(|response| response.headers().get("date"));
+            let clock = date.filter(|_| is_of_signature(&code));
+            let clock = clock.and_then(|date| clock_error(date, SystemTime::now()));
+            let cure =
+                clock.map(|clock| format!("{clock}: set it, for example with `timedatectl set-ntp true`"));
+            let (message, decode) = without_encoded(message);
+            let cure = cure.or_else(|| decode.then(|| DECODE.to_owned()));
+            return Self { tried, message: one_line(&message, LONGEST), code: Some(code), cure };
         }
         let status = error.raw_response().map(HttpResponse::status).filter(|status| !status.is_success());
         if let Some(status) = status {
-            return Self { tried, code: None, message: nameless(status.as_u16()), no_credentials: false };
+            return Self { tried, code: None, message: nameless(status.as_u16()), cure: None };
         }
-        let mut no_credentials = false;
-        let mut causes = vec![error.to_string()];
         let mut cause = error.source();
         while let Some(error) = cause {
             match error.downcast_ref::<CredentialsError>() {
                 // The list of places that were looked at says less than the cure.
                 Some(CredentialsError::CredentialsNotLoaded(_)) => {
                     let message = "there are no credentials".to_owned();
-                    return Self { tried, code: None, message, no_credentials: true };
+                    return Self { tried, code: None, message, cure: Some(LOG_IN.to_owned()) };
                 }
-                Some(_) => {
-                    no_credentials = true;
-                    causes.clear();
+                Some(error) => {
+                    let message = one_line(&format!("no credentials: {}", innermost(error)), LONGEST);
+                    let cure =
+                        if message.contains(super::credentials::PROCESS) { CORRECT_PROCESS } else { LOG_IN };
+                    return Self { tried, code: None, message, cure: Some(cure.to_owned()) };
                 }
                 None => {}
             }
-            let text = error.to_string();
-            // Causes often repeat what wraps them.
-            if !causes.iter().any(|known| known.contains(&text)) {
-                causes.push(text);
+            if let Some(failure) = error.downcast_ref::<Failure>() {
+                return Self::unanswered(tried, failure);
             }
             cause = error.source();
         }
-        Self { tried, code: None, message: one_line(&causes.join(": "), LONGEST), no_credentials }
+        Self::unanswered(tried, &Failure::of("", error))
+    }
+
+    fn unanswered(tried: String, failure: &Failure) -> Self {
+        let cure = failure.cure.map(str::to_owned);
+        Self { tried, code: None, message: one_line(&failure.why, LONGEST), cure }
     }
 
     /// AWS's code, such as `DependencyViolation`; empty where no answer came.
@@ -182,13 +231,7 @@ impl CallError {
     }
 
     /// What a person can do about it, where that is known.
-    fn cure(&self) -> Option<&'static str> {
-        if self.no_credentials {
-            return Some(
-                "run `aws configure`, `aws login` or `aws sso login`, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID \
-                 and AWS_SECRET_ACCESS_KEY",
-            );
-        }
+    fn cure_of_code(&self) -> Option<&'static str> {
         Some(match self.code() {
             "" => "check the network, the region's name and the endpoint",
             "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" => {
@@ -228,6 +271,8 @@ impl CallError {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use aws_smithy_types::body::SdkBody;
     use aws_smithy_types::error::ErrorMetadata;
 
@@ -241,5 +286,40 @@ mod tests {
         let expected =
             "cannot list the load balancers: status 503 Service Unavailable without an error of AWS's; ";
         assert!(said.starts_with(expected), "{said}");
+    }
+    fn refused(code: &str, message: &str, date: Option<&str>) -> String {
+        let mut response = HttpResponse::new(400.try_into().unwrap(), SdkBody::empty());
+        if let Some(date) = date {
+            response.headers_mut().insert("date", date.to_owned());
+        }
+        let error = ErrorMetadata::builder().code(code).message(message).build();
+        CallError::new("look".to_owned(), &SdkError::service_error(error, response)).to_string()
+    }
+
+    #[test]
+    fn a_wrong_clock_is_told_from_an_expired_session() {
+        let date = |ago: Duration| {
+            let time = aws_smithy_types::DateTime::from(SystemTime::now() - ago);
+            time.fmt(aws_smithy_types::date_time::Format::HttpDate).unwrap()
+        };
+        for code in ["RequestExpired", "SignatureDoesNotMatch", "AuthFailure"] {
+            let said = refused(code, "m", Some(&date(Duration::from_secs(3600))));
+            assert!(said.contains("; this machine's clock is 60 min ahead of that of AWS ("), "{said}");
+            assert!(said.ends_with("): set it, for example with `timedatectl set-ntp true`"), "{said}");
+        }
+        for date in [None, Some(&*date(Duration::ZERO))] {
+            let said = refused("RequestExpired", "m", date);
+            assert!(said.ends_with("log in again: the credentials have expired"), "{said}");
+        }
+    }
+
+    #[test]
+    fn an_encoded_message_is_shortened_and_how_to_decode_it_is_said() {
+        let message =
+            format!("You are not authorized to perform this operation. {ENCODED}{}", "x".repeat(600));
+        let said = refused("UnauthorizedOperation", &message, None);
+        assert!(said.contains("message: xxxxxxxxxxxxxxx…; "), "{said}");
+        assert!(said.contains("`bootstrap policy operator`"), "{said}");
+        assert!(said.contains("`aws sts decode-authorization-message "), "{said}");
     }
 }

@@ -12,7 +12,9 @@ use aws_config::{BehaviorVersion, Region};
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::Intercept;
-use aws_smithy_runtime_api::client::interceptors::context::BeforeSerializationInterceptorContextRef;
+use aws_smithy_runtime_api::client::interceptors::context::{
+    BeforeSerializationInterceptorContextRef, BeforeTransmitInterceptorContextRef,
+};
 use aws_smithy_runtime_api::client::orchestrator::Metadata;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::ConfigBag;
@@ -32,6 +34,7 @@ pub(crate) mod elbv2;
 mod error;
 pub(crate) mod iam;
 pub(crate) mod image;
+pub(crate) mod look;
 pub(crate) mod pace;
 pub(crate) mod package_bucket;
 pub(crate) mod package_reachable;
@@ -83,10 +86,8 @@ impl Cloud {
             .with_max_attempts(ATTEMPTS)
             .with_initial_backoff(FIRST_BACKOFF)
             .with_max_backoff(LONGEST_BACKOFF);
-        let timeouts = TimeoutConfig::builder()
-            .connect_timeout(CONNECT_DEADLINE)
-            .operation_attempt_timeout(ATTEMPT_DEADLINE)
-            .build();
+        let timeouts =
+            TimeoutConfig::builder().connect_timeout(CONNECT_DEADLINE).read_timeout(ATTEMPT_DEADLINE).build();
         let config = aws_config::defaults(BehaviorVersion::latest())
             .http_client(instance_aws::http_client(instance_aws::has_certificates()))
             .region(region.clone())
@@ -128,7 +129,7 @@ impl Cloud {
 pub(crate) struct NoRegion;
 
 /// Refuses what the printed operator policy does not list, before it is sent: so the policy names
-/// every call that this program can make.
+/// every call that this program can make. Tells [`look`] what is called, and where.
 #[derive(Debug)]
 struct PolicyGuard;
 
@@ -145,9 +146,22 @@ impl Intercept for PolicyGuard {
         config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         match config.load::<Metadata>() {
-            Some(call) if policy::allows_call(call.service(), call.name()) => Ok(()),
+            Some(call) if policy::allows_call(call.service(), call.name()) => {
+                look::names_action(call.service(), call.name());
+                Ok(())
+            }
             Some(call) => Err(format!("{} {} is not in policy.rs", call.service(), call.name()).into()),
             None => Err("a call without a name".into()),
         }
+    }
+
+    fn read_before_transmit(
+        &self,
+        context: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        look::is_sent_to(context.request().uri());
+        Ok(())
     }
 }

@@ -9,6 +9,7 @@ use aws_smithy_runtime_api::client::http::HttpConnector;
 use aws_smithy_runtime_api::http::{Request, Response};
 use aws_smithy_types::body::SdkBody;
 use http_body_util::BodyExt;
+use instance_contract::Failure;
 
 use crate::fleet::Package;
 
@@ -91,14 +92,8 @@ fn public(url: &str) -> String {
     url.split('?').next().unwrap_or_default().to_owned()
 }
 
-fn no_answer(url: &str, error: &dyn std::error::Error) -> Unreachable {
-    let mut why = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        why = error.to_string();
-        cause = error.source();
-    }
-    Unreachable::NoAnswer { address: public(url), why }
+fn no_answer(url: &str, error: &(dyn std::error::Error + 'static)) -> Unreachable {
+    Unreachable::NoAnswer { address: public(url), why: Failure::of(url, error).why }
 }
 
 /// Where the index is that an apt source line names; `None` if it is not on the web.
@@ -126,7 +121,7 @@ async fn get(url: &str) -> Result<Response<SdkBody>, Unreachable> {
     let mut next = url.to_owned();
     for _ in 0..=REDIRECTS {
         let mut request = Request::new(SdkBody::empty());
-        let invalid = |error: &dyn std::error::Error| no_answer(url, error);
+        let invalid = |error: &(dyn std::error::Error + 'static)| no_answer(url, error);
         request.set_uri(next.as_str()).map_err(|error| invalid(&error))?;
         // Servers that know no ranges answer with everything, which is then not read.
         request.headers_mut().insert("range", format!("bytes=0-{}", MAGIC.len() - 1));
@@ -204,7 +199,10 @@ mod tests {
         let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let error =
             reachable(&url(format!("http://{nobody}/x.deb?key=secret"))).await.unwrap_err().to_string();
-        assert!(error.contains("cannot be reached from here") && error.contains("refused"), "{error}");
+        assert!(
+            error.contains("cannot be reached from here") && error.contains("refuses the connection"),
+            "{error}"
+        );
         assert!(!error.contains("secret"), "{error}");
     }
 

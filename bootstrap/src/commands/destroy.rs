@@ -8,6 +8,7 @@ use serde_json::json;
 use super::fleet_request::ExistingFleet;
 use super::typed_command::typed_command;
 use super::{ChangeOptions, consent, plan_text};
+use crate::cloud::look::waiting;
 use crate::cloud::pace::Pace;
 use crate::cloud::search::{TaggedResource, search};
 use crate::engine::actions::{ActionError, Executor};
@@ -39,9 +40,9 @@ pub(crate) async fn destroy(fleet: ExistingFleet, options: ChangeOptions, force:
                     "there is always more of fleet {name}: end the launch of it that runs, and destroy it again"
                 );
             }
-            let prepared = prepare_destroy(cloud, name, known.clone(), force).await?;
+            let prepared = waiting(prepare_destroy(cloud, name, known.clone(), force)).await?;
             let mut left =
-                if prepared.plan.is_empty() { search(cloud, Some(name)).await? } else { Vec::new() };
+                if prepared.plan.is_empty() { waiting(search(cloud, Some(name))).await? } else { Vec::new() };
             left.retain(TaggedResource::still_exists);
             Ok((prepared, left))
         };

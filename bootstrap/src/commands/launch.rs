@@ -6,6 +6,7 @@ use super::fleet_request::FleetRequest;
 use super::typed_command::typed_command;
 use super::{ChangeOptions, consent, plan_text, prepare_failed, status};
 use crate::cloud::Cloud;
+use crate::cloud::look::waiting;
 use crate::deb::Deb;
 use crate::engine::actions::{ActionError, Executor};
 use crate::engine::execute::{Halt, execute};
@@ -43,7 +44,7 @@ pub(super) async fn bring_up(
     let mut interrupt = Interrupt::new().context("cannot listen to signals")?;
     let preparing = prepare(cloud, name, request, deb);
     let prepared = tokio::select! {
-        prepared = preparing => prepared.map_err(prepare_failed)?,
+        prepared = waiting(preparing) => prepared.map_err(prepare_failed)?,
         () = interrupt.received() => bail!("interrupted; nothing was changed"),
     };
     let Prepared { desired, have, plan, .. } = &prepared;
@@ -87,7 +88,7 @@ pub(super) async fn bring_up(
         Err(Halt::Failed(error @ ActionError::Unhealthy(_))) => {
             return unhealthy(error, Some(&executor), output);
         }
-        Err(Halt::Failed(error @ (ActionError::ChangedElsewhere(_) | ActionError::Destroyed(_)))) => {
+        Err(Halt::Failed(error @ (ActionError::ChangedElsewhere(_) | ActionError::Destroyed { .. }))) => {
             return Err(error.into());
         }
         Err(Halt::Failed(error)) => {

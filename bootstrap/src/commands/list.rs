@@ -12,6 +12,7 @@ use serde_json::json;
 use super::fleet_request::built_in_names;
 use super::status::{format_age, healthy, rows, snapshot};
 use crate::cloud::Cloud;
+use crate::cloud::look::look;
 use crate::cloud::search::{ResourceKind, TaggedResource, search};
 use crate::fleet::names::Names;
 use crate::fleet::{Fleet, values};
@@ -34,12 +35,12 @@ pub(crate) async fn list(region: Option<String>, output: Output) -> Result<Outco
         None => anyhow!(error),
     })?;
     let mut fleets: BTreeMap<String, Vec<TaggedResource>> = BTreeMap::new();
-    for found in search(&cloud, None).await?.into_iter().filter(TaggedResource::still_exists) {
+    for found in look(search(&cloud, None)).await??.into_iter().filter(TaggedResource::still_exists) {
         fleets.entry(found.fleet.clone()).or_default().push(found);
     }
     // A few at a time: each takes some calls, which AWS counts for the whole account.
-    let looked = stream::iter(&fleets).map(|(name, found)| look(&cloud, name, found)).buffered(4);
-    let looks: Vec<Look> = looked.collect().await;
+    let looked = stream::iter(&fleets).map(|(name, found)| look_at(&cloud, name, found)).buffered(4);
+    let looks: Vec<Look> = look(looked.collect()).await?;
     if output == Output::Json {
         let fleets: Vec<_> = fleets
             .iter()
@@ -128,7 +129,7 @@ impl Look {
     }
 }
 
-async fn look(cloud: &Cloud, name: &str, found: &[TaggedResource]) -> Look {
+async fn look_at(cloud: &Cloud, name: &str, found: &[TaggedResource]) -> Look {
     let nothing =
         Look { state: ORPHANS, wanted: None, healthy: None, launched: None, age: None, error: None };
     if !is_whole(found) || values::fleet_name(name).is_err() {

@@ -5,6 +5,7 @@ use anyhow::Result;
 use super::fleet_request::{ExistingFleet, FleetRequest};
 use super::{plan_text, prepare_failed};
 use crate::cloud::Cloud;
+use crate::cloud::look::look;
 use crate::engine::prepare::{OTHER_REGION_HINT, Request, place, prepare, prepare_destroy};
 use crate::output::{Outcome, Output, print, remark};
 
@@ -17,7 +18,7 @@ pub(crate) async fn plan_launch(request: FleetRequest, output: Output) -> Result
     let cloud = Cloud::connect(fleet.region.clone()).await?;
     let name = fleet.name.clone();
     let prepared =
-        prepare(&cloud, &name, Request::Fleet(Box::new(fleet)), deb).await.map_err(prepare_failed)?;
+        look(prepare(&cloud, &name, Request::Fleet(Box::new(fleet)), deb)).await?.map_err(prepare_failed)?;
     plan_text::show(&prepared, output);
     Ok(Outcome::Done)
 }
@@ -28,7 +29,7 @@ pub(crate) async fn plan_launch(request: FleetRequest, output: Output) -> Result
 /// A call failed.
 pub(crate) async fn plan_destroy(fleet: ExistingFleet, output: Output) -> Result<Outcome> {
     let (cloud, name) = fleet.connect().await?;
-    let prepared = prepare_destroy(&cloud, &name, None, false).await?;
+    let prepared = look(prepare_destroy(&cloud, &name, None, false)).await??;
     prepared.notes.iter().for_each(|note| remark(note));
     if prepared.plan.is_empty() && output == Output::Text {
         let place = place(&prepared.desired.names.region, &prepared.around.account);

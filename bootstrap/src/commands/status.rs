@@ -13,6 +13,7 @@ use super::fleet_request::ExistingFleet;
 use super::suggestions;
 use crate::cloud::Cloud;
 use crate::cloud::elbv2::TargetHealth;
+use crate::cloud::look::look;
 use crate::engine::health::{age, cure, not_registered};
 use crate::engine::interrupt::Interrupt;
 use crate::engine::prepare;
@@ -50,7 +51,7 @@ pub(crate) async fn status(fleet: ExistingFleet, watch: bool, output: Output) ->
     let mut screen = Screen::default();
     loop {
         let found = tokio::select! {
-            found = snapshot(&cloud, &name) => found?,
+            found = look(snapshot(&cloud, &name)) => found??,
             () = interrupted() => return Ok(Outcome::Done),
         };
         let rows = rows(&found.desired, &found.have, Some(&found.health));

@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 
 use super::fleet_request::ExistingFleet;
 use super::status::{rows, snapshot};
+use crate::cloud::look::look;
 use crate::fleet::Root;
 use crate::output::{Outcome, Output, print, print_json, remark};
 use crate::verify::{self, VerifyTarget};
@@ -16,7 +17,7 @@ use crate::verify::{self, VerifyTarget};
 /// A call failed, there is no such fleet, or a check failed.
 pub(crate) async fn verify(fleet: ExistingFleet, output: Output) -> Result<Outcome> {
     let (cloud, name) = fleet.connect().await?;
-    let found = snapshot(&cloud, &name).await?;
+    let found = look(snapshot(&cloud, &name)).await??;
     let Some(balancer) = &found.have.balancer else {
         let names = &found.desired.names;
         bail!(

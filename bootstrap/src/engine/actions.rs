@@ -67,10 +67,15 @@ pub(crate) enum ActionError {
     ChangedElsewhere(String),
     /// The fleet is being destroyed.
     #[error(
-        "fleet {0} was destroyed meanwhile, so this launch stops; `bootstrap destroy {0}` removes what it has made \
-         since"
+        "fleet {fleet} was destroyed meanwhile, so this launch stops; `bootstrap destroy {fleet} --region {region}` \
+         removes what it has made since"
     )]
-    Destroyed(String),
+    Destroyed {
+        /// The fleet's name.
+        fleet: String,
+        /// Its region.
+        region: String,
+    },
     /// Something was made of the fleet since it was looked at, and is in the way.
     #[error("{0} has come to be meanwhile")]
     NewResource(String),

@@ -22,7 +22,10 @@ impl Executor<'_> {
             let error = match self.cloud.definition(&self.desired.names).await? {
                 Some(found) if found.as_deref().unwrap_or_default() == wanted => return Ok(()),
                 Some(_) => ActionError::ChangedElsewhere(name),
-                None => ActionError::Destroyed(name),
+                None => {
+                    let region = self.desired.names.region.clone();
+                    ActionError::Destroyed { fleet: name, region }
+                }
             };
             if !pace.next().await {
                 return Err(error);
@@ -39,7 +42,7 @@ impl Executor<'_> {
             let is_stored = self.created.borrow().instances_group.is_some();
             // What is wrong with a look is for the step to find.
             if is_stored
-                && let Err(error @ (ActionError::ChangedElsewhere(_) | ActionError::Destroyed(_))) =
+                && let Err(error @ (ActionError::ChangedElsewhere(_) | ActionError::Destroyed { .. })) =
                     self.confirm_definition(&self.desired.definition).await
             {
                 return error;

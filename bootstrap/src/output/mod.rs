@@ -7,6 +7,7 @@
 //! | `terminal.rs` | text for a terminal: broken between words, short lists |
 //! | `table.rs` | tables, as wide as the terminal |
 //! | `board.rs` | steps and counts under way |
+//! | `wait.rs` | what a look waits for |
 
 pub use outcome::{Outcome, Output, WrongUsage};
 pub use streams::remark;
@@ -17,9 +18,11 @@ pub(crate) use streams::{
 };
 pub(crate) use table::Table;
 pub(crate) use terminal::size as terminal_size;
+pub(crate) use wait::WaitLine;
 
 mod board;
 mod outcome;
 mod streams;
 mod table;
 mod terminal;
+mod wait;

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::outcome::Output;
 use super::terminal;
+use super::wait::WaitLine;
 
 /// Why results no longer go anywhere; the first reason there was.
 static LOST: OnceLock<io::Error> = OnceLock::new();
@@ -120,7 +121,9 @@ pub(crate) fn write_failure() -> Option<&'static io::Error> {
 /// Writes a remark.
 pub fn remark(line: &str) {
     let text = shown(&plain_lines(line), io::stderr());
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    WaitLine::beside(|| {
+        let _ = writeln!(io::stderr().lock(), "{text}");
+    });
 }
 
 /// Writes a question, at whose end the answer is typed.

@@ -1,8 +1,8 @@
 //! Requests, each on a connection of its own: one connection may lead to one target for ever.
 
-use std::error::Error as _;
 use std::time::Duration;
 
+use instance_contract::Failure as NoAnswer;
 use tokio::task::JoinSet;
 
 use super::report::Failure;
@@ -74,7 +74,7 @@ impl Client {
             Ok(client) => Ok(Self { client, url: url.trim_end_matches('/').to_owned() }),
             Err(error) => Err(Failure {
                 expected: "an HTTP client".to_owned(),
-                seen: causes(&error),
+                seen: causes(error),
                 cure: "this machine cannot make one".to_owned(),
             }),
         }
@@ -163,10 +163,10 @@ impl Client {
 }
 
 async fn read(request: reqwest::RequestBuilder) -> Result<Answer, String> {
-    let mut response = request.send().await.map_err(|error| causes(&error))?;
+    let mut response = request.send().await.map_err(causes)?;
     let status = response.status().as_u16();
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| causes(&error))? {
+    while let Some(chunk) = response.chunk().await.map_err(causes)? {
         body.extend_from_slice(&chunk);
         if body.len() > MAX_BODY {
             break;
@@ -175,13 +175,8 @@ async fn read(request: reqwest::RequestBuilder) -> Result<Answer, String> {
     Ok(Answer { status, body: String::from_utf8_lossy(&body).into_owned() })
 }
 
-/// An error with what led to it, in one line.
-fn causes(error: &reqwest::Error) -> String {
-    let mut texts = vec![error.to_string()];
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        texts.push(error.to_string());
-        cause = error.source();
-    }
-    texts.join(": ")
+/// Why nothing came back, in one line.
+fn causes(error: reqwest::Error) -> String {
+    let url = error.url().map_or_else(String::new, ToString::to_string);
+    NoAnswer::of(&url, &error.without_url()).why
 }

@@ -32,4 +32,5 @@ mod seed;
 mod terminal;
 mod together;
 mod traffic;
+mod unanswered;
 mod verify;

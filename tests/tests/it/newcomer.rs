@@ -150,7 +150,7 @@ async fn a_wrong_region_is_told_before_or_by_the_call_that_meets_it() {
 
     // An address at which nothing answers, as that of a region which does not exist.
     let ran = account.bootstrap(&["list"]).env("AWS_ENDPOINT_URL", "http://127.0.0.1:9").run().await;
-    told(ran, 1, &["check the network, the region's name and the endpoint"]);
+    told(ran, 1, &["http://127.0.0.1:9 refuses the connection; check the endpoint"]);
 }
 
 #[tokio::test]

@@ -271,5 +271,8 @@ async fn nothing_more_is_asked_of_a_balancer_that_does_not_answer() {
     assert_eq!(report.checks.len(), 2, "{report:?}");
     passed(&report, "targets");
     let failure = failed(&report, "load balancer");
-    assert!(failure.seen.contains("refused") && failure.cure.contains("balancer-allow"), "{failure:?}");
+    assert!(
+        failure.seen.contains("refuses the connection") && failure.cure.contains("balancer-allow"),
+        "{failure:?}"
+    );
 }

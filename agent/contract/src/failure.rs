@@ -1,0 +1,284 @@
+//! Why a request got no answer.
+
+use std::error::Error;
+use std::io;
+use std::time::SystemTime;
+
+/// Why a request got no answer, in a sentence that names the address, and the cure where one is known.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub struct Failure {
+    /// Such as `http://127.0.0.1:5000 refuses the connection`.
+    pub why: String,
+    /// What to do about it.
+    pub cure: Option<&'static str>,
+}
+
+/// What kept an answer away, as far as that leads to different sentences.
+#[derive(Clone, Copy)]
+enum Cause {
+    Refused,
+    UnknownName,
+    Late,
+    Unreachable,
+    Closed,
+    NoTls,
+    Certificate,
+}
+
+/// How libraries call what has no type that could be asked for.
+const WORDS: [(&str, Cause); 9] = [
+    ("dns error", Cause::UnknownName),
+    ("failed to lookup address", Cause::UnknownName),
+    ("timeout occurred", Cause::Late),
+    ("timed out", Cause::Late),
+    ("closed before message completed", Cause::Closed),
+    ("handshake eof", Cause::Closed),
+    ("corrupt message", Cause::NoTls),
+    ("certificate", Cause::Certificate),
+    ("UnknownIssuer", Cause::Certificate),
+];
+
+impl Failure {
+    /// From the URL of a request, of which only the server is shown, and the error that came instead of an answer.
+    #[must_use]
+    pub fn of(url: &str, error: &(dyn Error + 'static)) -> Self {
+        let server = server(url);
+        let (mut cause, mut text) = (None, String::new());
+        let mut next = Some(error);
+        while let Some(error) = next {
+            text = error.to_string();
+            // The SDK shows the whole request after it.
+            if let Some((_, rest)) = text.split_once("failed to apply endpoint `") {
+                return Self::of_endpoint(rest.split('`').next().unwrap_or_default());
+            }
+            let named = || WORDS.iter().find(|(words, _)| text.contains(words)).map(|(_, cause)| *cause);
+            cause = error.downcast_ref().and_then(of_io).or_else(named).or(cause);
+            next = error.source();
+        }
+        let network = "check the route, the security groups and firewalls, or name a proxy in HTTPS_PROXY";
+        let (why, cure) = match cause {
+            Some(Cause::Refused) => (
+                format!("{server} refuses the connection"),
+                "check the endpoint: no program listens there, or a firewall refuses",
+            ),
+            Some(Cause::UnknownName) => (
+                format!("the name in {server} does not resolve"),
+                "check the region's name, the endpoint and this machine's DNS",
+            ),
+            Some(Cause::Late) => {
+                let within = text
+                    .rsplit_once(" after ")
+                    .map_or("in time".to_owned(), |(_, time)| format!("within {time}"));
+                (format!("{server} does not answer {within}"), network)
+            }
+            Some(Cause::Unreachable) => (format!("{server} is unreachable"), network),
+            Some(Cause::Closed) => (
+                format!("{server} closed the connection without an answer"),
+                "try again; check proxies and firewalls",
+            ),
+            Some(Cause::NoTls) => {
+                (format!("{server} does not speak TLS"), "check the endpoint's port, or write http://")
+            }
+            Some(Cause::Certificate) => (
+                format!("the certificate of {server} is not trusted: {text}"),
+                "check this machine's clock and CA certificates, and proxies on the way",
+            ),
+            None => return Self { why: format!("{server}: {text}"), cure: None },
+        };
+        Self { why, cure: Some(cure) }
+    }
+
+    fn of_endpoint(endpoint: &str) -> Self {
+        let cure = "write it as https://HOST or http://HOST:PORT, in AWS_ENDPOINT_URL or the profile";
+        Self { why: format!("the endpoint {endpoint:?} is no URL"), cure: Some(cure) }
+    }
+}
+
+/// The text of the cause that has none itself: those before it often say no more than that there is one.
+#[must_use]
+pub fn innermost(error: &dyn Error) -> String {
+    let mut innermost = error;
+    while let Some(cause) = innermost.source() {
+        innermost = cause;
+    }
+    innermost.to_string()
+}
+
+fn of_io(error: &io::Error) -> Option<Cause> {
+    use io::ErrorKind;
+    Some(match error.kind() {
+        ErrorKind::ConnectionRefused => Cause::Refused,
+        ErrorKind::TimedOut => Cause::Late,
+        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => Cause::Unreachable,
+        ErrorKind::ConnectionReset
+        | ErrorKind::ConnectionAborted
+        | ErrorKind::BrokenPipe
+        | ErrorKind::UnexpectedEof => Cause::Closed,
+        _ => return None,
+    })
+}
+
+/// Scheme, host and port: what is before and after may be a secret.
+fn server(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    match (scheme, host) {
+        (_, "") => "the server".to_owned(),
+        ("", host) => host.to_owned(),
+        (scheme, host) => format!("{scheme}://{host}"),
+    }
+}
+
+/// AWS refuses what was signed this long before or after its own time.
+const TOLERANCE: u64 = 5 * 60;
+
+/// How wrong this machine's clock is, where it is so wrong that AWS refuses what is signed by it: `date` is the header
+/// `Date` of an answer, `now` the time here. `None` where the clock is right, or the header cannot be read.
+#[must_use]
+pub fn clock_error(date: &str, now: SystemTime) -> Option<String> {
+    let there = seconds_of(date)?;
+    let here = now.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
+    let minutes = here.abs_diff(there).div_ceil(60);
+    let side = if here < there { "behind" } else { "ahead of" };
+    (here.abs_diff(there) >= TOLERANCE)
+        .then(|| format!("this machine's clock is {minutes} min {side} that of AWS ({date})"))
+}
+
+/// Seconds since 1970 of a date such as `Sun, 06 Nov 1994 08:49:37 GMT`.
+fn seconds_of(date: &str) -> Option<u64> {
+    const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    let number = |from: usize, to: usize| date.get(from..to)?.parse::<u64>().ok();
+    let (day, year) = (number(5, 7)?, number(12, 16)?);
+    let month = u64::try_from(MONTHS.find(date.get(8..11)?)? / 3).ok()?;
+    let (hour, minute, second) = (number(17, 19)?, number(20, 22)?, number(23, 25)?);
+    // Years that begin in March have their leap day at the end.
+    let (year, month) = if month < 2 { (year.checked_sub(1)?, month + 10) } else { (year, month - 2) };
+    let days = year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day;
+    let days = days.checked_sub(719_469)?;
+    Some(((days * 24 + hour) * 60 + minute) * 60 + second)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// An error of a library, with its causes.
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Told(&'static str, #[source] Option<Box<dyn Error>>);
+
+    fn chain(texts: &[&'static str], innermost: Option<io::Error>) -> Box<dyn Error> {
+        let mut error: Option<Box<dyn Error>> = innermost.map(Into::into);
+        for text in texts.iter().rev() {
+            error = Some(Box::new(Told(text, error)));
+        }
+        error.unwrap()
+    }
+
+    #[test]
+    fn each_failure_names_the_address_the_reason_and_the_cure() {
+        use io::ErrorKind;
+        let kind = |kind: ErrorKind| Some(io::Error::from(kind));
+        let connect = ["dispatch failure", "io error", "client error (Connect)", "tcp connect error"];
+        let dumped = "failed to apply endpoint `127.0.0.1:5000` to request `Request { body: SdkBody { … } }`";
+        let cases: [(&[&str], Option<io::Error>, &str, &str); 13] = [
+            (
+                &connect,
+                kind(ErrorKind::ConnectionRefused),
+                "https://h:1 refuses the connection",
+                "check the endpoint",
+            ),
+            (
+                &["client error (Connect)", "dns error"],
+                None,
+                "the name in https://h:1 does not resolve",
+                "DNS",
+            ),
+            (
+                &["dns error"],
+                Some(io::Error::other("failed to lookup address information: Try again")),
+                "the name in https://h:1 does not resolve",
+                "region's name",
+            ),
+            (
+                &["timeout", "HTTP connect timeout occurred after 5s"],
+                None,
+                "https://h:1 does not answer within 5s",
+                "HTTPS_PROXY",
+            ),
+            (&["operation timed out"], None, "https://h:1 does not answer in time", "route"),
+            (&connect, kind(ErrorKind::TimedOut), "https://h:1 does not answer in time", "route"),
+            (&connect, kind(ErrorKind::NetworkUnreachable), "https://h:1 is unreachable", "route"),
+            (
+                &["io error"],
+                kind(ErrorKind::ConnectionReset),
+                "https://h:1 closed the connection",
+                "try again",
+            ),
+            (
+                &["connection closed before message completed"],
+                None,
+                "https://h:1 closed the connection",
+                "try again",
+            ),
+            (
+                &["client error (Connect)", "received corrupt message of type InvalidContentType"],
+                None,
+                "https://h:1 does not speak TLS",
+                "http://",
+            ),
+            (
+                &["client error (Connect)", "invalid peer certificate: UnknownIssuer"],
+                None,
+                "the certificate of https://h:1 is not trusted: invalid peer certificate: UnknownIssuer",
+                "CA certificates",
+            ),
+            (
+                &["other", dumped, "endpoint must contain scheme"],
+                None,
+                "the endpoint \"127.0.0.1:5000\" is no URL",
+                "https://HOST",
+            ),
+            (&["io error", "the answer breaks off"], None, "https://h:1: the answer breaks off", ""),
+        ];
+        for (texts, innermost, why, cure) in cases {
+            let failure = Failure::of("https://me:secret@h:1/path?signature=x", &*chain(texts, innermost));
+            assert!(failure.why.starts_with(why), "{failure:?}");
+            assert!(failure.cure.unwrap_or_default().contains(cure), "{failure:?}");
+            assert_eq!(failure.cure.is_none(), cure.is_empty(), "{failure:?}");
+            assert!(!failure.why.contains("secret") && !failure.why.contains("signature"), "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn a_clock_is_wrong_by_more_than_five_minutes() {
+        let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let date = "Sun, 06 Nov 1994 08:49:37 GMT";
+        for now in [784_111_777, 784_111_777 + 299, 784_111_777 - 299] {
+            assert_eq!(clock_error(date, at(now)), None);
+        }
+        let behind = clock_error(date, at(784_111_777 - 3600)).unwrap();
+        assert_eq!(behind, format!("this machine's clock is 60 min behind that of AWS ({date})"));
+        assert!(clock_error(date, at(784_111_777 + 300)).unwrap().contains("5 min ahead of"));
+        for (date, seconds) in [
+            ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
+            ("Tue, 29 Feb 2000 23:59:59 GMT", 951_868_799),
+            ("Fri, 31 Dec 2100 00:00:00 GMT", 4_133_894_400),
+        ] {
+            assert_eq!(seconds_of(date), Some(seconds), "{date}");
+        }
+        for date in [
+            "",
+            "now",
+            "Sunday, 06-Nov-94 08:49:37 GMT",
+            "Sun, 06 Nov 1994 08:49",
+            "Ä, 06 Nov 1994 08:49:37 GMT",
+        ] {
+            assert_eq!(clock_error(date, at(0)), None, "{date}");
+        }
+    }
+}
