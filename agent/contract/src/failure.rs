@@ -2,7 +2,6 @@
 
 use std::error::Error;
 use std::io;
-use std::time::SystemTime;
 
 /// Why a request got no answer, in a sentence that names the address, and the cure where one is known.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -131,39 +130,8 @@ fn server(url: &str) -> String {
     }
 }
 
-/// AWS refuses what was signed this long before or after its own time.
-const TOLERANCE: u64 = 5 * 60;
-
-/// How wrong this machine's clock is, where it is so wrong that AWS refuses what is signed by it: `date` is the header
-/// `Date` of an answer, `now` the time here. `None` where the clock is right, or the header cannot be read.
-#[must_use]
-pub fn clock_error(date: &str, now: SystemTime) -> Option<String> {
-    let there = seconds_of(date)?;
-    let here = now.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
-    let minutes = here.abs_diff(there).div_ceil(60);
-    let side = if here < there { "behind" } else { "ahead of" };
-    (here.abs_diff(there) >= TOLERANCE)
-        .then(|| format!("this machine's clock is {minutes} min {side} that of AWS ({date})"))
-}
-
-/// Seconds since 1970 of a date such as `Sun, 06 Nov 1994 08:49:37 GMT`.
-fn seconds_of(date: &str) -> Option<u64> {
-    const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
-    let number = |from: usize, to: usize| date.get(from..to)?.parse::<u64>().ok();
-    let (day, year) = (number(5, 7)?, number(12, 16)?);
-    let month = u64::try_from(MONTHS.find(date.get(8..11)?)? / 3).ok()?;
-    let (hour, minute, second) = (number(17, 19)?, number(20, 22)?, number(23, 25)?);
-    // Years that begin in March have their leap day at the end.
-    let (year, month) = if month < 2 { (year.checked_sub(1)?, month + 10) } else { (year, month - 2) };
-    let days = year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day;
-    let days = days.checked_sub(719_469)?;
-    Some(((days * 24 + hour) * 60 + minute) * 60 + second)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     /// An error of a library, with its causes.
@@ -251,34 +219,6 @@ mod tests {
             assert!(failure.cure.unwrap_or_default().contains(cure), "{failure:?}");
             assert_eq!(failure.cure.is_none(), cure.is_empty(), "{failure:?}");
             assert!(!failure.why.contains("secret") && !failure.why.contains("signature"), "{failure:?}");
-        }
-    }
-
-    #[test]
-    fn a_clock_is_wrong_by_more_than_five_minutes() {
-        let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        let date = "Sun, 06 Nov 1994 08:49:37 GMT";
-        for now in [784_111_777, 784_111_777 + 299, 784_111_777 - 299] {
-            assert_eq!(clock_error(date, at(now)), None);
-        }
-        let behind = clock_error(date, at(784_111_777 - 3600)).unwrap();
-        assert_eq!(behind, format!("this machine's clock is 60 min behind that of AWS ({date})"));
-        assert!(clock_error(date, at(784_111_777 + 300)).unwrap().contains("5 min ahead of"));
-        for (date, seconds) in [
-            ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
-            ("Tue, 29 Feb 2000 23:59:59 GMT", 951_868_799),
-            ("Fri, 31 Dec 2100 00:00:00 GMT", 4_133_894_400),
-        ] {
-            assert_eq!(seconds_of(date), Some(seconds), "{date}");
-        }
-        for date in [
-            "",
-            "now",
-            "Sunday, 06-Nov-94 08:49:37 GMT",
-            "Sun, 06 Nov 1994 08:49",
-            "Ä, 06 Nov 1994 08:49:37 GMT",
-        ] {
-            assert_eq!(clock_error(date, at(0)), None, "{date}");
         }
     }
 }

@@ -8,7 +8,7 @@
 //! | [`TargetHealthState`] | the words of Elastic Load Balancing for the health of a target |
 //! | [`duration`] | the grammar of durations in flags, environment, files and stored definitions |
 //! | [`one_line`], [`plain_lines`] | the filter that text from outside passes before it is shown |
-//! | [`Failure`], [`clock_error`] | why a request got no answer, and whether a clock is why it was refused |
+//! | [`Failure`], [`innermost`] | why a request got no answer |
 //! | [`nearest`] | the known key that a misspelt one probably means |
 //! | [`InvalidValue`] | the error of everything here that parses |
 //!
@@ -29,7 +29,7 @@ pub mod tags;
 mod target_health;
 
 pub use cluster_name::ClusterName;
-pub use failure::{Failure, clock_error, innermost};
+pub use failure::{Failure, innermost};
 pub use invalid_value::InvalidValue;
 pub use nearest_key::nearest;
 pub use one_line::{is_plain, one_line, plain_lines};

@@ -9,8 +9,9 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use instance_aws::nameless;
-use instance_contract::{Failure, clock_error, innermost, one_line};
+use instance_contract::{Failure, innermost, one_line};
 
+use super::clock::clock_error;
 use super::look;
 
 /// What AWS says is shown to this length, in characters.

@@ -27,6 +27,7 @@ use credentials::AwsCliFallback;
 
 use crate::policy;
 
+mod clock;
 mod credentials;
 mod describe;
 pub(crate) mod ec2;
