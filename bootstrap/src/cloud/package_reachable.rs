@@ -11,7 +11,7 @@ use aws_smithy_types::body::SdkBody;
 use http_body_util::BodyExt;
 use instance_contract::Failure;
 
-use crate::fleet::Package;
+use crate::fleet::{Package, public_address};
 
 const DEADLINE: Duration = Duration::from_secs(15);
 const REDIRECTS: usize = 5;
@@ -61,7 +61,11 @@ pub(crate) async fn reachable(package: &Package) -> Result<(), Unreachable> {
                         None => break,
                     }
                 }
-                if start.starts_with(MAGIC) { Ok(()) } else { Err(Unreachable::NoPackage(public(url))) }
+                if start.starts_with(MAGIC) {
+                    Ok(())
+                } else {
+                    Err(Unreachable::NoPackage(public_address(url).to_owned()))
+                }
             }
             Package::Apt { line, .. } => {
                 let Some(folder) = index_folder(line) else { return Ok(()) };
@@ -75,7 +79,7 @@ pub(crate) async fn reachable(package: &Package) -> Result<(), Unreachable> {
         }
     };
     let address = match package {
-        Package::Url { url, .. } => public(url),
+        Package::Url { url, .. } => public_address(url).to_owned(),
         Package::Apt { line, .. } => line.clone(),
         Package::InImage | Package::Deb { .. } => String::new(),
     };
@@ -87,13 +91,8 @@ pub(crate) async fn reachable(package: &Package) -> Result<(), Unreachable> {
     }
 }
 
-/// An address without its query, which may be a signature.
-fn public(url: &str) -> String {
-    url.split('?').next().unwrap_or_default().to_owned()
-}
-
 fn no_answer(url: &str, error: &(dyn std::error::Error + 'static)) -> Unreachable {
-    Unreachable::NoAnswer { address: public(url), why: Failure::of(url, error).why }
+    Unreachable::NoAnswer { address: public_address(url).to_owned(), why: Failure::of(url, error).why }
 }
 
 /// Where the index is that an apt source line names; `None` if it is not on the web.
@@ -131,10 +130,13 @@ async fn get(url: &str) -> Result<Response<SdkBody>, Unreachable> {
         match (status, response.headers().get("location")) {
             (200 | 206, _) => return Ok(response),
             (301 | 302 | 303 | 307 | 308, Some(location)) => next = redirected(&next, location),
-            _ => return Err(Unreachable::Refused { address: public(url), status }),
+            _ => return Err(Unreachable::Refused { address: public_address(url).to_owned(), status }),
         }
     }
-    Err(Unreachable::NoAnswer { address: public(url), why: "it redirects without end".to_owned() })
+    Err(Unreachable::NoAnswer {
+        address: public_address(url).to_owned(),
+        why: "it redirects without end".to_owned(),
+    })
 }
 
 /// Where a redirection leads: to another server, or elsewhere on the same.

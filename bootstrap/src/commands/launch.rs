@@ -44,7 +44,7 @@ pub(super) async fn bring_up(
     let mut interrupt = Interrupt::new().context("cannot listen to signals")?;
     let preparing = prepare(cloud, name, request, deb);
     let prepared = tokio::select! {
-        prepared = waiting(preparing) => prepared.map_err(prepare_failed)?,
+        prepared = waiting(preparing) => prepared.map_err(|error| prepare_failed(error, &cloud.region))?,
         () = interrupt.received() => bail!("interrupted; nothing was changed"),
     };
     let Prepared { desired, have, plan, .. } = &prepared;

@@ -12,9 +12,10 @@
 
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 
-use crate::engine::prepare::PrepareError;
+use self::typed_command::typed_command;
+use crate::engine::prepare::{PrepareError, QueryNeeded};
 use crate::output::{Outcome, Output, print_error, write_failure};
 
 pub(crate) mod consent;
@@ -50,9 +51,14 @@ pub(crate) fn end(output: Output, result: CommandResult) -> CommandResult {
 }
 
 /// Why nothing can be planned, so that wrong usage is known as such at the end.
-pub(crate) fn prepare_failed(error: PrepareError) -> anyhow::Error {
+pub(crate) fn prepare_failed(error: PrepareError, region: &str) -> anyhow::Error {
     match error {
         PrepareError::Usage(usage) => usage.into(),
+        PrepareError::QueryNeeded(needed) => {
+            let command = needed.launch.clone().unwrap_or_else(|| typed_command(region));
+            let QueryNeeded { address, sha256, .. } = &needed;
+            anyhow!("{needed}: `{command} --package-url '{address}?QUERY' --package-sha256 {sha256}`")
+        }
         other => other.into(),
     }
 }

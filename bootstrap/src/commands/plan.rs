@@ -17,8 +17,8 @@ pub(crate) async fn plan_launch(request: FleetRequest, output: Output) -> Result
     let (fleet, deb) = request.read_with_package().await?;
     let cloud = Cloud::connect(fleet.region.clone()).await?;
     let name = fleet.name.clone();
-    let prepared =
-        look(prepare(&cloud, &name, Request::Fleet(Box::new(fleet)), deb)).await?.map_err(prepare_failed)?;
+    let prepared = look(prepare(&cloud, &name, Request::Fleet(Box::new(fleet)), deb)).await?;
+    let prepared = prepared.map_err(|error| prepare_failed(error, &cloud.region))?;
     plan_text::show(&prepared, output);
     Ok(Outcome::Done)
 }

@@ -34,6 +34,26 @@ pub(crate) enum PrepareError {
     /// What is asked for cannot be, or would fail: why, with the cure.
     #[error("{0}")]
     Refused(String),
+    /// New instances need the query of the package's address, which is not stored.
+    #[error("{0}")]
+    QueryNeeded(QueryNeeded),
+}
+
+/// The query of the package's address is needed again.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "nothing was changed: the address of the package, {address}, had a query (a signature, for instance), which is \
+     not stored, and new instances ({launched}) need it"
+)]
+pub(crate) struct QueryNeeded {
+    /// Without the query.
+    pub(crate) address: String,
+    /// SHA-256 of the package.
+    pub(crate) sha256: String,
+    /// How many instances are to be launched.
+    launched: usize,
+    /// `launch` with what `scale` was asked for; `None` where the typed command takes the package.
+    pub(crate) launch: Option<String>,
 }
 
 /// What is asked for.
@@ -107,12 +127,17 @@ pub(crate) async fn prepare(
     let mut survey = cloud.survey(&names).await?;
     let stored = stored(&survey.inventory)?;
     let is_explicit = matches!(request, Request::Counts(_));
+    let scaled = match &request {
+        Request::Counts(counts) => Some(counts.clone()),
+        Request::Fleet(_) => None,
+    };
     if is_explicit && stored.is_none() {
         return Err(PrepareError::Refused(not_found_message(cloud, name).await));
     }
     let mut fleet = requested(request, stored.as_ref())?;
     let differences = stored.as_ref().map(|stored| fleet.differences(stored)).unwrap_or_default();
     let growth = Growth::between(stored.as_ref(), &fleet);
+    let from_stored = is_explicit || fleet.package.is_none();
     if fleet.package.is_none() {
         fleet.package = stored.and_then(|stored| stored.package);
     }
@@ -177,7 +202,11 @@ pub(crate) async fn prepare(
     if plan.steps.iter().any(|step| step.action.effect() == Effect::Create) {
         problems.extend(preflight::problems(&around, fleet, &cloud.region, &launched));
     }
-    if needs_carried && deb.is_none() {
+    let query_needed = fleet.package.as_ref().filter(|_| from_stored && !launched.is_empty());
+    let query_needed = query_needed.and_then(Package::without_its_query);
+    if query_needed.is_some() {
+        // The server would refuse the rest of the address.
+    } else if needs_carried && deb.is_none() {
         if problems.is_empty() {
             problems.push(no_package("the processors of their types are not known"));
         }
@@ -186,6 +215,14 @@ pub(crate) async fn prepare(
         problems.extend(package_problem(fleet, &have, &around, deb.as_ref()).await);
     }
     refuse(names, &problems)?;
+    if let Some((address, sha256)) = query_needed {
+        return Err(PrepareError::QueryNeeded(QueryNeeded {
+            address: address.to_owned(),
+            sha256: sha256.to_owned(),
+            launched: launched.iter().map(|(_, count)| count).sum(),
+            launch: scaled.map(|counts| launch_command(names, &counts)),
+        }));
+    }
     let notes = Vec::new();
     Ok(Prepared { desired, deb, have, around, plan, differences, notes, is_explicit, growth, force: false })
 }
@@ -218,6 +255,13 @@ fn no_package(why: &str) -> String {
          --package-sha256 HEX, --apt LINE with --apt-key FILE, or --in-image if the image has it (or [package] in the \
          fleet file); `make deb` builds packages, and a bootstrap of the package instance-bootstrap has them with it"
     )
+}
+
+/// The `launch` that does what a `scale` was asked for: it takes a package.
+fn launch_command(names: &Names, counts: &[(String, u16)]) -> String {
+    let fleet = Fleet::built_in(&names.fleet).map_or("FLEET-FILE", |_| &names.fleet);
+    let counts = counts.iter().map(|(group, count)| format!(" --count {group}={count}"));
+    format!("bootstrap launch {fleet} --region {}{}", names.region, counts.collect::<String>())
 }
 
 /// # Errors

@@ -14,6 +14,7 @@
 pub(crate) use desired::Desired;
 
 pub use instance_contract::Root;
+pub(crate) use model::public_address;
 pub use model::{Fleet, Group, HealthCheck, Package, Security};
 pub use stored::{DefinitionError, Difference};
 pub use toml_table::FleetError;

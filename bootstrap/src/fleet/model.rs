@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use instance_contract::{Root, duration};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::values;
 
@@ -84,7 +84,9 @@ pub enum Package {
     },
     /// A Debian package at an address that the instances can reach.
     Url {
-        /// `http` or `https`.
+        /// `http` or `https`. Its query may be a signature: it is for the instances alone and not stored. One whose
+        /// query is not known, because it was read back, ends with `?`.
+        #[serde(serialize_with = "without_secret")]
         url: String,
         /// SHA-256 in lower-case hex.
         sha256: String,
@@ -96,6 +98,27 @@ pub enum Package {
         /// The repository's public key, ASCII-armoured.
         key: String,
     },
+}
+
+impl Package {
+    /// The address and SHA-256 of a package whose address had a query that was not stored.
+    pub(crate) fn without_its_query(&self) -> Option<(&str, &str)> {
+        match self {
+            Self::Url { url, sha256 } => Some((url.strip_suffix('?')?, sha256)),
+            _ => None,
+        }
+    }
+}
+
+/// An address without its query, which may be a signature.
+pub(crate) fn public_address(url: &str) -> &str {
+    url.split('?').next().unwrap_or_default()
+}
+
+/// Of the query, only the `?` is stored. An older version reads an address without query as ever.
+fn without_secret<S: Serializer>(url: &str, to: S) -> Result<S::Ok, S::Error> {
+    let mark = if url.contains('?') { "?" } else { "" };
+    to.serialize_str(&format!("{}{mark}", public_address(url)))
 }
 
 /// How targets are probed; the limits are AWS's own.

@@ -6,7 +6,7 @@ use instance_contract::{duration, one_line};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::model::{Fleet, Group, Package};
+use super::model::{Fleet, Group, Package, public_address};
 use super::values;
 
 /// Characters of a definition in one tag, whose value takes 256.
@@ -66,6 +66,9 @@ impl Fleet {
         let mut definition = serde_json::to_value(self).unwrap_or_default();
         if let Some(region) = &self.region {
             definition["region"] = region.as_str().into();
+        }
+        if let Some(Value::String(url)) = definition.pointer_mut("/package/url/url") {
+            *url = public_address(url).to_owned();
         }
         snake_case(definition)
     }
@@ -219,7 +222,7 @@ fn describe(package: &Package) -> String {
     match package {
         Package::InImage => "in-image".to_owned(),
         Package::Deb { sha256, .. } => format!("deb sha256 {sha256}"),
-        Package::Url { url, sha256 } => format!("url {url} sha256 {sha256}"),
+        Package::Url { url, sha256 } => format!("url {} sha256 {sha256}", public_address(url)),
         Package::Apt { line, key } => format!("apt {line:?} key sha256 {}", short_hash(key)),
     }
 }

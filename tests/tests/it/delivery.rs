@@ -119,6 +119,40 @@ async fn an_address_and_its_sum_reach_the_instance_as_they_are_and_no_bucket_is_
 }
 
 #[tokio::test]
+async fn the_query_of_an_address_is_neither_stored_nor_shown_and_new_instances_need_it_again() {
+    let place = Place::new().await;
+    let package = std::fs::read(place.account.package()).unwrap();
+    let old = place.files.put("agent.deb?Signature=old-secret", package.clone());
+    let new = place.files.put("agent.deb?Signature=new-secret", package);
+    let bare = old.split('?').next().unwrap().to_owned();
+    let sum = ["--package-sha256", SHA256];
+    place.launch(&[&["--package-url", &old], &sum[..]].concat()).await.success();
+    assert_eq!(place.told().await.unwrap()["url"], json!(old));
+    let stored = place.account.snapshot().await.to_string();
+    assert!(stored.contains("agent.deb?") && !stored.contains("secret"), "{stored}");
+
+    // Another signature of the same package is no difference, and who does not need it does not give it.
+    let again = place.launch(&[&["--package-url", &new], &sum[..]].concat()).await.success();
+    again.says("as defined: nothing to do");
+    place.launch(&[]).await.success().says("as defined: nothing to do");
+    let other = "f".repeat(64);
+    let plan = ["plan", &place.fleet, "--package-url", &new, "--package-sha256", &other];
+    let plan = place.account.run(&plan).await.success();
+    let plan = plan.says(&format!("package: url {bare} sha256 {SHA256}"));
+    assert!(!plan.stdout.contains("secret"), "{}", plan.stdout);
+
+    // One more needs it.
+    let before = place.account.snapshot().await;
+    let needs = format!("--package-url '{bare}?QUERY' --package-sha256 {SHA256}`");
+    let launch = place.launch(&["--count", "blue=2"]).await.exits(1);
+    launch.says("new instances (1) need it: `bootstrap launch ").says(&needs);
+    let scale = place.account.run(&["scale", "small", "blue=2", "--yes"]).await.exits(1);
+    scale.says("`bootstrap launch FLEET-FILE --region us-east-1 --count blue=2").says(&needs);
+    assert_eq!(place.account.snapshot().await, before);
+    place.launch(&[&["--count", "blue=2", "--package-url", &new], &sum[..]].concat()).await.success();
+}
+
+#[tokio::test]
 async fn an_apt_source_reaches_the_instance_limited_to_its_key() {
     let place = Place::new().await;
     let site = place.files.put("", "");
