@@ -134,7 +134,15 @@ impl CallError {
             match error.downcast_ref::<CredentialsError>() {
                 // The list of places that were looked at says less than the cure.
                 Some(CredentialsError::CredentialsNotLoaded(_)) => {
-                    let message = "there are no credentials".to_owned();
+                    let message = match std::env::var("AWS_PROFILE") {
+                        Ok(profile) if !profile.is_empty() => {
+                            let profile = one_line(&profile, LONGEST);
+                            format!(
+                                "the profile {profile}, which AWS_PROFILE names, does not exist or has no credentials"
+                            )
+                        }
+                        _ => "there are no credentials".to_owned(),
+                    };
                     return Self { tried, code: None, message, cure: Some(LOG_IN.to_owned()) };
                 }
                 Some(error) => {

@@ -62,6 +62,15 @@ pub(super) async fn call<T>(tried: &str, sent: impl Future<Output = T>) -> T {
     CURRENT.scope(call.0.clone(), sent).await
 }
 
+/// Asks something other than AWS, at this URL, so that looks show it; `tried` completes "cannot …".
+pub(crate) async fn asking<T>(url: &str, tried: &str, sent: impl Future<Output = T>) -> T {
+    call(tried, async {
+        is_sent_to(url);
+        sent.await
+    })
+    .await
+}
+
 /// The call that is being polled is this one of AWS's.
 pub(super) fn names_action(service: &str, name: &str) {
     let _ = CURRENT.try_with(|call| call.action.replace(Some(format!("{}:{name}", service.to_lowercase()))));

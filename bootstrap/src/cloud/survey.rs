@@ -229,6 +229,26 @@ impl Cloud {
         Ok(found.filter(|rule| rule.is_default != Some(true)).map(describe::rule).collect())
     }
 
+    /// The listeners and rules of a load balancer that forward to a target group. A rule that forwards to several
+    /// groups is not found.
+    pub(crate) async fn users_of(&self, balancer: &str, group: &str) -> Result<Vec<String>, CallError> {
+        let asked =
+            self.elbv2.describe_listeners().load_balancer_arn(balancer).into_paginator().items().send();
+        let found = none_if_absent(call("list the listeners", asked.try_collect()).await)?;
+        let mut uses = Vec::new();
+        for listener in found.unwrap_or_default() {
+            let port = listener.port.unwrap_or_default();
+            let default = forwards(listener.default_actions.as_deref().unwrap_or_default());
+            if default.iter().any(|(arn, _)| arn == group) {
+                uses.push(format!("the listener on port {port}"));
+            }
+            let rules = self.rules(listener.listener_arn.as_deref().unwrap_or_default()).await?;
+            let own = rules.iter().filter(|rule| rule.target_group.as_deref() == Some(group));
+            uses.extend(own.map(|rule| format!("rule {} of the listener on port {port}", rule.priority)));
+        }
+        Ok(uses)
+    }
+
     /// The deregistration delay of a target group, in seconds.
     pub(crate) async fn deregistration_delay(&self, group: &TargetGroup) -> Result<Option<u64>, CallError> {
         let asked = self.elbv2.describe_target_group_attributes().target_group_arn(&group.arn);

@@ -1,5 +1,6 @@
 //! `destroy`: take a fleet down, and look whether anything is left.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -14,7 +15,8 @@ use crate::cloud::search::{TaggedResource, search};
 use crate::engine::actions::{ActionError, Executor};
 use crate::engine::execute::{Halt, execute};
 use crate::engine::interrupt::Interrupt;
-use crate::engine::prepare::{OTHER_REGION_HINT, Prepared, place, prepare_destroy, stored};
+use crate::engine::prepare::{OTHER_REGION_HINT, Prepared, place, stored};
+use crate::engine::prepare_destroy::prepare_destroy;
 use crate::output::{Board, Outcome, Output, print, print_json, remark};
 
 /// How long what is gone may go on being shown.
@@ -31,6 +33,7 @@ pub(crate) async fn destroy(fleet: ExistingFleet, options: ChangeOptions, force:
     let mut interrupt = Interrupt::new().context("cannot listen to signals")?;
     let mut pace = Pace::new(timeout);
     let (mut rounds, mut settling, mut known) = (0, None, None);
+    let mut told = BTreeSet::new();
     // Until there is nothing to do: a launch that was on its way may go on making things for a while.
     let (prepared, left) = loop {
         let looking = async {
@@ -50,16 +53,20 @@ pub(crate) async fn destroy(fleet: ExistingFleet, options: ChangeOptions, force:
             found = looking => found?,
             () = interrupt.received() => bail!(interrupted(&cloud.region, rounds)),
         };
-        if rounds == 0 {
-            prepared.notes.iter().for_each(|note| remark(note));
+        for note in prepared.notes.iter().filter(|note| !told.contains(*note)) {
+            remark(note);
         }
+        told.extend(prepared.notes.iter().cloned());
         let Prepared { desired, plan, .. } = &prepared;
         let names = &desired.names;
         known = known.or_else(|| stored(&prepared.have).ok().flatten());
         if plan.is_empty() {
-            // What a launch has made meanwhile the next look finds; what else is shown may be gone in a moment.
+            // What a launch has made meanwhile the next look finds; what else is shown may be gone in a moment, but for
+            // what somebody else uses.
             let settling = settling.get_or_insert_with(|| Pace::new(LISTED_FOR));
-            if left.is_empty() || !settling.next().await {
+            let stays =
+                |found: &TaggedResource| prepared.have.is_used_elsewhere(&found.id, &names.balancer());
+            if left.iter().all(stays) || !settling.next().await {
                 break (prepared, left);
             }
             continue;
@@ -101,6 +108,10 @@ pub(crate) async fn destroy(fleet: ExistingFleet, options: ChangeOptions, force:
         let lines: Vec<_> = left.iter().map(|found| format!("\n  {found}")).collect();
         let lines = lines.concat();
         remark(&format!("bootstrap: still there with the tag of fleet {name} in {}:{lines}", names.region));
+        if rounds > 0 {
+            // Said at the beginning too, above all that was done since.
+            prepared.notes.iter().for_each(|note| remark(note));
+        }
         return Ok(Outcome::Failed);
     }
     let text = match rounds {

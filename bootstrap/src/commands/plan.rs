@@ -6,7 +6,8 @@ use super::fleet_request::{ExistingFleet, FleetRequest};
 use super::{plan_text, prepare_failed};
 use crate::cloud::Cloud;
 use crate::cloud::look::look;
-use crate::engine::prepare::{OTHER_REGION_HINT, Request, place, prepare, prepare_destroy};
+use crate::engine::prepare::{OTHER_REGION_HINT, Request, place, prepare};
+use crate::engine::prepare_destroy::prepare_destroy;
 use crate::output::{Outcome, Output, print, remark};
 
 /// Shows what a launch would do.

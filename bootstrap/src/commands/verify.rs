@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use super::fleet_request::ExistingFleet;
 use super::status::{rows, snapshot};
-use crate::cloud::look::look;
+use crate::cloud::look::{asking, look, waiting};
 use crate::fleet::Root;
 use crate::output::{Outcome, Output, print, print_json, remark};
 use crate::verify::{self, VerifyTarget};
@@ -52,12 +52,12 @@ pub(crate) async fn verify(fleet: ExistingFleet, output: Output) -> Result<Outco
              back",
         );
     }
-    let report = verify::verify(&target, |check| {
+    let verifying = verify::verify(&target, |check| {
         if output == Output::Text {
             print(&format!("{check}\n"));
         }
-    })
-    .await;
+    });
+    let report = waiting(asking(&target.url, "verify what the fleet answers", verifying)).await;
     if output == Output::Json {
         print_json(&report.to_json());
     }

@@ -6,18 +6,18 @@ use std::collections::BTreeSet;
 use futures_util::future::try_join_all;
 use instance_contract::nearest;
 
-use crate::cloud::package_reachable::{Unreachable, reachable};
-use crate::cloud::survey::{ForeignResource, Survey, TARGET_GROUP};
+use super::growth::Growth;
+use super::problems::{name_conflicts, package_problem, stopped, used_elsewhere};
+use crate::cloud::survey::{ForeignResource, Survey};
 use crate::cloud::{CallError, Cloud};
 use crate::deb::{CarriedPackages, Deb};
 use crate::fleet::names::Names;
 use crate::fleet::{DefinitionError, Desired, Difference, Fleet, Group, Package};
-use crate::output::{WrongUsage, remark};
-use crate::plan::inventory::{Bucket, Instance, Inventory, Role};
+use crate::output::WrongUsage;
+use crate::plan::inventory::{Inventory, Role};
 use crate::plan::surroundings::Surroundings;
-use crate::plan::{Action, Effect, Plan, destroy_plan, launch_plan, members, preflight};
+use crate::plan::{Action, Effect, Plan, launch_plan, preflight};
 use crate::policy::agent_policy;
-use crate::user_data::{PackageForInstance, user_data};
 
 /// Why nothing can be planned. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -78,38 +78,10 @@ pub(crate) struct Prepared {
     /// What the user should know beside it, a sentence each.
     pub(crate) notes: Vec<String>,
     /// Whether the differences were asked for one by one, so that they are no surprise.
-    is_explicit: bool,
-    growth: Growth,
+    pub(super) is_explicit: bool,
+    pub(super) growth: Growth,
     /// Whether protections from deletion are to be lifted.
     pub(super) force: bool,
-}
-
-/// A new fleet of up to this many instances is launched as it is typed.
-const MANY: u32 = 20;
-
-/// How many instances are wanted beyond those of the stored definition. What a launch only finishes, repairs or replaces
-/// was asked for before.
-#[derive(Clone, Copy, Debug, Default)]
-struct Growth {
-    /// Whether there is a definition already.
-    of_existing: bool,
-    instances: u32,
-}
-
-impl Growth {
-    fn between(stored: Option<&Fleet>, wanted: &Fleet) -> Self {
-        let count = |group: &Group| {
-            let known = stored.and_then(|stored| stored.groups.iter().find(|known| known.name == group.name));
-            known.map_or(0, |known| known.count)
-        };
-        let more = wanted.groups.iter().map(|group| u32::from(group.count.saturating_sub(count(group))));
-        Self { of_existing: stored.is_some(), instances: more.sum() }
-    }
-
-    /// Any in a fleet that is there, and many in a new one.
-    fn needs_consent(self) -> bool {
-        self.instances > if self.of_existing { 0 } else { MANY }
-    }
 }
 
 /// Looks at the account and plans. Nothing is changed. A fleet for which no package is known gets the one that comes
@@ -194,6 +166,12 @@ pub(crate) async fn prepare(
     let (fleet, names) = (&desired.fleet, &desired.names);
     let have = survey.inventory;
     problems.extend(name_conflicts(&survey.foreign, fleet, around.vpc()));
+    for (group, users) in used_elsewhere(cloud, names, &have).await? {
+        problems.push(format!(
+            "target group {group} belongs to another load balancer: {users} uses it; delete that listener or rule, or let \
+             it forward elsewhere"
+        ));
+    }
     let policy = |also: &[String]| agent_policy(&desired, &around.account, also);
     let plan = launch_plan(&desired, &have, &policy).map_err(PrepareError::Refused)?;
     let launched = fleet.groups.iter().map(|g| (g.instance_type.clone(), plan.launched(&g.name)));
@@ -280,40 +258,6 @@ fn refuse(names: &Names, problems: &[String]) -> Result<(), PrepareError> {
     Err(PrepareError::Refused(text))
 }
 
-/// The instances that are to stay and do not run: the fleet could not become healthy with them.
-fn stopped(desired: &Desired, have: &Inventory) -> Vec<String> {
-    let region = &desired.names.region;
-    let kept = desired.fleet.groups.iter().flat_map(|group| members(desired, group, have).kept.into_values());
-    let stopped = kept.filter(|instance| matches!(instance.state.as_str(), "stopping" | "stopped"));
-    let told = |instance: &Instance| {
-        format!(
-            "{id} is {state}: start it (`aws ec2 start-instances --region {region} --instance-ids {id}`), or have another in \
-             its place (`aws ec2 terminate-instances --region {region} --instance-ids {id}`, then this command again)",
-            id = instance.id,
-            state = instance.state
-        )
-    };
-    stopped.map(told).collect()
-}
-
-/// The names that this fleet needs and someone else has.
-fn name_conflicts(foreign: &[ForeignResource], fleet: &Fleet, vpc: Option<&str>) -> Vec<String> {
-    let is_in_the_way = |found: &&ForeignResource| match (&found.vpc, found.kind) {
-        (Some(of), _) => vpc == Some(of),
-        (None, TARGET_GROUP) => fleet.groups.iter().any(|group| fleet.target_group(group) == found.name),
-        (None, _) => true,
-    };
-    let text = |found: &ForeignResource| {
-        format!(
-            "{found} has a name that this fleet needs, but not the tag {}={}: it is someone else's and stays as it is; \
-             choose another --name",
-            instance_contract::tags::FLEET,
-            fleet.name
-        )
-    };
-    foreign.iter().filter(is_in_the_way).map(text).collect()
-}
-
 /// The definition that a launch stored.
 ///
 /// # Errors
@@ -374,7 +318,7 @@ pub(crate) fn place(region: &str, account: &str) -> String {
 pub(crate) const OTHER_REGION_HINT: &str = "if it was launched elsewhere, --region or its fleet file in place of its name leads there; \
      `bootstrap list --region REGION` shows the fleets of a region";
 
-fn foreign_role(names: &Names) -> ForeignResource {
+pub(super) fn foreign_role(names: &Names) -> ForeignResource {
     ForeignResource { kind: "the role or instance profile", name: names.role(), vpc: None }
 }
 
@@ -436,132 +380,6 @@ async fn look_up_details(
         None => {}
     }
     Ok(around)
-}
-
-/// Why instances could not get the package.
-async fn package_problem(
-    fleet: &Fleet,
-    have: &Inventory,
-    around: &Surroundings,
-    deb: Option<&Deb>,
-) -> Option<String> {
-    let package = fleet.package.as_ref()?;
-    if let Package::Deb { .. } = package {
-        let Some(deb) = deb else {
-            let there = have.bucket == Some(Bucket::Ours);
-            return (!there).then(|| {
-                "the bucket with the package is gone, and no package with its SHA-256 has come with this bootstrap; give \
-                 the file again, or another, with --deb FILE"
-                    .to_owned()
-            });
-        };
-        let wanted = deb.architecture?;
-        let other = fleet.groups.iter().find(|group| {
-            let known = around.types.get(&group.instance_type);
-            known.and_then(|known| known.architecture.as_deref()).is_some_and(|found| found != wanted)
-        });
-        return other.map(|group| {
-            format!(
-                "the package is for {wanted}, {} (group {}) is not; give the other package",
-                group.instance_type, group.name
-            )
-        });
-    }
-    if let Some(Err(error)) = PackageForInstance::of(Some(package)).map(|package| user_data(&package)) {
-        return Some(error.to_string());
-    }
-    match reachable(package).await {
-        Ok(()) => None,
-        // It may be an address that only the VPC reaches.
-        Err(error @ Unreachable::NoAnswer { .. }) => {
-            remark(&format!("warning: {error}"));
-            None
-        }
-        Err(error) => Some(error.to_string()),
-    }
-}
-
-/// Looks at what is there of a fleet that is to go, and plans that. `known` is the fleet as an earlier look found it:
-/// its definition goes before the last of it does. With `force`, what is protected from deletion goes too.
-///
-/// # Errors
-/// A call failed; the balancer is protected.
-pub(crate) async fn prepare_destroy(
-    cloud: &Cloud,
-    name: &str,
-    known: Option<Fleet>,
-    force: bool,
-) -> Result<Prepared, PrepareError> {
-    let names = Names::new(name, &cloud.region);
-    let (survey, identity) = tokio::join!(cloud.survey(&names), cloud.identity());
-    let (mut survey, (account, partition)) = (survey?, identity?);
-    let known = stored(&survey.inventory).ok().flatten().or(known);
-    let mut notes = Vec::new();
-    let bucket = names.bucket(&account);
-    let role = async {
-        match &known {
-            // It has none of its own, and whoever runs it need not be allowed to look.
-            Some(fleet) if fleet.instance_profile.is_some() => Ok(Some(Role::default())),
-            _ => cloud.role(&names.role(), name).await,
-        }
-    };
-    let (role, bucket, proved) = tokio::join!(
-        role,
-        cloud.find_bucket(&bucket, name, &account),
-        cloud.retain_tagged(&names, &mut survey)
-    );
-    proved?;
-    match role {
-        Ok(Some(found)) => survey.inventory.role = Some(found),
-        Ok(None) => survey.foreign.push(foreign_role(&names)),
-        Err(error) if known.is_none() && error.is_denied() => {
-            notes.push(format!("whether there is a role {} is not known: {error}", names.role()));
-        }
-        Err(error) => return Err(error.into()),
-    }
-    match bucket {
-        Ok(found) => survey.inventory.bucket = Some(found),
-        Err(crate::cloud::package_bucket::PackageError::Call(error)) => return Err(error.into()),
-        // Someone else's, and no business of a destroy.
-        Err(error) => notes.push(error.to_string()),
-    }
-    // Target groups of other fleets may begin with this one's name: no news.
-    for found in survey.foreign.iter().filter(|found| found.kind != TARGET_GROUP) {
-        notes.push(format!("{found} is not this fleet's, going by its tags, and stays as it is"));
-    }
-    let have = survey.inventory;
-    let protected = match &have.balancer {
-        Some(balancer) => cloud.is_protected(&balancer.arn).await?,
-        None => false,
-    };
-    if let Some(balancer) = have.balancer.as_ref().filter(|_| protected && !force) {
-        return Err(PrepareError::Refused(format!(
-            "nothing was changed: load balancer {} is protected from deletion; `bootstrap destroy {name} --region {} \
-             --force` lifts that, as does `aws elbv2 modify-load-balancer-attributes --region {} --load-balancer-arn {} \
-             --attributes Key=deletion_protection.enabled,Value=false`",
-            names.balancer(),
-            names.region,
-            names.region,
-            balancer.arn
-        )));
-    }
-    let plan = destroy_plan(&have, &names, protected);
-    // Only its name counts here; what it was is not needed to take it down.
-    let fleet = known.unwrap_or_else(|| Fleet::unknown(name));
-    let around = Surroundings { account, partition, ..Surroundings::default() };
-    let desired = Desired::new(fleet, names);
-    Ok(Prepared {
-        desired,
-        deb: None,
-        have,
-        around,
-        plan,
-        differences: Vec::new(),
-        notes,
-        is_explicit: true,
-        growth: Growth::default(),
-        force,
-    })
 }
 
 impl Prepared {

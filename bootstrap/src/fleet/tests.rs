@@ -318,6 +318,12 @@ fn a_wrong_package_is_told_with_what_was_expected() {
     {
         assert!(values::package_url(wrong).is_err(), "{wrong}");
     }
+    let said = |url| values::package_url(url).unwrap_err();
+    assert!(
+        said("https://user:secret@e.com/a.deb").starts_with("leave the user name and the password out: ")
+    );
+    assert!(said("https://e.com/a.deb?").starts_with("leave the ? at the end out"));
+    assert_eq!(values::package_url("https://e.com/a@b.deb?Signature=x@y"), Ok(()));
 }
 
 #[test]

@@ -179,6 +179,15 @@ pub fn sha256(text: &str) -> Result<(), String> {
 /// # Errors
 /// What was expected.
 pub fn package_url(text: &str) -> Result<(), String> {
+    let host = text.splitn(4, '/').nth(2).unwrap_or_default();
+    if host.contains('@') {
+        return Err(
+            "leave the user name and the password out: everybody who may look at the fleet could read them; an address \
+             with a signature in its query is kept secret"
+                .to_owned(),
+        );
+    }
+    check(!text.ends_with('?'), "leave the ? at the end out: no query follows it")?;
     check(
         text.len() <= 2048 && is_url(text),
         "expected a URL that begins with http:// or https://, at most 2048 characters, other than ASCII letters, \

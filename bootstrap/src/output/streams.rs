@@ -94,10 +94,12 @@ fn escaped(json: &str) -> String {
 
 fn write_out(text: &str) {
     WRITTEN.store(true, Ordering::Relaxed);
-    let mut out = io::stdout().lock();
-    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        LOST.get_or_init(|| error);
-    }
+    WaitLine::beside(|| {
+        let mut out = io::stdout().lock();
+        if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            LOST.get_or_init(|| error);
+        }
+    });
 }
 
 /// For programs, the reason why there is no result takes its place. People are told on stderr, as all are

@@ -1,6 +1,6 @@
 //! From what is there to nothing, in the order that AWS needs.
 
-use super::inventory::{Bucket, Inventory};
+use super::inventory::{Bucket, Inventory, TargetGroup};
 use super::steps::{Action, Plan, instances_of, listed};
 use crate::fleet::names::Names;
 
@@ -25,7 +25,9 @@ pub(crate) fn destroy_plan(have: &Inventory, names: &Names, protected: bool) -> 
         let title = format!("delete load balancer {name} with its listener and rules");
         plan.add(Action::DeleteBalancer { arn: found.arn.clone() }, title, before)
     });
-    for group in &have.target_groups {
+    // AWS refuses to delete what a listener of somebody else uses, for as long as it does.
+    let unused = |group: &&TargetGroup| group.other_balancers(&names.balancer()).next().is_none();
+    for group in have.target_groups.iter().filter(unused) {
         let action = Action::DeleteTargetGroup { arn: group.arn.clone(), name: group.name.clone() };
         plan.add(action, format!("delete target group {}", group.name), balancer);
     }

@@ -194,6 +194,22 @@ impl Inventory {
     }
 }
 
+impl Inventory {
+    /// Whether this is the ARN of a target group that a load balancer other than the fleet's own, of this name, uses.
+    pub(crate) fn is_used_elsewhere(&self, arn: &str, own: &str) -> bool {
+        let mut groups = self.target_groups.iter().filter(|group| group.arn == arn);
+        groups.any(|group| group.other_balancers(own).next().is_some())
+    }
+}
+
+impl TargetGroup {
+    /// The load balancers that use it beside the fleet's own, by ARN. AWS may still name the fleet's own after its end.
+    pub(crate) fn other_balancers(&self, own: &str) -> impl Iterator<Item = &String> {
+        let own = format!(":loadbalancer/app/{own}/");
+        self.balancers.iter().filter(move |arn| !arn.contains(&own))
+    }
+}
+
 impl Instance {
     /// Whether it will never serve again.
     pub(crate) fn is_dead(&self) -> bool {

@@ -54,6 +54,16 @@ pub async fn verify(target: &VerifyTarget, mut tell: impl FnMut(&Check)) -> Repo
     report
 }
 
+/// The first five of a list, and how many more there are.
+fn few<T: AsRef<str>>(items: &[T]) -> String {
+    const FEW: usize = 5;
+    let shown: Vec<&str> = items.iter().take(FEW).map(AsRef::as_ref).collect();
+    match items.len().saturating_sub(FEW) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
 /// Whether the balancer calls every target healthy.
 fn healthy(target: &VerifyTarget) -> Result<String, Failure> {
     let reasons: Vec<_> = target
@@ -81,7 +91,18 @@ fn healthy(target: &VerifyTarget) -> Result<String, Failure> {
     };
     Err(Failure {
         expected: format!("{all} healthy targets"),
-        seen: format!("{}{open}", reasons.join(", ")),
+        seen: format!("{}{open}", few(&reasons)),
         cure: "`bootstrap status` says why and what to do".to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn five_of_a_long_list_are_named() {
+        assert_eq!(few(&["a", "b", "c", "d", "e"]), "a, b, c, d, e");
+        assert_eq!(few(&["a", "b", "c", "d", "e", "f", "g"]), "a, b, c, d, e and 2 more");
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::few;
 use super::http::{Answer, Client};
 use super::report::{Failure, VerifyTarget};
 use crate::fleet::{Group, Root};
@@ -110,10 +111,10 @@ pub(super) async fn cluster(
     client.ask(&format!("/{}/below", group.name), 1, &mut look).await?;
     let asked = client.ask(&format!("/{}", group.name), requests(own.len(), 1.0), &mut look).await? + 1;
     if answered.len() < wanted {
-        let missing: Vec<_> = own.into_iter().filter(|id| !answered.contains(*id)).take(10).collect();
+        let missing: Vec<_> = own.into_iter().filter(|id| !answered.contains(*id)).collect();
         return Err(Failure {
             expected: format!("answers of {wanted} instances"),
-            seen: format!("of {} in {asked} requests, none of {}", answered.len(), missing.join(", ")),
+            seen: format!("of {} in {asked} requests, none of {}", answered.len(), few(&missing)),
             cure: "`bootstrap status` says what the balancer thinks of them".to_owned(),
         });
     }

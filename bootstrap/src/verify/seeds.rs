@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
+use super::few;
 use super::http::Client;
 use super::paths::{is_number, needed, requests, share};
 use super::report::{Failure, Instance, VerifyTarget};
@@ -86,10 +87,10 @@ async fn store_and_read(
         let missing = numbers
             .iter()
             .filter(|(number, instance)| !answered.contains(*number) && shared(&instance.group));
-        let missing: Vec<_> = missing.map(|(_, instance)| instance.id.as_str()).take(10).collect();
+        let missing: Vec<_> = missing.map(|(_, instance)| instance.id.as_str()).collect();
         return Err(Failure {
             expected: format!("the numbers of {} instances", needed(readable)),
-            seen: format!("of {} in {asked} requests, none of {}", answered.len(), missing.join(", ")),
+            seen: format!("of {} in {asked} requests, none of {}", answered.len(), few(&missing)),
             cure: "`bootstrap status` says what the balancer thinks of them".to_owned(),
         });
     }

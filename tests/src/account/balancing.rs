@@ -150,11 +150,40 @@ impl State {
             }
             return Ok(created("CreateListener", "Listeners", same.clone()));
         }
+        self.belongs_to_no_other(request, balancer).await?;
         let answer = self.changes_rules(request).await;
         if let Some(arn) = answer.xml().find("ListenerArn") {
             self.balancing.made_of.insert(arn.text.clone(), request.parameters.clone());
         }
         Ok(answer)
+    }
+
+    /// A rule of a listener is made or changed.
+    pub(super) async fn change_rule(&mut self, request: &Request) -> Result<Answer, AwsError> {
+        let listener = match request.get("ListenerArn") {
+            "" => request.get("RuleArn").replacen(":listener-rule/", ":listener/", 1),
+            arn => arn.to_owned(),
+        };
+        // …:listener/app/NAME/ID/…
+        let place: Vec<&str> = listener.splitn(5, '/').take(4).collect();
+        let balancer = place.join("/").replacen(":listener/", ":loadbalancer/", 1);
+        self.belongs_to_no_other(request, &balancer).await?;
+        Ok(self.changes_rules(request).await)
+    }
+
+    /// A target group belongs to one load balancer.
+    async fn belongs_to_no_other(&mut self, request: &Request, balancer: &str) -> Result<(), AwsError> {
+        let used = self.used().await?;
+        let named = request.parameters.iter().filter(|(key, _)| key.ends_with("TargetGroupArn"));
+        for (_, group) in named {
+            if used.get(group).is_some_and(|balancers| balancers.iter().any(|other| other != balancer)) {
+                let text = format!(
+                    "The following target groups cannot be associated with more than one load balancer: {group}"
+                );
+                return Err(AwsError::client("TargetGroupAssociationLimit", text));
+            }
+        }
+        Ok(())
     }
 
     /// Listeners or rules change, and with them which target groups are in use.

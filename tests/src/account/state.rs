@@ -100,10 +100,12 @@ impl State {
             ("elasticloadbalancing", "DescribeLoadBalancers") => self.describe_load_balancers(request).await,
             ("elasticloadbalancing", "DeleteLoadBalancer") => self.delete_load_balancer(request).await,
             ("elasticloadbalancing", "CreateListener") => self.create_listener(request).await,
-            (
-                "elasticloadbalancing",
-                "CreateRule" | "ModifyRule" | "DeleteRule" | "ModifyListener" | "DeleteListener",
-            ) => Ok(self.changes_rules(request).await),
+            ("elasticloadbalancing", "CreateRule" | "ModifyRule" | "ModifyListener") => {
+                self.change_rule(request).await
+            }
+            ("elasticloadbalancing", "DeleteRule" | "DeleteListener") => {
+                Ok(self.changes_rules(request).await)
+            }
             ("elasticloadbalancing", "CreateTargetGroup") => self.create_target_group(request).await,
             ("elasticloadbalancing", "DescribeTargetGroups") => self.describe_target_groups(request).await,
             ("elasticloadbalancing", "DeleteTargetGroup") => self.delete_target_group(request).await,

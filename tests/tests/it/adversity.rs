@@ -59,6 +59,50 @@ async fn what_takes_long_to_appear_and_to_go_is_waited_for() {
 }
 
 #[tokio::test]
+async fn a_target_group_that_somebody_elses_listener_uses_is_named_and_the_rest_is_deleted() {
+    let place = Small::with(Options::prompt()).await;
+    place.launch().await.success();
+    let cli = place.account.cli().await;
+    let subnets = cli.ok(&["ec2", "describe-subnets"]).await["Subnets"].clone();
+    let subnet = |number: usize| subnets[number]["SubnetId"].as_str().unwrap().to_owned();
+    let (a, b) = (subnet(0), subnet(1));
+    let made = ["elbv2", "create-load-balancer", "--name", "other", "--subnets", &a, &b];
+    let made = cli.ok(&made).await;
+    let balancer = made["LoadBalancers"][0]["LoadBalancerArn"].as_str().unwrap();
+    let groups = cli.ok(&["elbv2", "describe-target-groups"]).await;
+    let group = &groups["TargetGroups"][0];
+    let action = format!("Type=forward,TargetGroupArn={}", group["TargetGroupArn"].as_str().unwrap());
+    let listener = ["--protocol", "HTTP", "--port", "8080", "--default-actions", &action];
+    let create = ["elbv2", "create-listener", "--load-balancer-arn", balancer];
+    let create = [&create[..], &listener].concat();
+    let refused = cli.error(&create).await;
+    assert!(refused.contains("TargetGroupAssociationLimit"), "{refused}");
+    let listed = cli.ok(&["elbv2", "describe-load-balancers", "--names", "small"]).await;
+    let own = listed["LoadBalancers"][0]["LoadBalancerArn"].as_str().unwrap();
+    cli.ok(&["elbv2", "delete-load-balancer", "--load-balancer-arn", own]).await;
+    cli.ok(&create).await;
+
+    let name = group["TargetGroupName"].as_str().unwrap();
+    let used = "the listener on port 8080 of load balancer other";
+    let before = place.account.snapshot().await;
+    place.launch().await.exits(1).says("nothing was changed").says(&format!(
+        "target group {name} belongs to another load balancer: {used} uses it; delete that listener or rule, or let"
+    ));
+    assert_eq!(place.account.snapshot().await, before);
+    for round in ["everything else is there", "it alone is left"] {
+        let destroyed = place.destroy().await.exits(1);
+        let told =
+            destroyed.stderr.find(&format!("target group {name} stays: {used}, which is not this fleet's"));
+        let left = destroyed.stderr.find("still there with the tag of fleet small");
+        assert!(told.is_some() && told < left, "{round}: {}", destroyed.stderr);
+    }
+    let left = cli.ok(&["elbv2", "describe-target-groups"]).await;
+    assert_eq!(left["TargetGroups"].as_array().unwrap().len(), 1);
+    let left = cli.ok(&["elbv2", "describe-load-balancers"]).await;
+    assert_eq!(left["LoadBalancers"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn a_zone_without_capacity_is_gone_around_and_said() {
     let place = Small::with(Options::prompt()).await;
     place.account.set(|options| {

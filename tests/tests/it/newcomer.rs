@@ -42,6 +42,9 @@ async fn without_credentials_it_says_how_to_get_some() {
         let ran = told(ran.run().await, 1, &["there are no credentials", cure]);
         assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
     }
+    let list = account.bootstrap(&["list"]).without("AWS_ACCESS_KEY_ID").without("AWS_SECRET_ACCESS_KEY");
+    let misspelt = "the profile produktion, which AWS_PROFILE names, does not exist or has no credentials";
+    told(list.env("AWS_PROFILE", "produktion").run().await, 1, &[misspelt]);
     assert_eq!(account.names(), Vec::<String>::new());
     untouched(&account, &before).await;
 }

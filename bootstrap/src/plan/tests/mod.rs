@@ -20,6 +20,10 @@ fn clusters() -> Fleet {
     fleet
 }
 
+/// The ARN of the fleet's balancer.
+const BALANCER: &str =
+    "arn:aws:elasticloadbalancing:us-east-1:123456789012:loadbalancer/app/clusters/50dc6c495c0c9188";
+
 fn names() -> Names {
     Names::new("clusters", "us-east-1")
 }
@@ -42,7 +46,7 @@ fn launched(fleet: &Fleet) -> Inventory {
             port: fleet.port,
             health: fleet.health_check.clone(),
             delay: Some(fleet.deregistration_delay.as_secs()),
-            balancers: vec!["arn:balancer".to_owned()],
+            balancers: vec![BALANCER.to_owned()],
         })
         .collect();
     let weights = target_groups.iter().zip(&fleet.groups);
@@ -73,7 +77,7 @@ fn launched(fleet: &Fleet) -> Inventory {
         balancer_group: group("sg-balancer", common, [cidr("0.0.0.0/0", 0, u16::MAX)].into()),
         instances_group: group("sg-instances", anchor, open),
         balancer: Some(Balancer {
-            arn: "arn:balancer".to_owned(),
+            arn: BALANCER.to_owned(),
             dns_name: "clusters.example.com".to_owned(),
             state: "active".to_owned(),
             reason: None,
@@ -435,5 +439,11 @@ fn a_fleet_goes_in_the_order_that_aws_needs() {
     let lifted = step(&forced, |action| matches!(action, Action::LiftDeletionProtection { .. }));
     let balancer = step(&forced, |action| matches!(action, Action::DeleteBalancer { .. }));
     assert!(comes_after(&forced, balancer, lifted), "{:#?}", titles(&forced));
+    have.target_groups[0].balancers = vec![BALANCER.replace("clusters", "other")];
+    let kept = destroy_plan(&have, &names(), false);
+    let told = titles(&kept).concat();
+    assert!(
+        !told.contains("target group clusters-cluster1") && told.contains("target group clusters-cluster2")
+    );
     assert!(destroy_plan(&nothing(), &names(), false).is_empty());
 }

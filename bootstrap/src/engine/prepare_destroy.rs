@@ -1,0 +1,101 @@
+//! From a fleet that is to go to a plan: looking, and finding what would be refused before anything is deleted.
+
+use super::growth::Growth;
+use super::prepare::{PrepareError, Prepared, foreign_role, stored};
+use super::problems::used_elsewhere;
+use crate::cloud::Cloud;
+use crate::cloud::survey::TARGET_GROUP;
+use crate::fleet::names::Names;
+use crate::fleet::{Desired, Fleet};
+use crate::plan::destroy_plan;
+use crate::plan::inventory::Role;
+use crate::plan::surroundings::Surroundings;
+
+/// Looks at what is there of a fleet that is to go, and plans that. `known` is the fleet as an earlier look found it:
+/// its definition goes before the last of it does. With `force`, what is protected from deletion goes too.
+///
+/// # Errors
+/// A call failed; the balancer is protected.
+pub(crate) async fn prepare_destroy(
+    cloud: &Cloud,
+    name: &str,
+    known: Option<Fleet>,
+    force: bool,
+) -> Result<Prepared, PrepareError> {
+    let names = Names::new(name, &cloud.region);
+    let (survey, identity) = tokio::join!(cloud.survey(&names), cloud.identity());
+    let (mut survey, (account, partition)) = (survey?, identity?);
+    let known = stored(&survey.inventory).ok().flatten().or(known);
+    let mut notes = Vec::new();
+    let bucket = names.bucket(&account);
+    let role = async {
+        match &known {
+            // It has none of its own, and whoever runs it need not be allowed to look.
+            Some(fleet) if fleet.instance_profile.is_some() => Ok(Some(Role::default())),
+            _ => cloud.role(&names.role(), name).await,
+        }
+    };
+    let (role, bucket, proved) = tokio::join!(
+        role,
+        cloud.find_bucket(&bucket, name, &account),
+        cloud.retain_tagged(&names, &mut survey)
+    );
+    proved?;
+    match role {
+        Ok(Some(found)) => survey.inventory.role = Some(found),
+        Ok(None) => survey.foreign.push(foreign_role(&names)),
+        Err(error) if known.is_none() && error.is_denied() => {
+            notes.push(format!("whether there is a role {} is not known: {error}", names.role()));
+        }
+        Err(error) => return Err(error.into()),
+    }
+    match bucket {
+        Ok(found) => survey.inventory.bucket = Some(found),
+        Err(crate::cloud::package_bucket::PackageError::Call(error)) => return Err(error.into()),
+        // Someone else's, and no business of a destroy.
+        Err(error) => notes.push(error.to_string()),
+    }
+    // Target groups of other fleets may begin with this one's name: no news.
+    for found in survey.foreign.iter().filter(|found| found.kind != TARGET_GROUP) {
+        notes.push(format!("{found} is not this fleet's, going by its tags, and stays as it is"));
+    }
+    let have = survey.inventory;
+    for (group, users) in used_elsewhere(cloud, &names, &have).await? {
+        notes.push(format!(
+            "target group {group} stays: {users}, which is not this fleet's, uses it; delete that listener or rule, or let it \
+             forward elsewhere, then destroy again"
+        ));
+    }
+    let protected = match &have.balancer {
+        Some(balancer) => cloud.is_protected(&balancer.arn).await?,
+        None => false,
+    };
+    if let Some(balancer) = have.balancer.as_ref().filter(|_| protected && !force) {
+        return Err(PrepareError::Refused(format!(
+            "nothing was changed: load balancer {} is protected from deletion; `bootstrap destroy {name} --region {} \
+             --force` lifts that, as does `aws elbv2 modify-load-balancer-attributes --region {} --load-balancer-arn {} \
+             --attributes Key=deletion_protection.enabled,Value=false`",
+            names.balancer(),
+            names.region,
+            names.region,
+            balancer.arn
+        )));
+    }
+    let plan = destroy_plan(&have, &names, protected);
+    // Only its name counts here; what it was is not needed to take it down.
+    let fleet = known.unwrap_or_else(|| Fleet::unknown(name));
+    let around = Surroundings { account, partition, ..Surroundings::default() };
+    let desired = Desired::new(fleet, names);
+    Ok(Prepared {
+        desired,
+        deb: None,
+        have,
+        around,
+        plan,
+        differences: Vec::new(),
+        notes,
+        is_explicit: true,
+        growth: Growth::default(),
+        force,
+    })
+}
