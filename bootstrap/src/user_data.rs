@@ -61,15 +61,15 @@ impl PackageForInstance {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UserDataError {
     /// It could be misread on its way through YAML and Python.
-    #[error("the package's {0} has characters other than printable ASCII")]
+    #[error("the package's {0} contains characters other than printable ASCII; remove them")]
     NotPlain(&'static str),
     /// No source of apt's.
-    #[error("{0:?} is no line for apt such as `deb https://packages.example.com stable main`")]
+    #[error("{0:?} is not an apt source such as `deb https://packages.example.com stable main`")]
     Line(String),
     /// More than EC2 takes.
     #[error(
-        "the user data is {0} bytes, and EC2 takes {MAX_BYTES}: give a shorter address, or a smaller key, as \
-         `gpg --armor --export-options export-minimal --export KEY` makes it"
+        "the user data is {0} bytes, and EC2 allows {MAX_BYTES}: give a shorter address, or a smaller key (`gpg \
+         --armor --export-options export-minimal --export KEY`)"
     )]
     TooLong(usize),
 }

@@ -150,7 +150,7 @@ fn a_taken_port_is_named_with_the_way_out() {
     let output = command.arg(format!("--port={port}")).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let text = stderr(&output);
-    assert!(text.contains(&format!("127.0.0.1:{port} is taken")), "{text}");
+    assert!(text.contains(&format!("127.0.0.1:{port} is in use")), "{text}");
     assert!(text.contains("--port") && text.lines().count() == 1, "{text}");
 }
 

@@ -18,10 +18,10 @@ use crate::output::Output;
 /// A fleet as wanted, and how the agent gets onto it.
 #[derive(Debug, Args)]
 pub struct FleetArgs {
-    /// A built-in fleet's name or a fleet file
+    /// Name of a built-in fleet, or a fleet file
     #[arg(default_value = "clusters")]
     pub fleet: String,
-    /// Override a group's number of instances; may be repeated
+    /// Number of instances of a group, instead of the file's; repeatable
     #[arg(long, value_name = "GROUP=N", value_parser = count)]
     pub count: Vec<(String, u16)>,
     /// What is said for AWS alone.
@@ -33,42 +33,42 @@ pub struct FleetArgs {
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "On AWS")]
 pub struct AwsArgs {
-    /// Another name for the fleet
+    /// Name of the fleet, instead of the file's
     #[arg(long, value_name = "NAME", conflicts_with = "local")]
     pub name: Option<String>,
-    /// The region [default: the fleet's, else AWS_REGION, else the profile's]
+    /// Region [default: the fleet file's, else AWS_REGION, else the profile's]
     #[arg(long, value_name = "REGION", value_parser = checked(values::region), conflicts_with = "local")]
     pub region: Option<String>,
-    /// The key pair for SSH
+    /// Name of the EC2 key pair for SSH
     #[arg(long, value_name = "NAME", value_parser = checked(values::key_pair), conflicts_with = "local")]
     pub key_pair: Option<String>,
-    /// From where the instances' open ports can be reached; may be repeated [default: 0.0.0.0/0]
+    /// CIDR allowed to reach the instances' open ports; repeatable [default: 0.0.0.0/0]
     #[arg(long, value_name = "CIDR", value_parser = checked(values::cidr), conflicts_with = "local")]
     pub allow: Vec<String>,
-    /// An instance profile that exists, where roles cannot be created
+    /// Name of an existing instance profile, where you may not create roles
     #[arg(long, value_name = "NAME", value_parser = checked(values::instance_profile), conflicts_with = "local")]
     pub instance_profile: Option<String>,
-    /// Install the agent from this .deb, through a private S3 bucket [default: the one that the fleet has, else the one
-    /// that comes with bootstrap: in ../share/instance-bootstrap beside the program's bin/, or in dist/ of the source
-    /// tree whose target/ holds the program]
+    /// Install the agent from this .deb, through a private S3 bucket [default: the package that the fleet has, else
+    /// the package that comes with bootstrap: in ../share/instance-bootstrap beside the program's bin/, or in dist/
+    /// of the source tree whose target/ holds the program]
     #[arg(long, value_name = "FILE", group = "package", conflicts_with = "local")]
     pub deb: Option<PathBuf>,
-    /// Let the instances download the agent's package from here
+    /// Install the agent from the .deb at this URL, which the instances download
     #[arg(long, value_name = "URL", group = "package", requires = "package_sha256", value_parser = checked(values::package_url), conflicts_with = "local")]
     pub package_url: Option<String>,
-    /// The SHA-256 of what is at --package-url
+    /// SHA-256 of the file at --package-url
     #[arg(long, value_name = "HEX", requires = "package_url", value_parser = checked(values::sha256))]
     pub package_sha256: Option<String>,
-    /// Let the instances install the agent from this apt source
+    /// Install the agent from this apt repository (a line for sources.list)
     #[arg(long, value_name = "LINE", group = "package", requires = "apt_key", value_parser = checked(values::apt_line), conflicts_with = "local")]
     pub apt: Option<String>,
-    /// The public key of the apt source, ASCII-armoured
+    /// Public key of the apt repository, ASCII-armoured
     #[arg(long, value_name = "FILE", requires = "apt")]
     pub apt_key: Option<PathBuf>,
-    /// The image has the agent
+    /// Install nothing: the image contains the agent
     #[arg(long, group = "package", conflicts_with = "local")]
     pub in_image: bool,
-    /// Do not ask before changing or deleting what is there
+    /// Do not ask before changing or deleting existing resources
     #[arg(long, conflicts_with = "local")]
     pub yes: bool,
 }
@@ -93,10 +93,10 @@ pub struct Launch {
     /// The fleet.
     #[command(flatten)]
     pub fleet_args: FleetArgs,
-    /// How long the fleet may take to become healthy [default: 15m, with --local 60s]
+    /// Stop waiting for healthy instances after this long [default: 15m, with --local 60s]
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub timeout: Option<Duration>,
-    /// Run the fleet on this machine, with a local stand-in for AWS
+    /// Run the fleet on this machine, without AWS
     #[arg(long)]
     pub local: bool,
     /// What is said for a local launch alone.
@@ -108,32 +108,32 @@ pub struct Launch {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "With --local")]
 pub struct LocalArgs {
-    /// The load balancer's port on 127.0.0.1; the instances' addresses follow from it (0: any free)
+    /// Port of the load balancer on 127.0.0.1; selects the instances' addresses too (0: any free port)
     #[arg(long, requires = "local", default_value_t = 8080)]
     pub port: u16,
-    /// The port each instance serves on, at its own address
+    /// Port on which each instance listens, at its own address
     #[arg(long, requires = "local", value_name = "PORT", default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1..))]
     pub instance_port: u16,
-    /// The agent's binary [default: instance-agent beside bootstrap, then on PATH]
+    /// The agent's program [default: instance-agent beside bootstrap, then on PATH]
     #[arg(long, requires = "local", value_name = "PATH")]
     pub agent: Option<PathBuf>,
-    /// An argument for each agent, such as --agent-arg=--log-level=debug; may be repeated
+    /// Argument for each agent, such as --agent-arg=--log-level=debug; repeatable
     #[arg(long, requires = "local", value_name = "ARG", allow_hyphen_values = true)]
     pub agent_arg: Vec<OsString>,
-    /// Keep the instances' folders here: seeds, logs [default: a temporary folder, removed at the end]
+    /// Keep the instances' seeds and logs in this folder [default: a temporary folder, deleted at the end]
     #[arg(long, requires = "local", value_name = "DIR")]
     pub dir: Option<PathBuf>,
-    /// Stop by itself after this time
+    /// Stop the fleet after this long
     #[arg(long, requires = "local", value_name = "TIME", value_parser = duration::parse)]
     pub duration: Option<Duration>,
-    /// Stop as soon as every instance is healthy
+    /// Stop the fleet as soon as every instance is healthy
     #[arg(long, requires = "local", conflicts_with = "duration")]
     pub exit_when_healthy: bool,
-    /// How long an agent must have been without requests before it goes
+    /// Stop an agent after this long without requests
     // Longer than the balancer's late requests (2 s), which could come to a closed port.
     #[arg(long, requires = "local", value_name = "TIME", default_value = "3s", value_parser = duration::parse)]
     pub drain_quiet: Duration,
-    /// The time from one health check to the next [default: a thirtieth of the fleet's]
+    /// Time between health checks [default: a thirtieth of the fleet's]
     #[arg(long, requires = "local", value_name = "TIME", value_parser = interval)]
     pub health_interval: Option<Duration>,
 }
@@ -141,7 +141,7 @@ pub struct LocalArgs {
 /// `scale`.
 #[derive(Debug, Args)]
 pub struct Scale {
-    /// The fleet's name or file [default: clusters], then the groups and how many instances each is to have
+    /// Fleet name or file [default: clusters], then the new number of instances of each group
     #[arg(required = true, value_name = "[NAME] GROUP=N")]
     pub what: Vec<String>,
     /// Where it is.
@@ -150,7 +150,7 @@ pub struct Scale {
     /// Do not ask before terminating instances
     #[arg(long)]
     pub yes: bool,
-    /// How long the fleet may take to become healthy
+    /// Stop waiting for healthy instances after this long
     #[arg(long, value_name = "TIME", default_value = "15m", value_parser = duration::parse)]
     pub timeout: Duration,
 }
@@ -158,13 +158,13 @@ pub struct Scale {
 /// `status`.
 #[derive(Debug, Args)]
 pub struct Status {
-    /// The fleet's name, or its file
+    /// Fleet name or file
     #[arg(default_value = "clusters")]
     pub name: String,
     /// Where it is.
     #[command(flatten)]
     pub at: RegionArgs,
-    /// Show it again and again
+    /// Refresh until interrupted
     #[arg(long)]
     pub watch: bool,
 }
@@ -172,7 +172,7 @@ pub struct Status {
 /// `verify`.
 #[derive(Debug, Args)]
 pub struct Verify {
-    /// The fleet's name, or its file
+    /// Fleet name or file
     #[arg(default_value = "clusters")]
     pub name: String,
     /// Where it is.
@@ -183,19 +183,19 @@ pub struct Verify {
 /// `destroy`.
 #[derive(Debug, Args)]
 pub struct Destroy {
-    /// The fleet's name, or its file
+    /// Fleet name or file
     #[arg(default_value = "clusters")]
     pub name: String,
     /// Where it is.
     #[command(flatten)]
     pub at: RegionArgs,
-    /// Do not ask
+    /// Do not ask before deleting
     #[arg(long)]
     pub yes: bool,
-    /// Lift deletion and termination protection
+    /// Remove deletion and termination protection first
     #[arg(long)]
     pub force: bool,
-    /// How long each resource may take to go
+    /// Stop waiting for a resource to be deleted after this long
     #[arg(long, value_name = "TIME", default_value = "20m", value_parser = duration::parse)]
     pub timeout: Duration,
 }
@@ -211,7 +211,7 @@ pub struct List {
 /// Where a fleet is.
 #[derive(Debug, Args)]
 pub struct RegionArgs {
-    /// The region [default: the file's, the built-in fleet's of that name, else AWS_REGION, else the profile's]
+    /// Region [default: the fleet file's or built-in fleet's, else AWS_REGION, else the profile's]
     #[arg(long, value_name = "REGION", value_parser = checked(values::region))]
     pub region: Option<String>,
 }
@@ -219,30 +219,30 @@ pub struct RegionArgs {
 /// `policy`.
 #[derive(Debug, Args)]
 pub struct Policy {
-    /// Whose policy
+    /// Who gets the policy
     #[arg(value_enum)]
     pub whose: Audience,
-    /// A built-in fleet's name or a fleet file
+    /// Name of a built-in fleet, or a fleet file
     #[arg(default_value = "clusters")]
     pub fleet: String,
-    /// Another name for the fleet
+    /// Name of the fleet, instead of the file's
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
-    /// The region [default: the fleet's, else any]
+    /// Region [default: the fleet file's, else any]
     #[arg(long, value_name = "REGION", value_parser = checked(values::region))]
     pub region: Option<String>,
-    /// The account's twelve digits [default: any]
+    /// Account id, 12 digits [default: any]
     #[arg(long, value_name = "ACCOUNT", value_parser = account)]
     pub account: Option<String>,
 }
 
 fn account(text: &str) -> Result<String, String> {
     let right = text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit());
-    right.then(|| text.to_owned()).ok_or_else(|| "expected the account's twelve digits".to_owned())
+    right.then(|| text.to_owned()).ok_or_else(|| "expected an account id of 12 digits".to_owned())
 }
 
 fn count(text: &str) -> Result<(String, u16), String> {
-    let expected = || format!("{text:?} is not a group and a number, such as cluster1=3");
+    let expected = || format!("{text:?} is not GROUP=N, such as cluster1=3");
     let (group, count) = text.split_once('=').ok_or_else(expected)?;
     if group.is_empty() || count.is_empty() || !count.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(expected());
@@ -267,7 +267,7 @@ fn interval(text: &str) -> Result<Duration, String> {
     if interval >= Duration::from_millis(50) {
         Ok(interval)
     } else {
-        Err("less than 50ms is not a health check but a load test".to_owned())
+        Err("expected at least 50ms".to_owned())
     }
 }
 
@@ -344,11 +344,11 @@ impl Scale {
             if word.contains('=') {
                 counts.push(count(word)?);
             } else if name.replace(word.as_str()).is_some() {
-                return Err("more than one name of a fleet; scale takes one and then GROUP=N".to_owned());
+                return Err("more than one fleet name; give one name, then GROUP=N".to_owned());
             }
         }
         if counts.is_empty() {
-            return Err("scale to what? give GROUP=N, such as cluster1=6".to_owned());
+            return Err("no number of instances; give GROUP=N, such as cluster1=6".to_owned());
         }
         match repeated_group(&counts) {
             Some(text) => Err(text),

@@ -14,11 +14,11 @@ use args::repeated_group;
 
 mod args;
 
-/// Launches a fleet of instance-agent machines behind one load balancer, and takes it down again.
+/// Launch a fleet of instances that run instance-agent behind one load balancer, and destroy it again
 #[derive(Debug, Parser)]
 #[command(name = "bootstrap", version)]
 pub struct Cli {
-    /// How to write the result
+    /// Output format
     // Everywhere, so that a program can ask for it without knowing which command it runs.
     #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
     pub output: Output,
@@ -47,23 +47,23 @@ impl Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Show what a launch would do, and change nothing
+    /// Show what launch would do, and change nothing
     Plan(Box<args::Plan>),
-    /// Launch a fleet, finish one, or bring one to what its file says now
-    #[command(after_help = "Exit status: 0 done, 1 failed, 2 wrong usage, 3 not healthy in time.")]
+    /// Launch a fleet, finish an interrupted launch, or apply a changed fleet file
+    #[command(after_help = "Exit status: 0 done, 1 failed, 2 wrong usage, 3 not healthy in time")]
     Launch(Box<args::Launch>),
-    /// Change how many instances groups have
+    /// Change the number of instances in one or more groups
     Scale(args::Scale),
     /// Show a fleet's instances as the load balancer sees them; exit status 3 if not all are healthy
     Status(args::Status),
-    /// Check through the load balancer that a fleet does what it should; where instances keep numbers, it stores
-    /// others and puts the former ones back
+    /// Check through the load balancer that a fleet answers as it should. In a fleet whose instances keep numbers it
+    /// stores test numbers and restores the previous ones
     Verify(args::Verify),
-    /// Remove a fleet, and show that nothing of it is left
+    /// Delete a fleet, and check that nothing of it is left
     Destroy(args::Destroy),
-    /// List the fleets in a region, and what is left of others
+    /// List the fleets in a region, and the remains of deleted ones
     List(args::List),
-    /// Print the least IAM policy that a fleet's operator or its agents need
+    /// Print the IAM policy that a fleet's operator or its agents need, and no more
     Policy(args::Policy),
     /// Show the built-in fleets
     Fleets {

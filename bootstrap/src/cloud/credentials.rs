@@ -59,8 +59,7 @@ fn failure_of_process(error: &CredentialsError) -> Option<String> {
     let told = innermost(error);
     let (_, told) = told.split_once("external process")?;
     if let Some((status, said)) = told.split_once(". Stderr: ") {
-        let line =
-            said.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("it does not say why");
+        let line = said.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("no reason given");
         let status = status.trim_start_matches(" exited with code exit status: ");
         return Some(format!("{PROCESS} failed with status {status}: {line}"));
     }
@@ -74,8 +73,9 @@ fn awscli_message(error: &CredentialsError) -> String {
     // What the library says of the process, then what the process said.
     let (_, said) = told.split_once("Stderr: ").unwrap_or(("", &told));
     if said.contains("not found") || said.contains("Invalid choice") {
-        return "the profile is one of a session, which takes awscli of version 2 to use".to_owned();
+        return "the profile uses a login session, for which bootstrap needs awscli version 2 on PATH"
+            .to_owned();
     }
-    let line = said.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("it does not say why");
-    format!("awscli has no credentials of the profile's session: {line}")
+    let line = said.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("no reason given");
+    format!("awscli returned no credentials for the profile: {line}")
 }

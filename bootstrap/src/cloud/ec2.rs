@@ -82,7 +82,7 @@ impl Cloud {
                 let own = filter(&format!("tag:{}", instance_contract::tags::FLEET), [names.fleet.clone()]);
                 let asked = self.ec2.describe_security_groups().set_filters(Some(filters.into()));
                 let asked = asked.filters(own).into_paginator().items().send();
-                let found = call(format!("look for the security group {name}"), asked.try_collect()).await?;
+                let found = call(format!("look up the security group {name}"), asked.try_collect()).await?;
                 let found = found.into_iter().find_map(|group| group.group_id);
                 found.map(|id| (id, true)).ok_or(error)
             }
@@ -105,14 +105,14 @@ impl Cloud {
         retry_while(VISIBLE_WITHIN, waiting, CallError::is_not_visible_yet, async || {
             let asked = self.ec2.authorize_security_group_ingress().group_id(group);
             let asked = asked.set_ip_permissions(Some(permissions.clone()));
-            match call(format!("open ports of the security group {group}"), asked.send()).await {
+            match call(format!("add inbound rules to the security group {group}"), asked.send()).await {
                 Err(error) if error.is_duplicate() && permissions.len() == 1 => Ok(()),
                 // Some are there and some are not, after an answer that was lost: one by one.
                 Err(error) if error.is_duplicate() => {
                     for permission in &permissions {
                         let asked = self.ec2.authorize_security_group_ingress().group_id(group);
                         let asked = asked.ip_permissions(permission.clone()).send();
-                        match call(format!("open ports of the security group {group}"), asked).await {
+                        match call(format!("add inbound rules to the security group {group}"), asked).await {
                             Err(error) if !error.is_duplicate() => return Err(error),
                             _ => {}
                         }
@@ -137,7 +137,7 @@ impl Cloud {
     ) -> Result<(), CallError> {
         let asked = self.ec2.revoke_security_group_ingress().group_id(group);
         let asked = asked.set_ip_permissions(Some(permissions(ingress, balancer)));
-        match call(format!("close ports of the security group {group}"), asked.send()).await {
+        match call(format!("remove inbound rules from the security group {group}"), asked.send()).await {
             Err(error) if error.code() == "InvalidPermission.NotFound" => Ok(()),
             result => result.map(|_| ()),
         }
@@ -287,7 +287,7 @@ impl Cloud {
     pub(crate) async fn lift_termination_protection(&self, id: &str) -> Result<(), CallError> {
         let off = AttributeBooleanValue::builder().value(false).build();
         let asked = self.ec2.modify_instance_attribute().instance_id(id).disable_api_termination(off);
-        call(format!("lift the termination protection of {id}"), asked.send()).await.map(|_| ())
+        call(format!("remove the termination protection of {id}"), asked.send()).await.map(|_| ())
     }
 
     /// Terminates instances. One that is gone is no failure.

@@ -86,7 +86,7 @@ impl Cloud {
         error: CallError,
     ) -> Result<Vec<aws_sdk_elasticloadbalancingv2::types::TargetGroup>, CallError> {
         let asked = self.elbv2.describe_target_groups().names(name);
-        let found = call(format!("look for the target group {name}"), asked.send()).await?;
+        let found = call(format!("look up the target group {name}"), asked.send()).await?;
         let found = found.target_groups.unwrap_or_default();
         let arns: Vec<_> = found.iter().filter_map(|group| group.target_group_arn.clone()).collect();
         self.check_ownership(&arns, fleet, error).await?;
@@ -190,7 +190,7 @@ impl Cloud {
             Ok(made) => made.load_balancers.unwrap_or_default(),
             Err(error) if error.is_duplicate() => {
                 let asked = self.elbv2.describe_load_balancers().names(&fleet.name);
-                let found = call(format!("look for the load balancer {}", fleet.name), asked.send()).await?;
+                let found = call(format!("look up the load balancer {}", fleet.name), asked.send()).await?;
                 let found = found.load_balancers.unwrap_or_default();
                 let arns: Vec<_> = found.iter().filter_map(|found| found.load_balancer_arn.clone()).collect();
                 self.check_ownership(&arns, &fleet.name, error).await?;
@@ -240,7 +240,7 @@ impl Cloud {
             // The balancer is ours, so its listener is.
             Err(error) if error.is_duplicate() => {
                 let asked = self.elbv2.describe_listeners().load_balancer_arn(balancer);
-                call("look for the listener", asked.send()).await?.listeners.unwrap_or_default()
+                call("look up the listener", asked.send()).await?.listeners.unwrap_or_default()
             }
             Err(error) => return Err(error),
         };
@@ -329,7 +329,7 @@ impl Cloud {
     pub(crate) async fn lift_deletion_protection(&self, balancer: &str) -> Result<(), CallError> {
         let off = LoadBalancerAttribute::builder().key(DELETION_PROTECTION).value("false").build();
         let asked = self.elbv2.modify_load_balancer_attributes().load_balancer_arn(balancer).attributes(off);
-        ok_if_absent(call("lift the load balancer's deletion protection", asked.send()).await)
+        ok_if_absent(call("remove the load balancer's deletion protection", asked.send()).await)
     }
 
     /// Deletes the balancer with its listeners and rules. One that is gone is no failure.

@@ -19,7 +19,7 @@ const LONGEST: usize = 2000;
 
 const LOG_IN: &str = "run `aws configure`, `aws login` or `aws sso login`, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and \
     AWS_SECRET_ACCESS_KEY";
-const CORRECT_PROCESS: &str = "run that command by hand, and correct it in the profile";
+const CORRECT_PROCESS: &str = "run that command by hand, then correct the profile";
 
 /// What EC2 puts before a text that only AWS can read.
 const ENCODED: &str = "Encoded authorization failure message: ";
@@ -215,7 +215,7 @@ impl CallError {
     /// Why a call that this failure does not end is made again.
     pub(crate) fn reason_to_wait(&self) -> String {
         if self.is_not_visible_yet() {
-            format!("not all of AWS sees what was just made ({})", self.code())
+            format!("AWS does not show the new resource everywhere yet ({})", self.code())
         } else {
             format!("{}: {}", self.code(), self.message())
         }
@@ -271,8 +271,10 @@ impl CallError {
             | "ThrottlingException"
             | "RequestLimitExceeded"
             | "TooManyRequestsException"
-            | "SlowDown" => "run the command again later: the account makes too many calls",
-            "DependencyViolation" | "ResourceInUse" => "run the command again when nothing uses it any more",
+            | "SlowDown" => "the account makes too many calls: run the command again later",
+            "DependencyViolation" | "ResourceInUse" => {
+                "remove what still uses it, then run the command again"
+            }
             _ => return None,
         })
     }

@@ -21,8 +21,8 @@ impl Cloud {
         let profile = self.iam.get_instance_profile().instance_profile_name(name);
         let role = self.iam.get_role().role_name(name);
         let (profile, role) = tokio::join!(
-            call(format!("look for the instance profile {name}"), profile.send()),
-            call(format!("look for the role {name}"), role.send()),
+            call(format!("look up the instance profile {name}"), profile.send()),
+            call(format!("look up the role {name}"), role.send()),
         );
         if let Some(answer) = none_if_absent(profile)? {
             let profile = answer.instance_profile;
@@ -58,7 +58,7 @@ impl Cloud {
     /// The call failed.
     pub(crate) async fn has_profile(&self, name: &str) -> Result<bool, CallError> {
         let asked = self.iam.get_instance_profile().instance_profile_name(name);
-        let found = call(format!("look for the instance profile {name}"), asked.send()).await;
+        let found = call(format!("look up the instance profile {name}"), asked.send()).await;
         Ok(none_if_absent(found)?.is_some())
     }
 
@@ -126,7 +126,7 @@ impl Cloud {
     pub(crate) async fn add_role(&self, name: &str, waiting: &dyn Fn(&str)) -> Result<(), CallError> {
         retry_while(VISIBLE_WITHIN, waiting, CallError::is_not_visible_yet, async || {
             let asked = self.iam.add_role_to_instance_profile().instance_profile_name(name).role_name(name);
-            match call(format!("put the role {name} into its instance profile"), asked.send()).await {
+            match call(format!("add the role {name} to its instance profile"), asked.send()).await {
                 // A profile holds one role; after a lost answer that is this one.
                 Err(error) if error.is_duplicate() || error.code() == "LimitExceeded" => Ok(()),
                 result => result.map(|_| ()),
@@ -180,7 +180,7 @@ impl Cloud {
 
     async fn take_role_out(&self, name: &str) -> Result<(), CallError> {
         let asked = self.iam.remove_role_from_instance_profile().instance_profile_name(name).role_name(name);
-        ok_if_absent(call(format!("take the role {name} out of its profile"), asked.send()).await)
+        ok_if_absent(call(format!("remove the role {name} from its instance profile"), asked.send()).await)
     }
 
     async fn delete_role_policy(&self, name: &str) -> Result<(), CallError> {

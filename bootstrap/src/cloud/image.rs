@@ -18,10 +18,10 @@ const NAMES: [(&str, &str); 4] = [
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum ImageError {
     /// Neither an id nor a known name.
-    #[error("image {0:?} is neither an id (ami-...) nor one of the known names: {known}", known = known_names())]
+    #[error("image {0:?} is neither an id (ami-...) nor a known name ({known})", known = known_names())]
     Unknown(String),
     /// The agent does not run there.
-    #[error("the agent is built for x86_64 and arm64, not for {0}; choose another instance type")]
+    #[error("the agent runs on x86_64 and arm64, not on {0}; choose another instance type")]
     NoAgent(String),
     /// The publisher has no such image here.
     #[error(
@@ -39,7 +39,8 @@ pub(crate) enum ImageError {
     },
     /// It cannot be seen from here.
     #[error(
-        "there is no image {id} in {region}: it was deregistered, or is of another region, or is another account's and not shared; {choose}",
+        "there is no image {id} in {region}: it was deregistered, belongs to another region, or belongs to \
+         another account that does not share it; {choose}",
         choose = choice_hint()
     )]
     Missing {
@@ -49,7 +50,7 @@ pub(crate) enum ImageError {
         region: String,
     },
     /// It is there but no use.
-    #[error("the image {id} cannot be used: {why}; {choose}", choose = choice_hint())]
+    #[error("cannot use the image {id}: {why}; {choose}", choose = choice_hint())]
     Unusable {
         /// Its id.
         id: String,
@@ -117,7 +118,7 @@ fn usable_image(image: &aws_sdk_ec2::types::Image, id: &str) -> Result<Image, Im
     }
     let architecture = image.architecture().map_or("nothing known", |architecture| architecture.as_str());
     if debian_name(architecture).is_none() {
-        return Err(unusable(format!("it is for {architecture}, the agent for x86_64 and arm64")));
+        return Err(unusable(format!("it is for {architecture}; the agent runs on x86_64 and arm64")));
     }
     Ok(Image {
         id: id.to_owned(),
@@ -169,7 +170,7 @@ impl Cloud {
         let missing = || ImageError::Missing { id: id.to_owned(), region: self.region.clone() };
         // Public images are listed for two years, and can be launched for longer.
         let described = call(
-            format!("look at the image {id}"),
+            format!("look up the image {id}"),
             self.ec2.describe_images().image_ids(id).include_deprecated(true).send(),
         );
         match described.await {
@@ -228,8 +229,7 @@ mod tests {
         for name in ["", "ubuntu", "ami-", "ami-xyz", "debian-11"] {
             let error = parse_reference(name, "x86_64").unwrap_err();
             let expected = format!(
-                "image {name:?} is neither an id (ami-...) nor one of the known names: \
-                 ubuntu-22.04, ubuntu-24.04, debian-12, debian-13"
+                "image {name:?} is neither an id (ami-...) nor a known name (ubuntu-22.04, ubuntu-24.04, debian-12, debian-13)"
             );
             assert_eq!(error.to_string(), expected);
         }

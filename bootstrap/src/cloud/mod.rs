@@ -151,7 +151,12 @@ impl Intercept for PolicyGuard {
                 look::names_action(call.service(), call.name());
                 Ok(())
             }
-            Some(call) => Err(format!("{} {} is not in policy.rs", call.service(), call.name()).into()),
+            Some(call) => Err(format!(
+                "{} {} is missing in the list of calls (policy/calls.rs)",
+                call.service(),
+                call.name()
+            )
+            .into()),
             None => Err("a call without a name".into()),
         }
     }

@@ -34,7 +34,8 @@ const UNNAMED_PLACE: &str = "us-east-1";
 pub(crate) enum PackageError {
     /// The bucket is someone else's.
     #[error(
-        "the bucket {bucket} is not this fleet's: {why}; it stays as it is; name the fleet otherwise (--name), or take --package-url or --apt"
+        "the bucket {bucket} does not belong to this fleet: {why}; left unchanged; choose another --name, or use \
+         --package-url or --apt"
     )]
     Foreign {
         /// Its name.
@@ -43,7 +44,7 @@ pub(crate) enum PackageError {
         why: String,
     },
     /// The credentials end too soon.
-    #[error("the credentials end in {0} s, before an instance could download the package; log in again")]
+    #[error("the credentials expire in {0} s, before an instance could download the package; log in again")]
     EndingCredentials(u64),
     /// It could not be emptied.
     #[error("cannot delete {object} of the bucket {bucket}: {why}")]
@@ -57,7 +58,8 @@ pub(crate) enum PackageError {
     },
     /// It is never empty.
     #[error(
-        "the bucket {0} is still not empty: something goes on writing to it; stop that and run the command again"
+        "the bucket {0} does not become empty: another program keeps writing to it; stop that program and run \
+         the command again"
     )]
     NeverEmpty(String),
     /// It did not come to a call.
@@ -87,7 +89,7 @@ impl PresignedUrl {
     pub(crate) fn note(&self) -> Option<String> {
         (self.valid_for < PRESIGNED).then(|| {
             format!(
-                "the credentials end in {} min: an instance that starts later cannot download the package",
+                "the credentials expire in {} min: an instance that starts later cannot download the package",
                 self.valid_for.as_secs() / 60
             )
         })
@@ -120,17 +122,17 @@ impl Cloud {
             Ok(answer) => match answer.tag_set().iter().find(|tag| tag.key() == FLEET).map(Tag::value) {
                 Some(value) if value == fleet => Ok(Bucket::Ours),
                 Some(other) => Err(foreign(format!("its tag {FLEET} is {other}"))),
-                None => Err(foreign(format!("it has tags, and not {FLEET}"))),
+                None => Err(foreign(format!("it has tags, but not {FLEET}"))),
             },
             Err(error) if error.code() == "NoSuchBucket" => Ok(Bucket::Absent),
             Err(error) if error.code() == "NoSuchTagSet" => match self.versions(bucket, account).await?.0[..]
             {
                 [] => Ok(Bucket::Untagged),
-                _ => Err(foreign(format!("it has no tag {FLEET}, and there is something in it"))),
+                _ => Err(foreign(format!("it has no tag {FLEET} and is not empty"))),
             },
             Err(error) if error.is_denied() => Err(foreign(format!(
-                "S3 denies these credentials to read its tags ({}), as it is another account's or as they \
-                 lack s3:GetBucketTagging",
+                "S3 does not let these credentials read its tags ({}): another account owns it, or \
+                 s3:GetBucketTagging is missing",
                 error.message()
             ))),
             Err(error) => Err(error.into()),
@@ -346,7 +348,7 @@ impl Cloud {
     }
 
     async fn abort_uploads(&self, bucket: &str, account: &str) -> Result<(), PackageError> {
-        let tried = format!("list what is being uploaded to the bucket {bucket}");
+        let tried = format!("list the unfinished uploads to the bucket {bucket}");
         let asked = self.s3.list_multipart_uploads().bucket(bucket).expected_bucket_owner(account);
         let page = match call(tried, asked.send()).await {
             Err(error) if error.code() == "NoSuchBucket" => return Ok(()),
@@ -375,6 +377,6 @@ mod tests {
         let presigned = |valid_for| PresignedUrl { url: String::new(), valid_for };
         assert_eq!(presigned(PRESIGNED).note(), None);
         let note = presigned(Duration::from_secs(600)).note().unwrap();
-        assert!(note.contains("end in 10 min"), "{note}");
+        assert!(note.contains("expire in 10 min"), "{note}");
     }
 }

@@ -30,10 +30,10 @@ pub(crate) enum Unreachable {
         status: u16,
     },
     /// It is there, but something else.
-    #[error("what is at {0} is no Debian package; give the address of the .deb file itself")]
+    #[error("{0} is not a Debian package; give the address of the .deb file itself")]
     NoPackage(String),
     /// There was no answer, here.
-    #[error("{address} cannot be reached from here: {why}; check the address and the network")]
+    #[error("cannot reach {address} from this machine: {why}; check the address and the network")]
     NoAnswer {
         /// Without what may be a secret in it.
         address: String,
@@ -135,7 +135,7 @@ async fn get(url: &str) -> Result<Response<SdkBody>, Unreachable> {
     }
     Err(Unreachable::NoAnswer {
         address: public_address(url).to_owned(),
-        why: "it redirects without end".to_owned(),
+        why: "too many redirects".to_owned(),
     })
 }
 
@@ -201,10 +201,7 @@ mod tests {
         let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let error =
             reachable(&url(format!("http://{nobody}/x.deb?key=secret"))).await.unwrap_err().to_string();
-        assert!(
-            error.contains("cannot be reached from here") && error.contains("refuses the connection"),
-            "{error}"
-        );
+        assert!(error.contains("cannot reach") && error.contains("refuses the connection"), "{error}");
         assert!(!error.contains("secret"), "{error}");
     }
 

@@ -214,7 +214,7 @@ async fn roles(cloud: &Cloud) -> Result<Vec<TaggedResource>, CallError> {
         Ok(found) => found,
         // Who may not see an account's roles can see fleets all the same.
         Err(error) if error.is_denied() => {
-            remark(&format!("warning: roles and instance profiles were not looked for: {error}"));
+            remark(&format!("warning: roles and instance profiles are not listed: {error}"));
             return Ok(Vec::new());
         }
         Err(error) => return Err(error),

@@ -40,7 +40,7 @@ impl Cloud {
     /// The account, and the partition the region is in.
     pub(crate) async fn identity(&self) -> Result<(String, String), CallError> {
         let answer =
-            call("find out whose credentials these are", self.sts.get_caller_identity().send()).await?;
+            call("look up the account of these credentials", self.sts.get_caller_identity().send()).await?;
         let partition = answer.arn.as_deref().and_then(|arn| arn.split(':').nth(1)).unwrap_or("aws");
         Ok((answer.account.unwrap_or_default(), partition.to_owned()))
     }
@@ -49,7 +49,7 @@ impl Cloud {
         // Of all zones: a balancer that moves to others stays in its own for a while.
         let default = filter("default-for-az", ["true".to_owned()]);
         let asked = self.ec2.describe_subnets().filters(default).into_paginator().items().send();
-        let found = call("look for the default VPC's subnets", asked.try_collect()).await?;
+        let found = call("list the default VPC's subnets", asked.try_collect()).await?;
         let subnet = |subnet: ec2::Subnet| {
             let zone = subnet.availability_zone?;
             let public_addresses = subnet.map_public_ip_on_launch.unwrap_or_default();
@@ -79,7 +79,7 @@ impl Cloud {
         // As a filter: a type that is not known would make a call by name fail as a whole.
         let asked = self.ec2.describe_instance_types().filters(filter("instance-type", types(fleet)));
         let found =
-            call("look the instance types up", asked.into_paginator().items().send().try_collect()).await?;
+            call("look up the instance types", asked.into_paginator().items().send().try_collect()).await?;
         let facts = |found: ec2::InstanceTypeInfo| {
             let vcpus = found.v_cpu_info.and_then(|info| info.default_v_cpus).unwrap_or_default();
             let named =
@@ -105,7 +105,8 @@ impl Cloud {
             .location_type(ec2::LocationType::AvailabilityZone)
             .set_filters(Some(filters.into()));
         let asked = asked.into_paginator().items().send();
-        let found = call("ask where the instance types are offered", asked.try_collect()).await?;
+        let found =
+            call("look up in which zones the instance types are offered", asked.try_collect()).await?;
         let pair = |offering: ec2::InstanceTypeOffering| {
             Some((offering.instance_type?.as_str().to_owned(), offering.location?))
         };
@@ -117,7 +118,7 @@ impl Cloud {
             return Ok(None);
         };
         let asked = self.ec2.describe_key_pairs().key_names(name);
-        match call(format!("look for the key pair {name}"), asked.send()).await {
+        match call(format!("look up the key pair {name}"), asked.send()).await {
             Err(error) if error.is_not_found() => Ok(Some(format!(
                 "there is no key pair {name} in {}; correct key-pair, or import yours (`aws ec2 import-key-pair`)",
                 self.region
@@ -130,7 +131,7 @@ impl Cloud {
     async fn vcpus_in_use(&self) -> Result<u32, CallError> {
         let running = filter("instance-state-name", ["pending", "running"].map(str::to_owned));
         let asked = self.ec2.describe_instances().filters(running).into_paginator().items().send();
-        let found = call("list the instances that run", asked.try_collect()).await?;
+        let found = call("list the running instances", asked.try_collect()).await?;
         let instances = found.into_iter().flat_map(|reservation| reservation.instances.unwrap_or_default());
         let on_demand = instances.filter(|found| {
             found.instance_lifecycle.is_none()
@@ -146,7 +147,7 @@ impl Cloud {
     /// The quota, where it may be asked for.
     async fn quota(&self) -> Option<u32> {
         let asked = self.quotas.get_service_quota().service_code("ec2").quota_code(QUOTA);
-        let answer = call("ask for the vCPU quota", asked.send()).await.ok()?;
+        let answer = call("look up the vCPU quota", asked.send()).await.ok()?;
         let value = answer.quota?.value?;
         #[expect(
             clippy::cast_possible_truncation,

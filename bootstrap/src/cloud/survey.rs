@@ -195,7 +195,7 @@ impl Cloud {
     /// The balancer of the fleet's name, whoever's it is.
     pub(crate) async fn balancer(&self, names: &Names) -> Result<Option<Balancer>, CallError> {
         let asked = self.elbv2.describe_load_balancers().names(names.balancer());
-        let answer = call(format!("look for the load balancer {}", names.balancer()), asked.send()).await;
+        let answer = call(format!("look up the load balancer {}", names.balancer()), asked.send()).await;
         let found = none_if_absent(answer)?.and_then(|answer| answer.load_balancers).unwrap_or_default();
         Ok(found.into_iter().next().map(describe::balancer))
     }

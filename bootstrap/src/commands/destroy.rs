@@ -30,7 +30,7 @@ pub(crate) async fn destroy(fleet: ExistingFleet, options: ChangeOptions, force:
     let ChangeOptions { yes, timeout, output } = options;
     let (cloud, name) = fleet.connect().await?;
     let (cloud, name) = (&cloud, name.as_str());
-    let mut interrupt = Interrupt::new().context("cannot listen to signals")?;
+    let mut interrupt = Interrupt::new().context("cannot listen for signals")?;
     let mut pace = Pace::new(timeout);
     let (mut rounds, mut settling, mut known) = (0, None, None);
     let mut told = BTreeSet::new();
@@ -40,7 +40,7 @@ pub(crate) async fn destroy(fleet: ExistingFleet, options: ChangeOptions, force:
             // What is gone may be shown for a while.
             if rounds > 1 && settling.is_none() && !pace.next().await {
                 bail!(
-                    "there is always more of fleet {name}: end the launch of it that runs, and destroy it again"
+                    "new resources of fleet {name} keep appearing: stop the running launch, then destroy again"
                 );
             }
             let prepared = waiting(prepare_destroy(cloud, name, known.clone(), force)).await?;
@@ -78,7 +78,7 @@ pub(crate) async fn destroy(fleet: ExistingFleet, options: ChangeOptions, force:
             consent::ask(&question, &mut interrupt).await?;
         }
         if rounds > 0 {
-            remark("there is more of it, which goes too");
+            remark("found more resources of the fleet; deleting these too");
         }
         rounds += 1;
         let board = Board::new();
@@ -107,7 +107,10 @@ pub(crate) async fn destroy(fleet: ExistingFleet, options: ChangeOptions, force:
     if !left.is_empty() {
         let lines: Vec<_> = left.iter().map(|found| format!("\n  {found}")).collect();
         let lines = lines.concat();
-        remark(&format!("bootstrap: still there with the tag of fleet {name} in {}:{lines}", names.region));
+        remark(&format!(
+            "bootstrap: these resources in {} still carry the tag of fleet {name}:{lines}",
+            names.region
+        ));
         if rounds > 0 {
             // Said at the beginning too, above all that was done since.
             prepared.notes.iter().for_each(|note| remark(note));
@@ -117,9 +120,9 @@ pub(crate) async fn destroy(fleet: ExistingFleet, options: ChangeOptions, force:
     let text = match rounds {
         0 => {
             let place = place(&names.region, &prepared.around.account);
-            format!("nothing of fleet {name} is in {place}: nothing to do; {OTHER_REGION_HINT}")
+            format!("no resource of fleet {name} in {place}: nothing to do; {OTHER_REGION_HINT}")
         }
-        _ => format!("fleet {name} is gone from {}: nothing with its tag is left", names.region),
+        _ => format!("fleet {name} is deleted: no resource in {} carries its tag", names.region),
     };
     if output == Output::Text {
         print(&format!("{text}\n"));

@@ -67,8 +67,9 @@ impl PackageRequest {
                 Package::Url { url: url.clone(), sha256: sha256.to_ascii_lowercase() }
             }
             Self::Apt { line, key_file } => {
-                let key = std::fs::read_to_string(key_file)
-                    .with_context(|| format!("cannot read the apt source's key {}", key_file.display()))?;
+                let key = std::fs::read_to_string(key_file).with_context(|| {
+                    format!("cannot read the apt repository's key {}", key_file.display())
+                })?;
                 values::armoured_key(&key)
                     .map_err(|message| anyhow!("--apt-key {}: {message}", key_file.display()))?;
                 Package::Apt { line: line.clone(), key }
@@ -150,13 +151,13 @@ impl ExistingFleet {
                 let fleet = load(word)?;
                 (fleet.name, fleet.region)
             }
-            Err(message) => bail!("{word} is no file, and no fleet's name: {message}"),
+            Err(message) => bail!("{word} is neither a file nor a fleet name: {message}"),
         };
         let connected = Cloud::connect(self.region.clone().or(region)).await;
         // A misspelt name is the cause, and the region what follows from it.
         let cloud = connected.map_err(|error| match did_you_mean(&name) {
-            hint if hint.is_empty() => anyhow!("no fleet {name} is built in, and {error}"),
-            hint => anyhow!("no fleet {name} is built in{hint} For a fleet of that name: {error}"),
+            hint if hint.is_empty() => anyhow!("there is no built-in fleet {name}, and {error}"),
+            hint => anyhow!("there is no built-in fleet {name}{hint} For a fleet of that name: {error}"),
         })?;
         Ok((cloud, name))
     }
@@ -172,7 +173,7 @@ fn load(name: &str) -> Result<Fleet> {
     }
     let text = std::fs::read_to_string(name).with_context(|| {
         let hint = did_you_mean(name);
-        format!("cannot read the fleet file {name} (built in are {}{hint})", built_in_names())
+        format!("cannot read the fleet file {name} (the built-in fleets are {}{hint})", built_in_names())
     })?;
     Ok(Fleet::parse(name, &text)?)
 }

@@ -41,6 +41,8 @@ pub(crate) fn show(name: &str, output: Output) -> Result<Outcome> {
 
 fn built_in(name: &str) -> Result<(Fleet, &'static str)> {
     let text = Fleet::built_in(name);
-    let text = text.with_context(|| format!("no built-in fleet {name}; there are {}", built_in_names()))?;
+    let text = text.with_context(|| {
+        format!("there is no built-in fleet {name}; the built-in fleets are {}", built_in_names())
+    })?;
     Ok((Fleet::parse(name, text)?, text))
 }

@@ -41,7 +41,7 @@ pub(super) async fn bring_up(
     options: ChangeOptions,
 ) -> Result<Outcome> {
     let ChangeOptions { yes, timeout, output } = options;
-    let mut interrupt = Interrupt::new().context("cannot listen to signals")?;
+    let mut interrupt = Interrupt::new().context("cannot listen for signals")?;
     let preparing = prepare(cloud, name, request, deb);
     let prepared = tokio::select! {
         prepared = waiting(preparing) => prepared.map_err(|error| prepare_failed(error, &cloud.region))?,
@@ -54,7 +54,7 @@ pub(super) async fn bring_up(
         // Nothing to do is only half the answer: the fleet is there, but is it well?
         let ended = {
             let board = Board::new();
-            let line = board.begin("see whether all are healthy");
+            let line = board.begin("check that all are healthy");
             let waiting = |reason: &str| line.waits(reason);
             tokio::select! {
                 ended = executor.until_healthy(false, &waiting) => ended,
@@ -64,7 +64,7 @@ pub(super) async fn bring_up(
         if let Err(error) = ended {
             return unhealthy(error, None, output);
         }
-        remark(&format!("fleet {} is as defined: nothing to do", names.fleet));
+        remark(&format!("fleet {} matches its definition: nothing to do", names.fleet));
         status::show_launched(desired, have, executor.balancer().as_ref(), output);
         return Ok(Outcome::Done);
     }
@@ -73,7 +73,7 @@ pub(super) async fn bring_up(
     }
     if prepared.needs_consent() && !yes {
         let question = match prepared.growth_to_confirm() {
-            Some(more) => format!("Change fleet {}, with {more} instances more than before?", names.fleet),
+            Some(more) => format!("Change fleet {} and add {more} instances?", names.fleet),
             None => format!("Change fleet {}?", names.fleet),
         };
         consent::ask(&question, &mut interrupt).await?;
@@ -110,7 +110,8 @@ fn way_on(executor: &Executor<'_>) -> String {
         many => format!(", up to {many} instances run and are billed"),
     };
     format!(
-        "what was made stays{billed}: `{}` goes on from here, `bootstrap destroy {fleet} --region {region}` removes it",
+        "created resources remain{billed}: `{}` continues, `bootstrap destroy {fleet} --region {region}` deletes \
+         them",
         typed_command(region)
     )
 }

@@ -118,11 +118,11 @@ impl Look {
         let launch = Names::new(name, region).launch_command();
         let destroy = format!("`bootstrap destroy {name} --region {region}`");
         Some(match self.state {
-            ORPHANS => format!("orphans: {destroy} removes them, {launch} completes the fleet"),
+            ORPHANS => format!("orphans: {destroy} deletes them, {launch} completes the fleet"),
             UNFINISHED => {
-                format!("a launch or a change has not ended: {launch} finishes it, {destroy} removes it")
+                format!("unfinished launch or change: {launch} finishes it, {destroy} deletes the fleet")
             }
-            UNHEALTHY => format!("`bootstrap status {name} --region {region}` says why, and what to do"),
+            UNHEALTHY => format!("`bootstrap status {name} --region {region}` shows why, and what to do"),
             UNKNOWN => format!("its state is unknown: {}", self.error.as_deref().unwrap_or_default()),
             _ => return None,
         })

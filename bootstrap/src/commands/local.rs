@@ -52,11 +52,11 @@ pub(crate) async fn launch(options: LaunchOptions) -> Result<Outcome> {
     let definition = options.request.read()?;
     let agent = find_agent(options.agent.as_deref())?;
     // Before the first process is started, so that no signal can leave any behind.
-    let mut signals = Signals::new().context("cannot listen to signals")?;
+    let mut signals = Signals::new().context("cannot listen for signals")?;
     let folder = Folder::new(options.dir.as_deref())?;
     let mut fleet = LocalFleet::start(&definition, &agent, folder.path(), &options.local).await?;
     remark(&format!(
-        "fleet {}: {} agents started, their folders are in {}",
+        "fleet {}: {} agents started; their folders are in {}",
         definition.name,
         fleet.members.len(),
         folder.path().display()
@@ -87,16 +87,13 @@ pub(crate) async fn launch(options: LaunchOptions) -> Result<Outcome> {
     folder.remove()?;
     match end {
         End::Drained => {}
-        End::TooSlow => bail!("agents that did not drain within {} s were killed", limit.as_secs()),
+        End::TooSlow => bail!("killed the agents that did not drain within {} s", limit.as_secs()),
         End::Killed(count) => {
-            bail!("{count} agents were killed before they had drained, as you asked; nothing is left")
+            bail!("killed {count} agents before they had drained, as you asked; nothing is left")
         }
     }
     if let Ok(Outcome::Done) = &result {
-        remark(&format!(
-            "fleet {} is stopped: all agents have drained, and nothing is left",
-            definition.name
-        ));
+        remark(&format!("fleet {} is stopped: all agents drained, nothing is left", definition.name));
     }
     result
 }
@@ -119,9 +116,7 @@ fn find_agent(given: Option<&Path>) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let on_path = std::env::split_paths(&path).map(|dir| dir.join(NAME));
     let found = beside.into_iter().chain(on_path).find(|path| path.is_file());
-    found.with_context(|| {
-        format!("no {NAME} beside bootstrap and none on PATH; say where it is with --agent PATH")
-    })
+    found.with_context(|| format!("found no {NAME} beside bootstrap or on PATH; name it with --agent PATH"))
 }
 
 /// A failed start: nothing was served, so the others need not drain.
@@ -172,7 +167,7 @@ impl ChildExits {
             };
             if self.0.insert(member.instance.id().to_owned()) {
                 lines.push(format!(
-                    "{} ({}): the agent ended ({status}) and is not started again",
+                    "{} ({}): the agent ended ({status}); not restarted",
                     member.instance.id(),
                     member.address
                 ));
@@ -387,10 +382,10 @@ fn advice(fleet: &LocalFleet, definition: &Fleet, options: &LaunchOptions) -> St
     lines.extend(suggestions::requests(definition, &url, &members.collect::<Vec<_>>()));
     let stop = match (options.exit_when_healthy, options.duration) {
         (true, _) => return format!("{}\n", lines.join("\n")),
-        (_, Some(duration)) => format!("It stops by itself after {} s; Ctrl-C", duration.as_secs()),
+        (_, Some(duration)) => format!("The fleet stops after {} s; Ctrl-C", duration.as_secs()),
         (_, None) => "Ctrl-C".to_owned(),
     };
-    lines.push(format!("\n{stop} drains the agents and removes everything."));
+    lines.push(format!("\n{stop} drains the agents and deletes everything."));
     lines.push(String::new());
     lines.join("\n")
 }
@@ -410,17 +405,18 @@ impl Folder {
     fn new(dir: Option<&Path>) -> Result<Self> {
         let Some(dir) = dir else {
             let made = tempfile::Builder::new().prefix("bootstrap-").tempdir();
-            return Ok(Self::Temporary(made.context("cannot make a temporary folder")?));
+            return Ok(Self::Temporary(made.context("cannot create a temporary folder")?));
         };
         let shown = dir.display();
         // The agents are given absolute paths, whatever their working directory is.
         let dir = std::path::absolute(dir)?;
         if dir.as_os_str().len() > MAX_FOLDER_LENGTH {
             bail!(
-                "{shown} is too long a path for the agents' sockets; choose one of at most {MAX_FOLDER_LENGTH} bytes with --dir"
+                "the path {shown} is too long for the agents' sockets; choose one of at most {MAX_FOLDER_LENGTH} \
+                 bytes with --dir"
             );
         }
-        std::fs::create_dir_all(&dir).with_context(|| format!("cannot make the folder {shown}"))?;
+        std::fs::create_dir_all(&dir).with_context(|| format!("cannot create the folder {shown}"))?;
         let opened = std::fs::File::open(&dir).with_context(|| format!("cannot open {shown}"))?;
         let opened = OwnedFd::from(opened);
         if flock(&opened, FlockOperation::NonBlockingLockExclusive).is_err() {

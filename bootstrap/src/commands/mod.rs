@@ -45,7 +45,7 @@ pub(crate) type CommandResult = anyhow::Result<Outcome>;
 pub(crate) fn end(output: Output, result: CommandResult) -> CommandResult {
     let outcome = result.inspect_err(|error| print_error(output, &format!("{error:#}")))?;
     match write_failure() {
-        Some(error) => bail!("the result cannot be written: {error}"),
+        Some(error) => bail!("cannot write the result: {error}"),
         None => Ok(outcome),
     }
 }

@@ -34,7 +34,7 @@ pub(crate) async fn plan_destroy(fleet: ExistingFleet, output: Output) -> Result
     prepared.notes.iter().for_each(|note| remark(note));
     if prepared.plan.is_empty() && output == Output::Text {
         let place = place(&prepared.desired.names.region, &prepared.around.account);
-        print(&format!("nothing of fleet {name} is in {place}: nothing to do; {OTHER_REGION_HINT}\n"));
+        print(&format!("no resource of fleet {name} in {place}: nothing to do; {OTHER_REGION_HINT}\n"));
         return Ok(Outcome::Done);
     }
     plan_text::show(&prepared, output);

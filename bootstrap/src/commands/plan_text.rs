@@ -19,7 +19,7 @@ pub(crate) fn show(prepared: &Prepared, output: Output) {
             let end = if prepared.plan.is_empty() {
                 let status = format!("`bootstrap status {} --region {}`", names.fleet, names.region);
                 format!(
-                    "fleet {} is as defined, {status} shows whether it is healthy: nothing to do",
+                    "fleet {} matches its definition: nothing to do; {status} shows whether it is healthy",
                     names.fleet
                 )
             } else {
@@ -48,7 +48,7 @@ fn write_text(prepared: &Prepared, text: &mut String) -> std::fmt::Result {
         account => writeln!(text, ", account {account}")?,
     }
     if !differences.is_empty() {
-        writeln!(text, "\nwanted otherwise than it is:")?;
+        writeln!(text, "\nchanges:")?;
         for difference in differences {
             writeln!(text, "  {difference}")?;
         }
@@ -71,7 +71,7 @@ fn write_text(prepared: &Prepared, text: &mut String) -> std::fmt::Result {
         }
     }
     let calls = calls(prepared);
-    writeln!(text, "\n{} calls, if none has to be repeated:", calls.values().sum::<usize>())?;
+    writeln!(text, "\n{} calls, without retries:", calls.values().sum::<usize>())?;
     for (call, times) in &calls {
         writeln!(text, "  {times} × {call}")?;
     }
@@ -81,7 +81,7 @@ fn write_text(prepared: &Prepared, text: &mut String) -> std::fmt::Result {
             Some(quota) => writeln!(text, "\nvCPU: {needed} needed; {used} of {quota} in use")?,
             None => writeln!(
                 text,
-                "\nvCPU: {needed} needed; {used} in use, the quota is unknown, as it may not be asked for (servicequotas:GetServiceQuota)"
+                "\nvCPU: {needed} needed; {used} in use, quota unknown (servicequotas:GetServiceQuota is not allowed)"
             )?,
         }
     }
@@ -96,8 +96,8 @@ fn write_text(prepared: &Prepared, text: &mut String) -> std::fmt::Result {
     if matches!(prepared.desired.fleet.package, Some(Package::Deb { .. })) && launches(prepared) {
         writeln!(
             text,
-            "the package's address is signed for an hour and for these instances alone, so --deb is not offered for \
-             launch templates, which launch later: take --package-url, --apt or --in-image there"
+            "--deb signs the package's address for one hour, so it does not work in a launch template, which \
+             launches later: use --package-url, --apt or --in-image there"
         )?;
     }
     Ok(())

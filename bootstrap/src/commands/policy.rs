@@ -10,7 +10,7 @@ use crate::policy::{self, Scope};
 /// Whose policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Audience {
-    /// Whoever plans, launches, watches, scales and destroys the fleet
+    /// Everyone who runs bootstrap for this fleet
     Operator,
     /// The instances' role
     Agent,

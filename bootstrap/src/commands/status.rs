@@ -43,7 +43,7 @@ pub(super) struct Snapshot {
 pub(crate) async fn status(fleet: ExistingFleet, watch: bool, output: Output) -> Result<Outcome> {
     let (cloud, name) = fleet.connect().await?;
     // A single look is ended by any signal; who watches does so until they have seen enough.
-    let mut interrupt = watch.then(Interrupt::new).transpose().context("cannot listen to signals")?;
+    let mut interrupt = watch.then(Interrupt::new).transpose().context("cannot listen for signals")?;
     let mut interrupted = async || match &mut interrupt {
         Some(interrupt) => interrupt.received().await,
         None => std::future::pending().await,
@@ -90,8 +90,8 @@ pub(super) async fn snapshot(cloud: &Cloud, name: &str) -> Result<Snapshot> {
             bail!("{}", prepare::not_found_message(cloud, name).await);
         }
         bail!(
-            "there are only parts of a fleet {name} in {}; {} completes it, `bootstrap destroy {name} --region {}` removes \
-             them",
+            "found only parts of fleet {name} in {}; {} completes it, `bootstrap destroy {name} --region {}` \
+             deletes them",
             cloud.region,
             names.launch_command(),
             cloud.region

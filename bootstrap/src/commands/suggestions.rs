@@ -28,24 +28,23 @@ pub(super) fn without_key_pair(desired: &Desired, instance: &str) -> Vec<String>
     let is_named = |name: &str| fleet.image.starts_with(name);
     // Of the images that have names here, Ubuntu's alone have it.
     if fleet.security.ports.contains(&22) && (is_named("ubuntu-") || is_named("ami-")) {
-        let condition = if is_named("ami-") { ", where the image has it (Ubuntu's images do)" } else { "" };
-        lines.push(format!(
-            "no key pair: EC2 Instance Connect leads onto an instance all the same{condition}:"
-        ));
+        let condition = if is_named("ami-") { ", if the image contains it (Ubuntu's do)" } else { "" };
+        lines.push(format!("no key pair: log in with EC2 Instance Connect{condition}:"));
         lines.push(format!(
             "  aws ec2-instance-connect ssh --region {region} --os-user ubuntu --instance-id {instance}"
         ));
     } else {
-        lines.push("no key pair: nobody can log in to the instances by SSH".to_owned());
+        lines.push("no key pair: nobody can log in to the instances with SSH".to_owned());
     }
     if let Some(profile) = &fleet.instance_profile {
         lines.push(format!(
-            "Session Manager does too where the instance profile {profile} allows it and the image has the SSM Agent:"
+            "or with Session Manager, if the instance profile {profile} allows it and the image contains the SSM \
+             Agent:"
         ));
         lines.push(format!("  aws ssm start-session --region {region} --target {instance}"));
     }
     lines.push(
-        "`launch` with `--key-pair NAME` adds a key pair of yours (`aws ec2 import-key-pair`): it replaces the instances"
+        "`launch --key-pair NAME` adds your key pair (`aws ec2 import-key-pair`) and replaces the instances"
             .to_owned(),
     );
     lines

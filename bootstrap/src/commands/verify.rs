@@ -48,8 +48,8 @@ pub(crate) async fn verify(fleet: ExistingFleet, output: Output) -> Result<Outco
     };
     if target.groups.iter().any(|group| group.root == Root::Seed) {
         remark(
-            "verify stores numbers at the instances, reads them through the load balancer, and puts the former numbers \
-             back",
+            "verify stores test numbers at the instances, reads them through the load balancer, and restores the \
+             previous numbers",
         );
     }
     let verifying = verify::verify(&target, |check| {
@@ -64,6 +64,6 @@ pub(crate) async fn verify(fleet: ExistingFleet, output: Output) -> Result<Outco
     if report.is_ok() {
         return Ok(Outcome::Done);
     }
-    remark(&format!("bootstrap: fleet {name} does not do what it should, see the checks that FAILED"));
+    remark(&format!("bootstrap: fleet {name} failed checks: see the lines with FAILED"));
     Ok(Outcome::Failed)
 }

@@ -35,7 +35,7 @@ pub(crate) struct Deb {
 pub(crate) enum DebError {
     /// It cannot be read.
     #[error(
-        "cannot read the package {file}: {error}; `make deb` makes packages in dist/",
+        "cannot read the package {file}: {error}; give the path of a .deb, or leave --deb out",
         file = .file.display()
     )]
     Unreadable {
@@ -45,7 +45,7 @@ pub(crate) enum DebError {
         error: std::io::Error,
     },
     /// It is something else.
-    #[error("{file} is no whole Debian package: {why}; `make deb` makes packages in dist/", file = .file.display())]
+    #[error("{file} is not a complete Debian package: {why}; download or build it again", file = .file.display())]
     Other {
         /// The file.
         file: PathBuf,
@@ -54,7 +54,7 @@ pub(crate) enum DebError {
     },
     /// It is another package.
     #[error(
-        "{file} is the package {name}, and instances need {NAME}; `make deb` makes both in dist/",
+        "{file} is the package {name}; instances need {NAME}",
         file = .file.display()
     )]
     OtherPackage {
@@ -65,7 +65,8 @@ pub(crate) enum DebError {
     },
     /// There are two for the same processors.
     #[error(
-        "{first} and {second} are both packages of the agent for the same processors: delete one, or say which with --deb FILE",
+        "{first} and {second} are both packages of the agent for the same processor: delete one, or name one \
+         with --deb FILE",
         first = .first.display(),
         second = .second.display()
     )]
@@ -77,7 +78,7 @@ pub(crate) enum DebError {
     },
     /// It runs nowhere on EC2.
     #[error(
-        "{file} is for {architecture}, and instances are amd64 or arm64; `make deb` makes both in dist/",
+        "{file} is for {architecture}; instances are amd64 or arm64",
         file = .file.display()
     )]
     OtherArchitecture {
@@ -99,7 +100,7 @@ impl Deb {
         let found = tokio::fs::metadata(file).await.map_err(unreadable)?;
         // A device may have no end, and a pipe nobody who writes.
         if !found.is_file() {
-            return Err(other("it is no plain file"));
+            return Err(other("it is not a regular file"));
         }
         if found.len() > MAX_BYTES {
             return Err(other("it is larger than 64 MiB"));
@@ -134,9 +135,9 @@ pub(super) fn words(file: &Path) -> Option<(&str, &str)> {
 
 /// Whether the file is whole. What is in it, dpkg decides on the instances.
 fn check(bytes: &[u8]) -> Result<(), &'static str> {
-    let mut rest = bytes.strip_prefix(MAGIC).ok_or("it is no ar archive")?;
+    let mut rest = bytes.strip_prefix(MAGIC).ok_or("it is not an ar archive")?;
     for _ in 0..MEMBERS {
-        rest = after_member(rest).ok_or("it ends in the middle")?;
+        rest = after_member(rest).ok_or("it is truncated")?;
     }
     Ok(())
 }
@@ -193,7 +194,7 @@ pub(super) mod tests {
     async fn another_package_or_processor_is_refused_by_name() {
         let error = read("instance-bootstrap_0.1.0_amd64.deb", &package()).await.unwrap_err().to_string();
         assert!(
-            error.contains("is the package instance-bootstrap, and instances need instance-agent"),
+            error.contains("is the package instance-bootstrap; instances need instance-agent"),
             "{error}"
         );
         let error = read("instance-agent_0.1.0_riscv64.deb", &package()).await.unwrap_err().to_string();
@@ -204,18 +205,21 @@ pub(super) mod tests {
     async fn what_is_no_whole_package_is_refused_before_it_is_uploaded() {
         let whole = package();
         let cases: [(&[u8], &str); 5] = [
-            (b"", "no ar archive"),
-            (b"<html>not found</html>", "no ar archive"),
-            (&whole[..whole.len() - 2], "ends in the middle"),
-            (&whole[..MAGIC.len() + 30], "ends in the middle"),
-            (&archive(&[("debian-binary", b"2.0\n"), ("control.tar.xz", b"odd")]), "ends in the middle"),
+            (b"", "not an ar archive"),
+            (b"<html>not found</html>", "not an ar archive"),
+            (&whole[..whole.len() - 2], "is truncated"),
+            (&whole[..MAGIC.len() + 30], "is truncated"),
+            (&archive(&[("debian-binary", b"2.0\n"), ("control.tar.xz", b"odd")]), "is truncated"),
         ];
         for (bytes, why) in cases {
             let error = read("instance-agent_1_amd64.deb", bytes).await.unwrap_err().to_string();
-            assert!(error.contains(why) && error.contains("make deb"), "{error}");
+            assert!(error.contains(why) && error.contains("download or build it again"), "{error}");
         }
         let error = Deb::read(Path::new("/dev/zero")).await.unwrap_err().to_string();
-        assert!(error.contains("/dev/zero is no whole Debian package: it is no plain file"), "{error}");
+        assert!(
+            error.contains("/dev/zero is not a complete Debian package: it is not a regular file"),
+            "{error}"
+        );
         let folder = tempfile::tempdir().unwrap();
         let large = folder.path().join("large.deb");
         std::fs::File::create(&large).unwrap().set_len(MAX_BYTES + 1).unwrap();

@@ -40,9 +40,9 @@ pub(crate) enum ActionError {
     Unhealthy(#[from] Unhealthy),
     /// An instance is protected from termination, so that none of those with it is terminated.
     #[error(
-        "{id} is protected from termination, so nothing was deleted; at most instances in other zones were terminated, \
-         which AWS decides zone by zone. `bootstrap destroy {fleet} --region {region} \
-         --force` lifts that, as does `aws ec2 modify-instance-attribute --region {region} --instance-id {id} \
+        "{id} has termination protection, so nothing was deleted, except perhaps instances in other zones: AWS \
+         decides zone by zone. `bootstrap destroy {fleet} --region {region} \
+         --force` removes the protection, as does `aws ec2 modify-instance-attribute --region {region} --instance-id {id} \
          --no-disable-api-termination`"
     )]
     Protected {
@@ -54,21 +54,21 @@ pub(crate) enum ActionError {
         region: String,
     },
     /// Instances are not terminated in time.
-    #[error("still not terminated: {0}; run the command again later")]
+    #[error("not terminated in time: {0}; run the command again later")]
     NotTerminated(String),
     /// An instance that was to be replaced was taken for its own replacement.
-    #[error("{0} was to be replaced, and AWS gave it back instead of a new one; run the command again")]
+    #[error("AWS returned the existing {0} instead of creating a new one; run the command again")]
     Reused(String),
     /// Another command is changing the fleet.
     #[error(
-        "another command has changed the definition of fleet {0} meanwhile, so this one stops; if this is the one that \
-         is meant, run it again when the other has ended: it shows the differences"
+        "another command changed the definition of fleet {0} meanwhile, so this one stops; to apply this one all \
+         the same, run it again when the other has ended"
     )]
     ChangedElsewhere(String),
     /// The fleet is being destroyed.
     #[error(
-        "fleet {fleet} was destroyed meanwhile, so this launch stops; `bootstrap destroy {fleet} --region {region}` \
-         removes what it has made since"
+        "fleet {fleet} was destroyed meanwhile, so this launch stops; `bootstrap destroy {fleet} --region \
+         {region}` deletes what this launch has created since"
     )]
     Destroyed {
         /// The fleet's name.
@@ -77,10 +77,10 @@ pub(crate) enum ActionError {
         region: String,
     },
     /// Something was made of the fleet since it was looked at, and is in the way.
-    #[error("{0} has come to be meanwhile")]
+    #[error("{0} was created by someone else meanwhile")]
     NewResource(String),
     /// The account is not as it was when the plan was made.
-    #[error("{0} is not there; run the command again")]
+    #[error("{0} does not exist any more; run the command again")]
     Missing(String),
 }
 
@@ -317,7 +317,7 @@ impl<'a> Executor<'a> {
                 let Names { fleet, region } = self.desired.names.clone();
                 return Err(ActionError::Protected { id: id.clone(), fleet, region });
             }
-            waiting(&format!("{id} is protected from termination; lifting that"));
+            waiting(&format!("{id} has termination protection; removing it"));
             self.cloud.lift_termination_protection(id).await?;
         }
     }
@@ -433,7 +433,10 @@ impl<'a> Executor<'a> {
                     return Ok(format!("{text} in {zone}"));
                 }
                 Err(error) if error.code() == "InsufficientInstanceCapacity" => {
-                    waiting(&format!("{zone} has no room for {}; trying another zone", group.instance_type));
+                    waiting(&format!(
+                        "{zone} has no capacity for {}; trying another zone",
+                        group.instance_type
+                    ));
                     full = Some(error);
                 }
                 Err(error) => return Err(error.into()),

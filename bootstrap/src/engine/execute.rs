@@ -95,7 +95,7 @@ pub(crate) async fn execute<E: fmt::Display>(
                 if halt.is_some() {
                     break;
                 }
-                board.remark("stopping; what is on its way may end, Ctrl-C again stops at once");
+                board.remark("stopping when the calls in progress have ended; press Ctrl-C again to stop at once");
                 halt = Some(Halt::Interrupted);
                 grace.as_mut().reset(tokio::time::Instant::now() + GRACE);
             }

@@ -129,8 +129,7 @@ impl Watch<'_> {
             let permanent = absence.is_permanent(&absent, &instances, Instant::now());
             if permanent && absent.len() == problems.len() {
                 return Err(Unhealthy::Permanent(format!(
-                    "launched more than {} min ago and not registered with its target group for {} s: {}; \
-                     {NOT_REGISTERED}",
+                    "launched more than {} min ago, but not in its target group for {} s: {}; {NOT_REGISTERED}",
                     absence.boot_time.as_secs() / 60,
                     absence.time_to_notice.as_secs(),
                     absent.join(", ")
@@ -204,7 +203,7 @@ impl Watch<'_> {
         };
         let reason = stuck.reason.as_deref().unwrap_or("EC2 gives no reason");
         let cure = if stuck.is_dead() {
-            "launch again for another in its place"
+            "launch again to replace it"
         } else {
             "start it, or terminate it and launch again"
         };
@@ -225,7 +224,7 @@ impl Watch<'_> {
                 let excerpt = lines[lines.len().saturating_sub(CONSOLE_LINES)..].join("\n  ");
                 return Err(Unhealthy::Permanent(format!(
                     "{id} could not install the agent: {failure}; correct the package's source, terminate the \
-                     instance and launch again. The end of its console:\n  {excerpt}"
+                     instance and launch again. The end of its console output:\n  {excerpt}"
                 )));
             }
         }
@@ -243,7 +242,7 @@ fn not_healthy(awaited: &AwaitedInstances, healths: &[TargetHealth]) -> Vec<(Str
 /// An instance's target health in one sentence, with the cure where there is one.
 fn describe(id: &str, health: Option<&TargetHealth>) -> String {
     let Some(health) = health else {
-        return format!("{id} has not registered itself yet");
+        return format!("{id} has not registered yet");
     };
     let reason = health.reason.as_deref().map_or_else(String::new, |reason| format!(" ({reason})"));
     let cure = cure(health).map_or_else(String::new, |cure| format!(": {cure}"));
@@ -252,13 +251,13 @@ fn describe(id: &str, health: Option<&TargetHealth>) -> String {
 
 /// What to do about an instance that has run for long and is in no target group.
 const NOT_REGISTERED: &str =
-    "see `instance-agent status` on it, and `instance-agent resume` if someone has drained it";
+    "run `instance-agent status` on it, and `instance-agent resume` if someone has drained it";
 
 /// What to do about a running instance of this age that is in no target group.
 pub(crate) fn not_registered(age: Duration) -> &'static str {
     if age < BOOT_TIME {
-        "it may be booting; if not, see `instance-agent status` on it, and `instance-agent resume` if someone has \
-         drained it"
+        "it may still boot; if not, run `instance-agent status` on it, and `instance-agent resume` if someone \
+         has drained it"
     } else {
         NOT_REGISTERED
     }
@@ -298,16 +297,18 @@ impl AbsenceTracker {
 /// What to do about a target's state.
 pub(crate) fn cure(health: &TargetHealth) -> Option<&'static str> {
     Some(match health.reason.as_deref()? {
-        "Target.ResponseCodeMismatch" => "see what the health check's path answers on the instance",
+        "Target.ResponseCodeMismatch" => {
+            "request the health check's path on the instance and look at the answer"
+        }
         "Target.Timeout" | "Target.FailedHealthChecks" => {
-            "see that the agent runs (`systemctl status instance-agent`) and that the security group lets the \
-             balancer in"
+            "check that the agent runs (`systemctl status instance-agent`) and that the security group admits \
+             the load balancer"
         }
         "Target.NotInUse" => {
-            "run launch again: no listener uses the group, or the balancer is not in this zone"
+            "run launch again: no listener uses the target group, or the load balancer is not in this zone"
         }
         "Target.InvalidState" => "start the instance, or terminate it and launch again",
-        "Target.DeregistrationInProgress" => "it drains; nothing to do",
+        "Target.DeregistrationInProgress" => "it is draining; nothing to do",
         "Target.HealthCheckDisabled" => "enable health checks on the target group",
         _ => return None,
     })

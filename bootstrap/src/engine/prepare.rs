@@ -42,8 +42,8 @@ pub(crate) enum PrepareError {
 /// The query of the package's address is needed again.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "nothing was changed: the address of the package, {address}, had a query (a signature, for instance), which is \
-     not stored, and new instances ({launched}) need it"
+    "nothing was changed: the package's address {address} had a query, perhaps a signature, which bootstrap does \
+     not store; new instances ({launched}) need it"
 )]
 pub(crate) struct QueryNeeded {
     /// Without the query.
@@ -117,7 +117,7 @@ pub(crate) async fn prepare(
     let needs_carried = fleet.package.is_none();
     if needs_carried {
         if carried.is_empty() {
-            return Err(PrepareError::Refused(no_package("none has come with this bootstrap")));
+            return Err(PrepareError::Refused(no_package("this bootstrap comes with none")));
         }
         // Which one it is follows from the instances' processors.
         fleet.package = Some(Package::Deb { file: None, sha256: String::new() });
@@ -168,8 +168,8 @@ pub(crate) async fn prepare(
     problems.extend(name_conflicts(&survey.foreign, fleet, around.vpc()));
     for (group, users) in used_elsewhere(cloud, names, &have).await? {
         problems.push(format!(
-            "target group {group} belongs to another load balancer: {users} uses it; delete that listener or rule, or let \
-             it forward elsewhere"
+            "target group {group} belongs to another load balancer: {users} uses it; delete that listener or \
+             rule, or change where it forwards"
         ));
     }
     let policy = |also: &[String]| agent_policy(&desired, &around.account, also);
@@ -186,7 +186,7 @@ pub(crate) async fn prepare(
         // The server would refuse the rest of the address.
     } else if needs_carried && deb.is_none() {
         if problems.is_empty() {
-            problems.push(no_package("the processors of their types are not known"));
+            problems.push(no_package("the architecture of their types is unknown"));
         }
     } else if !launched.is_empty() || deb.is_some() {
         // A package that nobody needs now is kept for later launches.
@@ -221,7 +221,7 @@ async fn fitting(
     };
     match carried.read(architecture).await {
         Ok(Some(deb)) => Ok(Some(deb)),
-        Ok(None) => Err(no_package(&format!("none for {architecture} has come with this bootstrap"))),
+        Ok(None) => Err(no_package(&format!("this bootstrap comes with none for {architecture}"))),
         Err(error) => Err(error.to_string()),
     }
 }
@@ -229,9 +229,9 @@ async fn fitting(
 /// That no package is known, and what to do.
 fn no_package(why: &str) -> String {
     format!(
-        "no package of instance-agent for the instances: {why}; give --deb FILE, --package-url URL with \
-         --package-sha256 HEX, --apt LINE with --apt-key FILE, or --in-image if the image has it (or [package] in the \
-         fleet file); `make deb` builds packages, and a bootstrap of the package instance-bootstrap has them with it"
+        "no package of instance-agent for the instances: {why}; install the package instance-bootstrap, which \
+         contains it, or give --deb FILE, --package-url with --package-sha256, --apt with --apt-key, or \
+         --in-image if the image contains the agent"
     )
 }
 
@@ -249,7 +249,7 @@ fn refuse(names: &Names, problems: &[String]) -> Result<(), PrepareError> {
         [] => return Ok(()),
         [one] => format!("nothing was changed: {one}"),
         many => format!(
-            "nothing was changed; {} things would make fleet {} fail:\n  {}",
+            "nothing was changed; {} problems would make fleet {} fail:\n  {}",
             many.len(),
             names.fleet,
             many.join("\n  ")
@@ -292,7 +292,7 @@ pub(crate) async fn not_found_message(cloud: &Cloud, name: &str) -> String {
         }
         hint => {
             format!(
-                "there is no fleet {name} in {}{hint} Else {OTHER_REGION_HINT}",
+                "there is no fleet {name} in {}{hint} Otherwise: {OTHER_REGION_HINT}",
                 place(&cloud.region, &account)
             )
         }
@@ -315,8 +315,8 @@ pub(crate) fn place(region: &str, account: &str) -> String {
 }
 
 /// Where a fleet that was not found can be.
-pub(crate) const OTHER_REGION_HINT: &str = "if it was launched elsewhere, --region or its fleet file in place of its name leads there; \
-     `bootstrap list --region REGION` shows the fleets of a region";
+pub(crate) const OTHER_REGION_HINT: &str = "for a fleet in another region give --region, or its fleet file \
+ instead of its name; `bootstrap list --region REGION` lists a region's fleets";
 
 pub(super) fn foreign_role(names: &Names) -> ForeignResource {
     ForeignResource { kind: "the role or instance profile", name: names.role(), vpc: None }
@@ -420,7 +420,10 @@ impl Cloud {
         };
         let found = self.has_profile(name).await?;
         Ok((!found).then(|| {
-            format!("there is no instance profile {name}; correct instance-profile, or leave it out to have one made")
+            format!(
+                "there is no instance profile {name}; correct instance-profile, or leave it out: launch then \
+             creates one"
+            )
         }))
     }
 }

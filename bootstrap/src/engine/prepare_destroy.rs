@@ -45,7 +45,7 @@ pub(crate) async fn prepare_destroy(
         Ok(Some(found)) => survey.inventory.role = Some(found),
         Ok(None) => survey.foreign.push(foreign_role(&names)),
         Err(error) if known.is_none() && error.is_denied() => {
-            notes.push(format!("whether there is a role {} is not known: {error}", names.role()));
+            notes.push(format!("cannot tell whether the role {} exists: {error}", names.role()));
         }
         Err(error) => return Err(error.into()),
     }
@@ -57,13 +57,13 @@ pub(crate) async fn prepare_destroy(
     }
     // Target groups of other fleets may begin with this one's name: no news.
     for found in survey.foreign.iter().filter(|found| found.kind != TARGET_GROUP) {
-        notes.push(format!("{found} is not this fleet's, going by its tags, and stays as it is"));
+        notes.push(format!("{found} does not carry this fleet's tags: left unchanged"));
     }
     let have = survey.inventory;
     for (group, users) in used_elsewhere(cloud, &names, &have).await? {
         notes.push(format!(
-            "target group {group} stays: {users}, which is not this fleet's, uses it; delete that listener or rule, or let it \
-             forward elsewhere, then destroy again"
+            "cannot delete target group {group}: {users}, which does not belong to this fleet, uses it; delete \
+             that listener or rule, or change where it forwards, then destroy again"
         ));
     }
     let protected = match &have.balancer {
@@ -72,8 +72,9 @@ pub(crate) async fn prepare_destroy(
     };
     if let Some(balancer) = have.balancer.as_ref().filter(|_| protected && !force) {
         return Err(PrepareError::Refused(format!(
-            "nothing was changed: load balancer {} is protected from deletion; `bootstrap destroy {name} --region {} \
-             --force` lifts that, as does `aws elbv2 modify-load-balancer-attributes --region {} --load-balancer-arn {} \
+            "nothing was changed: load balancer {} has deletion protection; `bootstrap destroy {name} --region \
+             {} --force` removes it, as does `aws elbv2 modify-load-balancer-attributes --region {} \
+             --load-balancer-arn {} \
              --attributes Key=deletion_protection.enabled,Value=false`",
             names.balancer(),
             names.region,

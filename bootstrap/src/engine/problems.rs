@@ -19,8 +19,9 @@ pub(super) fn stopped(desired: &Desired, have: &Inventory) -> Vec<String> {
     let stopped = kept.filter(|instance| matches!(instance.state.as_str(), "stopping" | "stopped"));
     let told = |instance: &Instance| {
         format!(
-            "{id} is {state}: start it (`aws ec2 start-instances --region {region} --instance-ids {id}`), or have another in \
-             its place (`aws ec2 terminate-instances --region {region} --instance-ids {id}`, then this command again)",
+            "{id} is {state}: start it (`aws ec2 start-instances --region {region} --instance-ids {id}`), or \
+             replace it (`aws ec2 terminate-instances --region {region} --instance-ids {id}`, then this command \
+             again)",
             id = instance.id,
             state = instance.state
         )
@@ -37,8 +38,8 @@ pub(super) fn name_conflicts(foreign: &[ForeignResource], fleet: &Fleet, vpc: Op
     };
     let text = |found: &ForeignResource| {
         format!(
-            "{found} has a name that this fleet needs, but not the tag {}={}: it is someone else's and stays as it is; \
-             choose another --name",
+            "{found} has a name that this fleet needs, but not the tag {}={}: it belongs to someone else and is \
+             left unchanged; choose another --name",
             instance_contract::tags::FLEET,
             fleet.name
         )
@@ -83,8 +84,8 @@ pub(super) async fn package_problem(
         let Some(deb) = deb else {
             let there = have.bucket == Some(Bucket::Ours);
             return (!there).then(|| {
-                "the bucket with the package is gone, and no package with its SHA-256 has come with this bootstrap; give \
-                 the file again, or another, with --deb FILE"
+                "the bucket with the package is gone, and this bootstrap comes with no package of its SHA-256; \
+                 give that file or another with --deb FILE"
                     .to_owned()
             });
         };
@@ -95,7 +96,7 @@ pub(super) async fn package_problem(
         });
         return other.map(|group| {
             format!(
-                "the package is for {wanted}, {} (group {}) is not; give the other package",
+                "the package is for {wanted}, but {} (group {}) is not; give the package for its architecture",
                 group.instance_type, group.name
             )
         });

@@ -35,7 +35,7 @@ pub struct Fleet {
     /// The key pair for SSH.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_pair: Option<String>,
-    /// An instance profile that exists, where roles cannot be created.
+    /// Name of an existing instance profile, where you may not create roles.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance_profile: Option<String>,
     /// Who may connect to what.

@@ -179,7 +179,7 @@ pub fn sha256(text: &str) -> Result<(), String> {
 /// # Errors
 /// What was expected.
 pub fn package_url(text: &str) -> Result<(), String> {
-    let host = text.splitn(4, '/').nth(2).unwrap_or_default();
+    let host = text.split('/').nth(2).unwrap_or_default();
     if host.contains('@') {
         return Err(
             "leave the user name and the password out: everybody who may look at the fleet could read them; an address \

@@ -33,15 +33,13 @@ pub(crate) struct LocalOptions {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LocalError {
     /// The balancer's port is taken.
-    #[error("{0} is taken, by another launch perhaps; choose another port with --port")]
+    #[error("{0} is in use, perhaps by another local fleet; choose another port with --port")]
     BalancerTaken(SocketAddr),
     /// An instance's address is taken.
-    #[error(
-        "{0}, an instance's address, is taken; choose others with --port (they follow from it) or --instance-port"
-    )]
+    #[error("the instance address {0} is in use; choose other addresses with --port, or --instance-port")]
     InstanceTaken(SocketAddr),
     /// More instances than a port has addresses for.
-    #[error("{0} instances are more than the {MAX_INSTANCES} that one machine is given addresses for")]
+    #[error("{0} instances are more than the {MAX_INSTANCES} that a local fleet can have")]
     TooMany(usize),
     /// Anything else of the system's.
     #[error("{what}")]

@@ -19,8 +19,11 @@ pub(crate) fn destroy_plan(have: &Inventory, names: &Names, protected: bool) -> 
         let mut before = terminated;
         if protected {
             let lift = Action::LiftDeletionProtection { arn: found.arn.clone() };
-            before =
-                Some(plan.add(lift, format!("lift the deletion protection of load balancer {name}"), before));
+            before = Some(plan.add(
+                lift,
+                format!("remove the deletion protection of load balancer {name}"),
+                before,
+            ));
         }
         let title = format!("delete load balancer {name} with its listener and rules");
         plan.add(Action::DeleteBalancer { arn: found.arn.clone() }, title, before)
@@ -32,7 +35,7 @@ pub(crate) fn destroy_plan(have: &Inventory, names: &Names, protected: bool) -> 
         plan.add(action, format!("delete target group {}", group.name), balancer);
     }
     let ended = (!lingering.is_empty()).then(|| {
-        let title = format!("wait for the end of {}", instances_of(lingering.len()));
+        let title = format!("wait for the termination of {}", instances_of(lingering.len()));
         plan.add(Action::WaitTerminated { ids: lingering }, title, terminated)
     });
     if have.role.as_ref().is_some_and(|role| role.profile || role.policy.is_some()) {

@@ -35,7 +35,7 @@ pub(crate) fn launch_plan(
             && found.port != fleet.port
         {
             return Err(format!(
-                "the target group {} has port {}, and AWS cannot change that to {}; destroy the fleet first, or \
+                "the target group {} has port {}, which AWS cannot change to {}; destroy the fleet first, or \
                  launch another with --name",
                 found.name, found.port, fleet.port
             ));
@@ -79,8 +79,8 @@ fn new_groups(fleet: &Fleet, have: &Inventory) -> Result<Vec<String>, String> {
     }
     if !new.is_empty() && there + new.len() > MAX_FORWARD_GROUPS {
         return Err(format!(
-            "the listener shares out among {there} target groups, and AWS has no room for {} beside them until they \
-             are healthy ({MAX_FORWARD_GROUPS} in all); launch a file with fewer groups first, then this one",
+            "the listener forwards to {there} target groups, and AWS allows {MAX_FORWARD_GROUPS}, so {} cannot \
+             be added beside them; launch a file with fewer groups first, then this one",
             listed(new.iter().map(|group| &group.name))
         ));
     }
@@ -134,16 +134,19 @@ impl<'a> Planner<'a> {
         if !resources.is_empty() {
             let balancers = have.balancer.iter().map(|found| found.arn.clone());
             let arns = balancers.chain(have.target_groups.iter().map(|found| found.arn.clone())).collect();
-            self.add(Action::Tag { resources, arns }, "set the fleet's tags on what is there", []);
+            self.add(Action::Tag { resources, arns }, "set the fleet's tags on existing resources", []);
         }
         for group in &desired.fleet.groups {
             let kept = members(desired, group, have).kept.into_values();
             let wrong = kept.filter(|instance| !tagging::answers_match(&instance.tags, group));
             let ids: Vec<_> = wrong.map(|instance| instance.id.clone()).collect();
             if !ids.is_empty() {
-                let answer = if ids.len() == 1 { "answers" } else { "answer" };
                 let instances = instances_of(ids.len());
-                let title = format!("set what {instances} of {} {answer}: {}", group.name, listed(&ids));
+                let title = format!(
+                    "repair the cluster and root tags of {instances} of {}: {}",
+                    group.name,
+                    listed(&ids)
+                );
                 let (group, paths) = (group.name.clone(), group.paths);
                 self.add(Action::TagAnswers { group, paths, ids }, title, []);
             }
@@ -189,14 +192,14 @@ impl<'a> Planner<'a> {
         let there = there.unwrap_or(&none);
         let missing: BTreeSet<_> = wanted.difference(there).cloned().collect();
         let opened = (!missing.is_empty()).then(|| {
-            let title = format!("open {name} for {}", listed(&missing));
+            let title = format!("open {name} to {}", listed(&missing));
             self.add(Action::AuthorizeIngress(side, missing), title, after)
         });
         // What bootstrap cannot have written is left alone: someone meant it.
         let ours = there.iter().filter(|opening| !matches!(opening.from, Source::Other(_)));
         let extra: BTreeSet<_> = ours.filter(|opening| !wanted.contains(opening)).cloned().collect();
         if !extra.is_empty() {
-            let title = format!("close {name} for {}", listed(&extra));
+            let title = format!("close {name} to {}", listed(&extra));
             self.add(Action::RevokeIngress(side, extra), title, [opened]);
         }
     }
@@ -219,7 +222,7 @@ impl<'a> Planner<'a> {
             self.add(Action::PutRolePolicy { also }, title, [role])
         });
         let added = (!found.in_profile).then(|| {
-            self.add(Action::AddRole, format!("put role {name} into its instance profile"), [role, profile])
+            self.add(Action::AddRole, format!("add role {name} to its instance profile"), [role, profile])
         });
         allowed.into_iter().chain(added).collect()
     }
@@ -286,7 +289,7 @@ impl<'a> Planner<'a> {
             // The zones that are given up follow when nothing in them serves any more.
             Some(found) if !zones.is_subset(&found.zones) => {
                 let both: BTreeSet<_> = zones.union(&found.zones).cloned().collect();
-                let title = format!("put the load balancer into {}", listed(&both));
+                let title = format!("set the load balancer's zones to {}", listed(&both));
                 Some(self.add(Action::SetZones(both), title, []))
             }
             Some(_) => None,
@@ -298,7 +301,7 @@ impl<'a> Planner<'a> {
         };
         // A group that no listener knows is not probed; one that has no healthy instance gets no requests.
         (!new.is_empty()).then(|| {
-            let title = format!("make {} known to the listener, without requests yet", listed(&new));
+            let title = format!("add {} to the listener with weight 0", listed(&new));
             self.add(Action::AddUnweighted { there: listener.default.clone(), new }, title, after)
         })
     }
@@ -425,7 +428,7 @@ impl<'a> Planner<'a> {
         let confirmed = self.confirm([wait]);
         let mut freed = vec![confirmed];
         if share {
-            let title = format!("share requests: {}", self.shares());
+            let title = format!("set the listener's weights: {}", self.shares());
             freed.push(Some(self.add(Action::SetDefault, title, [confirmed])));
         }
         for rule in unwanted {
@@ -444,21 +447,21 @@ impl<'a> Planner<'a> {
             deleted.push(Some(self.add(action, format!("delete target group {}", group.name), after)));
         }
         if !deleted.is_empty() && have.role.is_some() && fleet.instance_profile.is_none() {
-            let title = format!("allow role {} no more than what is left needs", self.desired.names.role());
+            let title = format!("remove permissions that role {} no longer needs", self.desired.names.role());
             self.add(Action::PutRolePolicy { also: Vec::new() }, title, deleted);
         }
         if leaves {
-            let title = format!("put the load balancer into {}", listed(&zones));
+            let title = format!("set the load balancer's zones to {}", listed(&zones));
             self.add(Action::SetZones(zones), title, [confirmed]);
         }
         let after: Vec<_> = self.changed.iter().copied().map(Some).collect();
-        self.add(Action::Settle, "note that the fleet is as defined", after);
+        self.add(Action::Settle, "record that the fleet matches its definition", after);
     }
 
     /// Two commands at once cannot both be right: before anything goes, and before all is said to be as
     /// defined, each looks whether what it does is still what is wanted.
     fn confirm(&mut self, after: impl IntoIterator<Item = Option<usize>>) -> Option<usize> {
-        Some(self.add(Action::Confirm, "see that no other command has changed the fleet", after))
+        Some(self.add(Action::Confirm, "check that no other command has changed the fleet", after))
     }
 
     fn terminate(

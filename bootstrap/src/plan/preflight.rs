@@ -14,8 +14,8 @@ pub(crate) fn problems(
     let mut problems = around.problems.clone();
     if around.subnets.is_empty() {
         problems.push(format!(
-            "no default VPC with subnets in {} in {region}; create one (`aws ec2 create-default-vpc`), or \
-             correct zones",
+            "there is no default VPC with subnets in {} in {region}; create one (`aws ec2 create-default-vpc`), \
+             or correct zones",
             fleet.zones.join(", ")
         ));
     } else {
@@ -31,8 +31,8 @@ pub(crate) fn problems(
     let private = fleet.zones.iter().filter_map(|zone| around.subnets.get_key_value(zone));
     for (zone, subnet) in private.filter(|(_, subnet)| !launched.is_empty() && !subnet.public_addresses) {
         problems.push(format!(
-            "subnet {} in {zone} gives instances no public address, so they would reach neither the package nor AWS; \
-             correct zones, or `aws ec2 modify-subnet-attribute --region {region} --subnet-id {} \
+            "subnet {} in {zone} gives instances no public address, so they could reach neither the package nor \
+             AWS; correct zones, or `aws ec2 modify-subnet-attribute --region {region} --subnet-id {} \
              --map-public-ip-on-launch`",
             subnet.id, subnet.id
         ));
@@ -40,7 +40,10 @@ pub(crate) fn problems(
     for group in &fleet.groups {
         let wanted = &group.instance_type;
         let Some(known) = around.types.get(wanted) else {
-            problems.push(format!("instance type {wanted} (group {}) is not known in {region}", group.name));
+            problems.push(format!(
+                "there is no instance type {wanted} (group {}) in {region}; correct type",
+                group.name
+            ));
             continue;
         };
         for zone in &fleet.zones {
@@ -53,7 +56,7 @@ pub(crate) fn problems(
         }
         let Some(architecture) = &known.architecture else {
             problems.push(format!(
-                "the agent is not built for the processors of {wanted} (group {}); choose another type",
+                "the agent does not run on the architecture of {wanted} (group {}); choose another type",
                 group.name
             ));
             continue;

@@ -44,17 +44,17 @@ impl Answer {
     /// What to do about an answer that is not as expected.
     pub(super) fn cure(&self) -> String {
         let cure = match self.status {
-            502 | 504 => "an instance does not answer: `bootstrap status` says which",
-            503 => "no target takes requests: `bootstrap status` says why",
+            502 | 504 => "an instance does not answer: `bootstrap status` shows which",
+            503 => "no target accepts requests: `bootstrap status` shows why",
             404 => {
-                "the request came to an instance it is not for: launch the fleet again, that puts rules and the \
-                 instances' tags right"
+                "the request reached the wrong instance: launch the fleet again, which repairs the rules and the \
+                 instances' tags"
             }
             200 => {
-                "launch the fleet again, that puts the instances' tags right, which say what they answer; else something else \
-                 answers at this address"
+                "launch the fleet again, which repairs the tags that select the answer; if that does not help, \
+                 another program answers at this address"
             }
-            _ => "`bootstrap status` shows the fleet; something else may answer at this address",
+            _ => "`bootstrap status` shows the fleet; another program may answer at this address",
         };
         cure.to_owned()
     }
@@ -75,7 +75,7 @@ impl Client {
             Err(error) => Err(Failure {
                 expected: "an HTTP client".to_owned(),
                 seen: causes(error),
-                cure: "this machine cannot make one".to_owned(),
+                cure: "cannot create one".to_owned(),
             }),
         }
     }
@@ -92,8 +92,8 @@ impl Client {
             Err(error) => Err(Failure {
                 expected: format!("an answer from {}", self.url),
                 seen: error,
-                cure: "a new balancer's name takes some minutes to be known everywhere; security.balancer-allow has \
-                       to let this machine in"
+                cure: "the name of a new load balancer takes some minutes to resolve everywhere; \
+                 security.balancer-allow must include this machine"
                     .to_owned(),
             }),
         }
@@ -142,7 +142,7 @@ impl Client {
                 let answer = answer.map_err(|seen| Failure {
                     expected: "an answer to every request".to_owned(),
                     seen,
-                    cure: "`bootstrap status` shows the fleet; run verify again if the network was to blame"
+                    cure: "`bootstrap status` shows the fleet; after a network problem run verify again"
                         .to_owned(),
                 })?;
                 seen += 1;
@@ -155,7 +155,7 @@ impl Client {
         tokio::time::timeout(DEADLINE, asking).await.unwrap_or_else(|_| {
             Err(Failure {
                 expected: format!("answers within {} s", DEADLINE.as_secs()),
-                seen: "they took longer".to_owned(),
+                seen: "the answers took longer".to_owned(),
                 cure: "`bootstrap status` shows the fleet".to_owned(),
             })
         })

@@ -77,7 +77,7 @@ fn healthy(target: &VerifyTarget) -> Result<String, Failure> {
         return Err(Failure {
             expected: "instances in every group".to_owned(),
             seen: format!("{} has none", group.name),
-            cure: "launch the fleet again: that launches what is missing".to_owned(),
+            cure: "launch the fleet again, which launches the missing instances".to_owned(),
         });
     }
     if reasons.is_empty() {
@@ -85,14 +85,14 @@ fn healthy(target: &VerifyTarget) -> Result<String, Failure> {
     }
     // Without one healthy target the answers below say nothing: the balancer then asks them all.
     let open = if reasons.len() == all {
-        ", so that the balancer sends requests to all of them all the same"
+        "; with no healthy target the load balancer sends requests to all of them"
     } else {
         ""
     };
     Err(Failure {
         expected: format!("{all} healthy targets"),
         seen: format!("{}{open}", few(&reasons)),
-        cure: "`bootstrap status` says why and what to do".to_owned(),
+        cure: "`bootstrap status` shows why and what to do".to_owned(),
     })
 }
 

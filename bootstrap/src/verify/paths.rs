@@ -44,7 +44,7 @@ pub(super) fn is_number(text: &str) -> bool {
 pub(super) async fn root(client: &Client, target: &VerifyTarget) -> Result<String, Failure> {
     let kinds: BTreeSet<&str> = target.sharing().map(|group| group.root.as_str()).collect();
     let expected = match (kinds.contains("health"), kinds.contains("seed")) {
-        (true, true) => "200 and \"Healthy!\" or a number, both of them at times",
+        (true, true) => "200 and \"Healthy!\" or a number, each at times",
         (false, true) => "200 and a number",
         _ => "200 and \"Healthy!\"",
     };
@@ -69,11 +69,11 @@ pub(super) async fn root(client: &Client, target: &VerifyTarget) -> Result<Strin
         return Err(Failure {
             expected: expected.to_owned(),
             seen: format!(
-                "only those of root = {:?} in {asked} requests",
+                "only answers of root = {:?} in {asked} requests",
                 answered.into_iter().next().unwrap_or("")
             ),
             cure:
-                "the listener's weights are not the fleet's, or targets are not healthy: `bootstrap status`"
+                "the listener's weights differ from the fleet's, or targets are not healthy: run `bootstrap status`"
                     .to_owned(),
         });
     }
@@ -115,7 +115,7 @@ pub(super) async fn cluster(
         return Err(Failure {
             expected: format!("answers of {wanted} instances"),
             seen: format!("of {} in {asked} requests, none of {}", answered.len(), few(&missing)),
-            cure: "`bootstrap status` says what the balancer thinks of them".to_owned(),
+            cure: "`bootstrap status` shows their target states".to_owned(),
         });
     }
     Ok(format!("{} of {} instances answered in {asked} requests", answered.len(), own.len()))
@@ -128,14 +128,14 @@ fn wrong_instance(target: &VerifyTarget, group: &Group, id: &str) -> Failure {
         Some(instance) => Failure {
             expected,
             seen: format!("{id} of {} answered", instance.group),
-            cure: "the instance is registered with a target group that is not its own, or tagged with the wrong \
-                   cluster: `bootstrap status`"
+            cure: "the instance is registered with the wrong target group, or tagged with the wrong cluster: run \
+             `bootstrap status`"
                 .to_owned(),
         },
         None => Failure {
             expected,
-            seen: format!("{id:?} answered, which is none of this fleet's instances"),
-            cure: "somebody registered it with the fleet's target group: deregister it there".to_owned(),
+            seen: format!("{id:?} answered, which is not an instance of this fleet"),
+            cure: "someone registered it with the fleet's target group: deregister it".to_owned(),
         },
     }
 }
@@ -147,7 +147,7 @@ pub(super) async fn unknown(client: &Client) -> Result<String, Failure> {
         _ => Err(Failure {
             expected: "404".to_owned(),
             seen: answer.shown(),
-            cure: "something other than the agent answers, or a rule leads there that is not the fleet's"
+            cure: "another program answers, or a listener rule that is not the fleet's forwards this path"
                 .to_owned(),
         }),
     });

@@ -23,7 +23,7 @@ pub(super) async fn through_the_balancer(client: &Client, target: &VerifyTarget)
     let outcome = tokio::select! {
         outcome = store_and_read(client, target, &saved) => outcome,
         _ = tokio::signal::ctrl_c() => Err(Failure {
-            expected: "to come to an end".to_owned(),
+            expected: "to finish".to_owned(),
             seen: "interrupted".to_owned(),
             cure: "run verify again".to_owned(),
         }),
@@ -57,7 +57,7 @@ async fn store_and_read(
     let shared = |name: &str| target.sharing().any(|group| group.name == name);
     let readable = numbers.values().filter(|instance| shared(&instance.group)).count();
     if readable == 0 {
-        return Ok(format!("{stored} numbers stored; no weight leads to them through the balancer"));
+        return Ok(format!("{stored} numbers stored; the load balancer's weights send no request to them"));
     }
     let others = target.sharing().any(|group| group.root == Root::Health);
     let most = requests(readable, share(target, |group| group.root == Root::Seed));
@@ -71,7 +71,7 @@ async fn store_and_read(
             return Ok(false);
         }
         let cure = if answer.status == 200 && is_number(&answer.body) {
-            "an instance that is not known here answers, or somebody stored another number: `bootstrap status`"
+            "an instance of another fleet answers, or someone stored another number meanwhile: run `bootstrap status`"
                 .to_owned()
         } else {
             answer.cure()
@@ -91,11 +91,12 @@ async fn store_and_read(
         return Err(Failure {
             expected: format!("the numbers of {} instances", needed(readable)),
             seen: format!("of {} in {asked} requests, none of {}", answered.len(), few(&missing)),
-            cure: "`bootstrap status` says what the balancer thinks of them".to_owned(),
+            cure: "`bootstrap status` shows their target states".to_owned(),
         });
     }
     Ok(format!(
-        "{} of {stored} stored numbers read through the balancer, in {asked} requests; the former numbers are back",
+        "{} of {stored} stored numbers read through the load balancer in {asked} requests; the previous numbers \
+         are restored",
         answered.len()
     ))
 }
@@ -110,9 +111,9 @@ async fn store(
     let id = &instance.id;
     let Some(address) = instance.address else {
         return Err(Failure {
-            expected: format!("an address of {id}"),
-            seen: "it has no public one".to_owned(),
-            cure: "the grader posts to each instance: launch it into subnets that give public addresses"
+            expected: format!("a public address of {id}"),
+            seen: "it has none".to_owned(),
+            cure: "launch into subnets that give public addresses: each instance is asked directly"
                 .to_owned(),
         });
     };
@@ -120,7 +121,7 @@ async fn store(
         expected: format!("an answer from {id} at {address}"),
         seen,
         cure: format!(
-            "security.allow has to let this machine in, and security.ports has to have {}",
+            "security.allow must include this machine, and security.ports must include {}",
             address.port()
         ),
     };
@@ -129,7 +130,7 @@ async fn store(
         return Err(Failure {
             expected: format!("200 and a number from {id}"),
             seen: former.shown(),
-            cure: format!("`journalctl -u instance-agent` on {id} says why"),
+            cure: format!("`journalctl -u instance-agent` on {id} shows why"),
         });
     }
     let url = format!("http://{address}/");
@@ -140,7 +141,7 @@ async fn store(
         return Err(Failure {
             expected: format!("200 and {number:?} from {id} after storing it"),
             seen: answer.shown(),
-            cure: format!("`journalctl -u instance-agent` on {id} says why"),
+            cure: format!("`journalctl -u instance-agent` on {id} shows why"),
         });
     }
     Ok(())
@@ -156,7 +157,7 @@ async fn restore(client: &Client, saved: Vec<SavedSeed>) -> Result<(), Failure> 
             Err(error) => error,
         };
         first = first.and(Err(Failure {
-            expected: format!("to put back the number of {id}"),
+            expected: format!("to restore the number of {id}"),
             seen,
             cure: format!("store it by hand: curl -d '{{\"num\": {number}}}' {url}"),
         }));

@@ -86,14 +86,15 @@ async fn a_target_group_that_somebody_elses_listener_uses_is_named_and_the_rest_
     let used = "the listener on port 8080 of load balancer other";
     let before = place.account.snapshot().await;
     place.launch().await.exits(1).says("nothing was changed").says(&format!(
-        "target group {name} belongs to another load balancer: {used} uses it; delete that listener or rule, or let"
+        "target group {name} belongs to another load balancer: {used} uses it; delete that listener or rule, or change"
     ));
     assert_eq!(place.account.snapshot().await, before);
     for round in ["everything else is there", "it alone is left"] {
         let destroyed = place.destroy().await.exits(1);
-        let told =
-            destroyed.stderr.find(&format!("target group {name} stays: {used}, which is not this fleet's"));
-        let left = destroyed.stderr.find("still there with the tag of fleet small");
+        let told = destroyed
+            .stderr
+            .find(&format!("cannot delete target group {name}: {used}, which does not belong to"));
+        let left = destroyed.stderr.find("still carry the tag of fleet small");
         assert!(told.is_some() && told < left, "{round}: {}", destroyed.stderr);
     }
     let left = cli.ok(&["elbv2", "describe-target-groups"]).await;

@@ -22,7 +22,7 @@ async fn launch_clusters_needs_nothing_but_credentials() {
     let ran = command.run().await.success();
     ran.says("9 of 9 instances are healthy");
     let again = account.bootstrap_at(&program, &["launch", "clusters"]).run().await.success();
-    again.says("fleet clusters is as defined: nothing to do");
+    again.says("fleet clusters matches its definition: nothing to do");
     account.bootstrap_at(&program, &["destroy", "clusters", "--yes"]).run().await.success();
 }
 
@@ -44,7 +44,7 @@ async fn the_package_that_fits_the_instances_is_taken() {
 async fn without_a_package_that_fits_it_says_what_to_give() {
     let account = Account::start(Options::prompt()).await;
     let file = account.file("small.toml", SMALLEST);
-    let how = ["--deb FILE", "--package-url URL", "--apt LINE", "--in-image", "[package]", "`make deb`"];
+    let how = ["--deb FILE", "--package-url with --package-sha256", "--apt with --apt-key", "--in-image", "the package instance-bootstrap"];
     for (place, packages) in [("none", &[][..]), ("other", &["arm64"])] {
         let program = account.installed(place, packages);
         let before = account.snapshot().await;
@@ -57,7 +57,12 @@ async fn without_a_package_that_fits_it_says_what_to_give() {
     // Who could have put it there is not the program's owner alone.
     let program = account.installed("open", &["amd64"]);
     account.let_all_write("open");
-    account.bootstrap_at(&program, &["launch", &file]).run().await.exits(1).says("none has come with");
+    account
+        .bootstrap_at(&program, &["launch", &file])
+        .run()
+        .await
+        .exits(1)
+        .says("this bootstrap comes with none");
 }
 
 #[tokio::test]

@@ -175,7 +175,7 @@ async fn instances_that_others_launched_do_not_count_as_healthy() {
     let without_own = status().await.exits(3).json();
     assert_eq!(counts(&without_own), (Some(4), Some(3)), "{without_own:#}");
     let again = [&small.launching_file(&file)[..], &["--timeout", "3s"]].concat();
-    small.account.run(&again).await.exits(3).says("has not registered itself yet");
+    small.account.run(&again).await.exits(3).says("has not registered yet");
 }
 
 #[tokio::test]
@@ -272,9 +272,7 @@ async fn an_instance_that_an_operator_takes_out_by_its_tag_stays_the_fleets() {
     small.account.set(|options| options.draining = 0);
     let again = [&launching[..], &["--timeout", "3s"]].concat();
     let ran = small.account.run(&again).await.exits(3);
-    ran.says(&format!(
-        "{id} has not registered itself yet; it may be booting; if not, see `instance-agent status`"
-    ));
+    ran.says(&format!("{id} has not registered yet; it may still boot; if not, run `instance-agent status`"));
     assert_eq!(
         tagged(&small).await.into_keys().collect::<Vec<_>>(),
         before.keys().cloned().collect::<Vec<_>>()
@@ -282,11 +280,11 @@ async fn an_instance_that_an_operator_takes_out_by_its_tag_stays_the_fleets() {
 
     // It has had all the time of a launch: this one does not spend its own on it.
     small.account.set(|options| options.age = Duration::from_secs(901));
-    let cure = "see `instance-agent status` on it, and `instance-agent resume` if someone has drained it";
+    let cure = "run `instance-agent status` on it, and `instance-agent resume` if someone has drained it";
     let status = small.account.run(&["status", "small"]).await.exits(3);
     assert!(status.stderr.contains(&format!("{id}: {cure}")), "{}", status.stderr);
     let told = format!(
-        "bootstrap: launched more than 15 min ago and not registered with its target group for 85 s: {id}; {cure}"
+        "bootstrap: launched more than 15 min ago but not in its target group for 85 s: {id}; {cure}"
     );
     let ran = small.account.bootstrap(&[&launching[..], &["--output", "json"]].concat()).start();
     let ran = ran.end_within(Duration::from_secs(240)).await.exits(3);
@@ -316,7 +314,7 @@ async fn what_instances_answer_is_put_right_where_someone_has_changed_their_tags
     }
     let plan = small.account.ok(&[&["plan"], &small.launching_file(&without)[1..4]].concat()).await.stdout;
     for (id, group) in [(&blue, "blue"), (&red, "red")] {
-        assert!(plan.contains(&format!("set what 1 instance of {group} answers: {id}")), "{plan}");
+        assert!(plan.contains(&format!("repair the cluster and root tags of 1 instance of {group}: {id}")), "{plan}");
     }
     small.account.run(&small.launching_file(&without)).await.success();
     assert_eq!(differences(&wanted, &small.account.snapshot().await), Vec::<String>::new());

@@ -39,7 +39,7 @@ async fn a_new_fleet_of_up_to_twenty_instances_is_launched_as_typed_and_a_larger
     let small = Small::with(Options { vcpu_quota: 500, ..Options::prompt() }).await;
     let launch = ["launch", small.file.as_str(), "--in-image", "--count"];
     let ran = refused(&small.account, &[&launch[..], &["red=19"]].concat(), 2).await;
-    ran.says("with 21 instances more than before").says("19 × t3.micro");
+    ran.says("and add 21 instances").says("19 × t3.micro");
     small.account.ok(&[&launch[..], &["red=18"]].concat()).await;
 }
 
@@ -70,7 +70,7 @@ async fn a_protected_load_balancer_stays_with_all_that_is_behind_it_until_force_
     protect_balancer(&small.account).await;
     for command in [&["destroy", "small", "--yes"][..], &["plan", "small", "--destroy"]] {
         let ran = refused(&small.account, command, 1).await;
-        ran.says("nothing was changed: load balancer small is protected from deletion")
+        ran.says("nothing was changed: load balancer small has deletion protection")
             .says("`bootstrap destroy small --region us-east-1 --force`");
     }
     small.account.ok(&["destroy", "small", "--yes", "--force"]).await;
@@ -84,7 +84,7 @@ async fn a_protected_instance_stays_with_all_of_its_fleet_until_force_is_given()
     let id = protect_instance(&small.account).await;
     let ran = refused(&small.account, &["destroy", "small", "--yes"], 1).await;
     assert!(!ran.stderr.contains("again to finish"), "that would not: {}", ran.stderr);
-    ran.says(&format!("{id} is protected from termination, so nothing was deleted"))
+    ran.says(&format!("{id} has termination protection, so nothing was deleted"))
         .says("`bootstrap destroy small --region us-east-1 --force`");
     small.account.ok(&["destroy", "small", "--yes", "--force"]).await;
     small.account.ok(&["list"]).await.says("no fleets in us-east-1");
@@ -114,8 +114,7 @@ async fn a_launch_that_ends_early_says_why_once_what_is_billed_and_the_two_comma
     let ran = small.account.run(&launch).await.exits(3);
     assert_eq!(ran.stderr.matches("not healthy within 3 s").count(), 1, "{}", ran.stderr);
     let told = format!(
-        "what was made stays, up to 4 instances run and are billed: `bootstrap {} --region us-east-1` goes on from here, \
-         `bootstrap destroy small --region us-east-1` removes it\n",
+        "created resources remain, up to 4 instances run and are billed: `bootstrap {} --region us-east-1` continues, `bootstrap destroy small --region us-east-1` deletes them\n",
         launch.join(" ")
     );
     assert!(ran.stderr.ends_with(&told), "{}", ran.stderr);
@@ -126,5 +125,5 @@ async fn a_launch_that_ends_early_says_why_once_what_is_billed_and_the_two_comma
     small.account.fault(Fault::every("elasticloadbalancing:CreateLoadBalancer", Trouble::Fail(denied)));
     let ran = small.launch().await.exits(1);
     assert_eq!(ran.stderr.matches("cannot create the load balancer").count(), 1, "{}", ran.stderr);
-    ran.says("`bootstrap destroy small --region us-east-1` removes it");
+    ran.says("`bootstrap destroy small --region us-east-1` deletes them");
 }

@@ -94,7 +94,7 @@ async fn an_address_says_when_its_credentials_end_sooner_and_is_refused_when_the
         let command = command.env("PATH", "/usr/bin:/bin");
         command.without("AWS_ACCESS_KEY_ID").without("AWS_SECRET_ACCESS_KEY").run().await
     };
-    with_credentials_for(1).await.exits(1).says("the credentials end in").says("log in again");
+    with_credentials_for(1).await.exits(1).says("the credentials expire in").says("log in again");
     assert_eq!(
         place.account.witness().await.ok(&["ec2", "describe-instances"]).await["Reservations"],
         json!([])
@@ -133,8 +133,8 @@ async fn the_query_of_an_address_is_neither_stored_nor_shown_and_new_instances_n
 
     // Another signature of the same package is no difference, and who does not need it does not give it.
     let again = place.launch(&[&["--package-url", &new], &sum[..]].concat()).await.success();
-    again.says("as defined: nothing to do");
-    place.launch(&[]).await.success().says("as defined: nothing to do");
+    again.says("matches its definition: nothing to do");
+    place.launch(&[]).await.success().says("matches its definition: nothing to do");
     let other = "f".repeat(64);
     let plan = ["plan", &place.fleet, "--package-url", &new, "--package-sha256", &other];
     let plan = place.account.run(&plan).await.success();
@@ -179,7 +179,7 @@ async fn what_instances_could_not_install_is_refused_before_anything_is_made() {
     let nowhere = place.files.put("here", "").replace("here", "nowhere.deb");
     place.refused(&[&["--package-url", &nowhere], &sum[..]].concat(), "answers 404 for").await;
     let page = place.files.put("page.deb", "<html>log in first</html>");
-    place.refused(&[&["--package-url", &page], &sum[..]].concat(), "is no Debian package").await;
+    place.refused(&[&["--package-url", &page], &sum[..]].concat(), "is not a Debian package").await;
 
     let package = std::fs::read(place.account.package()).unwrap();
     let other = place.account.file("instance-bootstrap_0.1.0_amd64.deb", &package);
@@ -187,8 +187,8 @@ async fn what_instances_could_not_install_is_refused_before_anything_is_made() {
     let arm = place.account.file("instance-agent_0.1.0_arm64.deb", &package);
     place.refused(&["--deb", &arm], "the package is for arm64").await;
     let half = place.account.file("instance-agent_0.2.0_amd64.deb", &package[..package.len() / 2]);
-    place.refused(&["--deb", &half], "no whole Debian package").await;
-    place.refused(&["--deb", "/nonexistent.deb"], "`make deb` makes packages").await;
+    place.refused(&["--deb", &half], "not a complete Debian package").await;
+    place.refused(&["--deb", "/nonexistent.deb"], "give the path of a .deb").await;
 
     place.files.put("dists/stable/InRelease", "Origin: here\n");
     let site = place.files.put("", "");

@@ -90,7 +90,8 @@ async fn a_session_that_has_ended_is_told_in_the_words_of_awscli() {
     assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
     let old = "echo 'aws: error: argument subcommand: Invalid choice, valid choices are:' >&2; exit 2";
     for awscli in [Some(old), None] {
-        let ran = told(with_session(&account, awscli).await, 1, &["takes awscli of version 2 to use"]);
+        let ran =
+            told(with_session(&account, awscli).await, 1, &["bootstrap needs awscli version 2 on PATH"]);
         assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
     }
     assert_eq!(account.names(), Vec::<String>::new());
@@ -142,7 +143,11 @@ async fn a_wrong_region_is_told_before_or_by_the_call_that_meets_it() {
     let ran = account.bootstrap(&["list"]).without("AWS_REGION").run().await;
     told(ran, 1, &["no region is known", "`bootstrap list --region us-east-1`"]);
     let ran = account.bootstrap(&["status", "clsuters"]).without("AWS_REGION").run().await;
-    told(ran, 1, &["bootstrap: no fleet clsuters is built in; did you mean clusters?", "no region is known"]);
+    told(
+        ran,
+        1,
+        &["bootstrap: there is no built-in fleet clsuters; did you mean clusters?", "no region is known"],
+    );
     assert_eq!(account.names(), Vec::<String>::new(), "nothing is asked");
     let ran = account.run(&["status", "clsuters"]).await;
     told(
@@ -164,13 +169,13 @@ async fn a_fleet_that_is_in_another_region_is_found_by_its_file_and_never_said_t
         let command = small.account.bootstrap(arguments).env("AWS_REGION", "eu-west-1");
         command.run().await
     };
-    let lead = "if it was launched elsewhere, --region or its fleet file in place of its name leads there";
+    let lead = "for a fleet in another region give --region, or its fleet file instead of its name";
     let nowhere = "there is no fleet small in eu-west-1 of account 123456789012; ";
     for command in [&["status", "small"][..], &["verify", "small"], &["scale", "small", "blue=1", "--yes"]] {
         told(elsewhere(command).await, 1, &[nowhere, lead]);
     }
     let before = small.account.snapshot().await;
-    let nothing = "nothing of fleet small is in eu-west-1 of account 123456789012: nothing to do; ";
+    let nothing = "no resource of fleet small in eu-west-1 of account 123456789012: nothing to do; ";
     // Not a failure: destroying twice is none either. But it does not say that it is gone.
     let ran = told(elsewhere(&["destroy", "small", "--yes"]).await, 0, &[nothing, lead]);
     assert!(!ran.stdout.contains("gone"), "{}", ran.stdout);
@@ -184,15 +189,20 @@ async fn a_fleet_that_is_in_another_region_is_found_by_its_file_and_never_said_t
     told(elsewhere(&["status", &small.file]).await, 0, &["4 of 4 instances are healthy"]);
     told(elsewhere(&["scale", &small.file, "blue=1", "--yes"]).await, 0, &["3 of 3 instances are healthy"]);
     told(elsewhere(&["plan", &small.file, "--destroy"]).await, 0, &["terminate 3 instances"]);
-    told(elsewhere(&["destroy", &small.file, "--yes"]).await, 0, &["fleet small is gone from us-east-1"]);
-    let missing = "none.toml is no file, and no fleet's name: ";
+    told(
+        elsewhere(&["destroy", &small.file, "--yes"]).await,
+        0,
+        &["fleet small is deleted: no resource in us-east-1 carries its tag"],
+    );
+    let missing = "none.toml is neither a file nor a fleet name: ";
     told(elsewhere(&["destroy", "none.toml", "--yes"]).await, 1, &[missing]);
 }
 
 #[tokio::test]
 async fn misspelt_names_and_keys_are_told_with_the_right_ones() {
     let account = Account::start(Options::prompt()).await;
-    refused(&account, &["plan", "cluster"], 1, &["cluster", "built in are clusters and seed"]).await;
+    refused(&account, &["plan", "cluster"], 1, &["cluster", "the built-in fleets are clusters and seed"])
+        .await;
     let shown = account.ok(&["fleets", "show", "clusters"]).await.stdout;
     let file = account.file("my.toml", shown.replacen("deregistration-delay", "deregistration-dealy", 1));
     let told = format!("{file}:8: deregistration-dealy: unknown key; did you mean deregistration-delay?");
@@ -206,7 +216,7 @@ async fn misspelt_names_and_keys_are_told_with_the_right_ones() {
         &account,
         &["launch", "clsuters"],
         1,
-        &["built in are clusters and seed; did you mean clusters?"],
+        &["the built-in fleets are clusters and seed; did you mean clusters?"],
     )
     .await;
     refused(&account, &["launch", "--allow", "10.1.2.3/8"], 2, &["did you mean 10.0.0.0/8?"]).await;
@@ -236,7 +246,7 @@ async fn what_would_make_a_launch_fail_is_found_before_it() {
         ("ami-08c40ec9ead489470", ARM_IMAGE, ["arm64", "m4.large"]),
         ("ami-08c40ec9ead489470", "ami-00000000000000000", ["there is no image", "choose"]),
         ("ami-08c40ec9ead489470", "ubuntu-23.04", ["ubuntu-23.04", "ubuntu-22.04"]),
-        ("m4.large", "m4.tiny", ["instance type m4.tiny (group cluster1)", "not known in us-east-1"]),
+        ("m4.large", "m4.tiny", ["instance type m4.tiny (group cluster1)", "in us-east-1; correct type"]),
         ("us-east-1b", "us-east-1z", ["no subnet in us-east-1z", "correct zones"]),
         (
             "us-east-1b",
@@ -277,7 +287,7 @@ async fn what_would_make_a_launch_fail_is_found_before_it() {
 async fn all_that_is_wrong_is_told_at_once() {
     let account = Account::start(Options { vcpu_quota: 4, ..Options::prompt() }).await;
     let launch = ["launch", "clusters", "--yes", "--in-image", "--key-pair", "nobody"];
-    let told = ["2 things would make fleet clusters fail", "no key pair nobody", "18 vCPU are needed"];
+    let told = ["2 problems would make fleet clusters fail", "no key pair nobody", "18 vCPU are needed"];
     refused(&account, &launch, 1, &told).await;
 }
 
@@ -299,7 +309,7 @@ async fn a_plan_says_what_it_makes_what_it_calls_and_what_it_costs() {
         "vCPU: 18 needed; 0 of 64 in use",
         "billed by the hour: ",
         "× ec2:RunInstances",
-        "not offered for launch templates",
+        "does not work in a launch template",
     ] {
         assert!(ran.stdout.contains(words), "{words}: {}", ran.stdout);
     }
@@ -315,12 +325,11 @@ async fn a_plan_says_what_it_makes_what_it_calls_and_what_it_costs() {
 
     assert!(ran.stdout.ends_with("\nthis is a plan: nothing was changed\n"), "{}", ran.stdout);
     let nothing = account.ok(&["plan", "clusters", "--destroy"]).await;
-    let told = "nothing of fleet clusters is in us-east-1 of account 123456789012: nothing to do; ";
+    let told = "no resource of fleet clusters in us-east-1 of account 123456789012: nothing to do; ";
     assert!(nothing.stdout.starts_with(told) && nothing.stdout.lines().count() == 1, "{}", nothing.stdout);
     account.ok(&["launch", "seed", "--in-image"]).await;
     let nothing = account.ok(&["plan", "seed"]).await.stdout;
-    let last = "fleet seed is as defined, `bootstrap status seed --region us-east-1` shows whether it is healthy: \
-                nothing to do";
+    let last = "fleet seed matches its definition: nothing to do; `bootstrap status seed --region us-east-1` shows whether it is healthy";
     assert_eq!(nothing.lines().last(), Some(last), "{nothing}");
 }
 
@@ -358,7 +367,7 @@ async fn list_and_status_show_fleets_and_orphans() {
     account.ask("elasticloadbalancing", "DeleteLoadBalancer", &[("LoadBalancerArn", &arn)]).await;
     let ran = account.ok(&["list"]).await;
     plain(&ran);
-    let told = "orphans: `bootstrap destroy seed --region us-east-1` removes them, `bootstrap launch seed --region us-east-1` \
+    let told = "orphans: `bootstrap destroy seed --region us-east-1` deletes them, `bootstrap launch seed --region us-east-1` \
                 completes the fleet";
     assert!(ran.stdout.contains(told), "{}", ran.stdout);
     assert_eq!(ran.stdout.matches("seed: instance i-").count(), 2, "{}", ran.stdout);
@@ -383,19 +392,14 @@ async fn list_shows_roles_profiles_and_buckets_that_were_left_over() {
     small.foreign("iam", "CreateRole", &[&role[..], &tags].concat()).await;
     let theirs = "instance-agent-theirs-us-east-1";
     small.foreign("iam", "CreateRole", &[("RoleName", theirs), ("AssumeRolePolicyDocument", trust)]).await;
-    let told = "orphans: `bootstrap destroy small --region us-east-1` removes them";
+    let told = "orphans: `bootstrap destroy small --region us-east-1` deletes them";
     let listed = small.account.ok(&["list"]).await.says(told).says(&format!("small: role {name}"));
     assert!(!listed.stdout.contains("theirs"), "{}", listed.stdout);
 
     // Who may not list roles sees the rest.
     let denied = AwsError::denied("iam", "ListRoles", "*");
     small.account.fault(Fault::every("iam:ListRoles", Trouble::Fail(denied)));
-    small
-        .account
-        .ok(&["list"])
-        .await
-        .says("roles and instance profiles were not looked for")
-        .says("no fleets");
+    small.account.ok(&["list"]).await.says("roles and instance profiles are not listed").says("no fleets");
     small.destroy().await.success();
     small.account.clear();
     assert_eq!(small.account.ok(&["list"]).await.stdout, "no fleets in us-east-1\n");
@@ -436,11 +440,11 @@ async fn what_aws_and_tags_say_begins_no_line_and_steers_no_terminal() {
 async fn scale_says_what_it_takes_and_ends_with_2() {
     let account = Account::start(Options::prompt()).await;
     for (words, told) in [
-        (&["clusters"][..], "scale to what? give GROUP=N, such as cluster1=6"),
-        (&["clusters", "seed", "cluster1=6"], "more than one name of a fleet"),
+        (&["clusters"][..], "no number of instances; give GROUP=N, such as cluster1=6"),
+        (&["clusters", "seed", "cluster1=6"], "more than one fleet name"),
         (&["cluster1=6", "cluster1=7"], "group cluster1 is given twice"),
         (&["cluster1=0"], "a group has 1 to 1000 instances, not 0"),
-        (&["cluster1=-1"], "is not a group and a number, such as cluster1=3"),
+        (&["cluster1=-1"], "is not GROUP=N, such as cluster1=3"),
     ] {
         account.run(&[&["scale"], words].concat()).await.exits(2).says(told);
     }
@@ -460,7 +464,7 @@ async fn a_result_that_cannot_be_written_is_a_failure_and_a_reader_that_has_gone
         [&["status", "small"][..], &["policy", "operator", &small.file], &["fleets", "show", "seed"]]
     {
         let ran = small.account.bootstrap(command).stdout(full()).run().await;
-        told(ran, 1, &["the result cannot be written: No space left on device"]);
+        told(ran, 1, &["cannot write the result: No space left on device"]);
     }
     // It would go on for ever: it ends when its reader does.
     let (reader, writer) = std::io::pipe().unwrap();
@@ -557,7 +561,7 @@ async fn after_a_launch_of_seed_each_instance_is_posted_to_before_the_balancer_i
 #[tokio::test]
 async fn a_launch_without_a_key_pair_says_how_to_get_onto_an_instance_and_how_to_add_one() {
     let small = Small::with(Options::prompt()).await;
-    let add = "`launch` with `--key-pair NAME` adds a key pair of yours (`aws ec2 import-key-pair`)";
+    let add = "`launch --key-pair NAME` adds your key pair (`aws ec2 import-key-pair`)";
     let connect = "  aws ec2-instance-connect ssh --region us-east-1 --os-user ubuntu --instance-id i-";
     let ran = small.launch().await.success().says(connect).says(add);
     assert!(!ran.stdout.contains("Session Manager"), "its role allows no session: {}", ran.stdout);
@@ -584,7 +588,7 @@ async fn list_shows_which_fleets_are_unfinished_or_unhealthy_and_how_old_they_ar
         .collect();
     assert_eq!(row[..3], ["small", "unfinished", "0 of 4"], "{}", ran.stdout);
     assert!(row[3].ends_with(" s") || row[3].ends_with(" min"), "{}", ran.stdout);
-    ran.says("finishes it, `bootstrap destroy small --region us-east-1` removes it");
+    ran.says("finishes it, `bootstrap destroy small --region us-east-1` deletes the fleet");
     small.destroy().await.success();
 
     small.account.set(|options| options.agents = Agents::Healthy);

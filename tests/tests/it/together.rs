@@ -35,8 +35,8 @@ async fn a_launch_that_another_one_overtakes_stops_and_takes_nothing_away() {
     small.account.set(|options| options.agents = Agents::Healthy);
 
     let first = first.end().await.exits(1);
-    let told = "bootstrap: another command has changed the definition of fleet small meanwhile, so this one stops; \
-                if this is the one that is meant, run it again when the other has ended: it shows the differences";
+    let told = "bootstrap: another command changed the definition of fleet small meanwhile, so this one stops; \
+                to apply this one all the same, run it again when the other has ended";
     assert_eq!(first.stderr.lines().last(), Some(told), "{}", first.stderr);
     small.account.held().await;
     small.account.release();
@@ -56,7 +56,7 @@ async fn of_two_first_launches_at_once_the_one_whose_definition_is_not_stored_st
     small.account.holds(2).await;
     small.launch().await.success();
     small.account.release();
-    late.end().await.exits(1).says("another command has changed the definition of fleet small meanwhile");
+    late.end().await.exits(1).says("another command changed the definition of fleet small meanwhile");
     small.is(&wanted).await;
 }
 

@@ -127,7 +127,7 @@ async fn a_rule_that_leads_to_the_wrong_group_is_found() {
         assert_eq!(failure.expected, "200 and \"Instance ID is responding now!\"");
         assert!(failure.seen.starts_with("404 "), "{failure:?}");
         assert!(
-            failure.cure.contains("launch the fleet again, that puts rules and the instances' tags right"),
+            failure.cure.contains("launch the fleet again, which repairs the rules and the instances' tags"),
             "{failure:?}"
         );
     }
@@ -151,7 +151,7 @@ async fn instances_of_another_group_or_of_nobody_are_named() {
     let mut wrong = right.clone();
     wrong.instances.remove(0);
     let failure = failed(&verified(&wrong).await, "/cluster1");
-    assert_eq!(failure.seen, format!("{id:?} answered, which is none of this fleet's instances"));
+    assert_eq!(failure.seen, format!("{id:?} answered, which is not an instance of this fleet"));
 
     let mut wrong = right.clone();
     wrong.instances.pop();
@@ -186,8 +186,7 @@ async fn a_balancer_that_fails_open_does_not_look_healthy() {
     let report = verified(&target(&bed, &groups, &members)).await;
     assert!(!report.is_ok());
     let failure = failed(&report, "targets");
-    let said =
-        "Target.ResponseCodeMismatch), so that the balancer sends requests to all of them all the same";
+    let said = "Target.ResponseCodeMismatch); with no healthy target the load balancer sends requests to all of them";
     assert!(failure.seen.ends_with(said), "{failure:?}");
     passed(&report, "/");
     passed(&report, "/cluster1");
@@ -205,7 +204,7 @@ async fn numbers_stored_at_each_instance_are_read_through_the_balancer_and_put_b
     assert!(report.is_ok(), "{report:?}");
     assert_eq!(passed(&report, "/"), "20 of 20 answered a number");
     let found = passed(&report, "seeds");
-    assert!(found.starts_with("2 of 2 stored numbers read through the balancer, in "), "{found}");
+    assert!(found.starts_with("2 of 2 stored numbers read through the load balancer in "), "{found}");
     assert_eq!(bed.get(&url).await, (200, long));
     assert_eq!(bed.get(&members[1].machine.url("/seed")).await, (200, "0".to_owned()));
 }
@@ -237,7 +236,7 @@ async fn numbers_are_put_back_also_when_they_cannot_be_read() {
     let mut hidden = target(&bed, &groups, &members);
     hidden.instances[1].address = None;
     let failure = failed(&verified(&hidden).await, "seeds");
-    assert_eq!(failure.expected, format!("an address of {id}"));
+    assert_eq!(failure.expected, format!("a public address of {id}"));
     assert_eq!(bed.get(&url).await, (200, "41".to_owned()));
 }
 
@@ -256,7 +255,7 @@ async fn health_and_seed_groups_behind_one_balancer_are_both_seen() {
     let one = bed.cloud.create_balancer(spec).await.unwrap();
     let report = verified(&VerifyTarget { url: one.url(), ..right }).await;
     let failure = failed(&report, "/");
-    assert_eq!(failure.seen, "only those of root = \"health\" in 30 requests");
+    assert_eq!(failure.seen, "only answers of root = \"health\" in 30 requests");
     assert_eq!(failed(&report, "seeds").expected, "the numbers of 1 instances");
 }
 

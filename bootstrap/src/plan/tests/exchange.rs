@@ -70,8 +70,7 @@ fn groups_that_a_listener_has_no_room_for_are_refused_before_anything_is_done() 
     let have = launched(&three(["a", "b", "c"], false));
     let error =
         launch_plan(&desired(&three(["d", "e", "f"], false)), &have, &|also| policy(also)).unwrap_err();
-    let told = "the listener shares out among 3 target groups, and AWS has no room for d, e, f beside them until they \
-                are healthy (5 in all); launch a file with fewer groups first, then this one";
+    let told = "the listener forwards to 3 target groups, and AWS allows 5, so d, e, f cannot be added beside them; launch a file with fewer groups first, then this one";
     assert_eq!(error, told);
     // Two steps lead there.
     let two = Fleet { groups: three(["a", "b", "c"], false).groups[..2].to_vec(), ..clusters() };

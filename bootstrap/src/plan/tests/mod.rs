@@ -207,14 +207,14 @@ fn only_the_difference_is_made() {
         titles(&plan),
         [
             "store the fleet's new definition",
-            "open clusters-instances for TCP 22 from 192.0.2.0/24, TCP 80 from 192.0.2.0/24, TCP 443 from 192.0.2.0/24",
-            "close clusters-instances for TCP 22 from 0.0.0.0/0, TCP 80 from 0.0.0.0/0, TCP 443 from 0.0.0.0/0",
+            "open clusters-instances to TCP 22 from 192.0.2.0/24, TCP 80 from 192.0.2.0/24, TCP 443 from 192.0.2.0/24",
+            "close clusters-instances to TCP 22 from 0.0.0.0/0, TCP 80 from 0.0.0.0/0, TCP 443 from 0.0.0.0/0",
             "set the deregistration delay of clusters-cluster1 to 60 s",
             "set the deregistration delay of clusters-cluster2 to 60 s",
             "wait until all 9 instances are healthy",
-            "see that no other command has changed the fleet",
-            "share requests: cluster1 × 3, cluster2 × 1",
-            "note that the fleet is as defined",
+            "check that no other command has changed the fleet",
+            "set the listener's weights: cluster1 × 3, cluster2 × 1",
+            "record that the fleet matches its definition",
         ]
     );
     assert!((1..plan.steps.len()).all(|later| comes_after(&plan, later, 0)), "the definition is first");
