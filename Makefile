@@ -34,7 +34,7 @@ e2e: ## run the long tests: packages, booted Debians, whole sweeps; ARGS too
 	@tests/bin/run-tests e2e $(ARGS)
 	@$(if $(TESTS_DIST),,packaging/check-reproducible)
 
-lint: ## check format, clippy, dependencies, shell scripts, the shape of the tree
+lint: ## check format, clippy, dependencies, shell scripts, the tree, words
 	@tests/bin/setup lint
 	@tests/bin/lint
 
