@@ -1,5 +1,4 @@
-//! What an instance is told to do at its first boot: install the agent, and say on the console how
-//! that went.
+//! User data: an instance's first boot installs the agent, and prints the result on the console.
 
 use std::fmt;
 
@@ -60,7 +59,7 @@ impl PackageForInstance {
 /// Why there can be no user data for a package.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UserDataError {
-    /// It could be misread on its way through YAML and Python.
+    /// YAML or Python could misread it.
     #[error("the package's {0} contains characters other than printable ASCII; remove them")]
     NotPlain(&'static str),
     /// No source of apt's.
@@ -120,7 +119,7 @@ fn signed(line: &str) -> Result<String, UserDataError> {
     Ok(format!("deb [{}] {}", options.join(" "), place.trim()))
 }
 
-/// How the first boot went, as an instance's console tells.
+/// The result of the first boot, as the console shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FirstBoot {
     /// The agent is installed and runs.
@@ -144,7 +143,7 @@ impl fmt::Display for FirstBoot {
     }
 }
 
-/// What the user data said last on a console; `None` where it has said nothing yet.
+/// The last result on a console; `None` if there is none yet.
 pub fn first_boot_in_console(output: &str) -> Option<FirstBoot> {
     let (_, said) = output.lines().filter_map(|line| line.split_once(MARKER)).next_back()?;
     let said = said.trim_end();

@@ -1,4 +1,4 @@
-//! The arguments of the commands, and what the commands are asked for with them.
+//! The arguments of the commands, and the requests that the commands take.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -15,7 +15,7 @@ use crate::fleet::values;
 use crate::local::LocalOptions;
 use crate::output::Output;
 
-/// A fleet as wanted, and how the agent gets onto it.
+/// The fleet, and the source of the agent's package.
 #[derive(Debug, Args)]
 pub struct FleetArgs {
     /// Name of a built-in fleet, or a fleet file
@@ -24,12 +24,12 @@ pub struct FleetArgs {
     /// Number of instances of a group, instead of the file's; repeatable
     #[arg(long, value_name = "GROUP=N", value_parser = count)]
     pub count: Vec<(String, u16)>,
-    /// What is said for AWS alone.
+    /// Options of a launch on AWS.
     #[command(flatten)]
     pub aws: AwsArgs,
 }
 
-/// What a launch on AWS can be told.
+/// Options of a launch on AWS.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "On AWS")]
 pub struct AwsArgs {
@@ -99,12 +99,12 @@ pub struct Launch {
     /// Run the fleet on this machine, without AWS
     #[arg(long)]
     pub local: bool,
-    /// What is said for a local launch alone.
+    /// Options of a local launch.
     #[command(flatten)]
     pub local_args: LocalArgs,
 }
 
-/// What a launch on this machine can be told.
+/// Options of a launch on this machine.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "With --local")]
 pub struct LocalArgs {
@@ -255,7 +255,7 @@ fn count(text: &str) -> Result<(String, u16), String> {
 /// Groups, and how many instances each is to have.
 type Counts = Vec<(String, u16)>;
 
-/// What is wrong with these counts: a group that is there twice.
+/// The error if a group is given twice.
 pub(super) fn repeated_group(counts: &[(String, u16)]) -> Option<String> {
     let mut seen = BTreeSet::new();
     let twice = counts.iter().find(|(group, _)| !seen.insert(group));
@@ -279,7 +279,7 @@ fn checked(
 }
 
 impl FleetArgs {
-    /// The part of the arguments that names the fleet.
+    /// The request for the fleet that these arguments name.
     pub(super) fn request(self) -> FleetRequest {
         let package = self.aws.package();
         let AwsArgs { name, region, key_pair, allow, instance_profile, .. } = self.aws;
@@ -358,14 +358,14 @@ impl Scale {
 }
 
 impl RegionArgs {
-    /// A fleet that is there.
+    /// The request for an existing fleet.
     pub(super) fn existing(self, fleet: String) -> ExistingFleet {
         ExistingFleet { fleet, region: self.region }
     }
 }
 
 impl Policy {
-    /// The part of the arguments that names the fleet.
+    /// The request for the fleet that these arguments name.
     pub(super) fn request(&self) -> FleetRequest {
         FleetRequest { fleet: self.fleet.clone(), name: self.name.clone(), ..FleetRequest::default() }
     }

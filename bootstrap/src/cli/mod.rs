@@ -28,7 +28,7 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// The command line of this process. Wrong usage is told, and ends the process with 2.
+    /// Reads the command line of this process. Wrong usage ends the process with exit status 2.
     pub fn read() -> Self {
         let cli = Self::parse();
         let wrong = match &cli.command {
@@ -86,7 +86,7 @@ pub enum Fleets {
 }
 
 impl Cli {
-    /// Does what was asked for. Must run on the main thread, see
+    /// Runs the command. Must run on the main thread, see
     /// [`AgentCommand::spawn`](crate::AgentCommand::spawn).
     ///
     /// # Errors

@@ -1,8 +1,8 @@
-//! Whose credentials are used: those that the SDK finds, else those of a session of awscli.
+//! Credentials: those that the SDK finds, else those of an awscli login session.
 //!
-//! Who has logged in by `aws sso login` or `aws login` has awscli, which hands its session's
-//! credentials out. That does without the SDK's own clients for these services, which the agent would
-//! carry too, as both programs are built with one set of features.
+//! A user of `aws sso login` or `aws login` has awscli, which can export its session's credentials. So bootstrap
+//! needs no SDK clients for these services. The agent would contain them too, as both programs are built with one set of
+//! features.
 
 use std::error::Error;
 use std::time::Duration;

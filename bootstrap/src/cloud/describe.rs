@@ -1,4 +1,4 @@
-//! What AWS answers, in our own types. No calls.
+//! Converts AWS's answers to our own types. No calls.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -49,7 +49,7 @@ pub(crate) struct InstanceBatch {
 }
 
 impl InstanceBatch {
-    /// The same for the same slots of the same group, however often it is asked for.
+    /// The client token: equal for the same slots of the same group, so that AWS launches them once.
     fn token(&self, slots: &[u16], generation: u32) -> String {
         let Self { target_group, subnet, revision, .. } = self;
         let text = format!("{target_group} {subnet} {revision} {slots:?} {generation}");
@@ -163,8 +163,8 @@ impl Cloud {
         call(format!("remove tags of {}", resources.join(", ")), asked.send()).await.map(|_| ())
     }
 
-    /// Launches instances for the batch's slots; `tags` makes the tags for some of them. Asked again
-    /// for the same slots it launches nothing, as long as those instances live.
+    /// Launches instances for the batch's slots; `tags` returns the tags for some of them. Idempotent: repeated for the
+    /// same slots it launches nothing, as long as those instances live.
     ///
     /// # Errors
     /// A call failed; `InsufficientInstanceCapacity` is one the caller may cure elsewhere.
@@ -176,7 +176,7 @@ impl Cloud {
     ) -> Result<Vec<Instance>, CallError> {
         let mut launched = Vec::new();
         let mut slots = batch.slots.clone();
-        // Each generation after the first is one whose instances have died: there is no other bound.
+        // Each further generation means that the instances of the one before were terminated; there is no other bound.
         for generation in 0.. {
             let found = self.run_generation(batch, &slots, generation, tags, waiting).await?;
             let (dead, alive): (Vec<_>, Vec<_>) = found.into_iter().partition(Instance::is_dead);

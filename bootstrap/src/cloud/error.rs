@@ -1,4 +1,4 @@
-//! Why a call did not succeed: what was tried, AWS's code and message, what to do.
+//! Failed calls: what was tried, AWS's code and message, and the cure.
 
 use std::error::Error as _;
 use std::fmt;
@@ -79,12 +79,12 @@ where
     look::call(&tried, async { sent.await.map_err(|error| CallError::new(failed, &error)) }).await
 }
 
-/// Whether it was deleted now or before makes no difference.
+/// Success also if the resource was deleted before.
 pub(super) fn ok_if_absent<T>(result: Result<T, CallError>) -> Result<(), CallError> {
     none_if_absent(result).map(|_| ())
 }
 
-/// `None` for what is not there.
+/// `None` if the resource does not exist.
 pub(super) fn none_if_absent<T>(result: Result<T, CallError>) -> Result<Option<T>, CallError> {
     match result {
         Err(error) if error.is_not_found() => Ok(None),
@@ -212,7 +212,7 @@ impl CallError {
         }
     }
 
-    /// Why a call that this failure does not end is made again.
+    /// Why the call is retried, for people.
     pub(crate) fn reason_to_wait(&self) -> String {
         if self.is_not_visible_yet() {
             format!("AWS does not show the new resource everywhere yet ({})", self.code())
@@ -229,7 +229,7 @@ impl CallError {
         ) || self.code() == "BucketNotEmpty"
     }
 
-    /// Whether these credentials may not do it.
+    /// Whether these credentials lack the permission.
     pub(crate) fn is_denied(&self) -> bool {
         self.code().starts_with("AccessDenied") || self.code() == "UnauthorizedOperation"
     }

@@ -1,4 +1,4 @@
-//! Looks at AWS: a terminal shows what is waited for, and a look that changes nothing has an end.
+//! Read-only calls to AWS: a terminal shows what they wait for, and commands that change nothing have a deadline.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -15,7 +15,7 @@ const SILENCE: Duration = Duration::from_millis(400);
 /// What is waited for is looked up this often.
 const TICK: Duration = Duration::from_millis(250);
 
-/// A look that has not ended in time.
+/// A read-only command that got no answer in time.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {tried}: {why} within {} s; check the route, the security groups and firewalls, or name a proxy in \
          HTTPS_PROXY", DEADLINE.as_secs())]

@@ -1,4 +1,4 @@
-//! How this program waits for AWS: short at first, longer later, jittered, never without an end.
+//! Waits between calls to AWS: growing, jittered, and with a deadline.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The package on its way to the instances: one private bucket for each fleet, and in it the package
-//! under a name that says what is in it.
+//! The private bucket of a fleet, from which instances download the agent's package. The object's name contains its
+//! SHA-256.
 //!
 //! Only a bucket in this account with the fleet's tag is the fleet's. It gets the tag before anything
 //! is put into it; one without any tag and without content is what a launch left that was killed in
@@ -62,7 +62,7 @@ pub(crate) enum PackageError {
          the command again"
     )]
     NeverEmpty(String),
-    /// It did not come to a call.
+    /// Something failed before the call.
     #[error("cannot {tried}: {why}")]
     Local {
         /// Completes "cannot …".

@@ -1,4 +1,4 @@
-//! Whether what instances are to download is there, asked before anything is created.
+//! Checks before anything is created that the instances' package can be downloaded.
 
 use std::time::Duration;
 

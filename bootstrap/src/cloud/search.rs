@@ -1,4 +1,4 @@
-//! Searching the region by tag: what fleets there are, and what is left of one.
+//! Searches the region by tag: which fleets exist, and what remains of one.
 
 use std::fmt;
 
@@ -212,7 +212,7 @@ async fn roles(cloud: &Cloud) -> Result<Vec<TaggedResource>, CallError> {
     );
     let (roles, profiles): (Vec<_>, Vec<_>) = match asked {
         Ok(found) => found,
-        // Who may not see an account's roles can see fleets all the same.
+        // Without the permission to list roles, the rest of the list is still useful.
         Err(error) if error.is_denied() => {
             remark(&format!("warning: roles and instance profiles are not listed: {error}"));
             return Ok(Vec::new());

@@ -1,8 +1,8 @@
-//! Looking at what exists of a fleet.
+//! Looks up the existing resources of a fleet.
 //!
-//! Names say what may be the fleet's; the tag `instance-agent:fleet` says what is. Where nothing is
-//! to be changed, less will do: a balancer that uses the fleet's own tagged security group, and the
-//! target groups behind that balancer, are the fleet's. That saves a call on a re-run.
+//! A resource belongs to the fleet if it carries the tag `instance-agent:fleet`; a name alone proves nothing. A command
+//! that changes nothing needs less proof: a balancer that uses the fleet's own tagged security group, and the target
+//! groups behind that balancer, belong to the fleet. That saves a call when a launch is repeated.
 
 use std::collections::BTreeMap;
 
@@ -22,8 +22,7 @@ pub(crate) struct Survey {
     /// What has the fleet's names. Balancer and target groups may be someone else's, see
     /// [`Self::ownership_is_certain`] and [`Cloud::retain_tagged`].
     pub(crate) inventory: Inventory,
-    /// What has one of the fleet's names, or a target group's that begins as the fleet's do, and is
-    /// someone else's.
+    /// Resources of others with one of the fleet's names, and target groups of others whose names begin alike.
     pub(crate) foreign: Vec<ForeignResource>,
 }
 
@@ -101,7 +100,7 @@ impl Cloud {
         Ok(survey)
     }
 
-    /// Leaves only the balancer and target groups that carry the fleet's tag; the rest is told of.
+    /// Keeps only the balancer and target groups that carry the fleet's tag, and lists the rest as foreign.
     ///
     /// # Errors
     /// A call failed.

@@ -1,4 +1,4 @@
-//! Asking before something that is there is changed or deleted.
+//! Asks before existing resources are changed or deleted.
 
 use std::io::IsTerminal;
 
@@ -17,7 +17,7 @@ pub(super) async fn ask(question: &str, interrupt: &mut Interrupt) -> Result<()>
         return Err(WrongUsage(text).into());
     }
     prompt(&format!("{question} [y/N]"));
-    // In a thread of its own, which ends with the program: a read cannot be given up.
+    // A thread of its own, which ends with the program: a blocking read cannot be cancelled.
     let (tell, told) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
         let mut answer = String::new();

@@ -1,4 +1,4 @@
-//! Which fleet a command is about.
+//! Which fleet a command refers to.
 
 use std::path::{Path, PathBuf};
 

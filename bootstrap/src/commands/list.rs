@@ -113,7 +113,7 @@ struct Look {
 }
 
 impl Look {
-    /// What is to be done about it, if anything is.
+    /// The cure, if the fleet needs one.
     fn cure(&self, name: &str, region: &str) -> Option<String> {
         let launch = Names::new(name, region).launch_command();
         let destroy = format!("`bootstrap destroy {name} --region {region}`");
@@ -164,7 +164,7 @@ fn built_in_region() -> Option<String> {
     Fleet::parse(name, Fleet::built_in(name)?).ok()?.region
 }
 
-/// Whether what a fleet cannot be without is there. What is left of others are orphans.
+/// Whether the essential resources of a fleet exist. Without them the rest are orphans.
 fn is_whole(found: &[TaggedResource]) -> bool {
     [
         ResourceKind::LoadBalancer,

@@ -1,4 +1,4 @@
-//! `launch --local`: bring a fleet up, show it, take it down again.
+//! `launch --local`: start a fleet on this machine, show it, and stop it again.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -153,12 +153,12 @@ impl Signals {
     }
 }
 
-/// Agents whose end was told already.
+/// Agents whose end was already reported.
 #[derive(Default)]
 struct ChildExits(BTreeSet<String>);
 
 impl ChildExits {
-    /// A line for each agent that ended since it was last asked.
+    /// A line for each agent that ended since the last call.
     fn new_lines(&mut self, fleet: &mut LocalFleet) -> Vec<String> {
         let mut lines = Vec::new();
         for member in &mut fleet.members {

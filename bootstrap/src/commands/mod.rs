@@ -50,7 +50,7 @@ pub(crate) fn end(output: Output, result: CommandResult) -> CommandResult {
     }
 }
 
-/// Why nothing can be planned, so that wrong usage is known as such at the end.
+/// Converts the error, so that wrong usage ends with exit status 2.
 pub(crate) fn prepare_failed(error: PrepareError, region: &str) -> anyhow::Error {
     match error {
         PrepareError::Usage(usage) => usage.into(),

@@ -1,5 +1,5 @@
-//! A plan, for people and programs: what it would create, change and delete, the calls it makes, the
-//! processors it needs, what of it bills by the hour.
+//! Shows a plan to people and programs: what it creates, changes and deletes, its calls, the vCPU that it needs,
+//! and what AWS bills by the hour.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -164,7 +164,7 @@ fn price(prepared: &Prepared) -> Price {
     Price::of(groups.map(|group| (group.instance_type.as_str(), plan.launched(&group.name))))
 }
 
-/// What of the new things costs money as long as it is there.
+/// The new resources that AWS bills by the hour.
 fn billed(prepared: &Prepared) -> Vec<String> {
     let Prepared { desired, plan, .. } = prepared;
     let mut billed = Vec::new();

@@ -1,4 +1,4 @@
-//! The command as it was typed, so that a message can say it again.
+//! The command as it was typed, for messages that suggest to repeat it.
 
 /// This process's command, as it can be pasted into a shell; with the region, where it does not name one.
 pub(super) fn typed_command(region: &str) -> String {

@@ -28,7 +28,7 @@ pub(crate) async fn verify(fleet: ExistingFleet, output: Output) -> Result<Outco
     };
     let port = found.have.listener.as_ref().map_or(found.desired.fleet.port, |listener| listener.port);
     let rows = rows(&found.desired, &found.have, Some(&found.health)).into_iter();
-    // Others have to do no more than `status` asks of them; but who gets requests has to answer rightly.
+    // `verify` expects of instances no more than `status` does, but every instance that gets requests must answer right.
     let serving = rows.filter(|row| row.counts || row.is_healthy);
     let instances = serving.map(|row| {
         let reason = row.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();

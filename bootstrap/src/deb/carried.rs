@@ -1,7 +1,7 @@
-//! The packages of the agent that come with this program, one for each kind of processor.
+//! The agent's packages that come with this program, one for each architecture.
 //!
-//! They are looked for beside the program and nowhere else. A folder that somebody else could have put there is not
-//! looked into: instances run as root what a launch hands them.
+//! Searches beside the program and nowhere else, and skips a folder that another user could have written: the instances
+//! install the package as root.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};

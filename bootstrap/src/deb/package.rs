@@ -1,4 +1,4 @@
-//! Debian packages, as far as a launch has to know one before it hands it to instances.
+//! The checks of a Debian package before a launch uploads it.
 //!
 //! The file's name says what the package is. That the file is whole, an `ar` archive of three members, is all that
 //! is read of its contents: the instances compare the sum, and dpkg decides about the rest.
@@ -30,7 +30,7 @@ pub(crate) struct Deb {
     pub(crate) architecture: Option<&'static str>,
 }
 
-/// Why a file is no package that instances could install.
+/// Why the instances could not install a file.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DebError {
     /// It cannot be read.
@@ -76,7 +76,7 @@ pub(crate) enum DebError {
         /// Another.
         second: PathBuf,
     },
-    /// It runs nowhere on EC2.
+    /// No EC2 instance has this architecture.
     #[error(
         "{file} is for {architecture}; instances are amd64 or arm64",
         file = .file.display()
@@ -98,7 +98,7 @@ impl Deb {
         let unreadable = |error| DebError::Unreadable { file: file.to_owned(), error };
         let other = |why| DebError::Other { file: file.to_owned(), why };
         let found = tokio::fs::metadata(file).await.map_err(unreadable)?;
-        // A device may have no end, and a pipe nobody who writes.
+        // A device may be endless, and a pipe may have no writer.
         if !found.is_file() {
             return Err(other("it is not a regular file"));
         }

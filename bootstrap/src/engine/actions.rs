@@ -1,4 +1,4 @@
-//! Doing the actions of a plan: from the fleet as wanted and what earlier steps made to calls.
+//! Performs the actions of a plan: turns the desired fleet and the ids from earlier steps into calls.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -84,7 +84,7 @@ pub(crate) enum ActionError {
     Missing(String),
 }
 
-/// Does the actions of a plan: what they need, and what they have created so far.
+/// Performs the actions of a plan, and remembers the ids of what they created.
 pub(crate) struct Executor<'a> {
     pub(super) cloud: &'a Cloud,
     pub(crate) desired: &'a Desired,
@@ -94,12 +94,12 @@ pub(crate) struct Executor<'a> {
     pub(super) have: &'a Inventory,
     /// How long the fleet may take to become healthy, or to go.
     pub(super) timeout: Duration,
-    /// Whether protections from deletion are to be lifted.
+    /// Whether to remove deletion and termination protection first.
     force: bool,
     pub(super) created: RefCell<Created>,
 }
 
-/// What is there by now: what was found before the first action, and what actions have created since.
+/// The ids of the fleet's resources: those found before the first action, and those created since.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Created {
     pub(super) balancer: Option<Balancer>,
@@ -153,7 +153,7 @@ impl<'a> Executor<'a> {
         self.have.instances.iter().filter(runs).count() + launched
     }
 
-    /// Does one action and answers what it made, in short. May be repeated.
+    /// Performs one action and returns a short name of what it created. Idempotent.
     ///
     /// # Errors
     /// It could not be done.
@@ -266,7 +266,7 @@ impl<'a> Executor<'a> {
             Action::Confirm => self.confirm_definition(&desired.definition).await?,
             Action::WaitHealthy => self.until_healthy(true, waiting).await?,
             Action::TerminateInstances { ids } => {
-                // Whatever led to it: what this run has launched is not what this run has to end.
+                // Never terminate what this run has launched, whatever the plan says.
                 let launched = self.created.borrow().launched.clone();
                 let is_new = |id: &&String| launched.values().flatten().any(|new| new == *id);
                 if let Some(id) = ids.iter().find(is_new) {
@@ -322,8 +322,8 @@ impl<'a> Executor<'a> {
         }
     }
 
-    /// Waits until every wanted instance is healthy. `repaired`: something has just come to be that agents may
-    /// have asked for in vain.
+    /// Waits until every desired instance is healthy. `repaired`: a resource was just created that agents may have
+    /// asked for earlier in vain, so they may retry as late as after five minutes.
     ///
     /// # Errors
     /// They are not, or a call failed.
@@ -367,8 +367,8 @@ impl<'a> Executor<'a> {
         Ok(id)
     }
 
-    /// Pieces of an older, longer definition are removed first: cut off at a gap, what is left of it
-    /// cannot be taken for a whole one.
+    /// Removes the parts of an older, longer definition first. An interruption then leaves a definition with a gap,
+    /// which no reader takes for a complete one.
     async fn store_definition(&self) -> Result<(), ActionError> {
         let group = self.security_group(Side::Instances)?;
         self.confirm_definition(&self.have.definition().unwrap_or_default()).await?;

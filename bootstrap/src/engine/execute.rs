@@ -1,4 +1,4 @@
-//! Carrying a plan out: each step as soon as those it comes after are done.
+//! Executes a plan: each step starts as soon as the steps before it are done.
 
 use std::cell::Cell;
 use std::fmt;
@@ -14,10 +14,10 @@ use crate::engine::interrupt::Interrupt;
 use crate::output::Board;
 use crate::plan::{Action, Effect, Plan};
 
-/// After a failure or an interrupt, how long calls that are on their way may take to end.
+/// How long running calls may take to end after a failure or an interrupt.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// Why a plan was not carried out to its end. Nothing goes on in the background.
+/// Why a plan was not executed to its end. No step runs on in the background.
 #[derive(Debug)]
 pub(crate) enum Halt<E> {
     /// A step failed.
@@ -26,11 +26,16 @@ pub(crate) enum Halt<E> {
     Interrupted,
 }
 
-/// Carries out a plan; `act` does one action, tells why it waits, and answers what it made, in short.
+/// Executes a plan. `act` performs one action, reports why it waits, and returns a short name of what it created.
+///
+/// All steps whose predecessors are done run at once, as futures on this one thread. A plan has no conditions: whether
+/// a step is needed was decided when the plan was made. The first failure, or Ctrl-C, stops the start of further steps.
+/// Steps that are in the middle of a call then get 30 seconds to end, since a call that is cut off may still take effect
+/// in AWS; steps that only wait are dropped at once. A second Ctrl-C drops all of them. Dropping a step is safe at any
+/// time: every action is idempotent, and the next command finds what this one created by its tags.
 ///
 /// # Errors
-/// The first failure. Steps that had begun were let end, but for those that only wait or that AWS has
-/// put off before; what comes after a step that failed was not begun.
+/// The first failure, or the interrupt.
 pub(crate) async fn execute<E: fmt::Display>(
     plan: &Plan,
     board: &Board,
@@ -39,8 +44,7 @@ pub(crate) async fn execute<E: fmt::Display>(
 ) -> Result<(), Halt<E>> {
     let act = &act;
     let mut steps: Vec<State> = plan.steps.iter().map(|_| State::Waiting).collect();
-    // The steps that have told why they wait. When all ends nobody waits with them: what they may just be
-    // making is found by the next command, as all that a killed one leaves.
+    // The steps that have reported why they wait: at the end these are dropped, not waited for.
     let waits: Vec<Cell<bool>> = plan.steps.iter().map(|_| Cell::new(false)).collect();
     let told = Notify::new();
     let mut running = FuturesUnordered::new();

@@ -1,12 +1,12 @@
-//! How much a launch adds to what was agreed to before.
+//! How many instances a launch adds to those that the user agreed to before.
 
 use crate::fleet::{Fleet, Group};
 
 /// A new fleet of up to this many instances is launched as it is typed.
 const MANY: u32 = 20;
 
-/// How many instances are wanted beyond those of the stored definition. What a launch only finishes, repairs or replaces
-/// was asked for before.
+/// The instances beyond those of the stored definition. Finishing, repairing and replacing adds none: these were agreed
+/// to before.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Growth {
     /// Whether there is a definition already.

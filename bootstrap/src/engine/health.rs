@@ -1,5 +1,5 @@
-//! Waiting until instances are healthy, or until they cannot become so; and what a target's state
-//! means for who runs the fleet.
+//! Waits until instances are healthy, or until they cannot become so, and explains a target's state to the
+//! operator.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
@@ -30,15 +30,15 @@ pub(crate) enum Unhealthy {
     /// A call failed.
     #[error(transparent)]
     Call(#[from] CallError),
-    /// It cannot become so by itself.
+    /// It cannot become healthy by itself.
     #[error("{0}")]
     Permanent(String),
-    /// It did not become so in time.
+    /// It did not become healthy in time.
     #[error("not healthy within {} s: {reason}", .timeout.as_secs())]
     TimedOut {
-        /// How long it was waited for.
+        /// How long the command waited.
         timeout: Duration,
-        /// What it was last waiting for.
+        /// The last reason to wait.
         reason: String,
     },
 }
@@ -47,7 +47,7 @@ pub(crate) enum Unhealthy {
 const CONSOLE_EVERY: Duration = Duration::from_secs(30);
 /// How many consoles are read each time.
 const CONSOLES: usize = 3;
-/// After this an instance has booted, and installed what it is to.
+/// After this time an instance has booted and installed the agent.
 const BOOT_TIME: Duration = Duration::from_secs(600);
 /// Lines of a console that are shown.
 const CONSOLE_LINES: usize = 8;
@@ -58,15 +58,22 @@ pub(crate) struct Watch<'a> {
     pub(crate) desired: &'a Desired,
     pub(crate) awaited: &'a [AwaitedInstances],
     pub(crate) timeout: Duration,
-    /// Whether something has just come to be that agents may have asked for in vain.
+    /// Whether a resource was just created that agents may have asked for earlier in vain.
     pub(crate) repaired: bool,
 }
 
 impl Watch<'_> {
-    /// Waits until all are healthy and the balancer, last seen as `balancer`, is active.
+    /// Waits until all instances are healthy and the balancer, last seen as `balancer`, is active.
+    ///
+    /// Each round asks for the target health of the groups that are not healthy yet, and for the instances themselves.
+    /// Most problems pass by themselves, so the wait goes to its deadline unless one of four cannot: the balancer failed,
+    /// an instance does not run, its first boot could not install the agent (its console says so), or a target failed its
+    /// checks for twice the time that a working target needs. An instance that is in no target group is a special case:
+    /// its agent may still boot, or may have to notice that someone deregistered it. Such instances end the wait only when
+    /// all of them had both times, and nothing else is left to get better.
     ///
     /// # Errors
-    /// They are not, with the reason and the cure.
+    /// They do not become healthy: the reason and the cure.
     pub(crate) async fn until_healthy(
         &self,
         balancer: Option<&Balancer>,
@@ -78,7 +85,7 @@ impl Watch<'_> {
         let mut active = balancer.is_some_and(serves);
         let mut pending: Vec<&AwaitedInstances> = self.awaited.iter().collect();
         let mut unhealthy_since: BTreeMap<String, Instant> = BTreeMap::new();
-        // Who is older than a launch may take had the time to boot.
+        // An instance older than the launch's own timeout had the time to boot.
         let mut absence = AbsenceTracker {
             boot_time: BOOT_TIME.max(self.timeout),
             time_to_notice: self.time_to_notice(),
@@ -140,7 +147,7 @@ impl Watch<'_> {
                 self.check_consoles(&absent).await?;
             }
             if !pace.next().await {
-                // Whoever has waited this long wants to know what the instance says.
+                // After a wait this long, the console may tell the reason.
                 self.check_consoles(&absent).await?;
                 let is_absent = |found: &&Instance| absent.contains(&found.id);
                 let oldest = instances.iter().filter(is_absent).map(age).max();
@@ -150,9 +157,8 @@ impl Watch<'_> {
         }
     }
 
-    /// After this an agent has seen that it is in no target group, and tried to be in it again: it looks when
-    /// the balancer's probes have not come for three intervals, and where its calls have failed for long, it
-    /// makes one in five minutes.
+    /// After this time an agent has noticed that it is in no target group, and tried to register again. It looks when it
+    /// has got no probes for three intervals. After a long series of failed calls it retries every five minutes.
     fn time_to_notice(&self) -> Duration {
         let retry = if self.repaired { Duration::from_secs(300) } else { Duration::ZERO };
         self.desired.fleet.health_check.interval * 5 + Duration::from_secs(60) + retry

@@ -1,10 +1,10 @@
-//! Being asked to stop.
+//! SIGINT and SIGTERM: the user or the system asks this program to stop.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Ctrl-C and its kin.
+/// SIGINT and SIGTERM.
 pub(crate) struct Interrupt {
     interrupt: Signal,
     terminate: Signal,

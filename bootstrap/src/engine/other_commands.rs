@@ -1,4 +1,4 @@
-//! What other commands do to the fleet while a plan is carried out.
+//! Detects what other commands do to the fleet while a plan is executed.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -33,14 +33,14 @@ impl Executor<'_> {
         }
     }
 
-    /// Ends when the fleet is no longer the one that a step makes something for: it would wait in vain. Does
-    /// not look before the step has told that it `waits`, and then seldom.
+    /// Returns when another command has destroyed or redefined the fleet, so that the step would wait in vain. Looks
+    /// only once the step `waits`, and then seldom.
     pub(super) async fn superseded(&self, waits: &Notify) -> ActionError {
         waits.notified().await;
         loop {
             tokio::time::sleep(TAG_DELAY).await;
             let is_stored = self.created.borrow().instances_group.is_some();
-            // What is wrong with a look is for the step to find.
+            // A failed look is ignored: the step's own calls report the failure.
             if is_stored
                 && let Err(error @ (ActionError::ChangedElsewhere(_) | ActionError::Destroyed { .. })) =
                     self.confirm_definition(&self.desired.definition).await
@@ -77,7 +77,7 @@ impl Executor<'_> {
         }
     }
 
-    /// Something of the fleet that neither was there when the plan was made, nor was made by it.
+    /// A resource of the fleet that neither existed when the plan was made nor was created by it.
     async fn unknown_resource(&self) -> Result<Option<String>, ActionError> {
         let mut survey = self.cloud.survey(&self.desired.names).await?;
         self.cloud.retain_tagged(&self.desired.names, &mut survey).await?;

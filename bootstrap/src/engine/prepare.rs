@@ -1,5 +1,5 @@
-//! From what is asked for to a plan: looking, comparing, and finding what would fail before anything
-//! is created.
+//! The plan of a launch: looks up what exists, compares it with the request, and finds what would fail before
+//! anything is created.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ use crate::plan::surroundings::Surroundings;
 use crate::plan::{Action, Effect, Plan, launch_plan, preflight};
 use crate::policy::agent_policy;
 
-/// Why nothing can be planned. Nothing was changed.
+/// Why there is no plan. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PrepareError {
     /// A call failed.
@@ -28,10 +28,10 @@ pub(crate) enum PrepareError {
     /// The stored definition cannot be used.
     #[error(transparent)]
     Definition(#[from] DefinitionError),
-    /// What is asked for is not there to be asked for.
+    /// The request names something that the fleet does not have.
     #[error(transparent)]
     Usage(#[from] WrongUsage),
-    /// What is asked for cannot be, or would fail: why, with the cure.
+    /// The request would fail: why, with the cure.
     #[error("{0}")]
     Refused(String),
     /// New instances need the query of the package's address, which is not stored.
@@ -64,7 +64,7 @@ pub(crate) enum Request {
     Counts(Vec<(String, u16)>),
 }
 
-/// Everything that is known before the first change.
+/// Everything that is known before the first change: the input of a plan's execution.
 pub(crate) struct Prepared {
     /// The fleet as wanted, package included.
     pub(crate) desired: Desired,
@@ -73,14 +73,14 @@ pub(crate) struct Prepared {
     pub(crate) have: Inventory,
     pub(crate) around: Surroundings,
     pub(crate) plan: Plan,
-    /// What is wanted otherwise than it is; empty for a new fleet.
+    /// How the fleet differs from its stored definition; empty for a new fleet.
     pub(crate) differences: Vec<Difference>,
-    /// What the user should know beside it, a sentence each.
+    /// Remarks for the user, a sentence each.
     pub(crate) notes: Vec<String>,
-    /// Whether the differences were asked for one by one, so that they are no surprise.
+    /// Whether the command line named each difference (`scale`), so that no confirmation is needed.
     pub(super) is_explicit: bool,
     pub(super) growth: Growth,
-    /// Whether protections from deletion are to be lifted.
+    /// Whether to remove deletion and termination protection first.
     pub(super) force: bool,
 }
 
@@ -226,7 +226,7 @@ async fn fitting(
     }
 }
 
-/// That no package is known, and what to do.
+/// The message that there is no package, with the cure.
 fn no_package(why: &str) -> String {
     format!(
         "no package of instance-agent for the instances: {why}; install the package instance-bootstrap, which \
@@ -283,7 +283,7 @@ fn requested(request: Request, stored: Option<&Fleet>) -> Result<Fleet, PrepareE
     }
 }
 
-/// That there is no such fleet: where it was looked for, and how to look elsewhere.
+/// The message that there is no such fleet: which region was searched, and how to search another.
 pub(crate) async fn not_found_message(cloud: &Cloud, name: &str) -> String {
     let account = cloud.identity().await.map(|(account, _)| account).unwrap_or_default();
     match did_you_mean(name) {
@@ -322,7 +322,7 @@ pub(super) fn foreign_role(names: &Names) -> ForeignResource {
     ForeignResource { kind: "the role or instance profile", name: names.role(), vpc: None }
 }
 
-/// Looks at what only changes need to know.
+/// Looks up the facts that only a change needs.
 async fn look_up_details(
     cloud: &Cloud,
     desired: &Desired,

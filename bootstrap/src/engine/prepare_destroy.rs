@@ -1,4 +1,4 @@
-//! From a fleet that is to go to a plan: looking, and finding what would be refused before anything is deleted.
+//! The plan of a destroy: looks up what exists, and refuses what AWS would refuse before anything is deleted.
 
 use super::growth::Growth;
 use super::prepare::{PrepareError, Prepared, foreign_role, stored};
@@ -11,8 +11,8 @@ use crate::plan::destroy_plan;
 use crate::plan::inventory::Role;
 use crate::plan::surroundings::Surroundings;
 
-/// Looks at what is there of a fleet that is to go, and plans that. `known` is the fleet as an earlier look found it:
-/// its definition goes before the last of it does. With `force`, what is protected from deletion goes too.
+/// Looks up a fleet's resources and plans their deletion. `known` is the fleet as an earlier survey found it: its stored
+/// definition is deleted before the last resources are. `force` also plans to remove protections.
 ///
 /// # Errors
 /// A call failed; the balancer is protected.
@@ -30,7 +30,7 @@ pub(crate) async fn prepare_destroy(
     let bucket = names.bucket(&account);
     let role = async {
         match &known {
-            // It has none of its own, and whoever runs it need not be allowed to look.
+            // This fleet has no role of its own, and its operator's policy does not allow the call.
             Some(fleet) if fleet.instance_profile.is_some() => Ok(Some(Role::default())),
             _ => cloud.role(&names.role(), name).await,
         }
@@ -52,7 +52,7 @@ pub(crate) async fn prepare_destroy(
     match bucket {
         Ok(found) => survey.inventory.bucket = Some(found),
         Err(crate::cloud::package_bucket::PackageError::Call(error)) => return Err(error.into()),
-        // Someone else's, and no business of a destroy.
+        // The bucket belongs to someone else: destroy leaves it alone.
         Err(error) => notes.push(error.to_string()),
     }
     // Target groups of other fleets may begin with this one's name: no news.
@@ -83,7 +83,7 @@ pub(crate) async fn prepare_destroy(
         )));
     }
     let plan = destroy_plan(&have, &names, protected);
-    // Only its name counts here; what it was is not needed to take it down.
+    // A destroy needs only the name, not the definition.
     let fleet = known.unwrap_or_else(|| Fleet::unknown(name));
     let around = Surroundings { account, partition, ..Surroundings::default() };
     let desired = Desired::new(fleet, names);

@@ -1,4 +1,4 @@
-//! What would make a launch fail, found before anything is created: each problem is a sentence with its cure.
+//! What would make a launch fail, found before anything is created. Each problem is a sentence with its cure.
 
 use crate::cloud::package_reachable::{Unreachable, reachable};
 use crate::cloud::survey::{ForeignResource, TARGET_GROUP};
@@ -12,7 +12,7 @@ use crate::plan::members;
 use crate::plan::surroundings::Surroundings;
 use crate::user_data::{PackageForInstance, user_data};
 
-/// The instances that are to stay and do not run: the fleet could not become healthy with them.
+/// Stopped instances that the fleet keeps: it cannot become healthy with them.
 pub(super) fn stopped(desired: &Desired, have: &Inventory) -> Vec<String> {
     let region = &desired.names.region;
     let kept = desired.fleet.groups.iter().flat_map(|group| members(desired, group, have).kept.into_values());
@@ -29,7 +29,7 @@ pub(super) fn stopped(desired: &Desired, have: &Inventory) -> Vec<String> {
     stopped.map(told).collect()
 }
 
-/// The names that this fleet needs and someone else has.
+/// The names that this fleet needs and that resources of others already have.
 pub(super) fn name_conflicts(foreign: &[ForeignResource], fleet: &Fleet, vpc: Option<&str>) -> Vec<String> {
     let is_in_the_way = |found: &&ForeignResource| match (&found.vpc, found.kind) {
         (Some(of), _) => vpc == Some(of),
@@ -72,7 +72,7 @@ pub(super) async fn used_elsewhere(
     Ok(used)
 }
 
-/// Why instances could not get the package.
+/// Why the instances could not install the package.
 pub(super) async fn package_problem(
     fleet: &Fleet,
     have: &Inventory,

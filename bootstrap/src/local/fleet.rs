@@ -29,7 +29,7 @@ pub(crate) struct LocalOptions {
     pub(crate) health_interval: Option<Duration>,
 }
 
-/// Why a fleet does not start.
+/// Why a fleet did not start.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LocalError {
     /// The balancer's port is taken.
@@ -41,7 +41,7 @@ pub(crate) enum LocalError {
     /// More instances than a port has addresses for.
     #[error("{0} instances are more than the {MAX_INSTANCES} that a local fleet can have")]
     TooMany(usize),
-    /// Anything else of the system's.
+    /// Another error of the operating system.
     #[error("{what}")]
     Io {
         /// What was tried.
@@ -52,7 +52,7 @@ pub(crate) enum LocalError {
 }
 
 impl LocalError {
-    /// Says what was tried.
+    /// Adds what was tried.
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         move |source| Self::Io { what, source }

@@ -1,5 +1,5 @@
-//! What is under way. A step: on a terminal a line with its time and what it waits for, elsewhere a line when it
-//! ends. A count: a bar on a terminal, elsewhere a line for each change.
+//! Progress. A step is a live line on a terminal, with its time and what it waits for; elsewhere a line when it ends.
+//! A count is a bar on a terminal; elsewhere a line for each change.
 
 use std::cell::RefCell;
 use std::fmt::Write;

@@ -11,7 +11,7 @@ pub enum Output {
     Json,
 }
 
-/// What was asked for lacks something that only the caller can add: nothing was done.
+/// The command line is wrong or incomplete. Nothing was done.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct WrongUsage(pub String);
@@ -23,6 +23,6 @@ pub enum Outcome {
     Done,
     /// The fleet did not become healthy in time.
     NotHealthy,
-    /// Not all is as it should be; the result says what.
+    /// A check failed; the result says which.
     Failed,
 }

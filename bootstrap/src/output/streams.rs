@@ -1,5 +1,5 @@
-//! Results go to stdout, everything on the way to stderr. Whatever AWS, an instance or a file says in them, nothing
-//! steers the terminal.
+//! Results go to stdout, progress and remarks to stderr. Control characters in texts of AWS, an instance or a file never
+//! reach the terminal.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};

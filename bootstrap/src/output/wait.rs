@@ -1,4 +1,4 @@
-//! What a look waits for, and for how long: one line of a terminal, which goes when the look is over.
+//! A line on the terminal that shows what a command waits for, and for how long. It disappears at the end.
 
 use std::io::{self, IsTerminal};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,4 +1,4 @@
-//! From what is there to nothing, in the order that AWS needs.
+//! The plan of a destroy: delete everything, in the order that AWS requires.
 
 use super::inventory::{Bucket, Inventory, TargetGroup};
 use super::steps::{Action, Plan, instances_of, listed};

@@ -55,7 +55,7 @@ pub(crate) enum Source {
     Cidr(String),
     /// The fleet's balancer.
     Balancer,
-    /// Something that bootstrap never writes, as a text for people.
+    /// A source that bootstrap never writes, as text for people.
     Other(String),
 }
 
@@ -79,7 +79,7 @@ impl fmt::Display for IngressRule {
 pub(crate) struct Balancer {
     pub(crate) arn: String,
     pub(crate) dns_name: String,
-    /// `provisioning`, `active`, `active_impaired`, `failed`.
+    /// AWS's state: `provisioning`, `active`, `active_impaired` or `failed`.
     pub(crate) state: String,
     pub(crate) reason: Option<String>,
     pub(crate) zones: BTreeSet<String>,
@@ -142,7 +142,7 @@ pub(crate) struct Instance {
 pub(crate) enum Bucket {
     /// Nothing.
     Absent,
-    /// A bucket that a launch made and did not come to tag; it is empty.
+    /// An empty bucket without tags: a launch was interrupted right after it created the bucket.
     Untagged,
     /// The fleet's.
     Ours,
@@ -171,7 +171,7 @@ impl Inventory {
         settled == Some(&desired.digest)
     }
 
-    /// Whether anything of the fleet is there, but for instances that are as good as gone.
+    /// Whether no resource of the fleet exists, terminated instances aside.
     pub(crate) fn is_empty(&self) -> bool {
         self.balancer_group.is_none()
             && self.instances_group.is_none()

@@ -1,4 +1,4 @@
-//! From what is there to what is wanted.
+//! The plan of a launch: from the existing resources to the desired fleet.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,11 +16,11 @@ const DEFAULT_DELAY: u64 = 300;
 /// Instances of one call: their slots have to fit into a tag's 256 characters.
 const MAX_BATCH: usize = 60;
 
-/// Target groups that one action can share out among.
+/// Target groups that one listener action can forward to.
 const MAX_FORWARD_GROUPS: usize = 5;
 
-/// What leads from `have` to `wanted`; empty if that is the same. Of what was not looked at (`None`
-/// in the inventory) nothing is done.
+/// The steps from `have` to the desired fleet; empty if there is no difference. Nothing is planned for resources that
+/// were not looked up (`None` in the inventory).
 ///
 /// # Errors
 /// What cannot be changed while the fleet is there.
@@ -58,8 +58,8 @@ pub(crate) fn launch_plan(
     Ok(planner.plan)
 }
 
-/// The groups that the listener's default action has to make known, so that they are probed before they
-/// get requests.
+/// The groups to add to the listener's default action with weight 0: AWS probes only target groups that a listener
+/// uses, and a group must be healthy before it gets requests.
 ///
 /// # Errors
 /// There is no room for them beside those that are there.
@@ -74,7 +74,7 @@ fn new_groups(fleet: &Fleet, have: &Inventory) -> Result<Vec<String>, String> {
     let mut new: Vec<_> = fleet.groups.iter().filter(is_new).collect();
     let there = listener.default.len();
     if there + new.len() > MAX_FORWARD_GROUPS {
-        // The listener knows those with paths by their rules.
+        // Groups with paths are in use through their rules, so they are probed anyway.
         new.retain(|group| !group.paths);
     }
     if !new.is_empty() && there + new.len() > MAX_FORWARD_GROUPS {
@@ -93,8 +93,7 @@ struct Planner<'a> {
     /// What agents may do, with the names of the target groups that go.
     agent_policy: &'a dyn Fn(&[String]) -> Value,
     plan: Plan,
-    /// The step that stores the definition, which all changes wait for: so an interrupted change of
-    /// the fleet is one that the next launch knows of.
+    /// The step that stores the definition. All changes wait for it, so the next launch can finish an interrupted change.
     store_step: Option<usize>,
     /// The steps that the fleet's health depends on.
     changed: Vec<usize>,
@@ -119,14 +118,14 @@ impl<'a> Planner<'a> {
             .then(|| self.add(Action::StoreDefinition, "store the fleet's new definition", []))
     }
 
-    /// The wanted tags on what is there. One that was taken out of the fleet file stays; those that say what
-    /// instances answer are the group's, whatever somebody has made of them.
+    /// Sets the fleet's tags on existing resources. A tag that was removed from the fleet file stays. The tags for cluster
+    /// and root are reset to the group's values, even if someone changed them.
     fn tags(&mut self) {
         let (have, desired) = (self.have, self.desired);
         let lacks = |tags: &Tags| desired.tags.iter().any(|(key, value)| tags.get(key) != Some(value));
         let groups = have.balancer_group.iter().chain(&have.instances_group);
         let groups = groups.map(|group| (&group.id, &group.tags));
-        // Those of others, such as an Auto Scaling group's, are left to them.
+        // Instances that others launched, such as an Auto Scaling group, keep their tags.
         let is_own = |instance: &&Instance| !instance.is_dead() && instance.slot().is_some();
         let instances = have.instances.iter().filter(is_own);
         let all = groups.chain(instances.map(|instance| (&instance.id, &instance.tags)));
@@ -195,7 +194,7 @@ impl<'a> Planner<'a> {
             let title = format!("open {name} to {}", listed(&missing));
             self.add(Action::AuthorizeIngress(side, missing), title, after)
         });
-        // What bootstrap cannot have written is left alone: someone meant it.
+        // Rules that bootstrap cannot have written are left alone: someone added them on purpose.
         let ours = there.iter().filter(|opening| !matches!(opening.from, Source::Other(_)));
         let extra: BTreeSet<_> = ours.filter(|opening| !wanted.contains(opening)).cloned().collect();
         if !extra.is_empty() {
@@ -215,7 +214,7 @@ impl<'a> Planner<'a> {
         let role = role.then(|| self.add(Action::CreateRole, format!("create role {name}"), []));
         let profile = (!found.profile)
             .then(|| self.add(Action::CreateProfile, format!("create instance profile {name}"), []));
-        // An agent leaves its target group by itself, which it has to be allowed until it is gone.
+        // An agent deregisters itself, so it needs that permission until its instance is terminated.
         let also: Vec<_> = self.removed_groups().into_iter().map(|group| group.name.clone()).collect();
         let allowed = (found.policy != Some((self.agent_policy)(&also))).then(|| {
             let title = format!("allow role {name} to register targets with this fleet's target groups");
@@ -286,7 +285,7 @@ impl<'a> Planner<'a> {
                     format!("create load balancer {} in {}", self.desired.names.balancer(), listed(&zones));
                 Some(self.add(Action::CreateBalancer, title, [security_group]))
             }
-            // The zones that are given up follow when nothing in them serves any more.
+            // Zones are removed later, when no instance in them serves any more.
             Some(found) if !zones.is_subset(&found.zones) => {
                 let both: BTreeSet<_> = zones.union(&found.zones).cloned().collect();
                 let title = format!("set the load balancer's zones to {}", listed(&both));
@@ -299,14 +298,14 @@ impl<'a> Planner<'a> {
             let title = format!("create HTTP listener on port {}: {}", fleet.port, self.shares());
             return Some(self.add(Action::CreateListener, title, after));
         };
-        // A group that no listener knows is not probed; one that has no healthy instance gets no requests.
+        // AWS probes a group only if a listener uses it; with weight 0 it gets no requests.
         (!new.is_empty()).then(|| {
             let title = format!("add {} to the listener with weight 0", listed(&new));
             self.add(Action::AddUnweighted { there: listener.default.clone(), new }, title, after)
         })
     }
 
-    /// The target groups that nobody wants any more.
+    /// The existing target groups that the fleet no longer has.
     fn removed_groups(&self) -> Vec<&'a TargetGroup> {
         let found = self.have.target_groups.iter();
         found.filter(|found| !is_wanted(&self.desired.fleet, &found.name)).collect()
@@ -316,7 +315,7 @@ impl<'a> Planner<'a> {
         listed(self.desired.fleet.groups.iter().map(|group| format!("{} × {}", group.name, group.weight)))
     }
 
-    /// Whether the listener that is there shares requests otherwise than wanted.
+    /// Whether the existing listener's weights differ from the fleet's.
     fn shares_differ(&self) -> bool {
         let Some(listener) = &self.have.listener else {
             return false;
@@ -329,7 +328,7 @@ impl<'a> Planner<'a> {
         !listener.default.iter().map(|(arn, weight)| (Some(arn.clone()), *weight)).eq(weights)
     }
 
-    /// Adds the rules that are missing, and answers those nobody wants.
+    /// Adds the missing rules, and returns the existing ones to delete.
     fn rules(
         &mut self,
         listener: Option<usize>,
@@ -358,7 +357,7 @@ impl<'a> Planner<'a> {
             let created = target_groups.get(&group.name).copied().flatten();
             self.add(Action::CreateRule { group: group.name.clone(), priority }, title, [listener, created]);
         }
-        // What bootstrap cannot have written is left alone: someone meant it.
+        // Rules that bootstrap cannot have written are left alone: someone added them on purpose.
         unwanted.retain(|rule| {
             let target_group = rule.target_group.as_ref();
             is_of_a_group(&rule.paths)
@@ -387,7 +386,11 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// What comes when all that is new is there: until it is healthy, what was there serves.
+    /// Plans everything that takes resources away. It starts only when all new instances are healthy: until then the old
+    /// ones serve. The order keeps requests away from what is about to go: first the weights and rules change, then the
+    /// instances end, then their target groups and permissions are deleted, and the load balancer leaves zones last.
+    /// `confirm` steps stand before each removal, since another command may have changed the fleet during the wait.
+    /// Surplus instances (more than the count) go without waiting: nothing replaces them.
     fn finish(&mut self, unwanted: &[&Rule]) {
         let (fleet, have) = (&self.desired.fleet, self.have);
         let (mut surplus, mut replaced) = (Vec::new(), Vec::new());
@@ -438,7 +441,7 @@ impl<'a> Planner<'a> {
         if !replaced.is_empty() {
             self.terminate(&replaced, "replaced", [confirmed]);
         }
-        // Also where their target group is gone already: forgotten, they would go on costing money.
+        // Also if their target group is already deleted: a forgotten instance keeps costing money.
         let ended = (!leftover.is_empty()).then(|| self.terminate(&leftover, "of no group", freed.clone()));
         let mut deleted = Vec::new();
         for group in removed {
@@ -458,8 +461,8 @@ impl<'a> Planner<'a> {
         self.add(Action::Settle, "record that the fleet matches its definition", after);
     }
 
-    /// Two commands at once cannot both be right: before anything goes, and before all is said to be as
-    /// defined, each looks whether what it does is still what is wanted.
+    /// Checks that the stored definition is still this command's: before anything is removed, and before the fleet is
+    /// recorded as settled. Of two commands at once, only the one that stored last goes on.
     fn confirm(&mut self, after: impl IntoIterator<Item = Option<usize>>) -> Option<usize> {
         Some(self.add(Action::Confirm, "check that no other command has changed the fleet", after))
     }

@@ -1,30 +1,30 @@
-//! Which instances of a group stay, which go, and which are missing.
+//! Compares a group's instances with the desired count: which stay, which go, which are missing.
 
 use std::collections::BTreeMap;
 
 use crate::fleet::{Desired, Group};
 use crate::plan::inventory::{Instance, Inventory};
 
-/// What a fleet's instances are, against what is wanted.
+/// A group's instances, compared with the desired ones.
 #[derive(Debug, Default)]
 pub(crate) struct Members<'a> {
     /// The instances that stay, by slot.
     pub(crate) kept: BTreeMap<u16, &'a Instance>,
     /// The slots that nobody fills.
     pub(crate) missing: Vec<u16>,
-    /// Instances in the way of nothing, to be terminated at once.
+    /// Instances beyond the count, to be terminated at once.
     pub(crate) surplus: Vec<&'a Instance>,
-    /// Instances that do their work until others have taken it over.
+    /// Instances to be terminated when their replacements are healthy.
     pub(crate) replaced: Vec<&'a Instance>,
 }
 
-/// Compares a group's instances with what is wanted. Any slots do, as long as there are enough: of more
-/// instances than are wanted those stay that run and are healthy, and of these the lowest slots.
+/// Compares a group's instances with the desired count. Which slots are filled does not matter, only how many. If there
+/// are too many, instances that do not run or are unhealthy go first, then the highest slots.
 pub(crate) fn members<'a>(desired: &Desired, group: &Group, have: &'a Inventory) -> Members<'a> {
     let (fleet, revision) = (&desired.fleet, desired.revision(group));
     let count = usize::from(group.count);
     let mut instances = have.of_group(fleet, group);
-    // The oldest first, so that of two in one slot it is always the same one that stays.
+    // Oldest first, so that of two instances in one slot every command keeps the same one.
     instances.sort_by_key(|instance| {
         let Instance { id, launched, state, .. } = instance;
         (state != "running", have.unhealthy.contains(id), instance.slot(), *launched, id)

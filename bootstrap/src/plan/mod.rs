@@ -1,5 +1,4 @@
-//! What is to be done, in which order: pure, so that what `plan` prints is what `launch` and
-//! `destroy` do.
+//! What a command will do, in which order. No I/O: `plan` prints exactly what `launch` and `destroy` do.
 //!
 //! | file | holds |
 //! | --- | --- |

@@ -1,4 +1,4 @@
-//! What is checked before anything is created: zones, subnets, instance types, image, quota.
+//! Checks before anything is created: zones, subnets, instance types, image, quota.
 
 use super::surroundings::Surroundings;
 use crate::fleet::Fleet;

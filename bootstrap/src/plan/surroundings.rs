@@ -1,4 +1,4 @@
-//! What a launch finds around it in the account. No I/O.
+//! The account and region around a fleet, as a launch needs to know them. No I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ pub(crate) struct Surroundings {
     pub(crate) images: BTreeMap<String, Image>,
     /// Processors in use and allowed.
     pub(crate) vcpus: Vcpus,
-    /// What is wrong that was seen while looking, each with its cure.
+    /// The problems found during the lookup, each with its cure.
     pub(crate) problems: Vec<String>,
 }
 

@@ -1,5 +1,5 @@
-//! Every call that this program makes, and what AWS wants allowed for it. A call that is not here is
-//! refused before it is sent.
+//! Every call that this program makes, and the permissions that AWS checks for it. A call that is not listed
+//! here is refused before it is sent, so the printed policy is complete.
 
 use super::grants::Grant;
 
@@ -29,7 +29,7 @@ impl Service {
     }
 }
 
-/// One operation and the permissions it takes.
+/// One operation and the permissions that it needs.
 pub(super) struct Call {
     pub(super) service: Service,
     pub(super) operation: &'static str,
@@ -99,8 +99,8 @@ pub(super) const CALLS: &[Call] = &[
     ),
     call(Balancing, "DescribeTargetGroups", &[("elasticloadbalancing:DescribeTargetGroups", Grant::Look)]),
     call(Balancing, "DescribeTargetHealth", &[("elasticloadbalancing:DescribeTargetHealth", Grant::Look)]),
-    // In an account that never had a balancer, load balancing looks around with the caller's own
-    // permissions, and has its service-linked role made with them.
+    // In an account that never had a load balancer, ELB uses the caller's permissions to look up the network and
+    // to create its service-linked role.
     call(
         Balancing,
         "CreateTargetGroup",

@@ -1,4 +1,4 @@
-//! What permissions are given for: one statement of the operator's policy each.
+//! The statements of the operator's policy: which resources, under which condition.
 
 use serde_json::{Value, json};
 
@@ -37,7 +37,7 @@ pub(super) enum Grant {
     Role,
     /// Giving the role to instances.
     PassRole,
-    /// The bucket through which a package goes to the instances, and what is in it.
+    /// The package bucket and its objects.
     Bucket,
 }
 

@@ -1,4 +1,4 @@
-//! The least that operator and agent need to be allowed, generated from the calls that are made.
+//! The IAM policies of operators and agents, generated from the list of calls.
 //!
 //! | file | holds |
 //! | --- | --- |
@@ -27,7 +27,7 @@ pub(crate) fn allows_call(service: &str, operation: &str) -> bool {
     CALLS.iter().any(|call| call.service.name() == service && call.operation == operation)
 }
 
-/// What a person needs who plans, launches, watches, scales and destroys this fleet.
+/// The policy of a person who plans, launches, watches, scales and destroys this fleet.
 pub(crate) fn operator(scope: &Scope) -> Value {
     let mut statements = Vec::new();
     for grant in GRANTS {
@@ -56,8 +56,8 @@ pub(crate) fn operator(scope: &Scope) -> Value {
     json!({ "Version": "2012-10-17", "Statement": statements })
 }
 
-/// What the agents of this fleet need: to join and leave its target groups and no others, and to see
-/// what becomes of them.
+/// The policy of this fleet's agents: register with and leave its target groups, no others, and read their
+/// target health.
 pub(crate) fn agent(scope: &Scope) -> Value {
     let groups = scope.target_groups.iter();
     let groups: Vec<_> =
@@ -86,7 +86,7 @@ pub(crate) fn agent(scope: &Scope) -> Value {
     })
 }
 
-/// What the agents of a fleet in this account may do, and those in target groups that it had `also`.
+/// The policy of a fleet's agents in this account; `also` names target groups that the fleet is leaving.
 pub(crate) fn agent_policy(desired: &Desired, account: &str, also: &[String]) -> Value {
     let mut scope = Scope::of(&desired.fleet, Some(&desired.names.region), Some(account));
     scope.target_groups.extend_from_slice(also);

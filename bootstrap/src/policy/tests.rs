@@ -93,7 +93,7 @@ fn operators_are_given_everything_only_for_looking() {
 
 #[test]
 fn everything_else_is_aimed_at_the_fleets_names_or_tag() {
-    // What is nobody's in particular: public images, the quota, what to launch from and into, and the
+    // Resources without an owner in the account: public images, the quota, what to launch from and into, and the
     // role that load balancing has in each account.
     let shared = ["FindImages", "ReadQuota", "LaunchFrom"];
     let document = operator(&scope("web"));

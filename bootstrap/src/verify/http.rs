@@ -1,4 +1,4 @@
-//! Requests, each on a connection of its own: one connection may lead to one target for ever.
+//! Requests, each on a new connection: a load balancer may keep one connection on one target.
 
 use std::time::Duration;
 
@@ -63,7 +63,7 @@ impl Answer {
 impl Client {
     pub(super) fn new(url: &str) -> Result<Self, Failure> {
         let client = reqwest::Client::builder()
-            // What answers has to be the fleet: no proxy, no redirection.
+            // The answer must come from the fleet: no proxy, no redirection.
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .pool_max_idle_per_host(0)
@@ -85,7 +85,7 @@ impl Client {
         format!("{}{path}", self.url)
     }
 
-    /// Whether anything answers at all, so that it is said once.
+    /// Checks that anything answers at all, so that one check reports it, not each.
     pub(super) async fn reaches(&self) -> Result<String, Failure> {
         match self.get(&self.url("/")).await {
             Ok(_) => Ok(format!("{} answers", self.url)),

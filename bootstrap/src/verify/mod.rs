@@ -1,4 +1,4 @@
-//! `verify`: whether a fleet does what it is for, asked from outside, through its load balancer.
+//! `verify`: checks a fleet from outside, with requests through its load balancer.
 //!
 //! | file | holds |
 //! | --- | --- |
@@ -7,9 +7,9 @@
 //! | `paths.rs` | what paths answer |
 //! | `seeds.rs` | numbers stored at each instance and read through the balancer |
 //!
-//! What it is told is plain data: it asks AWS nothing. A 200 through the balancer does not prove
-//! that a target is healthy, for a balancer whose targets are all unhealthy sends requests to all of
-//! them; so the balancer's opinion of each target is part of what it is told.
+//! Its input is plain data: it makes no calls to AWS. A 200 through the load balancer does not prove that a target is
+//! healthy, since a balancer without healthy targets sends requests to all of them. So the input contains the target
+//! health of each instance.
 
 use crate::fleet::Root;
 use http::Client;
@@ -21,8 +21,8 @@ mod paths;
 mod report;
 mod seeds;
 
-/// Looks at everything, one after the other, and tells each check when it is done. Numbers that it
-/// stores on the way are put back as they were, also when it is interrupted.
+/// Runs all checks in turn, and reports each when it is done. Restores the numbers that it replaced, also when it is
+/// interrupted.
 pub async fn verify(target: &VerifyTarget, mut tell: impl FnMut(&Check)) -> Report {
     let mut report = Report { url: target.url.clone(), checks: Vec::new() };
     let mut note = |what: &str, result: Result<String, Failure>| {

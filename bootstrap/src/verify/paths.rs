@@ -1,4 +1,4 @@
-//! What paths answer, asked until every instance that should answer has answered.
+//! Checks the answers of paths, with requests until every expected instance has answered.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use super::http::{Answer, Client};
 use super::report::{Failure, VerifyTarget};
 use crate::fleet::{Group, Root};
 
-/// Beyond this many instances, half of them are enough: hearing the last one takes too many requests.
+/// Beyond this many instances half of them are enough: reaching the last one takes too many requests.
 const ALL_UP_TO: usize = 100;
 /// Requests of one check.
 const MAX_REQUESTS: usize = 1500;
@@ -27,7 +27,7 @@ pub(super) fn requests(all: usize, share: f64) -> usize {
     requests.clamp(20, MAX_REQUESTS)
 }
 
-/// How much of what no rule takes goes to these groups.
+/// These groups' share of the requests that no rule matches.
 pub(super) fn share(target: &VerifyTarget, of: impl Fn(&Group) -> bool) -> f64 {
     let weigh = |group: &Group| f64::from(group.weight);
     let all: f64 = target.sharing().map(weigh).sum();
