@@ -23,7 +23,6 @@ const DELETION_PROTECTION: &str = "deletion_protection.enabled";
 /// How a target is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TargetHealth {
-    /// The instance.
     pub(crate) id: String,
     /// In ELBv2's words.
     pub(crate) state: TargetHealthState,

@@ -32,7 +32,6 @@ pub(crate) enum ImageError {
         name: String,
         /// The processors.
         architecture: String,
-        /// The region.
         region: String,
         /// Where its id would be.
         parameter: String,
@@ -43,16 +42,10 @@ pub(crate) enum ImageError {
          another account that does not share it; {choose}",
         choose = choice_hint()
     )]
-    Missing {
-        /// Its id.
-        id: String,
-        /// The region.
-        region: String,
-    },
+    Missing { id: String, region: String },
     /// It is there but no use.
     #[error("cannot use the image {id}: {why}; {choose}", choose = choice_hint())]
     Unusable {
-        /// Its id.
         id: String,
         /// What it is, or is not.
         why: String,

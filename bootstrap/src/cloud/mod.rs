@@ -59,7 +59,6 @@ pub(crate) struct Cloud {
     pub(crate) ssm: aws_sdk_ssm::Client,
     /// Whose credentials these are.
     pub(crate) sts: aws_sdk_sts::Client,
-    /// The region.
     pub(crate) region: String,
     /// Where the credentials come from; to know how long they live.
     credentials: Option<SharedCredentialsProvider>,

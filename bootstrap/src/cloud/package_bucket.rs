@@ -38,7 +38,6 @@ pub(crate) enum PackageError {
          --package-url or --apt"
     )]
     Foreign {
-        /// Its name.
         bucket: String,
         /// How that is known.
         why: String,
@@ -49,7 +48,6 @@ pub(crate) enum PackageError {
     /// It could not be emptied.
     #[error("cannot delete {object} of the bucket {bucket}: {why}")]
     Undeletable {
-        /// The bucket.
         bucket: String,
         /// What is in it.
         object: String,
@@ -67,7 +65,6 @@ pub(crate) enum PackageError {
     Local {
         /// Completes "cannot …".
         tried: &'static str,
-        /// Why.
         why: String,
     },
     /// AWS refused.

@@ -22,7 +22,6 @@ const LONGEST_ID: usize = 300;
 pub(crate) struct TaggedResource {
     /// The tag's value.
     pub(crate) fleet: String,
-    /// What it is.
     pub(crate) kind: ResourceKind,
     /// Its id, name or ARN.
     pub(crate) id: String,

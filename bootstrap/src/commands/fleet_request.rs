@@ -17,9 +17,7 @@ pub(crate) struct FleetRequest {
     pub(crate) fleet: String,
     /// Numbers of instances, by group.
     pub(crate) counts: Vec<(String, u16)>,
-    /// Another name.
     pub(crate) name: Option<String>,
-    /// Another region.
     pub(crate) region: Option<String>,
     /// Another key pair for SSH.
     pub(crate) key_pair: Option<String>,

@@ -23,7 +23,6 @@ use crate::output::{Board, Outcome, Output, Table, print, print_error, print_jso
 /// What `launch --local` is asked for.
 #[derive(Debug)]
 pub(crate) struct LaunchOptions {
-    /// The fleet.
     pub(crate) request: FleetRequest,
     /// The agent's binary; `None` looks for it beside this program, then on `PATH`.
     pub(crate) agent: Option<PathBuf>,

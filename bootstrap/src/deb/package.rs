@@ -22,7 +22,6 @@ pub(super) const NAME: &str = "instance-agent";
 pub(crate) struct Deb {
     /// Where it was read.
     pub(crate) file: PathBuf,
-    /// Its contents.
     pub(crate) bytes: Bytes,
     /// Their SHA-256 in lower-case hex.
     pub(crate) sha256: String,
@@ -38,16 +37,10 @@ pub(crate) enum DebError {
         "cannot read the package {file}: {error}; give the path of a .deb, or leave --deb out",
         file = .file.display()
     )]
-    Unreadable {
-        /// The file.
-        file: PathBuf,
-        /// Why not.
-        error: std::io::Error,
-    },
+    Unreadable { file: PathBuf, error: std::io::Error },
     /// It is something else.
     #[error("{file} is not a complete Debian package: {why}; download or build it again", file = .file.display())]
     Other {
-        /// The file.
         file: PathBuf,
         /// What is wrong with it.
         why: &'static str,
@@ -57,12 +50,7 @@ pub(crate) enum DebError {
         "{file} is the package {name}; instances need {NAME}",
         file = .file.display()
     )]
-    OtherPackage {
-        /// The file.
-        file: PathBuf,
-        /// What it is.
-        name: String,
-    },
+    OtherPackage { file: PathBuf, name: String },
     /// There are two for the same processors.
     #[error(
         "{first} and {second} are both packages of the agent for the same processor: delete one, or name one \
@@ -70,19 +58,13 @@ pub(crate) enum DebError {
         first = .first.display(),
         second = .second.display()
     )]
-    Several {
-        /// One of them.
-        first: PathBuf,
-        /// Another.
-        second: PathBuf,
-    },
+    Several { first: PathBuf, second: PathBuf },
     /// No EC2 instance has this architecture.
     #[error(
         "{file} is for {architecture}; instances are amd64 or arm64",
         file = .file.display()
     )]
     OtherArchitecture {
-        /// The file.
         file: PathBuf,
         /// What it is for.
         architecture: String,

@@ -45,14 +45,7 @@ pub(crate) enum ActionError {
          --force` removes the protection, as does `aws ec2 modify-instance-attribute --region {region} --instance-id {id} \
          --no-disable-api-termination`"
     )]
-    Protected {
-        /// The instance.
-        id: String,
-        /// The fleet's name.
-        fleet: String,
-        /// Its region.
-        region: String,
-    },
+    Protected { id: String, fleet: String, region: String },
     /// Instances are not terminated in time.
     #[error("not terminated in time: {0}; run the command again later")]
     NotTerminated(String),
@@ -70,12 +63,7 @@ pub(crate) enum ActionError {
         "fleet {fleet} was destroyed meanwhile, so this launch stops; `bootstrap destroy {fleet} --region \
          {region}` deletes what this launch has created since"
     )]
-    Destroyed {
-        /// The fleet's name.
-        fleet: String,
-        /// Its region.
-        region: String,
-    },
+    Destroyed { fleet: String, region: String },
     /// Something was made of the fleet since it was looked at, and is in the way.
     #[error("{0} was created by someone else meanwhile")]
     NewResource(String),

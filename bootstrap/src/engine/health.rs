@@ -20,7 +20,6 @@ use crate::user_data::failure_in_console;
 pub(crate) struct AwaitedInstances {
     /// The group's target group's ARN.
     pub(crate) target_group: String,
-    /// Their ids.
     pub(crate) ids: BTreeSet<String>,
 }
 

@@ -71,7 +71,6 @@ pub(crate) struct Member {
     pub(crate) agent: AgentProcess,
     /// How the process was started.
     pub(crate) command: AgentCommand,
-    /// Its group's name.
     pub(crate) group: String,
     /// Its cluster; `None` if its group has no path.
     pub(crate) cluster: Option<String>,
@@ -86,7 +85,6 @@ pub(crate) struct Member {
 pub(crate) struct LocalFleet {
     /// The agents, in the order of the fleet's groups. Dropped before the cloud.
     pub(crate) members: Vec<Member>,
-    /// The balancer.
     pub(crate) balancer: BalancerHandle,
     /// The cloud.
     pub(crate) cloud: LocalCloud,

@@ -13,9 +13,7 @@ pub(crate) struct Inventory {
     pub(crate) balancer_group: Option<SecurityGroup>,
     /// The instances' security group, which holds the definition.
     pub(crate) instances_group: Option<SecurityGroup>,
-    /// The balancer.
     pub(crate) balancer: Option<Balancer>,
-    /// Its listener.
     pub(crate) listener: Option<Listener>,
     /// The listener's rules, without the default one.
     pub(crate) rules: Vec<Rule>,
@@ -74,7 +72,6 @@ impl fmt::Display for IngressRule {
     }
 }
 
-/// The balancer.
 #[derive(Clone, Debug)]
 pub(crate) struct Balancer {
     pub(crate) arn: String,
@@ -86,7 +83,6 @@ pub(crate) struct Balancer {
     pub(crate) security_groups: Vec<String>,
 }
 
-/// The listener.
 #[derive(Clone, Debug)]
 pub(crate) struct Listener {
     pub(crate) arn: String,

@@ -60,11 +60,9 @@ pub(crate) enum Action {
     },
     /// The tags by which instances know what to answer.
     TagAnswers {
-        /// Their group's name.
         group: String,
         /// Whether it has paths; else its instances are of no cluster.
         paths: bool,
-        /// Their ids.
         ids: Vec<String>,
     },
     /// Lets connections in.
@@ -92,7 +90,6 @@ pub(crate) enum Action {
     SetHealthCheck(String),
     /// How long a group's targets drain.
     SetDelay(String),
-    /// The balancer.
     CreateBalancer,
     /// The balancer's zones.
     SetZones(BTreeSet<String>),
@@ -110,19 +107,16 @@ pub(crate) enum Action {
     SetDefault,
     /// The rule for a group's paths.
     CreateRule {
-        /// The group's name.
         group: String,
         /// Lower ones are looked at first.
         priority: u32,
     },
     /// A rule that nothing wants.
     DeleteRule {
-        /// Its ARN.
         arn: String,
     },
     /// Instances of one group in one zone.
     RunInstances {
-        /// The group's name.
         group: String,
         /// The zone, if there is room in it.
         zone: String,
@@ -135,36 +129,29 @@ pub(crate) enum Action {
     WaitHealthy,
     /// Instances that are not wanted.
     TerminateInstances {
-        /// Their ids.
         ids: Vec<String>,
     },
     /// A target group.
     DeleteTargetGroup {
-        /// Its ARN.
         arn: String,
-        /// Its name.
         name: String,
     },
     /// Notes that the definition is in force.
     Settle,
     /// The balancer may be deleted again.
     LiftDeletionProtection {
-        /// Its ARN.
         arn: String,
     },
     /// The balancer with its listener and rules.
     DeleteBalancer {
-        /// Its ARN.
         arn: String,
     },
     /// Until instances are terminated.
     WaitTerminated {
-        /// Their ids.
         ids: Vec<String>,
     },
     /// A security group, as soon as nothing uses it.
     DeleteSecurityGroup {
-        /// Its id.
         id: String,
     },
     /// Role, policy and profile.

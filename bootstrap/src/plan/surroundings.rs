@@ -42,7 +42,6 @@ pub(crate) struct InstanceType {
 /// An image that instances can be launched from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Image {
-    /// Its id.
     pub(crate) id: String,
     /// The processors it runs on, in EC2's words: `x86_64` or `arm64`.
     pub(crate) architecture: String,

@@ -5,7 +5,6 @@ use crate::fleet::Fleet;
 /// What policies are aimed at.
 #[derive(Clone, Debug)]
 pub(crate) struct Scope {
-    /// The fleet's name.
     pub(crate) fleet: String,
     /// Its target groups' names.
     pub(crate) target_groups: Vec<String>,

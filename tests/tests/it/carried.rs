@@ -44,7 +44,13 @@ async fn the_package_that_fits_the_instances_is_taken() {
 async fn without_a_package_that_fits_it_says_what_to_give() {
     let account = Account::start(Options::prompt()).await;
     let file = account.file("small.toml", SMALLEST);
-    let how = ["--deb FILE", "--package-url with --package-sha256", "--apt with --apt-key", "--in-image", "the package instance-bootstrap"];
+    let how = [
+        "--deb FILE",
+        "--package-url with --package-sha256",
+        "--apt with --apt-key",
+        "--in-image",
+        "the package instance-bootstrap",
+    ];
     for (place, packages) in [("none", &[][..]), ("other", &["arm64"])] {
         let program = account.installed(place, packages);
         let before = account.snapshot().await;

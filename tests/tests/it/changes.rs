@@ -314,7 +314,10 @@ async fn what_instances_answer_is_put_right_where_someone_has_changed_their_tags
     }
     let plan = small.account.ok(&[&["plan"], &small.launching_file(&without)[1..4]].concat()).await.stdout;
     for (id, group) in [(&blue, "blue"), (&red, "red")] {
-        assert!(plan.contains(&format!("repair the cluster and root tags of 1 instance of {group}: {id}")), "{plan}");
+        assert!(
+            plan.contains(&format!("repair the cluster and root tags of 1 instance of {group}: {id}")),
+            "{plan}"
+        );
     }
     small.account.run(&small.launching_file(&without)).await.success();
     assert_eq!(differences(&wanted, &small.account.snapshot().await), Vec::<String>::new());
