@@ -603,5 +603,5 @@ async fn list_shows_which_fleets_are_unfinished_or_unhealthy_and_how_old_they_ar
         (&fleet["state"], &fleet["healthy"], &fleet["wanted"]),
         (&json!("unhealthy"), &json!(3), &json!(4))
     );
-    small.account.ok(&["list"]).await.says("`bootstrap status small --region us-east-1` says why");
+    small.account.ok(&["list"]).await.says("`bootstrap status small --region us-east-1` shows why");
 }
