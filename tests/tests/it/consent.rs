@@ -1,5 +1,6 @@
 //! Other people's money: what costs more than before is shown and asked for, and what somebody has protected stays.
 
+use tests::terminal;
 use tests::account::{
     Account, Agents, AwsError, Fault, Options, Ran, Small, Trouble, protect_balancer, protect_instance,
 };
@@ -126,4 +127,31 @@ async fn a_launch_that_ends_early_says_why_once_what_is_billed_and_the_two_comma
     let ran = small.launch().await.exits(1);
     assert_eq!(ran.stderr.matches("cannot create the load balancer").count(), 1, "{}", ran.stderr);
     ran.says("`bootstrap destroy small --region us-east-1` deletes them");
+}
+
+#[tokio::test]
+async fn on_a_terminal_a_question_is_asked_and_only_yes_changes_anything() {
+    let small = Small::with(Options::prompt()).await;
+    small.launch().await.success();
+    for (command, question) in [
+        (&["scale", "small", "red=12"][..], "Change fleet small and add 10 instances? [y/N]"),
+        (&["destroy", "small"], "Destroy fleet small in us-east-1? [y/N]"),
+    ] {
+        let before = small.account.snapshot().await;
+        for (typed, told) in [
+            ("n\n", "bootstrap: not confirmed; nothing was changed"),
+            ("\n", "bootstrap: not confirmed; nothing was changed"),
+        ] {
+            let (person, program) = terminal();
+            rustix::io::write(&person, typed.as_bytes()).unwrap();
+            let ran = small.account.bootstrap(command).stdin(program).run().await.exits(1);
+            ran.says(question).says(told);
+            assert_eq!(small.account.snapshot().await, before, "{command:?} {typed:?}");
+        }
+        let (person, program) = terminal();
+        rustix::io::write(&person, b"y\n").unwrap();
+        small.account.bootstrap(command).stdin(program).run().await.success().says(question);
+        assert_ne!(small.account.snapshot().await, before);
+    }
+    small.account.ok(&["list"]).await.says("no fleets in us-east-1");
 }
