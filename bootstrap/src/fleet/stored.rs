@@ -93,7 +93,7 @@ impl Fleet {
             values::group_name(&group.name, group.paths)?;
             values::target_group(&self.name, &group.name)?;
             if self.groups[..number].iter().any(|other| other.name == group.name) {
-                return Err(format!("there are two groups {}", group.name));
+                return Err(format!("two groups have the name {}", group.name));
             }
         }
         Ok(())
@@ -108,8 +108,8 @@ impl Fleet {
             Ok(())
         } else {
             Err(format!(
-                "the fleet's definition is kept in tags, and {longest} characters of it with {} tags of your own take \
-                 {tags} of the {TAGS} that AWS allows; use fewer tags, or a shorter key in package",
+                "the fleet needs {tags} tags, and AWS takes {TAGS}: its definition has {longest} characters, and [tags] has \
+                 {} tags; delete tags, or shorten the key of [package]",
                 self.tags.len()
             ))
         }

@@ -113,8 +113,9 @@ async fn tags_that_differ_in_nothing_but_case_are_refused_before_anything_is_ask
     let tags = "[tags]\nProject = \"x\"\nproject = \"y\"\n\n[[group]]\nname = \"blue\"";
     let file = small.changed(&[("[[group]]\nname = \"blue\"", tags)]);
     let refused = small.account.run(&small.launching_file(&file)).await.exits(1);
-    refused
-        .says("changed.toml:9: tags.project: there is a tag of the same name but for upper and lower case");
+    refused.says(
+        "changed.toml:9: tags.project: differs from tag Project in upper and lower case only: delete one",
+    );
     assert_eq!(small.account.names(), Vec::<String>::new());
 }
 
