@@ -30,20 +30,58 @@ fn a_definition_is_read_back_as_it_was_written() {
 #[test]
 fn a_definition_of_another_version_or_of_other_hands_is_an_error() {
     let definition = with("").unwrap().definition();
+    let newer = |unknown: &str| {
+        let version = env!("CARGO_PKG_VERSION");
+        format!("was written by a bootstrap newer than this one, {version} ({unknown}): upgrade bootstrap")
+    };
     for (from, to, expected) in [
-        ("\"port\"", "\"tls\":true,\"port\"", "unknown field `tls`"),
-        ("\"paths\":true", "\"paths\":true,\"spot\":true", "unknown field `spot`"),
-        ("\"security\"", "\"package\":{\"snap\":{}},\"security\"", "unknown variant `snap`"),
+        ("\"port\"", "\"tls\":true,\"port\"", newer("unknown field `tls`").as_str()),
+        ("\"paths\":true", "\"paths\":true,\"spot\":true", &newer("unknown field `spot`")),
+        ("\"security\"", "\"package\":{\"snap\":{}},\"security\"", &newer("unknown variant `snap`")),
+        ("\"root\":\"health\"", "\"root\":\"both\"", &newer("unknown variant `both`")),
+        ("\"port\":80,", "", "cannot be read (missing field `port`"),
         ("\"30s\"", "\"soon\"", "expected a duration such as"),
-        ("{", "", "use the version that launched it, or a newer one"),
-        ("[\"us-east-1a\",\"us-east-1b\"]", "[]", "changed by hand"),
-        ("\"name\":\"clusters\"", "\"name\":\"../x\"", "changed by hand"),
+        ("{", "", "restore the tags, or use that version"),
+        ("[\"us-east-1a\",\"us-east-1b\"]", "[]", "somebody changed the tags of its security group"),
+        ("\"name\":\"clusters\"", "\"name\":\"../x\"", "somebody changed the tags of its security group"),
         ("cluster2", "cluster1", "two groups have the name cluster1"),
     ] {
         let changed = definition.replacen(from, to, 1);
         assert_ne!(changed, definition);
         let error = Fleet::from_definition(&changed).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
+    }
+}
+
+/// An older version reads every fleet whose new settings are not used.
+#[test]
+fn a_setting_that_is_not_set_is_not_stored() {
+    let keys = |fleet: &Fleet| {
+        let definition: serde_json::Value = serde_json::from_str(&fleet.definition()).unwrap();
+        definition.as_object().unwrap().keys().cloned().collect::<Vec<_>>()
+    };
+    // All keys that version 0.1.0 wrote for every fleet. New ones never belong here.
+    let mut always =
+        ["name", "image", "zones", "port", "deregistration-delay", "health-check", "groups", "security"];
+    always.sort_unstable();
+    let of = |fleet: &Fleet| {
+        let mut keys = keys(fleet);
+        keys.sort_unstable();
+        keys
+    };
+    for name in Fleet::built_in_names() {
+        assert_eq!(of(&Fleet::parse(name, Fleet::built_in(name).unwrap()).unwrap()), always, "{name}");
+    }
+    for (text, key) in [
+        ("key-pair = \"ops\"", "key-pair"),
+        ("instance-profile = \"agent\"", "instance-profile"),
+        ("[package]\nin-image = true", "package"),
+        ("[tags]\na = \"1\"", "tags"),
+    ] {
+        let mut expected = always.to_vec();
+        expected.push(key);
+        expected.sort_unstable();
+        assert_eq!(of(&with(text).unwrap()), expected);
     }
 }
 
