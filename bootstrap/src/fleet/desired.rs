@@ -1,4 +1,4 @@
-//! A fleet as wanted, with all that follows from it.
+//! A desired fleet, with its definition, tags and revisions.
 
 use std::collections::BTreeMap;
 
@@ -8,26 +8,25 @@ use super::model::{Fleet, Group};
 use super::names::Names;
 use super::tagging::{self, LAUNCHED_FOR, REVISION, SLOTS, Tags};
 
-/// A fleet as wanted. Made once, when all that decides it is known, and handed down: so every step and
-/// every call means the same definition, tags and revisions.
+/// A desired fleet. It is computed once, from the file, the command line and the stored definition, and passed on: so
+/// every step and every call uses the same definition, tags and revisions.
 #[derive(Clone, Debug)]
 pub(crate) struct Desired {
     /// The fleet, package included.
     pub(crate) fleet: Fleet,
-    /// What its resources are called.
+    /// The names of its resources.
     pub(crate) names: Names,
-    /// The tags that every resource of it carries.
+    /// The tags on every resource of the fleet.
     pub(crate) tags: Tags,
-    /// The definition that is stored of it.
+    /// The definition to store.
     pub(crate) definition: String,
-    /// The definition's digest.
+    /// The digest of the definition.
     pub(crate) digest: String,
-    /// What the instances of each group are launched as, by the group's name.
+    /// The revision of each group, by the group's name.
     revisions: BTreeMap<String, String>,
 }
 
 impl Desired {
-    /// All that follows from this fleet.
     pub(crate) fn new(fleet: Fleet, names: Names) -> Self {
         let definition = fleet.definition();
         let groups = fleet.groups.iter();
@@ -41,8 +40,7 @@ impl Desired {
         }
     }
 
-    /// What the instances of a group are launched as, in short. An instance of another revision is
-    /// replaced.
+    /// The revision of a group. An instance of another revision is replaced.
     pub(crate) fn revision(&self, group: &Group) -> &str {
         self.revisions.get(&group.name).map_or("", String::as_str)
     }
@@ -66,7 +64,7 @@ impl Desired {
 mod tests {
     use super::*;
 
-    /// What version 0.1.0 wrote into the tags of `clusters`: a fleet that it launched stays unchanged.
+    /// The tags that version 0.1.0 wrote for `clusters`: a fleet that it launched must stay unchanged.
     #[test]
     fn a_fleet_has_the_tags_that_earlier_versions_gave_it() {
         let fleet = Fleet::parse("clusters", Fleet::built_in("clusters").unwrap()).unwrap();

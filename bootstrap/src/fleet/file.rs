@@ -1,19 +1,20 @@
-//! A fleet file, key by key. Limits are AWS's own, where it has any.
+//! A fleet file, key by key. Where AWS has a limit, it is the limit here.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use instance_contract::Root;
-use toml::Spanned;
+use instance_contract::{Root, duration};
 use toml::de::DeTable;
 
+use super::mistakes::{FleetError, Reading, Reported};
 use super::model::{Fleet, Group, HealthCheck, Package, Security};
-use super::toml_table::{FleetError, Located, Section, Source};
+use super::toml_syntax::{self, Repaired};
+use super::toml_table::{self, Located, Section};
 use super::values;
 
-/// The fleets that are part of the program: name and file.
+/// The built-in fleets: name and file.
 const BUILT_IN: [(&str, &str); 2] = [
     ("clusters", include_str!("../../fleets/clusters.toml")),
     ("seed", include_str!("../../fleets/seed.toml")),
@@ -39,8 +40,7 @@ const SECURITY_KEYS: [&str; 3] = ["ports", "allow", "balancer-allow"];
 const PACKAGE_KEYS: [&str; 6] = ["in-image", "deb", "url", "sha256", "apt", "key"];
 const GROUP_KEYS: [&str; 6] = ["name", "type", "count", "weight", "root", "paths"];
 
-/// All keys, by what is put before them.
-#[cfg(test)]
+/// All keys, by the table's name and a dot.
 pub(super) const KEYS: &[(&str, &[&str])] = &[
     ("", &FLEET_KEYS),
     ("health-check.", &HEALTH_KEYS),
@@ -50,10 +50,12 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
     ("group.", &GROUP_KEYS),
 ];
 
-/// Rules that one security group takes, unless the account was given more.
+/// Rules that a security group takes in an account without a raised quota.
 const RULES: usize = 60;
-/// A resource takes fifty tags; the rest is for the fleet's own.
+/// A resource takes fifty tags; bootstrap itself needs the rest.
 const TAGS: usize = 40;
+/// Target groups that AWS takes in one forward action.
+const GROUPS: usize = 5;
 
 type ReadFile<'a> = &'a dyn Fn(&Path) -> io::Result<String>;
 
@@ -69,11 +71,11 @@ impl Fleet {
         found.map(|(_, text)| text)
     }
 
-    /// Reads a fleet file. Files that it names are meant from its folder; of these an apt
-    /// repository's key is read, a Debian package is not yet.
+    /// Reads a fleet file. Paths in it start from the file's folder. The key of an apt repository is read here, a
+    /// Debian package later.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// All mistakes of the file.
     pub fn parse(file: &str, text: &str) -> Result<Self, FleetError> {
         Self::parse_with(file, text, &|path| std::fs::read_to_string(path))
     }
@@ -81,163 +83,220 @@ impl Fleet {
     /// Reads a fleet file, and the files that it names with `read`.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// All mistakes of the file.
     pub fn parse_with(
         file: &str,
         text: &str,
         read: &dyn Fn(&Path) -> io::Result<String>,
     ) -> Result<Self, FleetError> {
-        fleet(file, text, read)
+        let Repaired { text, slips, unreadable, is_toml } = toml_syntax::repair(text, &["group"]);
+        let reading = Reading::new(file, &text, unreadable);
+        let has_slips = !slips.is_empty();
+        for slip in slips {
+            reading.report(slip.line, slip.message);
+        }
+        let (root, errors) = DeTable::parse_recoverable(&text);
+        let fleet = if !is_toml {
+            let last = text.lines().count();
+            Err(reading.report(last, "too many mistakes to go on: is this a fleet file?"))
+        } else if root.get_ref().is_empty() && !has_slips {
+            Err(reading.report(1, EMPTY))
+        } else {
+            report_doubled(root.get_ref(), &errors, &reading, &text);
+            fleet(&Section::root(&reading, root.get_ref()), read)
+        };
+        // Doubled keys and slips are mistakes although the rest makes a fleet.
+        match fleet {
+            Ok(fleet) if !reading.has_mistakes() => Ok(fleet),
+            _ => Err(reading.into_error()),
+        }
     }
 }
 
-/// Reads a fleet file, and with `read` the files that it names.
-fn fleet(file: &str, text: &str, read: ReadFile<'_>) -> Result<Fleet, FleetError> {
-    let source = Source { file, text };
-    let root = DeTable::parse(text).map_err(|error| {
-        let span = error.span().unwrap_or(0..0);
-        source.error(&span, error.message())
-    })?;
-    let top = Section { source, table: root.get_ref(), span: root.span(), name: String::new() };
-    top.allow(&FLEET_KEYS)?;
-    let name = top.required("name", |top, key| top.checked(key, values::fleet_name))?.value;
-    let region = top.checked("region", values::region)?.map(|found| found.value);
-    let image = top.required("image", |top, key| top.checked(key, values::image))?.value;
-    let zones = zones(&top, region.as_deref())?;
-    let port = top.integer("port", 1..=65_535)?.unwrap_or(80);
-    let delay = top.duration("deregistration-delay", Duration::ZERO..=Duration::from_secs(3600))?;
-    let profile = top.checked("instance-profile", values::instance_profile)?;
+/// The message about a file without keys.
+const EMPTY: &str = "the file sets no key; a fleet needs at least name, image, zones (two or more), and one [[group]] \
+                     with name and type; `bootstrap fleets show clusters` prints an example";
+
+/// Reports keys and tables that are set twice; the parser kept the first value, and joined the tables.
+fn report_doubled(root: &DeTable<'_>, errors: &[toml::de::Error], reading: &Reading<'_>, text: &str) {
+    for span in toml_syntax::doubled(errors) {
+        let name = text.get(span.clone()).unwrap_or_default();
+        let line = reading.line(span.start);
+        let of_key = || toml_table::key_before(root, name, span.start).map(|start| reading.line(start));
+        let first = toml_syntax::first_header(text, name, line).or_else(of_key);
+        let first = first.map_or(String::new(), |first| format!(" (first in line {first})"));
+        let key = toml_syntax::whole_key(text, name, line);
+        let cure = if key.starts_with('[') { "write its keys below one header" } else { "delete one" };
+        reading.report(line, format!("{key} is given twice{first}: {cure}"));
+    }
+}
+
+/// Reads all keys before it gives up: each reader has reported its own mistakes.
+fn fleet(top: &Section<'_>, read: ReadFile<'_>) -> Result<Fleet, Reported> {
+    top.allow(KEYS);
+    let name = top.required("name", "\"my-fleet\"", |top, key| top.checked(key, values::fleet_name));
+    let region = top.checked("region", values::region);
+    let image = top.required("image", "\"ubuntu-22.04\"", |top, key| top.checked(key, values::image));
+    let zones = zones(top, region.as_ref());
+    let port = top.integer("port", 1..=65_535);
+    let delay = top.duration("deregistration-delay", Duration::ZERO..=Duration::from_secs(3600));
+    let key_pair = top.checked("key-pair", values::key_pair);
+    let profile = top.checked("instance-profile", values::instance_profile);
+    let health_check = health_check(top);
+    let groups = groups(top, name.as_ref().ok().map(|name| name.value.as_str()));
+    let security = security(top);
+    let package = package(top, read);
+    let tags = tags(top);
+    let text = |found: Option<Located<String>>| found.map(|found| found.value);
     let fleet = Fleet {
-        region,
-        image,
-        zones,
-        port: u16::try_from(port).unwrap_or(80),
-        deregistration_delay: delay.unwrap_or(Duration::from_secs(300)),
-        health_check: health_check(&top)?,
-        groups: groups(&top, &name)?,
-        key_pair: top.checked("key-pair", values::key_pair)?.map(|found| found.value),
-        instance_profile: profile.map(|found| found.value),
-        security: security(&top)?,
-        package: package(&top, read)?,
-        tags: tags(&top)?,
-        name,
+        name: name?.value,
+        region: text(region?),
+        image: image?.value,
+        zones: zones?,
+        port: port?.and_then(|port| u16::try_from(port).ok()).unwrap_or(80),
+        deregistration_delay: delay?.unwrap_or(Duration::from_secs(300)),
+        health_check: health_check?,
+        groups: groups?,
+        key_pair: text(key_pair?),
+        instance_profile: text(profile?),
+        security: security?,
+        package: package?,
+        tags: tags?,
     };
-    fleet.check_size().map_err(|message| source.error(&(0..0), message))?;
+    fleet.check_size().map_err(|message| top.reading.report(1, message))?;
     Ok(fleet)
 }
 
-fn zones(top: &Section<'_>, region: Option<&str>) -> Result<Vec<String>, FleetError> {
-    let zones = top.required("zones", |top, key| top.texts(key, values::zone))?;
+fn zones(
+    top: &Section<'_>,
+    region: Result<&Option<Located<String>>, &Reported>,
+) -> Result<Vec<String>, Reported> {
+    let example = "[\"us-east-1a\", \"us-east-1b\"]";
+    let zones = top.required("zones", example, |top, key| top.texts(key, values::zone))?;
     let wrong = |message: String| Err(top.wrong("zones", &zones.span, message));
     if zones.value.len() < 2 {
-        return wrong("a load balancer needs two different availability zones".to_owned());
+        return wrong("a load balancer needs two different availability zones: add one".to_owned());
     }
+    let region = region.ok().and_then(Option::as_ref).map(|region| region.value.as_str());
     for zone in &zones.value {
         let of = values::region_of(zone);
-        if region.is_some() && of != region {
-            return wrong(format!("{zone} is not in the region {}", region.unwrap_or_default()));
+        if let Some(region) = region
+            && of != Some(region)
+        {
+            return wrong(format!("{zone} is not in the region {region}: change one of the two"));
         }
-        if of != values::region_of(&zones.value[0]) {
-            return wrong(format!("{zone} and {} are in different regions", zones.value[0]));
+        let first = &zones.value[0];
+        if of != values::region_of(first) {
+            return wrong(format!("{zone} and {first} are in different regions: choose zones of one region"));
         }
     }
     Ok(zones.value)
 }
 
-fn health_check(top: &Section<'_>) -> Result<HealthCheck, FleetError> {
+fn health_check(top: &Section<'_>) -> Result<HealthCheck, Reported> {
     let empty = DeTable::new();
-    let section = top.section("health-check")?.unwrap_or_else(|| Section {
-        source: top.source,
-        table: &empty,
-        span: top.span.clone(),
-        name: "health-check.".to_owned(),
-    });
-    section.allow(&HEALTH_KEYS)?;
+    let section = top.section("health-check")?;
+    let section = section.unwrap_or_else(|| top.without_keys("health-check", &empty));
+    section.allow(KEYS);
     let path = section.checked("path", |path| {
         let right = path.starts_with('/') && path.len() <= 1024 && path.bytes().all(|b| b.is_ascii_graphic());
-        if right { Ok(()) } else { Err("expected a path that begins with /".to_owned()) }
-    })?;
+        if right { Ok(()) } else { Err("expected a path that begins with /, without spaces".to_owned()) }
+    });
     let seconds = |low, high| Duration::from_secs(low)..=Duration::from_secs(high);
-    let interval = section.duration("interval", seconds(5, 300))?;
-    let interval = interval.unwrap_or(Duration::from_secs(30));
-    let timeout = section.duration("timeout", seconds(2, 120))?;
-    let timeout = timeout.unwrap_or(Duration::from_secs(5));
+    let interval = section.duration("interval", seconds(5, 300));
+    let interval = interval.map(|found| found.unwrap_or(Duration::from_secs(30)));
+    let timeout = section.duration("timeout", seconds(2, 120));
+    let timeout = timeout.map(|found| found.unwrap_or(Duration::from_secs(5)));
+    let healthy = section.integer("healthy", 2..=10);
+    let unhealthy = section.integer("unhealthy", 2..=10);
+    let (interval, timeout) = (interval?, timeout?);
     if timeout >= interval {
-        let span = section.get("timeout").map_or(section.span.clone(), Spanned::span);
-        return Err(section.wrong("timeout", &span, "expected less than health-check.interval"));
+        let (timeout, interval) = (duration::format(timeout), duration::format(interval));
+        let message = format!("{timeout} is not shorter than health-check.interval, {interval}: shorten it");
+        return Err(section.wrong("timeout", &section.span_of("timeout"), message));
     }
     Ok(HealthCheck {
-        path: path.map_or_else(|| "/".to_owned(), |path| path.value),
+        path: path?.map_or_else(|| "/".to_owned(), |path| path.value),
         interval,
         timeout,
-        healthy: section.integer("healthy", 2..=10)?.unwrap_or(5),
-        unhealthy: section.integer("unhealthy", 2..=10)?.unwrap_or(2),
+        healthy: healthy?.unwrap_or(5),
+        unhealthy: unhealthy?.unwrap_or(2),
     })
 }
 
-fn security(top: &Section<'_>) -> Result<Security, FleetError> {
+fn security(top: &Section<'_>) -> Result<Security, Reported> {
     let default = Security::default();
     let Some(section) = top.section("security")? else {
         return Ok(default);
     };
-    section.allow(&SECURITY_KEYS)?;
+    section.allow(KEYS);
     let ranges = |key: &str, default: Vec<String>| {
         let found = section.texts(key, values::cidr)?;
         Ok(found.map_or(default, |found| found.value))
     };
-    let security = Security {
-        ports: section.ports("ports")?.unwrap_or(default.ports),
-        allow: ranges("allow", default.allow)?,
-        balancer_allow: ranges("balancer-allow", default.balancer_allow)?,
+    let ports = section.ports("ports").map(|ports| ports.unwrap_or(default.ports));
+    let allow = ranges("allow", default.allow);
+    let balancer_allow = ranges("balancer-allow", default.balancer_allow);
+    let is_too_many = |key: &str, rules: usize| {
+        let message =
+            format!("{rules} rules, and a security group takes {RULES}: name fewer ports or ranges");
+        if rules > RULES { Err(section.wrong(key, &section.span_of(key), message)) } else { Ok(()) }
     };
-    let span = |key: &str| section.get(key).map_or(section.span.clone(), Spanned::span);
-    if security.balancer_allow.is_empty() {
-        let message = "expected at least one range, or nobody could reach the balancer";
-        return Err(section.wrong("balancer-allow", &span("balancer-allow"), message));
+    let mut fits = Ok(());
+    if let (Ok(ports), Ok(allow)) = (&ports, &allow) {
+        // One rule more lets the load balancer reach the instances.
+        fits = is_too_many("allow", ports.len() * allow.len() + 1);
     }
-    // The instances' group has one rule more: the balancer's way in.
-    for (key, rules) in [
-        ("allow", security.ports.len() * security.allow.len() + 1),
-        ("balancer-allow", security.balancer_allow.len()),
-    ] {
-        if rules > RULES {
-            let message = format!("that makes {rules} rules, and a security group takes {RULES}");
-            return Err(section.wrong(key, &span(key), message));
-        }
+    let balancer_allow = balancer_allow?;
+    if balancer_allow.is_empty() {
+        let message = "expected at least one range: without one nobody reaches the load balancer";
+        return Err(section.wrong("balancer-allow", &section.span_of("balancer-allow"), message));
     }
-    Ok(security)
+    is_too_many("balancer-allow", balancer_allow.len())?;
+    fits?;
+    Ok(Security { ports: ports?, allow: allow?, balancer_allow })
 }
 
-fn package(top: &Section<'_>, read: ReadFile<'_>) -> Result<Option<Package>, FleetError> {
+fn package(top: &Section<'_>, read: ReadFile<'_>) -> Result<Option<Package>, Reported> {
     let Some(section) = top.section("package")? else {
         return Ok(None);
     };
-    section.allow(&PACKAGE_KEYS)?;
+    let all_known = section.allow(KEYS);
     let ways = ["in-image", "deb", "url", "apt"];
     let keys = section.keys();
     let mut given = keys.iter().filter(|key| ways.contains(&key.value));
     let Some(way) = given.next() else {
-        let message = "package: expected one of in-image, deb, url and apt";
-        return Err(section.source.error(&section.span, message));
+        section.any_of(&ways)?;
+        // The unknown key was probably meant to be one of them.
+        if !all_known {
+            return Err(Reported);
+        }
+        let line = section.reading.line(section.span.start);
+        let message = "package: expected one of in-image, deb, url and apt: write one, or delete [package]";
+        return Err(section.reading.report(line, message));
     };
     if let Some(second) = given.next() {
-        let message = format!("there is {} already; only one of in-image, deb, url and apt", way.value);
+        let message = format!(
+            "{} is set already: delete one, only one of in-image, deb, url and apt is possible",
+            way.value
+        );
         return Err(section.wrong(second.value, &second.span, message));
     }
+    let mut misplaced = Ok(());
     for (key, of) in [("sha256", "url"), ("key", "apt")] {
         if way.value != of
             && let Some(value) = section.get(key)
         {
-            return Err(section.wrong(key, &value.span(), format!("goes with {of} only")));
+            misplaced = Err(section.wrong(key, &value.span(), format!("belongs to {of} only: delete it")));
         }
     }
-    let beside = |path: &str| Path::new(section.source.file).parent().unwrap_or(Path::new("")).join(path);
-    let required = |key: &str, check: fn(&str) -> Result<(), String>| {
-        section.required(key, |section, key| section.checked(key, check))
+    let beside = |path: &str| Path::new(section.reading.file).parent().unwrap_or(Path::new("")).join(path);
+    let required = |key: &str, example: &str, check: fn(&str) -> Result<(), String>| {
+        section.required(key, example, |section, key| section.checked(key, check))
     };
-    Ok(Some(match way.value {
+    let package = match way.value {
         "deb" => {
-            let file = required("deb", |path| {
+            let file = required("deb", "\"FILE.deb\"", |path| {
                 if path.ends_with(".deb") {
                     Ok(())
                 } else {
@@ -246,100 +305,125 @@ fn package(top: &Section<'_>, read: ReadFile<'_>) -> Result<Option<Package>, Fle
             })?;
             Package::Deb { file: Some(beside(&file.value)), sha256: String::new() }
         }
-        "url" => Package::Url {
-            url: required("url", values::package_url)?.value,
-            sha256: required("sha256", values::sha256)?.value,
-        },
+        "url" => {
+            let url = required("url", "\"https://…\"", values::package_url);
+            let sha256 = required("sha256", "\"…\", as sha256sum prints for the package", values::sha256);
+            Package::Url { url: url?.value, sha256: sha256?.value }
+        }
         "apt" => {
-            let line = required("apt", values::apt_line)?.value;
-            let Located { value, span } = required("key", |_| Ok(()))?;
+            let line = required("apt", "\"deb …\"", values::apt_line);
+            let key = required("key", "\"FILE.asc\", the repository's public key", |_| Ok(()));
+            let Located { value, span } = key?;
             let path = beside(&value);
             let wrong =
                 |message: String| section.wrong("key", &span, format!("{}: {message}", path.display()));
-            let key = read(&path).map_err(|error| wrong(error.to_string()))?;
+            let key = read(&path).map_err(|error| wrong(format!("cannot read the key: {error}")))?;
             values::armoured_key(&key).map_err(wrong)?;
-            Package::Apt { line, key: format!("{}\n", key.trim()) }
+            Package::Apt { line: line?.value, key: format!("{}\n", key.trim()) }
         }
         _ => match section.flag("in-image")? {
             Some(flag) if !flag.value => {
-                let message = "expected true; leave [package] out where the file does not say";
+                let message = "expected true; delete [package] to use the package that comes with bootstrap";
                 return Err(section.wrong("in-image", &flag.span, message));
             }
             _ => Package::InImage,
         },
-    }))
+    };
+    misplaced?;
+    Ok(Some(package))
 }
 
-fn tags(top: &Section<'_>) -> Result<BTreeMap<String, String>, FleetError> {
+fn tags(top: &Section<'_>) -> Result<BTreeMap<String, String>, Reported> {
     let Some(section) = top.section("tags")? else {
         return Ok(BTreeMap::new());
     };
-    let mut tags = BTreeMap::new();
+    let mut tags: BTreeMap<String, String> = BTreeMap::new();
+    let mut all = Ok(());
     for key in section.keys() {
-        let wrong = |message: String| section.wrong(key.value, &key.span, message);
-        values::tag_key(key.value).map_err(wrong)?;
-        // IAM takes them for one, and refuses the second.
-        if tags.keys().any(|other: &String| other.eq_ignore_ascii_case(key.value)) {
-            return Err(wrong("there is a tag of the same name but for upper and lower case".to_owned()));
+        let check = |text: &str| {
+            values::tag_key(key.value)?;
+            // IAM ignores case, and refuses the second.
+            match tags.keys().find(|other| other.eq_ignore_ascii_case(key.value)) {
+                Some(other) => {
+                    Err(format!("differs from tag {other} in upper and lower case only: delete one"))
+                }
+                None => values::tag_value(text),
+            }
+        };
+        match section.any_text(key.value, check) {
+            Ok(value) => tags.extend(value.map(|value| (key.value.to_owned(), value))),
+            Err(reported) => all = Err(reported),
         }
-        let value = section.get(key.value).and_then(|value| value.get_ref().as_str());
-        let value = value.ok_or_else(|| wrong("expected a text in quotes".to_owned()))?;
-        values::tag_value(value).map_err(wrong)?;
-        tags.insert(key.value.to_owned(), value.to_owned());
     }
-    if tags.len() > TAGS {
-        let message = format!("tags: {} tags, and at most {TAGS} fit beside the fleet's own", tags.len());
-        return Err(section.source.error(&section.span, message));
+    let count = section.keys().len();
+    if count > TAGS {
+        let message =
+            format!("tags: {count} tags, and at most {TAGS} fit beside those of bootstrap: delete some");
+        return Err(section.reading.report(section.reading.line(section.span.start), message));
     }
-    Ok(tags)
+    all.map(|()| tags)
 }
 
-fn groups(top: &Section<'_>, fleet: &str) -> Result<Vec<Group>, FleetError> {
+fn groups(top: &Section<'_>, fleet: Option<&str>) -> Result<Vec<Group>, Reported> {
     let sections = top.sections("group")?;
-    let mut groups: Vec<Group> = Vec::new();
+    let mut names: Vec<String> = Vec::new();
+    let mut groups = Vec::new();
     for section in &sections.value {
-        let group = group(section, fleet)?;
-        if groups.iter().any(|other| other.name == group.name) {
-            let span = section.get("name").map_or(section.span.clone(), Spanned::span);
-            return Err(section.wrong("name", &span, format!("there are two groups {}", group.name)));
+        section.allow(KEYS);
+        let name = group_name(section, fleet);
+        if let Ok((name, _)) = &name {
+            if names.contains(name) {
+                let message = format!("two groups have the name {name}: rename one");
+                groups.push(Err(section.wrong("name", &section.span_of("name"), message)));
+            }
+            names.push(name.clone());
         }
-        groups.push(group);
+        groups.push(group(section, name));
     }
-    // Five target groups in one forward action is AWS's limit.
-    if !(1..=5).contains(&groups.len()) {
-        return Err(top.wrong("group", &sections.span, "expected one to five [[group]] tables"));
+    let count = sections.value.len();
+    if count == 0 {
+        groups.push(Err(top.wrong("group", &sections.span, "missing; write [[group]] with name and type")));
+    } else if count > GROUPS {
+        let message = format!("{count} groups, and a listener takes {GROUPS}: delete some");
+        groups.push(Err(top.wrong("group", &sections.span, message)));
     }
+    let groups: Vec<Group> = groups.into_iter().collect::<Result<_, _>>()?;
     if groups.iter().all(|group| group.weight == 0) {
-        return Err(top.wrong("group.weight", &sections.span, "at least one group needs a weight above 0"));
+        let message = "every group has weight 0: give at least one a weight from 1 to 999";
+        return Err(top.wrong("group.weight", &sections.span, message));
     }
     Ok(groups)
 }
 
-fn group(section: &Section<'_>, fleet: &str) -> Result<Group, FleetError> {
-    section.allow(&GROUP_KEYS)?;
-    let paths = section.flag("paths")?.is_none_or(|flag| flag.value);
-    let name = section.required("name", |section, key| {
+/// A group's name, and whether paths lead to it.
+fn group_name(section: &Section<'_>, fleet: Option<&str>) -> Result<(String, bool), Reported> {
+    let paths = section.flag("paths").map(|flag| flag.is_none_or(|flag| flag.value));
+    let name = section.required("name", "\"cluster1\"", |section, key| {
         section.checked(key, |name| {
-            values::group_name(name, paths)?;
-            values::target_group(fleet, name)
+            values::group_name(name, paths.unwrap_or(false))?;
+            fleet.map_or(Ok(()), |fleet| values::target_group(fleet, name))
         })
     })?;
-    let root = match section.text("root")? {
-        None => Root::Health,
-        Some(found) => {
-            let wrong = |_| section.wrong("root", &found.span, "expected \"health\" or \"seed\"");
-            found.value.parse().map_err(wrong)?
-        }
-    };
-    let small = |number: Option<u32>| number.and_then(|number| u16::try_from(number).ok());
+    Ok((name.value, paths?))
+}
+
+fn group(section: &Section<'_>, name: Result<(String, bool), Reported>) -> Result<Group, Reported> {
+    let root = section.checked("root", |root| {
+        let wrong = |_| "expected \"health\" or \"seed\"".to_owned();
+        root.parse::<Root>().map(|_| ()).map_err(wrong)
+    });
     let instance_type =
-        section.required("type", |section, key| section.checked(key, values::instance_type))?;
+        section.required("type", "\"t3.micro\"", |section, key| section.checked(key, values::instance_type));
+    let small = |number: Option<u32>| number.and_then(|number| u16::try_from(number).ok());
+    let count = section.integer("count", 1..=1000);
+    let weight = section.integer("weight", 0..=999);
+    let (name, paths) = name?;
     Ok(Group {
-        instance_type: instance_type.value,
-        count: small(section.integer("count", 1..=1000)?).unwrap_or(1),
-        weight: small(section.integer("weight", 0..=999)?).unwrap_or(1),
-        root,
+        instance_type: instance_type?.value,
+        count: small(count?).unwrap_or(1),
+        weight: small(weight?).unwrap_or(1),
+        root: root?.and_then(|root| root.value.parse().ok()).unwrap_or_default(),
         paths,
-        name: name.value,
+        name,
     })
 }

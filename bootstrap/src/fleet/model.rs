@@ -1,4 +1,4 @@
-//! What a fleet is.
+//! A fleet and its parts.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,55 +9,55 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::values;
 
-/// A fleet as wanted.
+/// A fleet as a user describes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Fleet {
-    /// Its name, the value of its resources' fleet tag.
+    /// The fleet's name, and the value of the tag `instance-agent:fleet` on its resources.
     pub name: String,
-    /// The AWS region; `None` leaves it to the SDK's own sources. Not part of the definition that is
-    /// stored, as that is where it is.
+    /// The AWS region; `None` leaves the choice to the SDK's own sources. The stored definition has no region: it is
+    /// stored in that region.
     #[serde(skip)]
     pub region: Option<String>,
     /// The machine image: an id, or a name such as `ubuntu-22.04`.
     pub image: String,
-    /// The availability zones, at least two; instances take turns in them.
+    /// The availability zones, at least two; the instances are spread over them in turn.
     pub zones: Vec<String>,
     /// The port of the listener and of the target groups.
     pub port: u16,
-    /// How long deregistered targets drain.
+    /// How long the load balancer lets a deregistered target finish its requests.
     #[serde(with = "duration::text")]
     pub deregistration_delay: Duration,
-    /// How targets are probed.
+    /// The load balancer's health check.
     pub health_check: HealthCheck,
-    /// Its groups of instances, at least one.
+    /// The groups of instances, at least one.
     pub groups: Vec<Group>,
     /// The key pair for SSH.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_pair: Option<String>,
-    /// Name of an existing instance profile, where you may not create roles.
+    /// An existing instance profile, for accounts that allow no new roles.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance_profile: Option<String>,
-    /// Who may connect to what.
+    /// The rules of the security groups.
     #[serde(default)]
     pub security: Security,
-    /// How the agent gets onto the instances; `None` where the file does not say.
+    /// The source of the agent's package; `None` where the fleet file names none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub package: Option<Package>,
-    /// Tags for every resource, beside the fleet's own.
+    /// The user's tags for every resource, beside those of bootstrap.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<String, String>,
 }
 
-/// Who may connect to what, all TCP over IPv4.
+/// The rules of the security groups, all for TCP over IPv4.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Security {
-    /// The instances' ports that are open to `allow`.
+    /// The instances' ports that `allow` can reach.
     pub ports: Vec<u16>,
-    /// From where the instances' ports can be reached, in CIDR notation.
+    /// The ranges of addresses that can reach the instances' ports, in CIDR notation.
     pub allow: Vec<String>,
-    /// From where the balancer can be reached, in CIDR notation.
+    /// The ranges of addresses that can reach the load balancer, in CIDR notation.
     pub balancer_allow: Vec<String>,
 }
 
@@ -68,15 +68,15 @@ impl Default for Security {
     }
 }
 
-/// How the agent gets onto the instances.
+/// The source of the agent's package.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub enum Package {
-    /// The image has it.
+    /// The image contains the agent.
     InImage,
-    /// A Debian package on this machine, handed over through a private bucket.
+    /// A Debian package on this machine; a private bucket hands it to the instances.
     Deb {
-        /// Where it is on this machine; `None` where only the stored definition is known.
+        /// The path on this machine; `None` in a stored definition.
         #[serde(skip)]
         file: Option<PathBuf>,
         /// SHA-256 of the file in lower-case hex; empty until the file was read.
@@ -121,51 +121,51 @@ fn without_secret<S: Serializer>(url: &str, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(&format!("{}{mark}", public_address(url)))
 }
 
-/// How targets are probed; the limits are AWS's own.
+/// The load balancer's health check; the limits are AWS's own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct HealthCheck {
     /// The path that must answer 200.
     pub path: String,
-    /// From one probe to the next.
+    /// The time between two probes.
     #[serde(with = "duration::text")]
     pub interval: Duration,
-    /// How long a probe may take.
+    /// The time after which a probe has failed.
     #[serde(with = "duration::text")]
     pub timeout: Duration,
-    /// Passes in a row that make an unhealthy target healthy.
+    /// Successful probes in a row that make an unhealthy target healthy.
     pub healthy: u32,
-    /// Failures in a row that make a target unhealthy.
+    /// Failed probes in a row that make a target unhealthy.
     pub unhealthy: u32,
 }
 
-/// Instances of one kind in one target group.
+/// Equal instances in one target group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Group {
-    /// Its name; with `paths` also the cluster's.
+    /// The group's name; with `paths` also the name of the cluster.
     pub name: String,
     /// The instance type.
     pub instance_type: String,
-    /// How many instances.
+    /// The number of instances.
     pub count: u16,
-    /// Its share of the requests that no path rule takes, 0 to 999.
+    /// The group's share of the requests that match no path rule, 0 to 999.
     pub weight: u16,
-    /// What `GET /` means on its instances.
+    /// What its instances answer to `GET /`.
     pub root: Root,
-    /// Whether the group is a cluster: `/{name}` and `/{name}/*` lead to it.
+    /// Whether the group is a cluster: the listener forwards `/{name}` and `/{name}/*` to it.
     pub paths: bool,
 }
 
 impl Group {
-    /// The path patterns that lead to it; none without `paths`.
+    /// The path patterns that the listener forwards to the group; none without `paths`.
     pub fn rule_paths(&self) -> Vec<String> {
         if self.paths { vec![format!("/{}", self.name), format!("/{}/*", self.name)] } else { Vec::new() }
     }
 }
 
 impl Fleet {
-    /// A fleet of which nothing but the name is known.
+    /// A fleet whose name alone is known.
     pub(crate) fn unknown(name: &str) -> Self {
         let wait = Duration::from_secs(30);
         let health_check =
@@ -187,7 +187,7 @@ impl Fleet {
         }
     }
 
-    /// How many instances it has.
+    /// The number of instances of all groups.
     pub fn instances(&self) -> usize {
         self.groups.iter().map(|group| usize::from(group.count)).sum()
     }
@@ -195,7 +195,7 @@ impl Fleet {
     /// Overrides a group's count.
     ///
     /// # Errors
-    /// There is no such group; the message names those there are.
+    /// There is no such group; the message lists the groups.
     pub fn set_count(&mut self, group: &str, count: u16) -> Result<(), String> {
         let names: Vec<String> = self.groups.iter().map(|g| g.name.clone()).collect();
         match self.groups.iter_mut().find(|g| g.name == group) {
@@ -207,10 +207,10 @@ impl Fleet {
         }
     }
 
-    /// Gives it another name.
+    /// Gives the fleet another name.
     ///
     /// # Errors
-    /// The name cannot be a fleet's, or not this fleet's, as a target group's name would be too long.
+    /// The name is not one of a fleet, or too long for a target group of this fleet.
     pub fn rename(&mut self, name: &str) -> Result<(), String> {
         values::fleet_name(name)?;
         for group in &self.groups {
@@ -220,15 +220,15 @@ impl Fleet {
         Ok(())
     }
 
-    /// Puts it into another region.
+    /// Gives the fleet another region.
     ///
     /// # Errors
-    /// Its zones are elsewhere.
+    /// The fleet's zones are not in that region.
     pub fn set_region(&mut self, region: &str) -> Result<(), String> {
         if let Some(zone) = self.zones.iter().find(|zone| values::region_of(zone) != Some(region)) {
             return Err(format!(
                 "the fleet's zone {zone} is not in {region}; write a fleet file with zones of {region} (`bootstrap \
-                 fleets show` prints one to start from), and with an image that is there"
+                 fleets show` prints an example) and an image of {region}"
             ));
         }
         self.region = Some(region.to_owned());

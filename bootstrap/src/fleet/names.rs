@@ -1,21 +1,20 @@
-//! What the resources of a fleet are called.
+//! The names of a fleet's resources.
 
-/// The names that follow from a fleet's name and region.
+/// The names of the resources, made of the fleet's name and region.
 #[derive(Clone, Debug)]
 pub(crate) struct Names {
-    /// The fleet's.
+    /// The fleet's name.
     pub(crate) fleet: String,
-    /// The region's.
+    /// The region's name.
     pub(crate) region: String,
 }
 
 impl Names {
-    /// For a fleet of this name.
     pub(crate) fn new(fleet: &str, region: &str) -> Self {
         Self { fleet: fleet.to_owned(), region: region.to_owned() }
     }
 
-    /// The command that launches the fleet, as far as its name tells: what is in its file, if it has one, is not known.
+    /// The command that launches the fleet. The name tells a built-in fleet from a fleet file, but not the file's path.
     pub(crate) fn launch_command(&self) -> String {
         let Self { fleet, region } = self;
         match super::Fleet::built_in(fleet) {
@@ -24,33 +23,33 @@ impl Names {
         }
     }
 
-    /// The load balancer.
+    /// The name of the load balancer.
     pub(crate) fn balancer(&self) -> String {
         self.fleet.clone()
     }
 
-    /// The balancer's security group.
+    /// The name of the load balancer's security group.
     pub(crate) fn balancer_group(&self) -> String {
         format!("{}-balancer", self.fleet)
     }
 
-    /// The instances' security group.
+    /// The name of the instances' security group.
     pub(crate) fn instances_group(&self) -> String {
         format!("{}-instances", self.fleet)
     }
 
-    /// A group's target group.
+    /// The name of a group's target group.
     pub(crate) fn target_group(&self, group: &str) -> String {
         format!("{}-{group}", self.fleet)
     }
 
-    /// The instances' role and instance profile. IAM knows no regions, so the name has it.
+    /// The name of the instances' role and instance profile. IAM has no regions, so the name contains the region.
     pub(crate) fn role(&self) -> String {
         format!("instance-agent-{}-{}", self.fleet, self.region)
     }
 
-    /// The bucket that holds the package, unique in the world as an account's number is. With the longest
-    /// name of a fleet and of a region it has the 63 characters that S3 takes.
+    /// The name of the bucket that holds the package. The account's number makes it unique among all buckets of AWS.
+    /// With the longest names of a fleet and a region it has 63 characters, the most that S3 takes.
     pub(crate) fn bucket(&self, account: &str) -> String {
         format!("instance-agent-{}-{account}-{}", self.fleet, self.region)
     }

@@ -1,4 +1,4 @@
-//! The definition of a fleet, as its tags keep it, and what differs between two.
+//! The definition of a fleet that its tags keep, and the differences between two.
 
 use std::fmt;
 
@@ -9,37 +9,45 @@ use sha2::{Digest, Sha256};
 use super::model::{Fleet, Group, Package, public_address};
 use super::values;
 
-/// Characters of a definition in one tag, whose value takes 256.
+/// Characters of a definition in one tag; AWS takes 256 in a tag's value.
 pub(super) const PIECE: usize = 250;
-/// Tags that a resource takes.
+/// Tags that AWS allows on a resource.
 const TAGS: usize = 50;
-/// A value is shown to this length, in characters.
+/// Longer values are cut where a difference is shown, in characters.
 const LONGEST_VALUE: usize = 500;
-/// Tags beside definition and user's own: fleet, settled and name, and room for two more.
+/// Tags of bootstrap beside the definition: fleet, settled and name, and room for two more.
 const OWN_TAGS: usize = 5;
 
 /// A stored definition that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DefinitionError {
-    /// It is not what this version writes.
+    /// It has a key or a word that this version does not know.
     #[error(
-        "the fleet's stored definition cannot be read ({0}): another version of bootstrap wrote it, or its tags were \
-         changed by hand; use the version that launched it, or a newer one"
+        "the fleet's stored definition was written by a bootstrap newer than this one, {version} ({0}): upgrade bootstrap",
+        version = env!("CARGO_PKG_VERSION")
     )]
-    Unreadable(#[from] serde_json::Error),
-    /// It can be read, but is not a fleet's.
-    #[error("the fleet's stored definition is wrong ({0}): its tags were changed by hand")]
+    Newer(String),
+    /// It has another form.
+    #[error(
+        "the fleet's stored definition cannot be read ({0}): somebody changed the tags of its security group, or another \
+         version of bootstrap wrote them; restore the tags, or use that version"
+    )]
+    Unreadable(String),
+    /// It can be read, but describes no fleet.
+    #[error(
+        "the fleet's stored definition is wrong ({0}): somebody changed the tags of its security group; restore them"
+    )]
     Wrong(String),
 }
 
-/// Something that is wanted otherwise than it was.
+/// A setting whose desired value is not the stored one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// The key as a fleet file has it, such as `group.cluster1.count`.
+    /// The key of a fleet file, such as `group.cluster1.count`.
     pub key: String,
-    /// What was stored; `None` if nothing was.
+    /// The stored value; `None` where none is stored.
     pub stored: Option<String>,
-    /// What is wanted; `None` if nothing is.
+    /// The desired value; `None` where none is desired.
     pub wanted: Option<String>,
 }
 
@@ -54,14 +62,15 @@ impl fmt::Display for Difference {
 }
 
 impl Fleet {
-    /// What is stored of the fleet: the same text for equal fleets, whatever region they are in.
+    /// The text that is stored for the fleet: equal fleets have the same text, also in different regions. A setting that
+    /// an older version does not know is written only where it is set, so that the older version reads all other fleets.
     pub fn definition(&self) -> String {
-        // Texts, numbers and lists of them have no way to fail.
+        // Texts, numbers and lists of them cannot fail.
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// The fleet for programs: its definition, and its region if it names one. Its keys are written as in all JSON of
-    /// both programs, and not as in a fleet file.
+    /// The fleet for programs: its definition, and its region where it names one. The keys have underscores, as in all
+    /// JSON of both programs, where a fleet file has hyphens.
     pub(crate) fn to_json(&self) -> Value {
         let mut definition = serde_json::to_value(self).unwrap_or_default();
         if let Some(region) = &self.region {
@@ -73,34 +82,44 @@ impl Fleet {
         snake_case(definition)
     }
 
-    /// Reads what [`Fleet::definition`] wrote.
+    /// Reads the text that [`Fleet::definition`] wrote.
     ///
     /// # Errors
-    /// It was not this version, or not this program, that wrote it.
+    /// Another version wrote the text, or somebody changed it.
     pub fn from_definition(text: &str) -> Result<Self, DefinitionError> {
-        let fleet: Self = serde_json::from_str(text)?;
+        let fleet: Self = serde_json::from_str(text).map_err(|error| {
+            let message = error.to_string();
+            // serde gives no other sign that a key, or one of several words, is unknown.
+            let is_newer = ["unknown field", "unknown variant"].iter().any(|sign| message.starts_with(sign));
+            if is_newer {
+                // serde lists all known keys after this.
+                let unknown = message.split(", expected").next().unwrap_or_default();
+                DefinitionError::Newer(one_line(unknown, LONGEST_VALUE))
+            } else {
+                DefinitionError::Unreadable(one_line(&message, LONGEST_VALUE))
+            }
+        })?;
         fleet.check().map_err(DefinitionError::Wrong)?;
         Ok(fleet)
     }
 
-    /// What other code relies on, in a definition that somebody may have changed.
+    /// Checks the properties on which other code relies, since somebody may have changed the definition.
     fn check(&self) -> Result<(), String> {
         values::fleet_name(&self.name)?;
         if self.zones.len() < 2 || self.groups.is_empty() {
-            return Err("there are no two zones, or no group".to_owned());
+            return Err("it has no two zones, or no group".to_owned());
         }
         for (number, group) in self.groups.iter().enumerate() {
             values::group_name(&group.name, group.paths)?;
             values::target_group(&self.name, &group.name)?;
             if self.groups[..number].iter().any(|other| other.name == group.name) {
-                return Err(format!("there are two groups {}", group.name));
+                return Err(format!("two groups have the name {}", group.name));
             }
         }
         Ok(())
     }
 
-    /// Whether the definition fits beside the tags, also under the longest name and with the
-    /// package's checksum.
+    /// Whether the definition fits beside the fleet's tags, with the longest name and the package's checksum.
     pub(super) fn check_size(&self) -> Result<(), String> {
         let longest = self.definition().chars().count() + 20 + 64;
         let tags = longest.div_ceil(PIECE) + self.tags.len() + OWN_TAGS;
@@ -108,15 +127,15 @@ impl Fleet {
             Ok(())
         } else {
             Err(format!(
-                "the fleet's definition is kept in tags, and {longest} characters of it with {} tags of your own take \
-                 {tags} of the {TAGS} that AWS allows; use fewer tags, or a shorter key in package",
+                "the fleet needs {tags} tags, and AWS takes {TAGS}: its definition has {longest} characters, and [tags] has \
+                 {} tags; delete tags, or shorten the key of [package]",
                 self.tags.len()
             ))
         }
     }
 
-    /// What is wanted otherwise than stored, in the order of a fleet file. That no package is wanted
-    /// is no difference: the stored one is used. A Debian package must have been read before.
+    /// The settings that differ from the stored ones, in the order of a fleet file. A fleet without package uses the
+    /// stored package, which is no difference. A Debian package must have been read before.
     pub fn differences(&self, stored: &Self) -> Vec<Difference> {
         let mut wanted = self.settings();
         if self.package.is_none() {
@@ -132,7 +151,7 @@ impl Fleet {
         }
         let gone = stored.groups.iter().filter(|group| group_in(self, &group.name).is_none());
         differences.extend(gone.map(|group| added_or_removed(Some(group), None)));
-        // The order of the groups is the order of the rules: only of interest where the groups are equal.
+        // The order of the groups is that of the listener's rules; it matters only where the groups are the same.
         let names = |fleet: &Self| fleet.groups.iter().map(|g| g.name.clone()).collect::<Vec<_>>();
         let (mine, theirs) = (names(self), names(stored));
         if mine != theirs && mine.len() == theirs.len() && mine.iter().all(|name| theirs.contains(name)) {
@@ -145,7 +164,7 @@ impl Fleet {
         differences
     }
 
-    /// Every key outside the groups, as a fleet file has it, that is not nothing.
+    /// Every setting outside the groups that has a value, by its key in a fleet file.
     fn settings(&self) -> Vec<(String, String)> {
         let health = &self.health_check;
         let security = &self.security;
@@ -174,7 +193,7 @@ impl Fleet {
     }
 }
 
-/// Writes keys of a fleet file as those of JSON. The keys of tags are their owner's.
+/// Writes the keys with underscores, but not the keys of tags: they belong to the user.
 fn snake_case(value: Value) -> Value {
     match value {
         Value::Object(map) => {
@@ -189,7 +208,7 @@ fn snake_case(value: Value) -> Value {
     }
 }
 
-/// What differs between two lists of keys and values.
+/// The differences between two lists of keys and values.
 fn compare(wanted: &[(String, String)], stored: &[(String, String)]) -> Vec<Difference> {
     let of = |list: &[(String, String)], key: &str| {
         list.iter().find(|(other, _)| other == key).map(|(_, value)| value.clone())
@@ -200,7 +219,7 @@ fn compare(wanted: &[(String, String)], stored: &[(String, String)]) -> Vec<Diff
     both.filter(|difference| difference.stored != difference.wanted).collect()
 }
 
-/// A group that is new or goes.
+/// The difference of a group that is new, or that is removed.
 fn added_or_removed(stored: Option<&Group>, wanted: Option<&Group>) -> Difference {
     let show = |group: &Group| format!("{} x {}", group.count, group.instance_type);
     let name = stored.or(wanted).map_or("", |group| group.name.as_str());
@@ -227,7 +246,7 @@ fn describe(package: &Package) -> String {
     }
 }
 
-/// Enough of a checksum to see a difference by.
+/// The beginning of a checksum, long enough to tell two keys apart.
 fn short_hash(text: &str) -> String {
     let digest = Sha256::digest(text.as_bytes());
     digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()

@@ -1,13 +1,13 @@
-//! The tags that bootstrap gives its resources beside the tag contract: what it knows a fleet by.
+//! The tags by which bootstrap knows the resources of a fleet, beside those that the agent reads.
 //!
-//! | tag | on | says |
+//! | tag | on | value |
 //! | --- | --- | --- |
-//! | `instance-agent:fleet` | everything | whose it is; without it a resource is someone else's |
-//! | `instance-agent:definition-N` | the instances' security group | the fleet as wanted, in pieces |
-//! | `instance-agent:settled` | the instances' security group | the definition that a launch completed |
-//! | `instance-agent:launched-for` | instances | the target group of the group an instance belongs to, whatever else it is told to register with |
-//! | `instance-agent:slots` | instances | the slots of the batch an instance was launched in |
-//! | `instance-agent:revision` | instances | what it was launched as |
+//! | `instance-agent:fleet` | every resource | the fleet's name; bootstrap changes no resource without this tag |
+//! | `instance-agent:definition-N` | the instances' security group | the definition of the fleet, in pieces |
+//! | `instance-agent:settled` | the instances' security group | the digest of the definition that a launch completed |
+//! | `instance-agent:launched-for` | instances | the name of its group's target group; the instance may register with others too |
+//! | `instance-agent:slots` | instances | the slots of the batch in which the instance was launched |
+//! | `instance-agent:revision` | instances | a digest of the settings with which the instance was launched |
 
 use std::collections::BTreeMap;
 
@@ -17,15 +17,15 @@ use sha2::{Digest, Sha256};
 use super::model::{Fleet, Group};
 use super::stored::PIECE;
 
-/// Followed by the piece's number, from 1.
+/// The number of the piece follows, from 1.
 pub(crate) const DEFINITION: &str = "instance-agent:definition-";
-/// The digest of the definition whose launch was completed.
+/// The digest of the definition that a launch completed.
 pub(crate) const SETTLED: &str = "instance-agent:settled";
 /// The name of a group's target group.
 pub(crate) const LAUNCHED_FOR: &str = "instance-agent:launched-for";
 /// The slots of the batch, separated by spaces, in the order of the launch.
 pub(crate) const SLOTS: &str = "instance-agent:slots";
-/// [`revision`].
+/// The [`revision`].
 pub(crate) const REVISION: &str = "instance-agent:revision";
 
 /// Tags by key.
@@ -45,32 +45,32 @@ pub(crate) fn definition_tags(definition: &str) -> Tags {
     pieces.map(|(index, piece)| (format!("{DEFINITION}{}", index + 1), piece.iter().collect())).collect()
 }
 
-/// The definition that a group's tags hold; `None` if it holds none.
+/// The definition that a security group's tags hold; `None` where they hold none.
 pub(crate) fn read_definition(tags: &Tags) -> Option<String> {
     let pieces = (1..).map_while(|number| tags.get(&format!("{DEFINITION}{number}")));
     let text: String = pieces.map(String::as_str).collect();
     (!text.is_empty()).then_some(text)
 }
 
-/// The tags by which an instance of a group knows what to answer.
+/// The tags that tell the agent on an instance of a group how to answer.
 pub(crate) fn answer_tags(group: &Group) -> Tags {
     let cluster = group.paths.then(|| (CLUSTER.to_owned(), group.name.clone()));
     cluster.into_iter().chain([(ROOT.to_owned(), group.root.as_str().to_owned())]).collect()
 }
 
-/// Whether an instance with these tags answers as its group is to.
+/// Whether an instance with these tags answers like its group.
 pub(crate) fn answers_match(tags: &Tags, group: &Group) -> bool {
     let wanted = answer_tags(group);
     [CLUSTER, ROOT].iter().all(|key| tags.get(*key) == wanted.get(*key))
 }
 
-/// What an instance of a group is launched as, in short. An instance of another revision is replaced.
-/// The agent's package is not part of it: a new version is installed in place, and keeps the seed.
+/// A digest of the settings with which an instance of a group is launched. An instance of another revision is replaced.
+/// The agent's package does not count: a new version is installed in place, and the instance keeps its seed.
 pub(super) fn revision(fleet: &Fleet, group: &Group) -> String {
     let Fleet { image, key_pair, .. } = fleet;
     let key_pair = key_pair.as_deref().unwrap_or_default();
     let profile = fleet.instance_profile.as_deref().unwrap_or_default();
-    // Whether it answers a path of its group's is in its tags.
+    // With `paths` the instance has a tag more, and answers the group's path.
     let paths = if group.paths { "paths" } else { "" };
     let parts = [image, &group.instance_type, group.root.as_str(), paths, key_pair, profile];
     digest(&parts.join("\n"))

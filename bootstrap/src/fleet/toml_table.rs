@@ -1,43 +1,20 @@
-//! The tables of a TOML file, read key by key.
+//! The tables of a TOML file, read key by key. A reader reports a mistake and goes on; it returns [`Reported`] for
+//! a value that is wrong, and `None` for one that is not set.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
-use instance_contract::{duration, nearest};
+use instance_contract::{duration, nearest, one_line};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// What is wrong with a fleet file.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{file}:{line}: {message}")]
-pub struct FleetError {
-    /// The file, or a built-in fleet's name.
-    pub file: String,
-    /// The line, from 1.
-    pub line: usize,
-    /// The key and what is wrong with it.
-    pub message: String,
-}
+use super::mistakes::{Reading, Reported};
+use super::toml_syntax::expected_header;
 
-/// A file and its text, to make errors from.
-#[derive(Clone, Copy)]
-pub(super) struct Source<'a> {
-    pub(super) file: &'a str,
-    pub(super) text: &'a str,
-}
-
-impl Source<'_> {
-    /// What is wrong at this place.
-    pub(super) fn error(&self, span: &Range<usize>, message: impl fmt::Display) -> FleetError {
-        let before = self.text.get(..span.start).unwrap_or(self.text);
-        FleetError {
-            file: self.file.to_owned(),
-            line: before.matches('\n').count() + 1,
-            message: message.to_string(),
-        }
-    }
-}
+const TEXT: &str = "a text in quotes";
+const TEXTS: &str = "a list of texts in quotes";
 
 /// A value and where it stands.
 pub(super) struct Located<T> {
@@ -47,30 +24,61 @@ pub(super) struct Located<T> {
 
 /// A table of the file.
 pub(super) struct Section<'a> {
-    pub(super) source: Source<'a>,
-    pub(super) table: &'a DeTable<'a>,
+    pub(super) reading: &'a Reading<'a>,
+    table: &'a DeTable<'a>,
     pub(super) span: Range<usize>,
+    /// The lines in which its keys can stand.
+    lines: Range<usize>,
     /// What is put before its keys in messages: empty, or ends with a dot.
-    pub(super) name: String,
+    name: String,
+    /// Known keys that unknown ones were probably meant to be.
+    meant: RefCell<Vec<String>>,
 }
 
 impl<'a> Section<'a> {
-    /// Refuses every key but these.
-    pub(super) fn allow(&self, known: &[&str]) -> Result<(), FleetError> {
-        for key in self.keys() {
-            if known.contains(&key.value) {
-                continue;
-            }
-            let advice = match nearest(key.value, known.iter().copied()) {
-                Some(nearest) => format!("did you mean {nearest}?"),
-                None => format!("known are {}", known.join(", ")),
-            };
-            return Err(self.wrong(key.value, &key.span, format!("unknown key; {advice}")));
-        }
-        Ok(())
+    /// The keys that stand in no other table.
+    pub(super) fn root(reading: &'a Reading<'a>, table: &'a DeTable<'a>) -> Self {
+        Self::new(reading, table, 0..0, 0, String::new())
     }
 
-    /// Its keys in the order of the file: the first mistake is the one to be told of.
+    fn new(
+        reading: &'a Reading<'a>,
+        table: &'a DeTable<'a>,
+        span: Range<usize>,
+        line: usize,
+        name: String,
+    ) -> Self {
+        Self { reading, table, span, lines: reading.lines_of_table(line), name, meant: RefCell::default() }
+    }
+
+    /// Reports every key that is not one of this table's; returns whether there is none. `tables` are the keys of each
+    /// table, by its name and a dot.
+    pub(super) fn allow(&self, tables: &[(&str, &[&str])]) -> bool {
+        let of_this = tables.iter().find(|(name, _)| *name == self.name);
+        let known = of_this.map_or(&[][..], |(_, keys)| keys);
+        let mut all_known = true;
+        for key in self.keys().iter().filter(|key| !known.contains(&key.value)) {
+            let advice = if let Some((table, _)) = tables.iter().find(|(_, keys)| keys.contains(&key.value)) {
+                match table.trim_end_matches('.') {
+                    "" => "write it above the first [table]".to_owned(),
+                    table => format!("it belongs to {table}"),
+                }
+            } else if let Some(nearest) = nearest(key.value, known.iter().copied()) {
+                self.meant.borrow_mut().push(nearest.to_owned());
+                format!("did you mean {nearest}?")
+            } else {
+                format!("known keys: {}", known.join(", "))
+            };
+            // A broken header makes an unknown name.
+            if !self.reading.has_mistake_in(self.reading.line(key.span.start)) {
+                self.wrong(key.value, &key.span, format!("unknown key; {advice}"));
+            }
+            all_known = false;
+        }
+        all_known
+    }
+
+    /// Its keys in the order of the file.
     pub(super) fn keys(&self) -> Vec<Located<&'a str>> {
         let keys = self.table.keys();
         let mut keys: Vec<_> =
@@ -83,38 +91,78 @@ impl<'a> Section<'a> {
         self.table.get(key)
     }
 
-    /// What is wrong with a key.
-    pub(super) fn wrong(&self, key: &str, span: &Range<usize>, message: impl fmt::Display) -> FleetError {
-        self.source.error(span, format!("{}{key}: {message}", self.name))
+    /// Where a key's value stands; the table's header where the key is not set.
+    pub(super) fn span_of(&self, key: &str) -> Range<usize> {
+        self.get(key).map_or(self.span.clone(), Spanned::span)
     }
 
+    /// A value, unless it is not set. Where its line could not be read, or its key was misspelt, that is reported already.
+    fn find(&self, key: &str) -> Result<Option<&'a Spanned<DeValue<'a>>>, Reported> {
+        let found = self.get(key);
+        let is_meant = || self.meant.borrow().iter().any(|meant| meant == key);
+        if found.is_none() && (is_meant() || self.reading.is_unreadable(key, &self.lines)) {
+            return Err(Reported);
+        }
+        Ok(found)
+    }
+
+    /// Reports a mistake of a key.
+    pub(super) fn wrong(&self, key: &str, span: &Range<usize>, message: impl fmt::Display) -> Reported {
+        let line = self.reading.line(span.start);
+        self.reading.report(line, format!("{}{}: {message}", self.name, one_line(key, 130)))
+    }
+
+    /// A value that has to be set, as in the example.
     pub(super) fn required<T>(
         &self,
         key: &str,
-        read: impl Fn(&Self, &str) -> Result<Option<Located<T>>, FleetError>,
-    ) -> Result<Located<T>, FleetError> {
-        read(self, key)?.ok_or_else(|| self.wrong(key, &self.span, "missing"))
+        example: &str,
+        read: impl Fn(&Self, &str) -> Result<Option<Located<T>>, Reported>,
+    ) -> Result<Located<T>, Reported> {
+        read(self, key)?
+            .ok_or_else(|| self.wrong(key, &self.span, format!("missing; write {key} = {example}")))
     }
 
     /// A value that `take` takes.
     fn value<T>(
         &self,
         key: &str,
-        expected: impl fmt::Display,
+        expected: &str,
         take: impl Fn(&'a DeValue<'a>) -> Option<T>,
-    ) -> Result<Option<Located<T>>, FleetError> {
-        let Some(found) = self.get(key) else {
+    ) -> Result<Option<Located<T>>, Reported> {
+        let Some(found) = self.find(key)? else {
             return Ok(None);
         };
         match take(found.get_ref()) {
             Some(value) => Ok(Some(Located { value, span: found.span() })),
-            None => Err(self.wrong(key, &found.span(), format!("expected {expected}"))),
+            None => Err(self.unexpected(key, expected, found, false)),
         }
     }
 
-    pub(super) fn text(&self, key: &str) -> Result<Option<Located<String>>, FleetError> {
+    /// Reports a value of another kind, with the cure where that is one of quotes and brackets.
+    fn unexpected(&self, key: &str, expected: &str, found: &Spanned<DeValue<'_>>, is_item: bool) -> Reported {
+        let value = found.get_ref();
+        let is_bare = |text: &str| text.parse::<i64>().is_ok() || text.parse::<bool>().is_ok();
+        let takes_text = expected == TEXT || expected == TEXTS || expected.starts_with("a duration");
+        let cure = match value {
+            DeValue::String(text) if expected == TEXTS && !text.is_empty() && !is_item => {
+                format!(": write [\"{}\"]", one_line(text, 60))
+            }
+            DeValue::Integer(number) if expected.starts_with("a list of ports") && !is_item => {
+                format!(": write [{}]", one_line(number.as_str(), 60))
+            }
+            DeValue::Integer(number) if expected == TEXT || (expected == TEXTS && is_item) => {
+                format!(": write \"{}\"", one_line(number.as_str(), 60))
+            }
+            DeValue::String(text) if !takes_text && is_bare(text) => ": delete the quotes".to_owned(),
+            _ => String::new(),
+        };
+        self.wrong(key, &found.span(), format!("expected {expected}, found {}{cure}", describe(value)))
+    }
+
+    pub(super) fn text(&self, key: &str) -> Result<Option<Located<String>>, Reported> {
         let text = |value: &DeValue<'_>| Some(value.as_str().filter(|text| !text.is_empty())?.to_owned());
-        self.value(key, "a text in quotes", text)
+        self.value(key, TEXT, text)
     }
 
     /// A text that has to pass a check.
@@ -122,7 +170,7 @@ impl<'a> Section<'a> {
         &self,
         key: &str,
         check: impl Fn(&str) -> Result<(), String>,
-    ) -> Result<Option<Located<String>>, FleetError> {
+    ) -> Result<Option<Located<String>>, Reported> {
         let Some(found) = self.text(key)? else {
             return Ok(None);
         };
@@ -132,22 +180,44 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// A text, which may be empty, that has to pass a check.
+    pub(super) fn any_text(
+        &self,
+        key: &str,
+        check: impl Fn(&str) -> Result<(), String>,
+    ) -> Result<Option<String>, Reported> {
+        let Some(found) = self.value(key, TEXT, |value| value.as_str().map(str::to_owned))? else {
+            return Ok(None);
+        };
+        check(&found.value).map_err(|message| self.wrong(key, &found.span, message))?;
+        Ok(Some(found.value))
+    }
+
+    /// Reported where one of these keys is set, but could not be read.
+    pub(super) fn any_of(&self, keys: &[&str]) -> Result<(), Reported> {
+        keys.iter().try_for_each(|key| self.find(key).map(|_| ()))
+    }
+
+    /// The items of a list that are as expected, and whether all are.
     fn items<T>(
         &self,
         key: &str,
         expected: &str,
         item: impl Fn(&'a DeValue<'a>) -> Option<T>,
-    ) -> Result<Option<Located<Vec<Located<T>>>>, FleetError> {
-        let Some(value) = self.get(key) else {
+    ) -> Result<Option<Items<T>>, Reported> {
+        let Some(value) = self.find(key)? else {
             return Ok(None);
         };
-        let wrong = |span: &Range<usize>| self.wrong(key, span, format!("expected {expected}"));
-        let items = value.get_ref().as_array().ok_or_else(|| wrong(&value.span()))?;
-        let items = items.iter().map(|found| match item(found.get_ref()) {
-            Some(value) => Ok(Located { value, span: found.span() }),
-            None => Err(wrong(&found.span())),
-        });
-        Ok(Some(Located { value: items.collect::<Result<_, _>>()?, span: value.span() }))
+        let items = value.get_ref().as_array().ok_or_else(|| self.unexpected(key, expected, value, false))?;
+        let mut right = Vec::new();
+        let mut all = Ok(());
+        for found in items.iter() {
+            match item(found.get_ref()) {
+                Some(value) => right.push(Located { value, span: found.span() }),
+                None => all = Err(self.unexpected(key, expected, found, true)),
+            }
+        }
+        Ok(Some(Items { right, all, span: value.span() }))
     }
 
     /// A list of different texts that have to pass a check.
@@ -155,47 +225,56 @@ impl<'a> Section<'a> {
         &self,
         key: &str,
         check: impl Fn(&str) -> Result<(), String>,
-    ) -> Result<Option<Located<Vec<String>>>, FleetError> {
-        let found = self.items(key, "a list of texts in quotes", DeValue::as_str)?;
-        let Some(Located { value, span }) = found else {
+    ) -> Result<Option<Located<Vec<String>>>, Reported> {
+        let Some(mut items) = self.items(key, TEXTS, DeValue::as_str)? else {
             return Ok(None);
         };
         let mut texts: Vec<String> = Vec::new();
-        for text in value {
-            check(text.value).map_err(|message| self.wrong(key, &text.span, message))?;
-            if texts.iter().any(|other| other == text.value) {
-                return Err(self.wrong(key, &text.span, format!("{} is there twice", text.value)));
+        for text in items.right {
+            if let Err(message) = check(text.value) {
+                items.all = Err(self.wrong(key, &text.span, message));
+            } else if texts.iter().any(|other| other == text.value) {
+                items.all = Err(self.twice(key, &text.span, text.value));
+            } else {
+                texts.push(text.value.to_owned());
             }
-            texts.push(text.value.to_owned());
         }
-        Ok(Some(Located { value: texts, span }))
+        items.all.map(|()| Some(Located { value: texts, span: items.span }))
     }
 
     /// A list of different ports.
-    pub(super) fn ports(&self, key: &str) -> Result<Option<Vec<u16>>, FleetError> {
+    pub(super) fn ports(&self, key: &str) -> Result<Option<Vec<u16>>, Reported> {
         let port = |value: &DeValue<'_>| {
             let number = integer(value)?;
             u16::try_from(number).ok().filter(|port| *port > 0)
         };
-        let found = self.items(key, "a list of ports, each from 1 to 65535", port)?;
+        let expected = "a list of ports, each from 1 to 65535";
+        let Some(mut items) = self.items(key, expected, port)? else {
+            return Ok(None);
+        };
         let mut ports = Vec::new();
-        for port in found.iter().flat_map(|found| &found.value) {
+        for port in items.right {
             if ports.contains(&port.value) {
-                return Err(self.wrong(key, &port.span, format!("{} is there twice", port.value)));
+                items.all = Err(self.twice(key, &port.span, port.value));
+            } else {
+                ports.push(port.value);
             }
-            ports.push(port.value);
         }
-        Ok(found.is_some().then_some(ports))
+        items.all.map(|()| Some(ports))
     }
 
-    pub(super) fn integer(&self, key: &str, range: RangeInclusive<u32>) -> Result<Option<u32>, FleetError> {
+    fn twice(&self, key: &str, span: &Range<usize>, item: impl fmt::Display) -> Reported {
+        self.wrong(key, span, format!("{item} is in the list twice: delete one"))
+    }
+
+    pub(super) fn integer(&self, key: &str, range: RangeInclusive<u32>) -> Result<Option<u32>, Reported> {
         let expected = format!("a number from {} to {}", range.start(), range.end());
         let found =
-            self.value(key, expected, |value| integer(value).filter(|number| range.contains(number)))?;
+            self.value(key, &expected, |value| integer(value).filter(|number| range.contains(number)))?;
         Ok(found.map(|found| found.value))
     }
 
-    pub(super) fn flag(&self, key: &str) -> Result<Option<Located<bool>>, FleetError> {
+    pub(super) fn flag(&self, key: &str) -> Result<Option<Located<bool>>, Reported> {
         self.value(key, "true or false", DeValue::as_bool)
     }
 
@@ -203,10 +282,10 @@ impl<'a> Section<'a> {
         &self,
         key: &str,
         range: RangeInclusive<Duration>,
-    ) -> Result<Option<Duration>, FleetError> {
+    ) -> Result<Option<Duration>, Reported> {
         let expected =
             format!("a duration from \"{}s\" to \"{}s\"", range.start().as_secs(), range.end().as_secs());
-        let found = self.value(key, expected, |value| {
+        let found = self.value(key, &expected, |value| {
             let text = match value {
                 DeValue::Integer(seconds) if seconds.radix() == 10 => seconds.as_str(),
                 other => other.as_str()?,
@@ -217,31 +296,94 @@ impl<'a> Section<'a> {
     }
 
     /// A table in this one.
-    pub(super) fn section(&self, key: &str) -> Result<Option<Section<'a>>, FleetError> {
-        self.get(key).map(|value| self.inner(key, value, "expected a table")).transpose()
+    pub(super) fn section(&self, key: &str) -> Result<Option<Section<'a>>, Reported> {
+        let Some(value) = self.find(key)? else {
+            return Ok(None);
+        };
+        let table = value.get_ref().as_table();
+        let table = table
+            .ok_or_else(|| self.wrong(key, &value.span(), format!("expected a table: write [{key}]")))?;
+        Ok(Some(self.inner(key, table, value.span())))
     }
 
     /// A list of tables, which may be missing, and where it stands.
-    pub(super) fn sections(&self, key: &str) -> Result<Located<Vec<Section<'a>>>, FleetError> {
-        let expected = format!("expected tables: [[{key}]]");
-        let Some(value) = self.get(key) else {
+    pub(super) fn sections(&self, key: &str) -> Result<Located<Vec<Section<'a>>>, Reported> {
+        let Some(value) = self.find(key)? else {
             return Ok(Located { value: Vec::new(), span: self.span.clone() });
         };
-        let items = value.get_ref().as_array();
-        let items = items.ok_or_else(|| self.wrong(key, &value.span(), &expected))?;
-        let sections = items.iter().map(|item| self.inner(key, item, &expected));
-        Ok(Located { value: sections.collect::<Result<_, _>>()?, span: value.span() })
+        let wrong = |span: &Range<usize>| {
+            self.wrong(key, span, format!("expected {}: write [[{key}]]", expected_header(true)))
+        };
+        let mut sections = Vec::new();
+        match value.get_ref() {
+            DeValue::Array(items) => {
+                for item in items.iter() {
+                    match item.get_ref().as_table() {
+                        Some(table) => sections.push(self.inner(key, table, item.span())),
+                        None => return Err(wrong(&item.span())),
+                    }
+                }
+            }
+            // One table is taken for the list, so that its mistakes are reported too.
+            DeValue::Table(table) => {
+                wrong(&value.span());
+                sections.push(self.inner(key, table, value.span()));
+            }
+            _ => return Err(wrong(&value.span())),
+        }
+        Ok(Located { value: sections, span: value.span() })
     }
 
-    fn inner(
-        &self,
-        key: &str,
-        value: &'a Spanned<DeValue<'a>>,
-        expected: &str,
-    ) -> Result<Section<'a>, FleetError> {
-        let span = value.span();
-        let table = value.get_ref().as_table().ok_or_else(|| self.wrong(key, &span, expected))?;
-        Ok(Section { source: self.source, table, span, name: format!("{}{key}.", self.name) })
+    /// A table in this one that is not set.
+    pub(super) fn without_keys(&self, key: &str, table: &'a DeTable<'a>) -> Section<'a> {
+        Section { lines: 0..0, ..self.inner(key, table, self.span.clone()) }
+    }
+
+    fn inner(&self, key: &str, table: &'a DeTable<'a>, span: Range<usize>) -> Section<'a> {
+        let line = self.reading.line(span.start);
+        Section::new(self.reading, table, span, line, format!("{}{key}.", self.name))
+    }
+}
+
+/// The items of a list that are as expected.
+struct Items<T> {
+    right: Vec<Located<T>>,
+    /// Whether the others are none.
+    all: Result<(), Reported>,
+    span: Range<usize>,
+}
+
+/// The key of a table that stands nearest before this place, and has the same name: where a key is set twice, the first.
+pub(super) fn key_before(table: &DeTable<'_>, name: &str, place: usize) -> Option<usize> {
+    let mut found = None;
+    for (key, value) in table {
+        let start = key.span().start;
+        found = found.max((key.get_ref() == name && start < place).then_some(start));
+        match value.get_ref() {
+            DeValue::Table(inner) => found = found.max(key_before(inner, name, place)),
+            DeValue::Array(items) => {
+                for inner in items.iter().filter_map(|item| item.get_ref().as_table()) {
+                    found = found.max(key_before(inner, name, place));
+                }
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// The words for a value in a message.
+fn describe(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) if text.is_empty() => "an empty text".to_owned(),
+        DeValue::String(text) => format!("the text \"{}\"", one_line(text, 60)),
+        DeValue::Integer(number) if number.radix() != 10 => "a number with a prefix".to_owned(),
+        DeValue::Integer(number) => format!("the number {}", one_line(number.as_str(), 60)),
+        DeValue::Float(number) => format!("the number {}", one_line(number.as_str(), 60)),
+        DeValue::Boolean(flag) => flag.to_string(),
+        DeValue::Datetime(_) => "a date or time".to_owned(),
+        DeValue::Array(_) => "a list".to_owned(),
+        DeValue::Table(_) => "a table".to_owned(),
     }
 }
 

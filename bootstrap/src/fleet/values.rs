@@ -1,6 +1,5 @@
-//! What AWS, and this program, take as a name, an address range, a tag. The same checks hold for
-//! fleet files and for flags; a message says what was expected and, where that can be told, what
-//! was probably meant.
+//! The form of names, address ranges, tags and other values that AWS and this program accept. Fleet files and flags
+//! have the same checks. A message says which form is expected and, where it can be guessed, the right value.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -12,54 +11,59 @@ fn check(holds: bool, message: impl Into<String>) -> Result<(), String> {
     if holds { Ok(()) } else { Err(message.into()) }
 }
 
-/// A cluster's name, as the group's may be one; AWS's names do not end with a hyphen.
+/// The form of a cluster's name, since a group can be a cluster; AWS refuses a hyphen at the end.
 fn is_name(text: &str) -> bool {
     ClusterName::has_form(text) && !text.ends_with('-')
 }
 
-/// A fleet's name: it is the balancer's, and begins the names of security groups and target groups.
+/// A fleet's name. The load balancer has the same name; security groups and target groups have names that begin with it.
 ///
 /// # Errors
-/// What was expected.
+/// The text has another form.
 pub fn fleet_name(text: &str) -> Result<(), String> {
     check(is_name(text), NAME_RULE)?;
-    let refused = [("internal-", "balancers"), ("sg-", "security groups")];
+    let refused = [("internal-", "load balancers"), ("sg-", "security groups")];
     let whole = format!("{text}-");
-    // A balancer has the bare name, security groups have more after it.
+    // The load balancer has this name; a hyphen and a word follow it in the names of security groups.
     match refused.iter().find(|(prefix, of)| match *of {
-        "balancers" => text.starts_with(prefix),
+        "load balancers" => text.starts_with(prefix),
         _ => whole.starts_with(prefix),
     }) {
-        Some((prefix, of)) => Err(format!("AWS has no {of} with names that begin with {prefix}")),
+        Some((prefix, of)) => {
+            Err(format!("AWS refuses {of} whose names begin with {prefix}: choose another name"))
+        }
         None => Ok(()),
     }
 }
 
-/// A group's name, which with `paths` is also the cluster's.
+/// A group's name; with `paths` it is also the name of the cluster.
 ///
 /// # Errors
-/// What was expected.
+/// The text has another form.
 pub fn group_name(text: &str, paths: bool) -> Result<(), String> {
     check(is_name(text), NAME_RULE)?;
     check(
         !paths || !ClusterName::is_reserved(text),
-        format!("/{text} is the agent's own path; choose another name or set paths = false"),
+        format!("/{text} is a path of the agent itself: choose another name or set paths = false"),
     )
 }
 
-/// Whether a target group's name is short enough.
+/// The name of a group's target group.
 ///
 /// # Errors
-/// It is not.
+/// The name is too long.
 pub fn target_group(fleet: &str, group: &str) -> Result<(), String> {
     let name = format!("{fleet}-{group}");
-    check(name.len() <= 32, format!("the target group would be {name}, longer than 32 characters"))
+    let long = name.len();
+    let message =
+        format!("the target group's name {name} has {long} characters, and AWS takes 32: shorten the name");
+    check(long <= 32, message)
 }
 
 /// A region's name.
 ///
 /// # Errors
-/// What was expected.
+/// The text has another form.
 pub fn region(text: &str) -> Result<(), String> {
     check(region_of(text) == Some(text), "expected a region such as us-east-1")
 }
@@ -67,14 +71,15 @@ pub fn region(text: &str) -> Result<(), String> {
 /// An availability zone's name.
 ///
 /// # Errors
-/// What was expected.
+/// The text has another form.
 pub fn zone(text: &str) -> Result<(), String> {
     let rest = region_of(text).and_then(|region| text.strip_prefix(region)).unwrap_or_default();
     let ends = rest.ends_with(|c: char| c.is_ascii_lowercase());
-    check(ends && (rest.len() == 1 || rest.starts_with('-')), "expected zones such as us-east-1a")
+    let right = ends && (rest.len() == 1 || rest.starts_with('-'));
+    check(right, format!("expected an availability zone such as us-east-1a, found {text:?}"))
 }
 
-/// The region that a region's or zone's name begins with: all up to the first number.
+/// The region at the beginning of a region's or zone's name: all up to the first number.
 pub(super) fn region_of(text: &str) -> Option<&str> {
     let number = text.find(|c: char| c.is_ascii_digit())?;
     let digits = text[number..].bytes().take_while(u8::is_ascii_digit).count();
@@ -86,7 +91,7 @@ pub(super) fn region_of(text: &str) -> Option<&str> {
 /// A machine image: an id, or the name of a public one.
 ///
 /// # Errors
-/// What was expected.
+/// The text has another form.
 pub fn image(text: &str) -> Result<(), String> {
     let expected = "expected an id (ami- and 8 or 17 hex digits) or a name such as ubuntu-22.04";
     match text.strip_prefix("ami-") {
@@ -104,7 +109,7 @@ pub fn image(text: &str) -> Result<(), String> {
 /// An instance type.
 ///
 /// # Errors
-/// What was expected.
+/// The text has another form.
 pub fn instance_type(text: &str) -> Result<(), String> {
     let is_plain = |part: &str| {
         part.starts_with(|c: char| c.is_ascii_alphanumeric())
@@ -117,7 +122,7 @@ pub fn instance_type(text: &str) -> Result<(), String> {
 /// A key pair's name.
 ///
 /// # Errors
-/// What was expected.
+/// The text has another form.
 pub fn key_pair(text: &str) -> Result<(), String> {
     let fits = (1..=255).contains(&text.len()) && text.trim() == text;
     let right = fits && text.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
@@ -127,7 +132,7 @@ pub fn key_pair(text: &str) -> Result<(), String> {
 /// An instance profile's name.
 ///
 /// # Errors
-/// What was expected.
+/// The text has another form.
 pub fn instance_profile(text: &str) -> Result<(), String> {
     let is_right = |b: u8| b.is_ascii_alphanumeric() || b"_+=,.@-".contains(&b);
     let right = (1..=128).contains(&text.len()) && text.bytes().all(is_right);
@@ -140,20 +145,20 @@ pub fn instance_profile(text: &str) -> Result<(), String> {
 /// A range of IPv4 addresses, such as `203.0.113.0/24`.
 ///
 /// # Errors
-/// What was expected, and which range was probably meant.
+/// The text has another form; the message suggests the range.
 pub fn cidr(text: &str) -> Result<(), String> {
     let expected = "expected IPv4 addresses such as 203.0.113.0/24";
     let (address, bits) = text.split_once('/').unwrap_or((text, ""));
     if address.parse::<Ipv6Addr>().is_ok() {
-        return Err(format!("{expected}: the balancer and the instances have no IPv6 addresses"));
+        return Err(format!("{expected}: the load balancer and the instances have no IPv6 addresses"));
     }
     let address: Ipv4Addr = address.parse().map_err(|_| format!("{expected}, found {text:?}"))?;
     if !text.contains('/') {
         return Err(format!("{expected}; did you mean {address}/32?"));
     }
-    // As AWS writes it back: without sign and leading zero, or a re-run would see a difference.
+    // AWS returns the number without sign and leading zero; another spelling would be a difference in the next run.
     let length = bits.parse::<u32>().ok().filter(|length| *length <= 32 && length.to_string() == bits);
-    let length = length.ok_or_else(|| format!("{expected}: after / comes a number from 0 to 32"))?;
+    let length = length.ok_or_else(|| format!("{expected}: after / expected a number from 0 to 32"))?;
     let mask = u32::MAX.checked_shl(32 - length).unwrap_or(0);
     let network = Ipv4Addr::from(u32::from(address) & mask);
     check(
@@ -165,7 +170,7 @@ pub fn cidr(text: &str) -> Result<(), String> {
 /// SHA-256 as lower-case hex digits.
 ///
 /// # Errors
-/// What was expected.
+/// The text has another form.
 pub fn sha256(text: &str) -> Result<(), String> {
     let is_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
     check(
@@ -177,13 +182,13 @@ pub fn sha256(text: &str) -> Result<(), String> {
 /// A package's address.
 ///
 /// # Errors
-/// What was expected.
+/// The text has another form.
 pub fn package_url(text: &str) -> Result<(), String> {
-    let host = text.split('/').nth(2).unwrap_or_default();
+    let host = text.split(['/', '?', '#']).nth(2).unwrap_or_default();
     if host.contains('@') {
         return Err(
-            "leave the user name and the password out: everybody who may look at the fleet could read them; an address \
-             with a signature in its query is kept secret"
+            "leave user name and password out, which the fleet's tags would show; bootstrap keeps an address with a \
+             signature in its query secret"
                 .to_owned(),
         );
     }
@@ -205,7 +210,7 @@ fn is_url(text: &str) -> bool {
 /// A line for `sources.list.d`, one-line style, without the key.
 ///
 /// # Errors
-/// What was expected.
+/// The text has another form.
 pub fn apt_line(text: &str) -> Result<(), String> {
     let expected = "expected one line such as \"deb https://example.com/debian stable main\"";
     let rest = text.strip_prefix("deb ").ok_or(expected)?.trim_start();
@@ -215,26 +220,25 @@ pub fn apt_line(text: &str) -> Result<(), String> {
     };
     if options.to_ascii_lowercase().contains("signed-by") {
         return Err(
-            "leave signed-by out: the repository is trusted by the key that package.key names".to_owned()
+            "delete signed-by: apt checks the repository with the key that package.key names".to_owned()
         );
     }
     if let Some(option) = options.split_ascii_whitespace().find(|option| !is_harmless(option)) {
         return Err(format!(
-            "leave [{option}] out: arch, lang, target, pdiffs and by-hash are options that leave the repository's \
-             signature checked"
+            "delete [{option}]: with arch, lang, target, pdiffs and by-hash alone apt checks the repository's signature"
         ));
     }
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || b" -._~:/@+,=%".contains(&b);
     let mut words = rest.split_ascii_whitespace();
     let url = words.next().is_some_and(is_url);
     let suite = words.next();
-    // A suite that is a folder ("./") takes no components, any other takes at least one.
+    // A suite that is a folder ("./") has no components, any other at least one.
     let complete = suite.is_some_and(|suite| suite.ends_with('/') != words.next().is_some());
     check(url && complete && options.bytes().chain(rest.bytes()).all(is_plain), expected)
 }
 
-/// Whether an option of an apt source leaves all checks on. Of others (`trusted`, `allow-insecure`, `allow-weak`, …) at
-/// least one switches some off.
+/// Whether apt makes all its checks despite this option of a source. Options such as `trusted`, `allow-insecure` and
+/// `allow-weak` switch checks off.
 fn is_harmless(option: &str) -> bool {
     let name = option.split_once('=').map_or(option, |(name, _)| name.trim_end_matches(['+', '-']));
     ["arch", "lang", "target", "pdiffs", "by-hash"].iter().any(|harmless| name.eq_ignore_ascii_case(harmless))
@@ -243,13 +247,13 @@ fn is_harmless(option: &str) -> bool {
 /// An apt repository's public key.
 ///
 /// # Errors
-/// What was expected.
+/// The text has another form.
 pub fn armoured_key(text: &str) -> Result<(), String> {
     const BEGIN: &str = "-----BEGIN PGP PUBLIC KEY BLOCK-----";
     const END: &str = "-----END PGP PUBLIC KEY BLOCK-----";
     let text = text.trim();
     if text.contains("PRIVATE KEY") {
-        return Err("this is a private key, which belongs on no instance; export the public one".to_owned());
+        return Err("this is a private key: export the public one with `gpg --armor --export`".to_owned());
     }
     check(
         text.starts_with(BEGIN) && text.ends_with(END) && text.is_ascii(),
@@ -257,11 +261,11 @@ pub fn armoured_key(text: &str) -> Result<(), String> {
     )
 }
 
-/// A tag's key. Instances publish their tags in their metadata, where fewer characters are allowed
-/// than elsewhere; balancers and roles allow no comma.
+/// A tag's key. Instances publish their tags in their metadata, which allows the fewest characters; load balancers
+/// and roles allow no comma.
 ///
 /// # Errors
-/// What was expected.
+/// The text has another form.
 pub fn tag_key(text: &str) -> Result<(), String> {
     let is_right = |c: char| c.is_ascii_alphanumeric() || "+-=._:@".contains(c);
     check(
@@ -270,20 +274,20 @@ pub fn tag_key(text: &str) -> Result<(), String> {
     )?;
     check(
         !matches!(text, "." | ".." | "_index"),
-        "an instance cannot publish a tag of this name in its metadata",
+        "instance metadata takes no tag of this name: choose another",
     )?;
     let lower = text.to_ascii_lowercase();
-    check(!lower.starts_with("aws:"), "keys that begin with aws: are AWS's own")?;
+    check(!lower.starts_with("aws:"), "AWS reserves keys that begin with \"aws:\": choose another")?;
     check(
         !lower.starts_with("instance-agent:") && text != "Name",
-        "Name and keys that begin with instance-agent: are set by bootstrap itself",
+        "bootstrap itself sets Name and keys that begin with \"instance-agent:\": delete this one",
     )
 }
 
 /// A tag's value.
 ///
 /// # Errors
-/// What was expected.
+/// The text has another form.
 pub fn tag_value(text: &str) -> Result<(), String> {
     let is_right = |c: char| c.is_alphanumeric() || " +-=._:/@".contains(c);
     check(

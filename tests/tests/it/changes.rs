@@ -113,8 +113,9 @@ async fn tags_that_differ_in_nothing_but_case_are_refused_before_anything_is_ask
     let tags = "[tags]\nProject = \"x\"\nproject = \"y\"\n\n[[group]]\nname = \"blue\"";
     let file = small.changed(&[("[[group]]\nname = \"blue\"", tags)]);
     let refused = small.account.run(&small.launching_file(&file)).await.exits(1);
-    refused
-        .says("changed.toml:9: tags.project: there is a tag of the same name but for upper and lower case");
+    refused.says(
+        "changed.toml:9: tags.project: differs from tag Project in upper and lower case only: delete one",
+    );
     assert_eq!(small.account.names(), Vec::<String>::new());
 }
 
@@ -338,4 +339,34 @@ async fn instances_that_answer_no_path_are_replaced_when_their_group_gets_one() 
     let after = of_blue(tagged(&small).await);
     assert!(after.len() == COUNT && after.keys().all(|id| !before.contains_key(id)));
     assert!(after.values().all(|tags| cluster(tags).as_deref() == Some("blue")));
+}
+
+/// A newer version stores keys that this one does not know: nothing is changed without them, but all can be deleted.
+#[tokio::test]
+async fn a_definition_of_a_newer_version_asks_for_an_upgrade() {
+    let small = Small::with(Options::prompt()).await;
+    let empty = small.account.snapshot().await;
+    small.launch().await.success();
+    let found = small.account.ask("ec2", "DescribeSecurityGroups", &[]).await.xml();
+    let mut groups = found.list("securityGroupInfo").iter();
+    let group = groups.find(|group| group.say("groupName") == "small-instances").expect("the group");
+    let key = "instance-agent:definition-1";
+    let tags: BTreeMap<String, String> = group.tags("tagSet").into_iter().collect();
+    let newer = tags[key].replacen("\"image\"", "\"media\"", 1);
+    assert_ne!(newer, tags[key]);
+    let tag = [("ResourceId.1", group.say("groupId")), ("Tag.1.Key", key), ("Tag.1.Value", &newer)];
+    small.foreign("ec2", "CreateTags", &tag).await;
+    let before = small.account.snapshot().await;
+    let told = format!(
+        "the fleet's stored definition was written by a bootstrap newer than this one, {} (unknown field `media`): \
+         upgrade bootstrap",
+        env!("CARGO_PKG_VERSION")
+    );
+    for command in [&["plan", &small.file][..], &["scale", "small", "blue=1", "--yes"]] {
+        small.account.run(command).await.exits(1).says(&told);
+    }
+    small.launch().await.exits(1).says(&told);
+    assert_eq!(differences(&before, &small.account.snapshot().await), Vec::<String>::new());
+    small.destroy().await.success();
+    assert_eq!(differences(&empty, &small.account.snapshot().await), Vec::<String>::new());
 }

@@ -324,6 +324,28 @@ async fn a_broken_fleet_file_is_told_by_line_key_and_nearest_key() {
 }
 
 #[tokio::test]
+async fn all_mistakes_of_a_fleet_file_are_reported_in_one_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = OWN
+        .replacen("region = \"eu-central-1\"", "region = eu-central-1", 1)
+        .replacen("\"ami-0123456789abcdef0\"", "\"ami-0123\"", 1)
+        .replacen("weight = 0", "wieght = 0", 1)
+        .replacen("root = \"seed\"", "name = \"shop\"", 1)
+        .replacen("203.0.113.0/24", "203.0.113.1/24", 1);
+    let file = fleet_file(&folder, &text);
+    let (status, said) = ends(&[&file]).await;
+    let expected = format!(
+        "bootstrap: {file}:3: region: a text needs quotes: write \"eu-central-1\"\n\
+         {file}:4: image: expected an id (ami- and 8 or 17 hex digits) or a name such as ubuntu-22.04\n\
+         {file}:14: group.wieght: unknown key; did you mean weight?\n\
+         {file}:19: group.name is given twice (first in line 17): delete one\n\
+         {file}:23: security.allow: 203.0.113.1/24 is an address within a range, not a range; did you mean \
+         203.0.113.0/24?\n"
+    );
+    assert_eq!((status, said), (1, expected));
+}
+
+#[tokio::test]
 async fn wrong_arguments_are_refused_before_anything_is_started() {
     // Longer than the path of a socket may be.
     let deep = std::env::temp_dir().join("x".repeat(90));
