@@ -14,8 +14,8 @@ pub(crate) fn problems(
     let mut problems = around.problems.clone();
     if around.subnets.is_empty() {
         problems.push(format!(
-            "there is no default VPC with subnets in {} in {region}; create one (`aws ec2 create-default-vpc`), \
-             or correct zones",
+            "there is no default VPC with subnets in {} in {region}; create one (`aws ec2 \
+             create-default-vpc`), or correct zones",
             fleet.zones.join(", ")
         ));
     } else {

@@ -1,9 +1,9 @@
 //! Other people's money: what costs more than before is shown and asked for, and what somebody has protected stays.
 
-use tests::terminal;
 use tests::account::{
     Account, Agents, AwsError, Fault, Options, Ran, Small, Trouble, protect_balancer, protect_instance,
 };
+use tests::terminal;
 
 /// Runs a command that is refused without any change.
 async fn refused(account: &Account, arguments: &[&str], status: i32) -> Ran {
