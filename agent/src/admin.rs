@@ -51,13 +51,13 @@ pub(crate) fn socket_path(runtime_dir: &Path) -> PathBuf {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BindError {
     /// Another agent answers on it.
-    #[error("{path}: another agent is running (it holds this socket); stop it, or choose another --runtime-dir", path = .0.display())]
+    #[error("another agent is running and holds {path}: stop it or choose another --runtime-dir", path = .0.display())]
     Live(PathBuf),
     /// The folder is another user's, who could put anything there.
-    #[error("{path}: belongs to another user than this agent's; choose a --runtime-dir of its own", path = .0.display())]
+    #[error("{path} belongs to another user: choose another --runtime-dir", path = .0.display())]
     Foreign(PathBuf),
     /// The folder is open to others and holds other things.
-    #[error("{path}: open to other users and not the agent's own; choose a --runtime-dir that holds nothing else", path = .0.display())]
+    #[error("{path} is open to other users and holds other files: choose a --runtime-dir for this agent alone", path = .0.display())]
     Shared(PathBuf),
     /// The folder or the socket cannot be made.
     #[error("{path}: {error}; choose another --runtime-dir or make it writable", path = .path.display())]
@@ -194,7 +194,7 @@ pub(crate) async fn serve(socket: &AdminSocket, admin: Admin) -> io::Result<()> 
                 });
             }
             Err(error) => {
-                tracing::debug!("accepting on the admin socket fails: {error}");
+                tracing::debug!("cannot accept a connection on the admin socket: {error}");
                 tokio::time::sleep(failures.next_delay()).await;
             }
         }
@@ -211,7 +211,7 @@ async fn connection(stream: UnixStream, admin: Arc<Admin>) -> hyper::Result<()> 
             } else {
                 text(
                     StatusCode::FORBIDDEN,
-                    "only root and the agent's own user may ask; try sudo\n".to_owned(),
+                    "only root and the agent's user may use the admin socket: use sudo\n".to_owned(),
                 )
             };
             Ok::<_, Infallible>(answer)
@@ -238,11 +238,12 @@ async fn answer(request: &Request<Incoming>, admin: &Admin) -> Response<Full<Byt
         "/drain" | "/resume" | "/reload" => Method::POST,
         _ => {
             let known = "/status, /metrics, /drain, /resume and /reload";
-            return text(StatusCode::NOT_FOUND, format!("no {path} here; there are {known}\n"));
+            return text(StatusCode::NOT_FOUND, format!("no such path: {path}; use one of {known}\n"));
         }
     };
     if request.method() != allow {
-        let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, format!("{path} takes {allow}\n"));
+        let mut answer =
+            text(StatusCode::METHOD_NOT_ALLOWED, format!("wrong method: {path} accepts {allow}\n"));
         if let Ok(value) = allow.as_str().parse() {
             answer.headers_mut().insert(http::header::ALLOW, value);
         }
@@ -308,10 +309,10 @@ fn typed(status: StatusCode, content_type: &'static str, body: String) -> Respon
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AskError {
     /// Nobody listens.
-    #[error("no agent answers on {path}; is it running? (`instance-agent serve`, or another --runtime-dir)", path = .0.display())]
+    #[error("no agent is listening on {path}: start it with `systemctl start instance-agent`, or name its --runtime-dir", path = .0.display())]
     NotRunning(PathBuf),
     /// The socket belongs to another user.
-    #[error("{path} is for root and the agent's own user; try sudo", path = .0.display())]
+    #[error("permission denied on {path}: only root and the agent's user may use it: use sudo", path = .0.display())]
     NotAllowed(PathBuf),
     /// The agent said no, in its own words.
     #[error("{0}")]

@@ -230,7 +230,7 @@ impl CallError {
             CallErrorKind::InvalidTarget => {
                 "the target group must be in this instance's VPC and the instance must be running".into()
             }
-            CallErrorKind::TooMany => "raise the quota, or take targets out of the group".into(),
+            CallErrorKind::TooMany => "raise the quota, or deregister other targets from the group".into(),
             CallErrorKind::UnsupportedType => "use a target group of type instance or ip".into(),
             CallErrorKind::AccessDenied => {
                 format!("allow {} in the policy of this instance's role", self.action)
@@ -240,12 +240,14 @@ impl CallError {
                     .into()
             }
             CallErrorKind::Clock => {
-                "set this machine's clock right: AWS refuses what is signed at another time".into()
+                "set this machine's clock: AWS refuses requests signed at a wrong time".into()
             }
-            CallErrorKind::Throttled => "nothing to do: calls come more slowly now".into(),
-            CallErrorKind::NoRegion => "set AWS_REGION, or let the instance metadata service tell it".into(),
+            CallErrorKind::Throttled => "nothing to do: the agent now calls less often".into(),
+            CallErrorKind::NoRegion => {
+                "set AWS_REGION, or let the instance reach its metadata service".into()
+            }
             CallErrorKind::Unanswered => {
-                "check the route, DNS and security groups towards the endpoint, or name a proxy in HTTPS_PROXY"
+                "check the route, DNS and security groups to the endpoint, or name a proxy in HTTPS_PROXY"
                     .into()
             }
             CallErrorKind::Refused => "see AWS's message".into(),

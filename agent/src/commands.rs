@@ -20,19 +20,21 @@ pub(crate) enum CommandError {
     #[error(transparent)]
     Ask(#[from] AskError),
     /// The agent's answer is not of this version's form.
-    #[error("the running agent's status cannot be read: {0}; it may be of another version than this command")]
+    #[error(
+        "cannot read the status of the running agent: {0}; its version may differ from this command's: run `instance-agent reload`"
+    )]
     Status(#[from] serde_json::Error),
     /// The reload was refused, in the agent's words.
-    #[error("not reloaded: {0}")]
+    #[error("reload refused: {0}")]
     ReloadRefused(String),
     /// The reload did not end.
     #[error(
-        "the reload has not ended within {RELOAD_PATIENCE:?}; `instance-agent status` tells how it goes on"
+        "the reload did not finish within {RELOAD_PATIENCE:?}; `instance-agent status` shows its progress"
     )]
     ReloadLate,
     /// `--wait`, and its time is over.
     #[error(
-        "not {state} within {limit}, still waiting for {waits_for}; `instance-agent status` tells how it goes on"
+        "not {state} within {limit}: still waiting for {waits_for}; `instance-agent status` shows the progress"
     )]
     Late {
         /// What was waited for.
@@ -43,10 +45,10 @@ pub(crate) enum CommandError {
         waits_for: String,
     },
     /// `resume --wait` and something else keeps the instance out.
-    #[error("not in service: the instance stays out for another reason: {0}")]
+    #[error("not in service: another reason keeps the instance out: {0}")]
     StaysOut(String),
     /// `drain --wait` and somebody resumed.
-    #[error("the drain was called off: the agent is {0}")]
+    #[error("the drain was cancelled: the agent is {0}")]
     CalledOff(Phase),
 }
 
@@ -75,7 +77,7 @@ fn runtime_dir(args: AgentArgs) -> PathBuf {
         // Nothing can be done about a stderr that is gone.
         _ = writeln!(
             io::stderr(),
-            "instance-agent: the settings cannot be used, asking the agent in {}:\n{mistakes}",
+            "instance-agent: invalid settings; asking the agent in {} anyway:\n{mistakes}",
             folder.display()
         );
     }
@@ -201,7 +203,7 @@ async fn finish_reload(runtime_dir: &Path) -> Result<String, CommandError> {
                 return Err(CommandError::ReloadRefused(reload.reason.unwrap_or_default()));
             }
             ReloadOutcome::Done if reload.attempt >= attempt => {
-                return Ok(format!("reloaded; version {version} runs\n"));
+                return Ok(format!("reloaded: version {version} is running\n"));
             }
             _ => tokio::time::sleep(pause.next_delay()).await,
         }

@@ -36,7 +36,7 @@ impl Elbv2 {
             return Err(CallError {
                 action: Action::DescribeTargetGroups,
                 kind: CallErrorKind::OtherRegion,
-                detail: format!("not called, {group} is in the region {there} and this instance in {here}"),
+                detail: format!("not called: {group} is in region {there}, this instance in {here}"),
             });
         }
         let call = self.0.describe_target_groups();
@@ -52,7 +52,7 @@ impl Elbv2 {
         let no_answer = || CallError {
             action: Action::DescribeTargetGroups,
             kind: CallErrorKind::Unanswered,
-            detail: format!("the answer does not hold {group}"),
+            detail: format!("the answer does not contain {group}"),
         };
         let found = answer.target_groups().first().ok_or_else(no_answer)?;
         let arn = found.target_group_arn().ok_or_else(no_answer)?.to_owned();
@@ -63,7 +63,7 @@ impl Elbv2 {
                 return Err(CallError {
                     action: Action::DescribeTargetGroups,
                     kind: CallErrorKind::UnsupportedType,
-                    detail: format!("{group} has targets of type {other}, which an instance cannot be"),
+                    detail: format!("{group} has target type {other}, which takes no instances"),
                 });
             }
         };
@@ -129,7 +129,7 @@ fn health_in(target: &Target, answer: &DescribeTargetHealthOutput) -> Result<Tar
     let health = health.ok_or_else(|| CallError {
         action: Action::DescribeTargetHealth,
         kind: CallErrorKind::Unanswered,
-        detail: format!("the answer does not hold {}:{}", target.id, target.port),
+        detail: format!("the answer does not contain {}:{}", target.id, target.port),
     })?;
     Ok(TargetHealth {
         state: health.state().map_or(TargetHealthState::Initial, |state| {
@@ -203,11 +203,11 @@ mod tests {
         const UNKNOWN: &str =
             "<ErrorResponse><Error><Code>New</Code><Message>m</Message></Error></ErrorResponse>";
         for (status, body, kind, detail) in [
-            (503, "", CallErrorKind::Unanswered, "status 503 Service Unavailable without an error of AWS's"),
-            (502, PAGE, CallErrorKind::Unanswered, "status 502 Bad Gateway without an error of AWS's"),
-            (502, "Bad", CallErrorKind::Unanswered, "status 502 Bad Gateway without an error of AWS's"),
-            (429, "", CallErrorKind::Throttled, "status 429 Too Many Requests without an error of AWS's"),
-            (403, PAGE, CallErrorKind::Refused, "status 403 Forbidden without an error of AWS's"),
+            (503, "", CallErrorKind::Unanswered, "status 503 Service Unavailable without an AWS error code"),
+            (502, PAGE, CallErrorKind::Unanswered, "status 502 Bad Gateway without an AWS error code"),
+            (502, "Bad", CallErrorKind::Unanswered, "status 502 Bad Gateway without an AWS error code"),
+            (429, "", CallErrorKind::Throttled, "status 429 Too Many Requests without an AWS error code"),
+            (403, PAGE, CallErrorKind::Refused, "status 403 Forbidden without an AWS error code"),
             (500, UNKNOWN, CallErrorKind::Unanswered, "New: m"),
             (400, UNKNOWN, CallErrorKind::Refused, "New: m"),
         ] {

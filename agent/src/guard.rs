@@ -23,10 +23,10 @@ const LONGEST: usize = 200;
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Broken {
     /// It panicked.
-    #[error("it panicked: {0}")]
+    #[error("panicked: {0}")]
     Panicked(String),
     /// It did not end.
-    #[error("it did not end within {0:?}")]
+    #[error("did not finish within {0:?}")]
     Stuck(Duration),
 }
 
@@ -79,7 +79,7 @@ impl Mistakes {
         if let Some(earlier) = self.news(&broken.to_string()) {
             let earlier = if earlier > 0 { format!(" (after {earlier} others)") } else { String::new() };
             tracing::error!(
-                "{what} failed and begins anew, serving goes on; this is a bug: {broken}{earlier}; repeats are not logged"
+                "{what} failed and restarts: {broken}{earlier}; serving continues; this is a bug, please report it; repeats are not logged"
             );
         }
     }
@@ -106,7 +106,7 @@ pub(crate) fn say_panics_in_one_line() {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         if said.lock().unwrap_or_else(PoisonError::into_inner).insert(place.clone()) {
             let text = message(panic.payload());
-            tracing::error!("a mistake in the agent, serving goes on; please report it: {text} ({place})");
+            tracing::error!("a bug in the agent: {text} ({place}); serving continues; please report it");
         }
     }));
 }

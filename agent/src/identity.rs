@@ -193,7 +193,7 @@ impl Identifier {
             };
             tokio::time::sleep(pause).await;
             if let Err(broken) = guard(REFRESH_LIMIT, self.refresh()).await {
-                mistakes.say("the look at the instance metadata", &broken);
+                mistakes.say("the metadata watcher", &broken);
             }
         }
     }
@@ -206,7 +206,7 @@ impl Identifier {
         match self.ask_imds().await {
             Ok(()) => {
                 if let Some(failed) = self.imds_failures.end() {
-                    tracing::info!("instance metadata are back after {failed} failed tries");
+                    tracing::info!("instance metadata available again after {failed} failed attempts");
                 }
             }
             Err(error) => self.say_no_imds(&error.to_string()),
@@ -219,7 +219,7 @@ impl Identifier {
 
     async fn ask_imds(&mut self) -> Result<(), ImdsError> {
         let imds =
-            self.imds.clone().ok_or_else(|| ImdsError::new("switched off by AWS_EC2_METADATA_DISABLED"))?;
+            self.imds.clone().ok_or_else(|| ImdsError::new("disabled by AWS_EC2_METADATA_DISABLED"))?;
         if !self.identified() {
             self.take_identity(fetch_identity(&imds).await?);
         }
@@ -234,13 +234,13 @@ impl Identifier {
         self.tags.imds_says(tags, is_old, Instant::now());
         if self.tags.may_have_vanished() && !doubted {
             tracing::warn!(
-                "the instance metadata service tells none of this instance's tags any more; asking EC2, and again in \
-                 a minute, before this is believed"
+                "the instance metadata service no longer lists any tag; keeping the tags until EC2, or a second query \
+                 in a minute, confirms it"
             );
             self.ask_ec2_at = Instant::now();
         }
         if *self.tags.tags() != before {
-            tracing::debug!("tags: {:?}, as the instance metadata say", self.tags.tags());
+            tracing::debug!("tags from instance metadata: {:?}", self.tags.tags());
         }
         self.known.tags.clone_from(self.tags.tags());
     }
@@ -262,8 +262,8 @@ impl Identifier {
     /// Said once, and again only after IMDS had come back.
     fn say_no_imds(&mut self, problem: &str) {
         if self.imds_failures.news(&()).is_some() {
-            let again = if self.imds.is_some() { ", and trying again" } else { "" };
-            tracing::warn!(reason = problem, "no instance metadata: {problem}; serving without{again}");
+            let again = if self.imds.is_some() { ", retrying" } else { "" };
+            tracing::warn!(reason = problem, "no instance metadata: {problem}; serving without it{again}");
         }
     }
 
@@ -293,7 +293,7 @@ impl Identifier {
                 self.tags.ec2_says(&tags, Instant::now());
                 self.known.tags.clone_from(self.tags.tags());
                 if let Some(failed) = self.ec2_failures.end() {
-                    tracing::info!("instance tags are told by EC2 after {failed} failed tries");
+                    tracing::info!("EC2 returns the instance tags again after {failed} failed attempts");
                 }
                 self.ec2_backoff.reset();
                 let pause = if self.tags.may_have_vanished() {
@@ -304,7 +304,7 @@ impl Identifier {
                     self.untagged_backoff.reset();
                     spread(EC2_TAGS_INTERVAL)
                 };
-                tracing::debug!("tags: {tags:?}, as EC2 says; it is asked again in {} s", pause.as_secs());
+                tracing::debug!("tags from EC2: {tags:?}; asking again in {} s", pause.as_secs());
                 self.ask_ec2_at = Instant::now() + pause;
             }
             Err(error) => {
@@ -316,7 +316,7 @@ impl Identifier {
                 // Only where there are no other tags does this need somebody's attention.
                 if !self.tags.are_in_imds() && self.ec2_failures.news(&()).is_some() {
                     let cure = error.cure();
-                    tracing::warn!("instance tags cannot be asked of EC2: {error}; {cure}");
+                    tracing::warn!("cannot get the instance tags from EC2: {error}; {cure}");
                 }
             }
         }
@@ -355,6 +355,6 @@ async fn describe_tags(client: &aws_sdk_ec2::Client, instance_id: &str) -> Resul
     Err(CallError {
         action: Action::DescribeTags,
         kind: CallErrorKind::Unanswered,
-        detail: format!("the answer goes on after {MOST_PAGES} pages"),
+        detail: format!("the answer has more than {MOST_PAGES} pages"),
     })
 }

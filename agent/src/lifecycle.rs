@@ -258,7 +258,7 @@ impl Reasons {
             return Some(format!("Auto Scaling state {state}"));
         }
         if self.operator {
-            return Some("drained by an operator; `instance-agent resume` brings it back".to_owned());
+            return Some("drained by an operator; `instance-agent resume` ends the drain".to_owned());
         }
         if let (Some(time), OnRebalance::Drain) = (&self.rebalance, on_rebalance) {
             return Some(format!("rebalance recommendation of {time}"));

@@ -23,7 +23,7 @@ pub(crate) struct Answer {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RequestError {
     /// It cannot be asked for.
-    #[error("no valid request: {0}")]
+    #[error("invalid request: {0}")]
     Request(#[from] http::Error),
     /// Nobody listens, or this user may not connect.
     #[error("{0}")]
@@ -32,7 +32,7 @@ pub(crate) enum RequestError {
     #[error("no answer: {0}")]
     Http(#[from] hyper::Error),
     /// It broke off, or is too long.
-    #[error("the answer cannot be read: {0}")]
+    #[error("cannot read the answer: {0}")]
     Body(Box<dyn std::error::Error + Send + Sync>),
     /// None in time.
     #[error("no answer within {} s", .0.as_secs())]
@@ -109,8 +109,8 @@ mod tests {
         for (bytes, expected) in [
             (b"SSH-2.0\r\n".as_slice(), "no answer: "),
             (b"", "no answer: "),
-            (b"HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nhalf", "the answer cannot be read: "),
-            (&endless, "the answer cannot be read: "),
+            (b"HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nhalf", "cannot read the answer: "),
+            (&endless, "cannot read the answer: "),
         ] {
             let error = exchange(bytes).await.0.err().unwrap().to_string();
             assert!(error.starts_with(expected), "{error}");

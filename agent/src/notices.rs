@@ -55,7 +55,7 @@ pub(crate) async fn watch(
             Ok(result) => result,
             Err(Broken::Stuck(limit)) => Err(ImdsError::late(limit)),
             Err(broken) => {
-                mistakes.say("the look for notices", &broken);
+                mistakes.say("the notice watcher", &broken);
                 Err(ImdsError::new(broken.to_string()))
             }
         };
@@ -66,7 +66,7 @@ pub(crate) async fn watch(
                 INTERVAL
             }
             Err(error) => {
-                tracing::debug!("notices unknown: {error}");
+                tracing::debug!("cannot read notices: {error}");
                 if notices.read { outage.next_delay() } else { first_tries.next_delay() }
             }
         };
@@ -118,7 +118,7 @@ async fn refresh(
             }
             Err(error) if error.refused => {
                 if refusals.insert(path) {
-                    tracing::warn!("this notice cannot be read, the instance will not act on it: {error}");
+                    tracing::warn!("cannot read a notice: {error}; the instance will not act on it");
                 }
             }
             Err(error) => return Err(error),

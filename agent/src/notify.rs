@@ -80,6 +80,6 @@ pub(crate) fn feed_watchdog(traffic: Arc<Traffic>) -> io::Result<()> {
 
 fn send(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!("systemd was not notified: {error}");
+        tracing::debug!("cannot notify systemd: {error}");
     }
 }

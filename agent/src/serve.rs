@@ -47,7 +47,7 @@ pub(crate) enum ServeError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {error}; {cure}", cure = listen_cure(.error))]
+    #[error("cannot listen on {address}: {}", reason_and_cure(.error))]
     Listen {
         /// The address that was asked for.
         address: SocketAddr,
@@ -55,10 +55,10 @@ pub(crate) enum ServeError {
         error: io::Error,
     },
     /// systemd passed a socket that cannot be served on.
-    #[error("cannot use the socket that systemd passed: {0}; correct the .socket unit")]
+    #[error("cannot use the socket from systemd: {0}: correct the .socket unit")]
     Activation(io::Error),
     /// The program before this one in the process left something that cannot be read.
-    #[error("cannot go on with what the program before this one left: {0}; restart the service")]
+    #[error("cannot restore the state of the previous process: {0}; restart the service")]
     Inherited(io::Error),
     /// The running agent cannot be followed by this one.
     #[error("cannot take over: {0}")]
@@ -74,14 +74,19 @@ pub(crate) enum ServeError {
     System(#[from] io::Error),
 }
 
-fn listen_cure(error: &io::Error) -> &'static str {
+fn reason_and_cure(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::AddrInUse => "another program listens there; stop it, or choose another --listen",
-        io::ErrorKind::PermissionDenied => {
-            "ports below 1024 need root or CAP_NET_BIND_SERVICE; or choose another --listen"
+        io::ErrorKind::AddrInUse => {
+            "address in use: stop the other program or choose another --listen".into()
         }
-        io::ErrorKind::AddrNotAvailable => "this machine does not have that address; choose another --listen",
-        _ => "choose another --listen",
+        io::ErrorKind::PermissionDenied => {
+            "permission denied: run as root or with CAP_NET_BIND_SERVICE, or choose a --listen port from 1024"
+                .into()
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "this machine does not have that address: choose another --listen".into()
+        }
+        _ => format!("{error}: choose another --listen"),
     }
 }
 
@@ -93,8 +98,8 @@ pub(crate) fn check(args: SettingArgs) -> Result<String, ServeError> {
     let settings = layers.settings()?;
     let file = layers.file().display();
     match handover {
-        None if layers.has_file() => Ok(format!("the settings can be used; read from {file}")),
-        None => Ok(format!("the settings can be used; there is no {file}")),
+        None if layers.has_file() => Ok(format!("the settings are valid, read from {file}")),
+        None => Ok(format!("the settings are valid; {file} does not exist")),
         Some(version) => upgrade::check::answer(version, &settings).map_err(ServeError::CannotTakeOver),
     }
 }
@@ -148,7 +153,7 @@ pub(crate) fn run(args: SettingArgs) -> Result<(), ServeError> {
         Err(error @ BindError::Live(_)) => return Err(error.into()),
         // Being a web server does not depend on being administered.
         Err(error) => {
-            tracing::warn!("serving without status, drain, resume and reload: no admin socket: {error}");
+            tracing::warn!("no admin socket: {error}; serving without status, drain, resume and reload");
             None
         }
     };
@@ -185,16 +190,14 @@ pub(crate) fn run(args: SettingArgs) -> Result<(), ServeError> {
             predecessor,
         };
         control.run(signals, server.clone()).await;
-        tracing::info!("stopping: finishing what has begun, then closing the port");
+        tracing::info!("stopping: finishing the requests in flight, then closing the port");
         notify::extend_stop(2 * LAST_REQUESTS);
         // Waits for a reload that is about to be called off.
         if let Some(server) = server.lock().await.take() {
             let cut_off = server.shutdown(Instant::now() + LAST_REQUESTS).await;
             if cut_off > 0 {
                 let seconds = LAST_REQUESTS.as_secs();
-                tracing::warn!(
-                    "{cut_off} requests were cut off: they had not ended {seconds} s after the drain"
-                );
+                tracing::warn!("{cut_off} requests cut off: not finished {seconds} s after the drain");
             }
         }
     });
@@ -259,8 +262,8 @@ fn say_serving(listening: SocketAddr, connections: usize, predecessor: Option<&P
             message_id = events::RELOADED,
             version,
             from_version = from,
-            "reloaded: version {version} after {from}, {connections} connections kept, {refused_bodies} \
-             bodies that came too slowly refused (408), a pause of {} ms",
+            "reloaded: version {version} replaced {from}; {connections} connections kept, {refused_bodies} slow \
+             request bodies refused (408), requests paused for {} ms",
             upgrade::monotonic_now().saturating_sub(*paused_at) / 1_000_000
         ),
     }
@@ -297,7 +300,9 @@ impl Control {
         tokio::spawn(notices::watch(imds, known.notices, publish_notices));
         let (publish_registration, registration) = watch::channel(Registration::default());
         let (followed, listening) = (registration.clone(), self.listening.to_string());
-        tokio::spawn(keep("telling systemd", move || notify::follow(followed.clone(), listening.clone())));
+        tokio::spawn(keep("the systemd notifier", move || {
+            notify::follow(followed.clone(), listening.clone())
+        }));
         let (publish_role, role) = watch::channel((Role::default(), Vec::new()));
         let (ask_to_stop, stop) = watch::channel(None);
         let (ask_again, questions) = watch::channel(());
@@ -326,7 +331,7 @@ impl Control {
             tokio::spawn(async move {
                 if let Err(error) = admin::serve(&socket, admin).await {
                     tracing::warn!(
-                        "no status, drain, resume or reload until a restart: the admin socket: {error}"
+                        "the admin socket failed: {error}; no status, drain, resume or reload until a restart"
                     );
                 }
             });
@@ -368,8 +373,12 @@ impl Control {
         let hurry = async {
             ask_to_stop.send_replace(Some(signals.next().await));
             match tokio::time::timeout(drain + DRAIN_MARGIN, signals.next()).await {
-                Ok(signal) => tracing::warn!("{signal} again: not waiting for the drain to end"),
-                Err(_) => tracing::error!("the drain does not end; stopping without its end; this is a bug"),
+                Ok(signal) => {
+                    tracing::warn!("received {signal} while draining: stopping without waiting for the drain")
+                }
+                Err(_) => tracing::error!(
+                    "the drain did not end at its deadline: stopping; this is a bug, please report it"
+                ),
             }
         };
         tokio::select! {

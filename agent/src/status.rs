@@ -242,7 +242,7 @@ impl AgentStatus {
         let reason = registration.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
         row("state", format!("{} since {}{reason}", registration.phase, registration.since));
         if let Some(wait) = &registration.waiting_for {
-            row("waits for", wait.clone());
+            row("waiting for", wait.clone());
         }
         if let Some(notice) = &registration.spot {
             row("spot", notice.clone());
@@ -276,7 +276,7 @@ impl AgentStatus {
         );
         let TrafficSnapshot { made_room, unread_dropped, .. } = *traffic;
         if made_room + unread_dropped > 0 {
-            let text = format!("{made_room} idle for others' sake, {unread_dropped} that read no answers");
+            let text = format!("{made_room} idle to make room, {unread_dropped} whose clients read nothing");
             row("closed", text);
         }
         row("now", format!("{} in flight, {} connections", traffic.in_flight, traffic.connections));
@@ -285,7 +285,9 @@ impl AgentStatus {
         match (reload.outcome, &reload.reason) {
             (ReloadOutcome::None, _) => {}
             (ReloadOutcome::Running, _) => row("reload", "under way".to_owned()),
-            (ReloadOutcome::Done, _) => row("reload", format!("done ({} asked for so far)", reload.attempt)),
+            (ReloadOutcome::Done, _) => {
+                row("reload", format!("done ({} since the process started)", reload.attempt))
+            }
             (ReloadOutcome::Refused, why) => row("reload", format!("refused: {}", known(why))),
         }
         if let Some(why) = &self.restart_needed {

@@ -175,21 +175,21 @@ impl TargetHealth {
     pub(crate) fn cure(&self) -> Option<&'static str> {
         Some(match self.reason.as_deref()? {
             "Target.ResponseCodeMismatch" => {
-                "compare the group's health check path and matcher with what `curl -i` answers on this instance"
+                "compare the group's health check path and matcher with the answer of `curl -i` on this instance"
             }
             "Target.Timeout" => {
-                "let the balancer's security group reach this instance on the registered port"
+                "allow the load balancer's security group to reach this instance on the registered port"
             }
             "Target.FailedHealthChecks" => {
-                "check that the agent listens on the registered port and that the security groups let the balancer in"
+                "check that the agent listens on the registered port and that the security groups admit the load balancer"
             }
             "Target.NotInUse" => {
-                "point a listener or rule at the target group, or enable this availability zone on the balancer"
+                "forward a listener or rule to the target group, or enable this availability zone on the load balancer"
             }
-            "Target.InvalidState" => "the balancer sees the instance as stopped; start it",
+            "Target.InvalidState" => "start the instance: the load balancer sees it as stopped",
             "Target.IpUnusable" => "the address is in use by a load balancer; register another",
-            "Target.HealthCheckDisabled" => "enable health checks on the target group to have it judged",
-            "Elb.InternalError" => "a fault inside the load balancer; it is asked again",
+            "Target.HealthCheckDisabled" => "enable health checks on the target group",
+            "Elb.InternalError" => "fault inside the load balancer: the agent asks again",
             _ => return None,
         })
     }

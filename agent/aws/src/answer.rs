@@ -29,7 +29,7 @@ pub enum NoAnswer {
     #[error("the answer did not end within {} s", .0.as_secs())]
     Late(Duration),
     /// It is XML whose root element is not closed: what is missing would be taken for what is not there.
-    #[error("the answer breaks off")]
+    #[error("the answer is incomplete")]
     BrokenOff,
 }
 
@@ -37,7 +37,7 @@ pub enum NoAnswer {
 /// on the way, or a fault in front of the service.
 pub fn nameless(status: u16) -> String {
     let name = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
-    format!("status {status} {} without an error of AWS's", name.unwrap_or("(unknown)"))
+    format!("status {status} {} without an AWS error code", name.unwrap_or("(unknown)"))
 }
 
 /// Reads an answer to its end.

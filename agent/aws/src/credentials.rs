@@ -11,9 +11,7 @@ pub struct Checked<P>(pub P);
 
 /// A key or token that no one has given out.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "{part} holds a character that none has, at place {place}; give it again where it is set, without what is not its own"
-)]
+#[error("{part} has an invalid character at position {place}: set it again, without spaces or line breaks")]
 struct Unsendable {
     part: &'static str,
     /// Counted from 1.
@@ -66,7 +64,7 @@ mod tests {
             let broken = format!("{}\r", good[place]);
             bad[place] = &broken;
             let said = check(bad).unwrap_err().source().unwrap().to_string();
-            let expected = format!("{part} holds a character that none has, at place {};", broken.len());
+            let expected = format!("{part} has an invalid character at position {}:", broken.len());
             assert!(said.starts_with(&expected), "{said}");
             assert!(!said.contains(good[place]), "{said}");
         }

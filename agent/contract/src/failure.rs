@@ -211,7 +211,7 @@ mod tests {
                 "the endpoint \"127.0.0.1:5000\" is no URL",
                 "https://HOST",
             ),
-            (&["io error", "the answer breaks off"], None, "https://h:1: the answer breaks off", ""),
+            (&["io error", "the answer is incomplete"], None, "https://h:1: the answer is incomplete", ""),
         ];
         for (texts, innermost, why, cure) in cases {
             let failure = Failure::of("https://me:secret@h:1/path?signature=x", &*chain(texts, innermost));

@@ -139,7 +139,7 @@ impl<'a> Reading<'a> {
     pub(super) fn directory(&mut self, key: &'static str, systemd: &str, default: &str) -> PathBuf {
         let set = self.value(key, |text| {
             if text.is_empty() {
-                Err(InvalidValue { found: String::new(), expected: "a folder's path" })
+                Err(InvalidValue { found: String::new(), expected: "the path of a folder" })
             } else {
                 Ok(PathBuf::from(text))
             }
@@ -185,10 +185,10 @@ fn environment_layer(
             None => {
                 let problem = match nearest(&key) {
                     Some(near) => format!(
-                        "there is no such setting; did you mean {ENVIRONMENT}{}?",
+                        "no such setting; did you mean {ENVIRONMENT}{}?",
                         near.to_ascii_uppercase().replace('-', "_")
                     ),
-                    None => "there is no such setting".to_owned(),
+                    None => "no such setting".to_owned(),
                 };
                 mistakes.push(Mistake { origin: Origin::Environment(name), problem });
             }
@@ -216,7 +216,7 @@ fn file_layer(path: &Path, text: &str, mistakes: &mut Vec<Mistake>) -> Layer {
     for (key, value) in table.get_ref() {
         let Some(known) = known(key.get_ref()) else {
             let near = nearest(key.get_ref()).map_or(String::new(), |near| format!("; did you mean {near}?"));
-            let problem = format!("{}: there is no such setting{near}", key.get_ref());
+            let problem = format!("{}: no such setting{near}", key.get_ref());
             mistakes.push(mistake(Some(key.span().start), problem));
             continue;
         };
@@ -240,7 +240,10 @@ fn file_value(key: &str, value: &toml::de::DeValue<'_>) -> Result<String, String
             let words: Option<Vec<&str>> = items.iter().map(|item| item.get_ref().as_str()).collect();
             words.map(|words| words.join(" ")).ok_or_else(|| "expected a list of strings".to_owned())
         }
-        other => Err(format!("expected a string, found {}", other.type_str())),
+        other if key == "target-group" => {
+            Err(format!("expected a list of strings, found {}", other.type_str()))
+        }
+        other => Err(format!("expected a string or a decimal integer, found {}", other.type_str())),
     }
 }
 

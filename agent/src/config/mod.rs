@@ -78,7 +78,7 @@ pub(crate) struct Role {
 
 /// A tag whose value cannot be used, in one line. It is ignored.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("instance tag {key}: {error}; the tag is ignored, what held before still holds")]
+#[error("instance tag {key}: {error}; tag ignored, the previous value stays in effect")]
 pub(crate) struct IgnoredTag {
     key: &'static str,
     error: InvalidValue,
@@ -301,8 +301,14 @@ mod tests {
         assert_eq!(settings.limits.max_body, 100);
         assert_eq!(settings.register_port, Some(8080));
         assert_eq!(settings.target_groups.unwrap().len(), 2);
-        assert!(refused(&[], &[], "listen = true").contains("expected a string, found boolean"));
-        assert!(refused(&[], &[], "listen = ['a']").contains("expected a string, found array"));
+        assert!(
+            refused(&[], &[], "listen = true")
+                .contains("expected a string or a decimal integer, found boolean")
+        );
+        assert!(
+            refused(&[], &[], "listen = ['a']")
+                .contains("expected a string or a decimal integer, found array")
+        );
         assert!(refused(&[], &[], "target-group = [1]").contains("list of strings"));
         assert!(refused(&[], &[], "a = 1\na = 2").contains(":2"));
     }

@@ -32,7 +32,7 @@ impl<A: Api> Registrar<A> {
         tracing::info!(
             message_id = events::DRAINING,
             reason,
-            "draining: {reason}; at the latest in {} s",
+            "draining: {reason}; ends within {} s",
             timeout.as_secs()
         );
         let begun = Instant::now();
@@ -77,38 +77,40 @@ impl<A: Api> Registrar<A> {
     /// Drains on behalf of an operator.
     pub(super) fn drain(&mut self) -> Result<String, String> {
         const UNTIL: &str =
-            "it stays out of its target groups, also after a restart, until `instance-agent resume`";
+            "the instance stays out of its target groups, across restarts, until `instance-agent resume`";
         let id = self.inputs.instance.borrow().as_ref().and_then(|instance| instance.identity.id.clone());
         self.remembered.remember(id.as_deref()).map_err(|error| {
-            format!("not drained: this could not be remembered: {error}; free or repair the state folder and try again")
+            format!("not drained: cannot save the drain: {error}; free space in the state folder or repair it, then try again")
         })?;
         self.reasons.operator = true;
         if self.state.phase() == Phase::Drained {
-            return Ok(format!("drained already; {UNTIL}"));
+            return Ok(format!("already drained; {UNTIL}"));
         }
         let groups = self.members.still_in();
         let steps = if groups.is_empty() {
             format!("waiting for {}", WaitsFor::Requests)
         } else {
             let silence = WaitsFor::Silence(self.settings.drain_quiet);
-            format!("leaving {}, then waiting for {silence}", groups.join(", "))
+            format!("deregistering from {}, then waiting for {silence}", groups.join(", "))
         };
-        Ok(format!("draining: {steps}, at the latest in {} s; {UNTIL}", self.drain_timeout().as_secs()))
+        Ok(format!("draining: {steps}; ends within {} s; {UNTIL}", self.drain_timeout().as_secs()))
     }
 
     /// Ends a drain of an operator.
     pub(super) fn resume(&mut self) -> Result<String, String> {
-        self.remembered
-            .forget()
-            .map_err(|error| format!("not resumed: the remembered drain could not be removed: {error}"))?;
+        self.remembered.forget().map_err(|error| {
+            format!(
+                "not resumed: cannot remove the saved drain: {error}; repair the state folder, then try again"
+            )
+        })?;
         let drained = std::mem::take(&mut self.reasons.operator);
         let other = self.reasons.to_stay_out(self.settings.on_rebalance);
-        const NOTHING: &str = "nothing to resume: no operator has drained this instance";
+        const NOTHING: &str = "nothing to resume: no operator drained this instance";
         Ok(match (drained, other) {
-            (true, None) => "resumed; it registers with its target groups again".to_owned(),
-            (true, Some(reason)) => format!("resumed, but it stays out for another reason: {reason}"),
-            (false, None) => format!("{NOTHING}; it is in service"),
-            (false, Some(reason)) => format!("{NOTHING}; it stays out for another reason: {reason}"),
+            (true, None) => "resumed: registering with the target groups again".to_owned(),
+            (true, Some(reason)) => format!("resumed, but another reason keeps the instance out: {reason}"),
+            (false, None) => format!("{NOTHING}; the instance is in service"),
+            (false, Some(reason)) => format!("{NOTHING}; another reason keeps it out: {reason}"),
         })
     }
 }

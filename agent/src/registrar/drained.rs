@@ -33,7 +33,10 @@ impl RememberedDrain {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return false,
             Err(error) => {
                 let path = self.path();
-                tracing::warn!("going on as if not drained: {} cannot be read: {error}", path.display());
+                tracing::warn!(
+                    "cannot read {}: {error}; treating the instance as not drained",
+                    path.display()
+                );
                 return false;
             }
         };
@@ -44,13 +47,13 @@ impl RememberedDrain {
             UNKNOWN => {
                 if let Err(error) = self.remember(instance_id) {
                     tracing::warn!(
-                        "a restart would forget the drain: {error}; make the state folder writable and drain again"
+                        "cannot save the drain: {error}; a restart would end it: make the state folder writable and drain again"
                     );
                 }
                 true
             }
             other => {
-                tracing::info!("the remembered drain is not this instance's but {other}'s, and is ignored");
+                tracing::info!("ignoring a saved drain: it belongs to instance {other}");
                 false
             }
         }

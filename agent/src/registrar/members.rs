@@ -135,7 +135,7 @@ impl<A: Api> Members<A> {
                 let (target_group, named) = (member.group.name(), sentences::names(groups));
                 tracing::info!(
                     target_group,
-                    "target group {target_group}: not named any more; left once the instance is registered with {named}"
+                    "target group {target_group}: no longer named; the agent deregisters once the instance is registered with {named}"
                 );
             }
             member.wish(wish);

@@ -246,7 +246,7 @@ impl<A: Api> Registrar<A> {
         if role != self.role {
             let cluster = role.cluster.as_ref().map_or("none", |cluster| cluster.as_str());
             let groups = sentences::names(&role.target_groups);
-            tracing::info!("role: target groups {groups}; cluster {cluster}; / answers {}", role.root);
+            tracing::info!("role: target groups {groups}; cluster {cluster}; root {}", role.root);
             self.role = role;
         }
         if !matches!(self.state, State::Starting) {
@@ -295,7 +295,7 @@ impl<A: Api> Registrar<A> {
         tracing::debug!(
             "phase {}: {transition:?}, {}",
             self.state.phase(),
-            if wanted.is_empty() { "as nothing keeps the instance out" } else { &wanted }
+            if wanted.is_empty() { "nothing keeps the instance out" } else { &wanted }
         );
         self.say(transition, &wanted);
         let quiet = self.state.quiet().cloned().unwrap_or_else(|| self.quiet());
@@ -327,11 +327,14 @@ impl<A: Api> Registrar<A> {
         match transition {
             Transition::CallOff => {
                 let before = before.unwrap_or_default();
-                tracing::info!(reason = before, "drain called off, its reason is over: {before}");
+                tracing::info!(reason = before, "drain cancelled, its reason no longer applies: {before}");
             }
             Transition::Return => {
                 let before = before.unwrap_or_default();
-                tracing::info!(reason = before, "in service again, what kept it out is over: {before}");
+                tracing::info!(
+                    reason = before,
+                    "serving again, the reason to stay out no longer applies: {before}"
+                );
             }
             Transition::End { timed_out: false, .. } => {
                 let State::Draining { begun, .. } = &self.state else { return };
@@ -339,17 +342,17 @@ impl<A: Api> Registrar<A> {
                 tracing::info!(
                     message_id = events::DRAINED,
                     reason = wanted,
-                    "drained: {wanted}; no traffic any more after {seconds} s"
+                    "drained after {seconds} s: {wanted}"
                 );
             }
             Transition::End { timed_out: true, .. } => {
                 let gone = self.members.leaving() == Leaving::Gone;
-                let left = if gone { "deregistered" } else { "perhaps still registered" };
+                let left = if gone { "deregistered" } else { "may still be registered" };
                 let in_flight = self.inputs.traffic.snapshot().in_flight;
                 tracing::warn!(
                     message_id = events::DRAIN_TIMED_OUT,
                     reason = wanted,
-                    "drain timeout reached with {in_flight} requests in flight, {left}; going on as if drained: {wanted}"
+                    "drain timeout reached with {in_flight} requests in flight, {left}; treating the instance as drained: {wanted}"
                 );
             }
             // Said with the time that the drain may take.

@@ -54,7 +54,7 @@ pub(super) fn fails(target_group: &str, membership: &Membership, problem: &Probl
         target_state = membership.name(),
         reason = what,
         cure,
-        "target group {target_group}: {what}{earlier}; {cure}; it is tried again, and said again when it changes"
+        "target group {target_group}: {what}{earlier}; {cure}; retrying; logs again only if the error changes"
     );
 }
 
@@ -97,15 +97,15 @@ fn describe(target: Option<&Target>, before: &Membership, after: &Membership, ev
     };
     match event {
         Event::Resolved => plain("the target group was found"),
-        Event::Lost => plain("the target group does not exist any more"),
+        Event::Lost => plain("the target group no longer exists"),
         Event::Deregistered => plain("DeregisterTargets accepted"),
-        Event::AnswerLost => plain("no answer to a call that may have taken effect"),
-        Event::Rejoin => plain("wanted again"),
+        Event::AnswerLost => plain("a call got no answer and may have taken effect"),
+        Event::Rejoin => plain("the instance may register again"),
         Event::Registered => {
             let target = target.map_or_else(String::new, |target| format!(" {}:{}", target.id, target.port));
             Said {
                 message_id: Some(events::REGISTERED),
-                message: format!("registered{target}, {state}: the load balancer checks it now"),
+                message: format!("registered{target}, {state}: waiting for health checks"),
                 reason: "RegisterTargets accepted".to_owned(),
                 cure: None,
             }
@@ -124,7 +124,7 @@ fn describe(target: Option<&Target>, before: &Membership, after: &Membership, ev
             let parts: Vec<&str> = [state.as_str()].into_iter().chain(why).collect();
             let reason = code.or(description).unwrap_or(match health.state {
                 TargetHealthState::Healthy => "the load balancer's health checks pass",
-                _ => "the load balancer says so",
+                _ => "reported by the load balancer",
             });
             Said { message_id, message: parts.join(": "), reason: reason.to_owned(), cure }
         }
@@ -197,10 +197,7 @@ mod tests {
         let target = Target { id: "i-1".to_owned(), port: 80 };
         let after = Membership::Present(TargetHealth::bare(TargetHealthState::Initial));
         let said = describe(Some(&target), &Membership::Absent, &after, &Event::Registered);
-        assert_eq!(
-            said.message,
-            "registered i-1:80, initial (was unregistered): the load balancer checks it now"
-        );
+        assert_eq!(said.message, "registered i-1:80, initial (was unregistered): waiting for health checks");
         assert_eq!(said.message_id, Some(events::REGISTERED));
     }
 }

@@ -7,7 +7,7 @@ pub(super) const QUEUE: usize = 1_024;
 
 /// Another process holds the store.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the seed in {path} belongs to {}: stop it or use another state-dir", owner(*pid))]
+#[error("the seed in {path} is in use by {}: stop it or choose another --state-dir", owner(*pid))]
 pub(crate) struct OpenError {
     /// The state folder.
     pub(crate) path: String,
@@ -17,12 +17,12 @@ pub(crate) struct OpenError {
 
 /// Names the process that holds the lock.
 pub(super) fn owner(pid: Option<u32>) -> String {
-    pid.map_or_else(|| "another running process".to_owned(), |pid| format!("the running process {pid}"))
+    pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
 }
 
 /// Why the seed cannot be shown, in one line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the seed cannot be read: {reason}")]
+#[error("cannot read the seed: {reason}")]
 pub(crate) struct Unreadable {
     /// What is wrong and what to do.
     pub(crate) reason: String,
@@ -35,7 +35,7 @@ pub(crate) enum SetError {
     #[error("the seed was not stored: the disk is full; free some space and send it again")]
     NoSpace,
     /// A file operation failed; the value before it stays.
-    #[error("the seed was not stored: {reason}; the value before it stays")]
+    #[error("the seed was not stored: {reason}; the previous value stays")]
     Failed {
         /// The operation and its error.
         reason: String,

@@ -44,15 +44,13 @@ pub(super) enum Trouble {
     #[error("the disk is full")]
     NoSpace,
     /// Neither slot can be trusted.
-    #[error(
-        "{path} is damaged in both of its slots; store a new seed with POST and the damaged file is kept aside"
-    )]
+    #[error("both slots of {path} are damaged; POST a new seed: the damaged file is kept under another name")]
     Damaged {
         /// The file.
         path: String,
     },
     /// A file operation failed.
-    #[error("{doing} failed: {reason}; make the state-dir a folder that the agent can write to")]
+    #[error("{doing} failed: {reason}; make the state-dir writable for the agent")]
     Unusable {
         /// The operation and its path.
         doing: String,
@@ -60,7 +58,7 @@ pub(super) enum Trouble {
         reason: String,
     },
     /// Files in the folder belong to another user, such as root, who ran an agent there.
-    #[error("{files} belong to {owner}; give them back with `chown {uid}: {files}`")]
+    #[error("{files} belong to {owner}; run `chown {uid}: {files}`")]
     Foreign {
         /// Their paths.
         files: String,
@@ -70,7 +68,7 @@ pub(super) enum Trouble {
         uid: u32,
     },
     /// Another process holds the lock.
-    #[error("it belongs to {}", owner(*pid))]
+    #[error("in use by {}", owner(*pid))]
     Owned {
         /// Its process id, if the lock file tells.
         pid: Option<u32>,
@@ -161,7 +159,7 @@ impl<D: Disk> SeedFile<D> {
             .and_then(|()| file.rewind())
             .and_then(|()| writeln!(file, "{}", std::process::id()));
         if let Err(error) = told {
-            tracing::debug!("process id not noted in {}: {error}", path.display());
+            tracing::debug!("cannot write the process id to {}: {error}", path.display());
         }
         Ok(file)
     }
@@ -185,7 +183,7 @@ impl<D: Disk> SeedFile<D> {
         let owned = paths.iter().filter_map(|path| Some((path, fs::metadata(path).ok()?.uid())));
         let foreign: Vec<_> = owned.filter(|(_, owner)| *owner != uid).collect();
         let owner = match foreign.first()?.1 {
-            0 => "root, from an agent that root ran".to_owned(),
+            0 => "root, because an agent ran as root".to_owned(),
             other => format!("user {other}"),
         };
         let files: Vec<String> = foreign.iter().map(|(path, _)| path.display().to_string()).collect();
@@ -213,7 +211,7 @@ impl<D: Disk> SeedFile<D> {
             tracing::warn!(
                 message_id = events::SEED_DAMAGED,
                 reason,
-                "seed: {reason}; going on with what the other slot says, and the next POST repairs it"
+                "seed: {reason}; using the other slot; the next POST repairs the damaged one"
             );
         }
         // A process that was killed may have left a value that is in memory only; after a failed
@@ -271,7 +269,7 @@ impl<D: Disk> SeedFile<D> {
                 if let Some(count) = self.failures.end() {
                     tracing::info!(
                         message_id = events::SEED_WRITE_WORKS,
-                        "the seed is stored again, after {count} failed writes"
+                        "seed writes succeed again after {count} failures"
                     );
                 }
             }
@@ -280,7 +278,7 @@ impl<D: Disk> SeedFile<D> {
                     tracing::error!(
                         message_id = events::SEED_WRITE_FAILED,
                         reason = %error,
-                        "{error} (failure {} in a row; its like are only counted)",
+                        "{error} (failure {} in a row; repeats are not logged)",
                         earlier + 1
                     );
                 }
@@ -298,7 +296,7 @@ impl<D: Disk> SeedFile<D> {
         }
         // Somebody did that while it was open, with the lock's file perhaps, or with the folder.
         tracing::warn!(
-            "{} was moved, replaced or deleted while it was in use; going on with what is there now",
+            "{} was moved, replaced or deleted while in use; now using the file at that path",
             path.display()
         );
         self.carried = opened.seed.clone();
@@ -324,7 +322,7 @@ impl<D: Disk> SeedFile<D> {
         // At once, so that a power cut finds the refused value as seldom as can be. If it fails
         // too, the next write begins with it.
         let _ = self.settle();
-        Err(SetError::Failed { reason: format!("writing it failed: {error}") })
+        Err(SetError::Failed { reason: format!("writing the file failed: {error}") })
     }
 
     fn load_again(&mut self) -> Result<(), Trouble> {
@@ -367,7 +365,7 @@ impl<D: Disk> SeedFile<D> {
             reason: format!("an earlier write failed and the old value could not be written again: {error}"),
         })?;
         opened.unsettled = false;
-        tracing::info!("the seed's value from before a failed write is on the disk again");
+        tracing::info!("the previous value of the seed is on disk again after a failed write");
         Ok(())
     }
 
@@ -385,7 +383,7 @@ impl<D: Disk> SeedFile<D> {
                 let kept = kept.unwrap_or_default();
                 let (path, kept) = (path.display(), kept.display());
                 tracing::warn!(
-                    "the damaged {path} is replaced by a new seed; the damaged file is kept as {kept}"
+                    "replaced the damaged {path} with a new seed; the damaged file is kept as {kept}"
                 );
                 self.state = Ok(opened);
                 Ok(())

@@ -81,7 +81,7 @@ pub(crate) enum SeedError {
         found: String,
     },
     /// An object without the key.
-    #[error("send a JSON object such as {{\"num\": 100}}: the body's object has no \"num\"")]
+    #[error("send a JSON object such as {{\"num\": 100}}: the object has no key \"num\"")]
     Missing,
     /// A `num` of another kind, or a number in another notation.
     #[error(
@@ -108,8 +108,8 @@ fn found(body: &str, error: &serde_json::Error) -> String {
     };
     match error.classify() {
         Category::Data => format!("the body is {what}"),
-        Category::Eof => "the body ends in the middle".to_owned(),
-        _ => format!("the body is no JSON at line {}, column {}", error.line(), error.column()),
+        Category::Eof => "the body is cut off".to_owned(),
+        _ => format!("the body is not valid JSON at line {}, column {}", error.line(), error.column()),
     }
 }
 
@@ -237,9 +237,9 @@ mod tests {
             ("\"100\"", "the body is a string"),
             ("true", "the body is true or false"),
             ("null", "the body is null"),
-            ("{\"num\": 1", "the body ends in the middle"),
-            ("{\n \"num\": x}", "the body is no JSON at line 2, column 9"),
-            ("num=100", "the body is no JSON at line 1, column 3"),
+            ("{\"num\": 1", "the body is cut off"),
+            ("{\n \"num\": x}", "the body is not valid JSON at line 2, column 9"),
+            ("num=100", "the body is not valid JSON at line 1, column 3"),
         ] {
             let said = parse(body).unwrap_err().to_string();
             assert_eq!(said, format!("send a JSON object such as {{\"num\": 100}}: {found}"));

@@ -118,7 +118,7 @@ fn drain_backlog(connections: &Rc<Connections>, listener: TcpListener, room: &Ar
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => return,
             Err(error) => {
-                tracing::warn!("connections that were waiting are lost: {error}");
+                tracing::warn!("cannot accept the waiting connections: {error}; they are lost");
                 return;
             }
         };
@@ -156,7 +156,7 @@ impl Failures {
         if self.notice.is_due() {
             let times = self.unsaid;
             tracing::warn!(
-                "accepting connections fails, {times} times since this was last said, and is tried on: {error}"
+                "cannot accept connections ({times} failures since the last message): {error}; retrying"
             );
             self.unsaid = 0;
         }

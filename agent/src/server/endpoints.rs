@@ -39,13 +39,14 @@ const MALFORMED_PATH: Bytes =
 const BROKEN_BODY: Bytes =
     Bytes::from_static(b"the body ended early or its chunks are malformed: send it whole");
 const REPLACED: Bytes = Bytes::from_static(
-    b"the server is being replaced and the request's body has not all come: send the request again",
+    b"the server is being replaced and the request's body is incomplete: send the request again",
 );
-const HOST_WANTED: Bytes = Bytes::from_static(b"a request of HTTP/1.1 needs one Host header: send just one");
+const HOST_WANTED: Bytes = Bytes::from_static(b"an HTTP/1.1 request needs exactly one Host header: send one");
 const HOST_INVALID: Bytes =
-    Bytes::from_static(b"the Host header is no host: send a name or an address, and a port where it has one");
-const ENCODING_UNKNOWN: Bytes =
-    Bytes::from_static(b"no transfer encoding but one of chunked is understood: send the body as it is");
+    Bytes::from_static(b"the Host header is not valid: send a name or an address, with an optional port");
+const ENCODING_UNKNOWN: Bytes = Bytes::from_static(
+    b"the transfer encoding is not supported: send the body chunked or with a Content-Length",
+);
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// Who is answered with a panic, to see what that does.
@@ -97,7 +98,7 @@ impl Rendered {
             clusters,
             draining: answers.draining.clone().map(Bytes::from),
             instance: instance.map(|known| format!("Instance {} is responding now!", known.id).into()),
-            not_found: format!("no such path here: ask for one of {known}").into(),
+            not_found: format!("no such path: use one of {known}").into(),
         }
     }
 }
@@ -146,7 +147,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
             Err(Refusal::MalformedPath) => draft.refuse(StatusCode::BAD_REQUEST, MALFORMED_PATH),
             Err(Refusal::Method(allowed)) => {
                 let allow = allowed.header();
-                let text = format!("wrong method: this path takes {allow}");
+                let text = format!("wrong method: this path accepts {allow}");
                 let mut response = draft.refuse(StatusCode::METHOD_NOT_ALLOWED, text.into());
                 response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
                 response

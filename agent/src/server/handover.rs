@@ -31,7 +31,7 @@ pub(crate) struct Rest {
 
 /// Why a server did not come to rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("requests that had begun were not answered in time; try again")]
+#[error("requests in flight were not answered in time; try again")]
 pub(crate) struct Busy;
 
 impl Server {

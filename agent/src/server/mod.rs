@@ -87,7 +87,7 @@ pub(crate) fn bind(addr: SocketAddr) -> std::io::Result<TcpListener> {
 
 /// Makes a socket that somebody else has bound ready to be served on.
 pub(crate) fn adopt_listener(socket: OwnedFd) -> std::io::Result<TcpListener> {
-    let unfit = |why| Err(std::io::Error::other(format!("it {why}; one TCP ListenStream= is wanted")));
+    let unfit = |why| Err(std::io::Error::other(format!("it {why}; use one TCP ListenStream=")));
     if sockopt::socket_type(&socket)? != SocketType::STREAM || !sockopt::socket_acceptconn(&socket)? {
         return unfit("does not listen");
     }

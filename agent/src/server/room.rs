@@ -158,12 +158,12 @@ impl Room {
         match made {
             true if self.notices.closing.is_due() => tracing::warn!(
                 message_id = events::CONNECTION_LIMIT,
-                "connection limit reached: for each new connection an idle one is closed; max-connections raises it"
+                "connection limit reached: each new connection closes an idle one; raise max-connections"
             ),
             false if self.notices.full.is_due() => tracing::warn!(
                 message_id = events::CONNECTION_LIMIT,
-                "connection limit reached, with a request on every connection: new ones wait until others close; \
-                 max-connections raises it"
+                "connection limit reached and no connection is idle: new ones wait until others close; raise \
+                 max-connections"
             ),
             _ => {}
         }

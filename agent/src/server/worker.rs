@@ -207,7 +207,7 @@ impl Worker {
         if self.blocked.is_news() {
             tracing::warn!(
                 message_id = events::UNREAD_DROPPED,
-                "connections are dropped: their clients send requests and read no answers"
+                "dropping connections: their clients send requests and read no answers"
             );
         }
     }

@@ -75,7 +75,7 @@ impl Writer {
         let instance = entry.map_or_else(entry::instance, |entry| entry.instance.clone());
         with_default(self.naming(instance)?, || {
             if lost > 0 {
-                tracing::warn!("{lost} log entries are lost: the journal did not take them");
+                tracing::warn!("journald was too slow: {lost} log entries dropped");
             }
             if let Some(entry) = entry {
                 entry.dispatch();

@@ -114,9 +114,11 @@ pub(super) async fn ask(path: &Path, arguments: &[OsString], own: &Pinned) -> Re
     let output = match tokio::time::timeout(DEADLINE, run(command)).await {
         Ok(Ok(output)) => output,
         Ok(Err(error)) => {
-            return Err(refused(format!("cannot be run: {error}; install it again, then reload")));
+            return Err(refused(format!("cannot run it: {error}; install it again, then reload")));
         }
-        Err(_) => return Err(refused(format!("did not say within {DEADLINE:?} whether it can take over"))),
+        Err(_) => {
+            return Err(refused(format!("did not answer within {DEADLINE:?} whether it can take over")));
+        }
     };
     let candidate = read_answer(&output).map_err(refused)?;
     for (key, value) in own {
@@ -124,7 +126,7 @@ pub(super) async fn ask(path: &Path, arguments: &[OsString], own: &Pinned) -> Re
         if wanted != *value {
             let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "not set".to_owned());
             return Err(format!(
-                "{key} cannot change in a reload ({} to {}); restart instead, or take the change back",
+                "a reload cannot change {key} ({} to {}); restart instead, or undo the change",
                 text(value),
                 text(&wanted)
             ));
@@ -161,5 +163,5 @@ fn read_answer(output: &Output) -> Result<Candidate, String> {
         });
     }
     serde_json::from_slice(&output.stdout)
-        .map_err(|_| "is no instance-agent that can take over: it did not answer as one".to_owned())
+        .map_err(|_| "is not an instance-agent that can take over".to_owned())
 }

@@ -64,7 +64,7 @@ impl Reloads {
 
     /// Asks for a reload, unless one is under way; returns its number.
     pub(crate) fn ask(&self) -> Result<u64, String> {
-        let mut asked = Err("a reload is under way; wait for it to end".to_owned());
+        let mut asked = Err("a reload is already running; wait for it to finish".to_owned());
         self.0.send_if_modified(|status| {
             if status.outcome == ReloadOutcome::Running {
                 return false;
@@ -124,7 +124,7 @@ impl<H: Host> Reloader<H> {
             tracing::warn!(
                 message_id = events::RELOAD_REFUSED,
                 reason,
-                "reload refused: {reason}; the running version serves on"
+                "reload refused: {reason}; the running version keeps serving"
             );
             self.reloads.refused(reason);
         }
@@ -157,7 +157,7 @@ impl<H: Host> Reloader<H> {
         let Some(server) = slot.take() else { return Err("the agent is stopping".to_owned()) };
         let handed = server.hand_over().await;
         if handed.lost > 0 {
-            tracing::warn!("{} connections are lost: they did not come to rest in time", handed.lost);
+            tracing::warn!("{} connections lost: they did not come to rest in time", handed.lost);
         }
         let paused = u64::try_from(rest.since.elapsed().as_nanos()).unwrap_or(0);
         let predecessor = Predecessor {
@@ -180,7 +180,9 @@ impl<H: Host> Reloader<H> {
         match served {
             Ok(server) => *slot = Some(server),
             Err(error) => {
-                tracing::error!("ending, to be started again: cannot serve any longer: {error}");
+                tracing::error!(
+                    "cannot serve any longer: {error}; exiting so that systemd starts the agent again"
+                );
                 telemetry::flush();
                 #[expect(
                     clippy::disallowed_methods,
@@ -189,7 +191,7 @@ impl<H: Host> Reloader<H> {
                 std::process::exit(1);
             }
         }
-        Err(format!("{} cannot be started: {error}", self.program.path.display()))
+        Err(format!("cannot start {}: {error}", self.program.path.display()))
     }
 
     fn vetoed(&self) -> Result<(), String> {

@@ -223,7 +223,7 @@ pub(crate) fn inherit() -> io::Result<Option<Inherited>> {
     file.read_until(b'\n', &mut line)?;
     let record: Record = serde_json::from_slice(&line)?;
     if record.version != HANDOVER_VERSION || record.pid != std::process::id() {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "it was left for another program"));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the handover record is for another process"));
     }
     let take = |number| -> io::Result<OwnedFd> {
         // SAFETY: as above; the record names each descriptor once.

@@ -11,7 +11,7 @@ async fn resume_waits_until_the_instance_is_in_service_and_says_when_there_was_n
     let (bed, machine, _agent) = Bed::healthy().await;
     let resumed = machine.command(&["resume", "--wait"]).await;
     assert!(resumed.status.success(), "{resumed:?}");
-    let nothing = "nothing to resume: no operator has drained this instance; it is in service\nin service\n";
+    let nothing = "nothing to resume: no operator drained this instance; it is in service\nin service\n";
     assert_eq!(text(&resumed.stdout), nothing);
 
     let drained = machine.command(&["drain", "--wait"]).await;
@@ -75,7 +75,7 @@ async fn a_stop_says_what_it_waits_for() {
     // Longer than the test waits: only not waiting at all can pass.
     machine.arguments(&["--drain-quiet", "1h", "--drain-timeout", "1h"]);
     let mut agent = machine.start();
-    machine.until_logged("no answer to a call that may have taken effect").await;
+    machine.until_logged("a call got no answer and may have taken effect").await;
     agent.terminate();
     assert!(ended(&mut agent, &machine).await.success(), "never registered, it waits for nobody");
     assert!(!machine.log().contains("without requests"), "{}", machine.log());
@@ -97,7 +97,7 @@ async fn a_health_check_path_that_this_agent_does_not_know_is_noticed_by_its_pro
     // Nobody asks for a status, and the next regular look is ten minutes away.
     machine.until_logged("target group cluster1: unhealthy (was healthy): Target.ResponseCodeMismatch").await;
     assert!(
-        machine.log().contains("answered a health check with another status than 200"),
+        machine.log().contains("answered a health check with a status other than 200"),
         "{}",
         machine.log()
     );
@@ -161,10 +161,10 @@ async fn at_debug_each_look_and_each_decision_is_told_and_at_info_none() {
     bed.cloud.set_fault("DescribeTargetHealth", Some(Fault::Deny));
     assert!(machine.command(&["drain", "--wait"]).await.status.success());
     machine.until_logged("phase serving: Drain, drained by an operator").await;
-    machine.until_logged("target group cluster1: wanted Out, and healthy").await;
+    machine.until_logged("target group cluster1: wish Out, state healthy").await;
     assert!(machine.command(&["resume"]).await.status.success());
     machine.until_logged("failed: AccessDenied: ").await;
-    machine.until_logged("; trying again in ").await;
+    machine.until_logged("; retrying in ").await;
     bed.cloud.set_fault("DescribeTargetHealth", None);
 
     let mut quiet = bed.machine(bed.spec()).await;

@@ -21,8 +21,8 @@ impl<A: Api> Member<A> {
     pub(super) fn begin_anew(&mut self, broken: &Broken) -> Next {
         (self.resolved, self.taken_over) = (None, false);
         let problem = Problem {
-            what: format!("a mistake in the agent: {broken}"),
-            cure: "nothing: it looks again; please report it with the log".to_owned(),
+            what: format!("a bug in the agent: {broken}"),
+            cure: "nothing to do: the agent asks AWS again; please report the bug with the log".to_owned(),
         };
         // Not among the failures, which are over as soon as a call succeeds: the next look may break again.
         if let Some(earlier) = self.mistakes.news(&broken.to_string()) {
@@ -67,7 +67,7 @@ impl<A: Api> Member<A> {
         let target_group = self.group.name();
         tracing::debug!(
             target_group,
-            "target group {target_group}: {}; trying again in {:.1} s",
+            "target group {target_group}: {}; retrying in {:.1} s",
             problem.what,
             pause.as_secs_f64()
         );

@@ -208,7 +208,7 @@ impl<A: Api> Member<A> {
         let target_group = self.group.name();
         tracing::debug!(
             target_group,
-            "target group {target_group}: wanted {wish:?}, and {}",
+            "target group {target_group}: wish {wish:?}, state {}",
             self.membership()
         );
         self.looks.begin_anew();
@@ -341,8 +341,8 @@ impl<A: Api> Member<A> {
     async fn tick_absent(&mut self) -> Next {
         if !self.shared.notices_are_known() {
             return self.waits_for(Problem {
-                what: "not yet known whether a notice keeps the instance out".to_owned(),
-                cure: "it registers as soon as the metadata service tells its notices".to_owned(),
+                what: "the instance's notices are not known yet".to_owned(),
+                cure: "the agent registers once the metadata service answers".to_owned(),
             });
         }
         if let Err(what) = self.shared.api.probe_own_health().await {
@@ -370,11 +370,11 @@ impl<A: Api> Member<A> {
         match self.looks.take_news(&self.traffic) {
             Some(ProbeNews::Overdue) => tracing::info!(
                 target_group,
-                "target group {target_group}: no health checks for three intervals; asking"
+                "target group {target_group}: no health check for three intervals; asking AWS"
             ),
             Some(ProbeNews::Refused) => tracing::info!(
                 target_group,
-                "target group {target_group}: this agent answered a health check with another status than 200; asking"
+                "target group {target_group}: the agent answered a health check with a status other than 200; asking AWS"
             ),
             Some(ProbeNews::Resumed) | None => {}
         }
@@ -473,7 +473,10 @@ impl<A: Api> Member<A> {
                 // A bug. Looking again is right whatever the state is.
                 if self.mistakes.news(&error.to_string()).is_some() {
                     let target_group = self.group.name();
-                    tracing::error!(target_group, "target group {target_group}: {error}; looking again");
+                    tracing::error!(
+                        target_group,
+                        "target group {target_group}: {error}; asking AWS again; this is a bug, please report it"
+                    );
                 }
                 if self.resolved.is_some() { Membership::Unknown } else { Membership::Unresolved }
             }
@@ -517,7 +520,7 @@ impl<A: Api> Member<A> {
 
 fn unknown_target(missing: &str) -> Problem {
     Problem {
-        what: format!("{missing} is not known, so there is nothing to register"),
+        what: format!("{missing} is unknown: nothing to register"),
         cure: "let the instance reach its metadata service, or set instance-id".to_owned(),
     }
 }

@@ -256,7 +256,7 @@ async fn a_drain_that_is_resumed_in_the_middle_is_called_off() {
     setup.ask(Request::Resume).await.unwrap();
     setup.until(LONG, "registered", |setup| setup.api.targets("a") == [TARGET]).await;
     assert_eq!(setup.phase(), Phase::Serving);
-    assert_eq!(log.lines("drain called off, its reason is over: drained by an operator").len(), 1);
+    assert_eq!(log.lines("drain cancelled, its reason no longer applies: drained by an operator").len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -299,7 +299,7 @@ async fn a_drain_ends_at_its_deadline_whatever_still_stands() {
         assert!(exact.contains(&took), "{took:?} with {timeout:?}");
         assert!(setup.api.count(Action::DeregisterTargets) >= 1, "it was tried");
     }
-    let said = log.lines("drain timeout reached with 0 requests in flight, perhaps still registered");
+    let said = log.lines("drain timeout reached with 0 requests in flight, may still be registered");
     assert_eq!(said.len(), 3, "{said:?}");
 }
 
@@ -337,7 +337,10 @@ async fn drained_before_a_reload_it_stays_drained_without_another_drain() {
     assert_eq!(log.lines("draining: "), NOBODY, "it was drained before");
     setup.ask(Request::Resume).await.unwrap();
     setup.until(LONG, "registered", |setup| setup.api.targets("a") == [TARGET]).await;
-    assert_eq!(log.lines("in service again, what kept it out is over: drained by an operator").len(), 1);
+    assert_eq!(
+        log.lines("serving again, the reason to stay out no longer applies: drained by an operator").len(),
+        1
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -442,7 +445,7 @@ async fn a_name_that_does_not_exist_takes_no_instance_out_of_its_group() {
     sleep(seconds(3600)).await;
     assert_eq!(api.targets("a"), [TARGET]);
     assert_eq!(setup.group_names(), ["misspelled", "a"]);
-    assert_eq!(log.lines("target group a: not named any more; ").len(), 1, "{:?}", log.lines("group a"));
+    assert_eq!(log.lines("target group a: no longer named; ").len(), 1, "{:?}", log.lines("group a"));
     // A reload takes over what is not left yet, and does not leave it either.
     let (role, parting) = setup.role.borrow().clone();
     assert_eq!(parting, [name("a")]);

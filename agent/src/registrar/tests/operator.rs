@@ -93,21 +93,21 @@ async fn a_resume_says_when_there_was_nothing_to_resume_and_a_drain_when_it_is_d
     let folder = tempfile::tempdir().unwrap();
     let setup = Setup::registered(&FakeApi::new(&["a"]), settings_in(&folder)).await;
     let said = setup.ask(Request::Resume).await.unwrap();
-    assert_eq!(said, "nothing to resume: no operator has drained this instance; it is in service");
+    assert_eq!(said, "nothing to resume: no operator drained this instance; the instance is in service");
     let said = setup.ask(Request::Drain).await.unwrap();
-    let how = "draining: leaving a, then waiting for 20 s without requests, at the latest in 30 s; ";
+    let how = "draining: deregistering from a, then waiting for 20 s without requests; ends within 30 s; ";
     assert!(said.starts_with(how), "{said}");
     setup.until_phase(Phase::Drained, LONG).await;
     let said = setup.ask(Request::Drain).await.unwrap();
-    assert!(said.starts_with("drained already; "), "{said}");
-    assert!(setup.ask(Request::Resume).await.unwrap().starts_with("resumed; "));
+    assert!(said.starts_with("already drained; "), "{said}");
+    assert!(setup.ask(Request::Resume).await.unwrap().starts_with("resumed: "));
 
     setup.notices.send_replace(Some(Notices { auto_scaling: Some("Standby".to_owned()), ..notices() }));
     setup.until_phase(Phase::Drained, LONG * 2).await;
     let said = setup.ask(Request::Resume).await.unwrap();
     assert_eq!(
         said,
-        "nothing to resume: no operator has drained this instance; it stays out for another reason: Auto Scaling \
+        "nothing to resume: no operator drained this instance; another reason keeps it out: Auto Scaling \
          state Standby"
     );
 }

@@ -51,7 +51,7 @@ impl SeedStore {
                     Trouble::Damaged { .. } => events::SEED_DAMAGED,
                     _ => events::SEED_WRITE_FAILED,
                 };
-                tracing::error!(message_id, reason = %trouble, "the seed cannot be used: {trouble}");
+                tracing::error!(message_id, reason = %trouble, "cannot use the seed: {trouble}");
             }
             Ok(()) => {}
         }
@@ -62,7 +62,9 @@ impl SeedStore {
             .name("seed-writer".to_owned())
             .spawn(move || write_until_closed(file, &writes, &published))
             .inspect_err(|error| {
-                tracing::error!("the seed cannot be written until a restart: no thread for it: {error}")
+                tracing::error!(
+                    "cannot start the seed writer: {error}; the seed is read-only until a restart"
+                )
             });
         Ok(Self(Arc::new(Store { latest, queue: Some(queue), writer: writer.ok() })))
     }
@@ -82,7 +84,7 @@ impl SeedStore {
     /// Stores the seed; returns its text once it would survive a power cut.
     pub(crate) async fn set(&self, seed: Seed) -> Result<Bytes, SetError> {
         let (answer, answered) = oneshot::channel();
-        let stopped = || SetError::Failed { reason: "the seed's writer has stopped".to_owned() };
+        let stopped = || SetError::Failed { reason: "the seed writer has stopped".to_owned() };
         let queue = self.0.queue.as_ref().ok_or_else(stopped)?;
         queue.try_send(Write { seed, answer }).map_err(|error| match error {
             TrySendError::Full(_) => SetError::Busy,
@@ -99,7 +101,7 @@ impl Drop for Store {
         if let Some(writer) = self.writer.take()
             && writer.join().is_err()
         {
-            tracing::error!("the seed's writer panicked: this is a bug");
+            tracing::error!("the seed writer panicked: this is a bug, please report it");
         }
     }
 }
