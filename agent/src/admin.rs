@@ -168,7 +168,7 @@ pub(crate) struct Admin {
     /// Has each target group asked what it thinks.
     pub(crate) questions: watch::Sender<()>,
     /// Where drain and resume go.
-    pub(crate) requests: mpsc::Sender<registrar::Request>,
+    pub(crate) requests: mpsc::Sender<registrar::OperatorRequest>,
     /// Where reloads are asked for.
     pub(crate) reloads: Reloads,
 }
@@ -263,8 +263,8 @@ async fn answer(request: &Request<Incoming>, admin: &Admin) -> Response<Full<Byt
             Ok(attempt) => text(StatusCode::ACCEPTED, format!("{attempt}\n")),
             Err(refused) => text(StatusCode::CONFLICT, format!("{refused}\n")),
         },
-        "/drain" => ask(admin, registrar::Request::Drain).await,
-        _ => ask(admin, registrar::Request::Resume).await,
+        "/drain" => ask(admin, registrar::OperatorRequest::Drain).await,
+        _ => ask(admin, registrar::OperatorRequest::Resume).await,
     }
 }
 
@@ -281,7 +281,7 @@ async fn refresh(admin: &Admin) {
 
 async fn ask(
     admin: &Admin,
-    request: impl FnOnce(oneshot::Sender<Result<String, String>>) -> registrar::Request,
+    request: impl FnOnce(oneshot::Sender<Result<String, String>>) -> registrar::OperatorRequest,
 ) -> Response<Full<Bytes>> {
     let (reply, answer) = oneshot::channel();
     if admin.requests.try_send(request(reply)).is_err() {

@@ -14,14 +14,14 @@ use instance_contract::one_line;
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
-use crate::repeated::Repeated;
+use crate::repeat_filter::RepeatFilter;
 
 /// What a panic says is shown to this length, in characters.
 const LONGEST: usize = 200;
 
 /// Why a piece of work did not come to its end: a mistake in this program.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Broken {
+pub(crate) enum TaskFailure {
     /// It panicked.
     #[error("panicked: {0}")]
     Panicked(String),
@@ -32,13 +32,13 @@ pub(crate) enum Broken {
 
 /// Does a piece of work, with a limit to how long it may take. Whatever it was changing when it
 /// broke is for the caller to put right.
-pub(crate) async fn guard<T>(limit: Duration, work: impl Future<Output = T>) -> Result<T, Broken> {
-    tokio::time::timeout(limit, caught(work)).await.unwrap_or(Err(Broken::Stuck(limit)))
+pub(crate) async fn guard<T>(limit: Duration, work: impl Future<Output = T>) -> Result<T, TaskFailure> {
+    tokio::time::timeout(limit, caught(work)).await.unwrap_or(Err(TaskFailure::Stuck(limit)))
 }
 
 /// Does a task for as long as the agent runs: one that panics is begun anew, after a pause.
 pub(crate) async fn keep<F: Future<Output = ()>>(what: &str, mut task: impl FnMut() -> F) {
-    let mut mistakes = Mistakes::default();
+    let mut mistakes = TaskFailures::default();
     while let Err(broken) = caught(task()).await {
         mistakes.say(what, &broken);
         tokio::time::sleep(mistakes.pause()).await;
@@ -48,8 +48,8 @@ pub(crate) async fn keep<F: Future<Output = ()>>(what: &str, mut task: impl FnMu
 /// How one part of the program breaks again and again: said once, then counted, with longer and longer pauses.
 /// What works in between ends nothing, as the next try may break like the one before.
 #[derive(Debug)]
-pub(crate) struct Mistakes {
-    said: Repeated<String>,
+pub(crate) struct TaskFailures {
+    said: RepeatFilter<String>,
     pause: Backoff,
     last: Option<Instant>,
 }
@@ -57,14 +57,14 @@ pub(crate) struct Mistakes {
 /// After this long without a mistake, the next one is said again.
 const FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
 
-impl Default for Mistakes {
+impl Default for TaskFailures {
     fn default() -> Self {
         let pause = Backoff::new(Duration::from_secs(1), Duration::from_secs(300));
-        Self { said: Repeated::default(), pause, last: None }
+        Self { said: RepeatFilter::default(), pause, last: None }
     }
 }
 
-impl Mistakes {
+impl TaskFailures {
     /// Counts one more; when it is not like the one said last, how many came before it.
     pub(crate) fn news(&mut self, mistake: &str) -> Option<u64> {
         if self.last.replace(Instant::now()).is_some_and(|last| last.elapsed() > FORGOTTEN) {
@@ -75,7 +75,7 @@ impl Mistakes {
     }
 
     /// Counts one more, and says it where it is not like the one said last.
-    pub(crate) fn say(&mut self, what: &str, broken: &Broken) {
+    pub(crate) fn say(&mut self, what: &str, broken: &TaskFailure) {
         if let Some(earlier) = self.news(&broken.to_string()) {
             let earlier = if earlier > 0 { format!(" (after {earlier} others)") } else { String::new() };
             tracing::error!(
@@ -111,7 +111,7 @@ pub(crate) fn say_panics_in_one_line() {
     }));
 }
 
-async fn caught<T>(work: impl Future<Output = T>) -> Result<T, Broken> {
+async fn caught<T>(work: impl Future<Output = T>) -> Result<T, TaskFailure> {
     let mut work = pin!(work);
     poll_fn(|cx| {
         let outside = CAUGHT.replace(true);
@@ -120,7 +120,7 @@ async fn caught<T>(work: impl Future<Output = T>) -> Result<T, Broken> {
         match polled {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(done)) => Poll::Ready(Ok(done)),
-            Err(panic) => Poll::Ready(Err(Broken::Panicked(message(panic.as_ref())))),
+            Err(panic) => Poll::Ready(Err(TaskFailure::Panicked(message(panic.as_ref())))),
         }
     })
     .await
@@ -149,7 +149,7 @@ mod tests {
         });
         let broken = panics.await.expect_err("it panicked");
         assert!(broken.to_string().contains("a test asked for it"), "{broken}");
-        assert_eq!(guard(LIMIT, std::future::pending::<()>()).await, Err(Broken::Stuck(LIMIT)));
+        assert_eq!(guard(LIMIT, std::future::pending::<()>()).await, Err(TaskFailure::Stuck(LIMIT)));
     }
 
     #[tokio::test(start_paused = true)]

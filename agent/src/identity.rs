@@ -12,9 +12,9 @@ use tokio::time::Instant;
 use crate::aws::{self, Action, CallError, CallErrorKind};
 use crate::backoff::{Backoff, jitter, spread};
 use crate::believed_tags::{BelievedTags, SECOND_LOOK, Tags};
-use crate::guard::{Mistakes, guard};
+use crate::guard::{TaskFailures, guard};
 use crate::imds::{Imds, ImdsError};
-use crate::repeated::Repeated;
+use crate::repeat_filter::RepeatFilter;
 use crate::{telemetry, validate};
 
 /// How long a start waits for identity and tags before the server says `unknown`.
@@ -125,8 +125,8 @@ pub(crate) struct Identifier {
     ec2_backoff: Backoff,
     /// Between questions that EC2 answers with no tags: a new instance's may not be visible yet.
     untagged_backoff: Backoff,
-    imds_failures: Repeated<()>,
-    ec2_failures: Repeated<()>,
+    imds_failures: RepeatFilter<()>,
+    ec2_failures: RepeatFilter<()>,
 }
 
 impl Identifier {
@@ -156,11 +156,11 @@ impl Identifier {
             untagged_backoff: Backoff::new(SECOND_LOOK, EC2_TAGS_INTERVAL),
             // The program before this one has said it.
             imds_failures: if resumed && !known.identity.from_imds {
-                Repeated::already_said(())
+                RepeatFilter::already_said(())
             } else {
-                Repeated::default()
+                RepeatFilter::default()
             },
-            ec2_failures: Repeated::default(),
+            ec2_failures: RepeatFilter::default(),
             known,
         }
     }
@@ -172,7 +172,7 @@ impl Identifier {
             self.say_no_imds(&ImdsError::late(FIRST_TRY).to_string());
         }
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
-        let mut mistakes = Mistakes::default();
+        let mut mistakes = TaskFailures::default();
         loop {
             publish.send_if_modified(|published| {
                 let changed = published.as_ref() != Some(&self.known);

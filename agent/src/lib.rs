@@ -29,7 +29,7 @@ mod local_http;
 mod notices;
 mod notify;
 mod registrar;
-mod repeated;
+mod repeat_filter;
 mod seed;
 mod serve;
 mod server;

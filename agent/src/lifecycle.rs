@@ -1,7 +1,7 @@
 //! The pure part of the agent's life on an instance: no I/O, and no clock of its own.
 //!
 //! [`Membership`] is the state machine of one target group, and [`Phase`] that of the instance;
-//! [`Reasons`] decides whether the instance wants to be in its groups at all; [`Quiet`] decides
+//! [`StayOutReasons`] decides whether the instance wants to be in its groups at all; [`QuietPeriod`] decides
 //! when traffic has really stopped. The registrar drives them all.
 
 use std::fmt;
@@ -168,14 +168,14 @@ pub(crate) enum Leaving {
 
 /// What the phase of the instance is decided from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Facts {
+pub(crate) struct PhaseFacts {
     /// Identity, tags and notices were tried.
     pub(crate) known: bool,
     pub(crate) kept_out: KeptOut,
     /// The process before a reload had drained the instance.
     pub(crate) was_drained: bool,
     pub(crate) leaving: Leaving,
-    /// Traffic has stopped, see [`Quiet`].
+    /// Traffic has stopped, see [`QuietPeriod`].
     pub(crate) quiet: bool,
     /// The drain's deadline has passed.
     pub(crate) late: bool,
@@ -183,8 +183,8 @@ pub(crate) struct Facts {
 
 impl Phase {
     /// The step that is due; `None` stays.
-    pub(crate) fn next(self, facts: &Facts) -> Option<Transition> {
-        let Facts { known, kept_out, was_drained, leaving, quiet, late } = *facts;
+    pub(crate) fn next(self, facts: &PhaseFacts) -> Option<Transition> {
+        let PhaseFacts { known, kept_out, was_drained, leaving, quiet, late } = *facts;
         let exit = kept_out == KeptOut::BySignal;
         match (self, kept_out) {
             // An agent that starts during a spot interruption, or that an operator had drained,
@@ -230,7 +230,7 @@ impl fmt::Display for OnRebalance {
 
 /// Everything that can keep the instance out of its target groups, weakest last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Reasons {
+pub(crate) struct StayOutReasons {
     /// SIGTERM or SIGINT: drain, then exit.
     pub(crate) signal: Option<&'static str>,
     /// A spot interruption notice, such as `terminate at 2026-01-01T00:00:00Z`.
@@ -243,7 +243,7 @@ pub(crate) struct Reasons {
     pub(crate) operator: bool,
 }
 
-impl Reasons {
+impl StayOutReasons {
     /// Why the instance has to stay out of its target groups, in one line; `None` when it is wanted.
     pub(crate) fn to_stay_out(&self, on_rebalance: OnRebalance) -> Option<String> {
         if let Some(signal) = self.signal {
@@ -273,13 +273,13 @@ impl Reasons {
 /// requests for some seconds. So the period of silence counts from the deregistration or from the
 /// last request that was not a probe, whichever is later.
 #[derive(Clone, Debug)]
-pub(crate) struct Quiet {
+pub(crate) struct QuietPeriod {
     quiet: Duration,
     requests: u64,
     since: Instant,
 }
 
-impl Quiet {
+impl QuietPeriod {
     /// Starts watching at `now` with the counters as they stand.
     pub(crate) fn new(quiet: Duration, traffic: &TrafficSnapshot, now: Instant) -> Self {
         Self { quiet, requests: traffic.requests(), since: now }
@@ -370,14 +370,14 @@ mod tests {
     }
 
     /// All that a phase can be decided from.
-    fn all_facts() -> Vec<Facts> {
+    fn all_facts() -> Vec<PhaseFacts> {
         let mut all = Vec::new();
         for bits in 0..16_u8 {
             let bit = |place: u8| bits & (1 << place) != 0;
             let (known, was_drained, quiet, late) = (bit(0), bit(1), bit(2), bit(3));
             for kept_out in [KeptOut::No, KeptOut::Yes, KeptOut::BySignal] {
                 for leaving in [Leaving::Untried, Leaving::Tried, Leaving::Gone] {
-                    all.push(Facts { known, kept_out, was_drained, leaving, quiet, late });
+                    all.push(PhaseFacts { known, kept_out, was_drained, leaving, quiet, late });
                 }
             }
         }
@@ -390,7 +390,7 @@ mod tests {
         use KeptOut::{BySignal, No, Yes};
         use Leaving::{Gone, Untried};
         use Phase::{Drained, Draining, Serving, Starting};
-        type Row = (Phase, fn(&Facts) -> bool, Option<Transition>);
+        type Row = (Phase, fn(&PhaseFacts) -> bool, Option<Transition>);
         let end = |timed_out, exit| Some(Transition::End { timed_out, exit });
         let table: [Row; 17] = [
             (Starting, |f| !f.known, None),
@@ -431,7 +431,7 @@ mod tests {
     #[test]
     fn each_reason_keeps_the_instance_out_and_the_strongest_is_named() {
         let ignore = OnRebalance::Ignore;
-        let mut reasons = Reasons::default();
+        let mut reasons = StayOutReasons::default();
         assert_eq!(reasons.to_stay_out(ignore), None);
         reasons.auto_scaling = Some("InService".into());
         assert_eq!(reasons.to_stay_out(ignore), None);
@@ -455,7 +455,7 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut traffic = TrafficSnapshot { root: 5, ..TrafficSnapshot::default() };
-        let mut quiet = Quiet::new(Duration::from_secs(20), &traffic, start);
+        let mut quiet = QuietPeriod::new(Duration::from_secs(20), &traffic, start);
         assert!(!quiet.is_over(&traffic, Some(at(3)), at(22)), "20 s have not passed since 3");
         assert!(quiet.is_over(&traffic, Some(at(3)), at(23)));
         traffic.root = 6;
@@ -469,7 +469,7 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut traffic = TrafficSnapshot { in_flight: 1, ..TrafficSnapshot::default() };
-        let mut quiet = Quiet::new(Duration::from_secs(20), &traffic, start);
+        let mut quiet = QuietPeriod::new(Duration::from_secs(20), &traffic, start);
         assert!(!quiet.is_over(&traffic, Some(start), at(100)));
         assert!(!quiet.is_over(&traffic, None, at(100)), "registered nowhere still waits for it");
         traffic.in_flight = 0;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::backoff::Backoff;
-use crate::guard::{Broken, Mistakes, guard};
+use crate::guard::{TaskFailure, TaskFailures, guard};
 use crate::imds::{Imds, ImdsError};
 use crate::validate;
 
@@ -47,13 +47,13 @@ pub(crate) async fn watch(
     let mut first_tries = Backoff::new(Duration::from_secs(1), INTERVAL);
     let mut outage = Backoff::new(INTERVAL, Duration::from_secs(15));
     let mut refusals = BTreeSet::new();
-    let mut mistakes = Mistakes::default();
+    let mut mistakes = TaskFailures::default();
     loop {
         // A deadline also for the first of all tries, which registration waits for.
         let refresh = refresh(&imds, &mut notices, &mut refusals);
         let result = match guard(FIRST_TRY, refresh).await {
             Ok(result) => result,
-            Err(Broken::Stuck(limit)) => Err(ImdsError::late(limit)),
+            Err(TaskFailure::Stuck(limit)) => Err(ImdsError::late(limit)),
             Err(broken) => {
                 mistakes.say("the notice watcher", &broken);
                 Err(ImdsError::new(broken.to_string()))

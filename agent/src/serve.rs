@@ -17,15 +17,15 @@ use crate::config::{ConfigError, Layers, Role, Settings};
 use crate::guard::{self, keep};
 use crate::identity::Identifier;
 use crate::imds::Imds;
-use crate::registrar::{Inputs, Outputs, Registrar, Resumed};
-use crate::seed::{OpenError, SeedStore};
-use crate::server::{Handed, Server};
+use crate::registrar::{Inputs, Outputs, Registrar, ResumedState};
+use crate::seed::{SeedInUse, SeedStore};
+use crate::server::{HandoverSockets, Server};
 use crate::signals::Signals;
 use crate::status::{AgentStatus, Registration};
 use crate::traffic::Traffic;
 use crate::unit::Unit;
-use crate::upgrade::{Inherited, Predecessor, Program, Reloader, Reloads};
-use crate::upgrading::{Running, ServerParts};
+use crate::upgrade::{InheritedState, Predecessor, Program, Reloader, Reloads};
+use crate::upgrading::{RunningAgent, ServerParts};
 use crate::{aws, events, notices, notify, server, telemetry, upgrade};
 
 /// How long requests that began after the drain had ended may take to finish. They seldom exist,
@@ -68,7 +68,7 @@ pub(crate) enum ServeError {
     Admin(#[from] BindError),
     /// Another process owns the seed.
     #[error(transparent)]
-    Seed(#[from] OpenError),
+    Seed(#[from] SeedInUse),
     /// The kernel refuses what every program needs.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -130,8 +130,12 @@ pub(crate) fn run(args: SettingArgs) -> Result<(), ServeError> {
     let limits = &mut settings.limits;
     limits.max_connections = server::limit_connections(limits.max_connections, settings.threads);
     let (handed, inherited_admin, predecessor) = match inherited {
-        Some(Inherited { handed, admin, predecessor }) => (handed, admin, Some(predecessor)),
-        None => (Handed { listener: listen(settings.listen)?, connections: Vec::new(), lost: 0 }, None, None),
+        Some(InheritedState { handed, admin, predecessor }) => (handed, admin, Some(predecessor)),
+        None => (
+            HandoverSockets { listener: listen(settings.listen)?, connections: Vec::new(), lost: 0 },
+            None,
+            None,
+        ),
     };
     let listening = handed.listener.local_addr()?;
     let admin_socket = match inherited_admin {
@@ -336,7 +340,7 @@ impl Control {
                 }
             });
         }
-        let host = Running {
+        let host = RunningAgent {
             registration,
             role,
             instance: instance.clone(),
@@ -360,7 +364,7 @@ impl Control {
         };
         let outputs =
             Outputs { answers: self.answers, registration: publish_registration, role: publish_role };
-        let resumed = self.predecessor.map(|predecessor| Resumed {
+        let resumed = self.predecessor.map(|predecessor| ResumedState {
             role: predecessor.role(),
             parting: predecessor.parting(),
             drained: predecessor.drained,

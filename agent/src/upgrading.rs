@@ -13,12 +13,12 @@ use crate::identity::Instance;
 use crate::limits::Limits;
 use crate::notices::Notices;
 use crate::seed::SeedStore;
-use crate::server::{self, Handed, Server};
+use crate::server::{self, HandoverSockets, Server};
 use crate::status::{Phase, Registration};
 use crate::target_group::TargetGroupRef;
 use crate::traffic::Traffic;
 use crate::unit::Unit;
-use crate::upgrade::{Host, Predecessor};
+use crate::upgrade::{Predecessor, ReloadHost};
 
 /// What a server is made of, kept so that it can be made again after a reload that failed.
 #[derive(Clone)]
@@ -31,14 +31,14 @@ pub(crate) struct ServerParts {
 }
 
 impl ServerParts {
-    pub(crate) fn serve(&self, handed: Handed) -> io::Result<Server> {
+    pub(crate) fn serve(&self, handed: HandoverSockets) -> io::Result<Server> {
         let Self { threads, limits, answers, traffic, seed } = self.clone();
         server::start(handed.listener, handed.connections, threads, limits, answers, traffic, seed)
     }
 }
 
 /// The running agent, as a reload sees it.
-pub(crate) struct Running {
+pub(crate) struct RunningAgent {
     pub(crate) registration: watch::Receiver<Registration>,
     pub(crate) role: watch::Receiver<(Role, Vec<TargetGroupRef>)>,
     pub(crate) instance: watch::Receiver<Option<Instance>>,
@@ -49,7 +49,7 @@ pub(crate) struct Running {
     pub(crate) parts: ServerParts,
 }
 
-impl Host for Running {
+impl ReloadHost for RunningAgent {
     fn veto(&self) -> Option<String> {
         if let Some(signal) = *self.stop.borrow() {
             return Some(format!("the agent is stopping ({signal})"));
@@ -84,7 +84,7 @@ impl Host for Running {
         self.admin_socket.as_ref().map(|socket| socket.listener())
     }
 
-    fn serve(&self, handed: Handed) -> io::Result<Server> {
+    fn serve(&self, handed: HandoverSockets) -> io::Result<Server> {
         self.parts.serve(handed)
     }
 }

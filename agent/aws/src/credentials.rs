@@ -12,7 +12,7 @@ pub struct Checked<P>(pub P);
 /// A key or token that no one has given out.
 #[derive(Debug, thiserror::Error)]
 #[error("{part} has an invalid character at position {place}: set it again, without spaces or line breaks")]
-struct Unsendable {
+struct InvalidCredential {
     part: &'static str,
     /// Counted from 1.
     place: usize,
@@ -38,7 +38,10 @@ fn check(credentials: &Credentials) -> Result<(), CredentialsError> {
         ("the session token", credentials.session_token().unwrap_or_default()),
     ] {
         if let Some(index) = text.chars().position(|c| !c.is_ascii_graphic()) {
-            return Err(CredentialsError::invalid_configuration(Unsendable { part, place: index + 1 }));
+            return Err(CredentialsError::invalid_configuration(InvalidCredential {
+                part,
+                place: index + 1,
+            }));
         }
     }
     Ok(())

@@ -55,23 +55,23 @@ pub fn http_client(trusts: bool) -> SharedHttpClient {
             connector.tls_provider(rustls.clone()).tls_context(tls.clone()).build()
         })
     });
-    SharedHttpClient::new(Client { direct, proxied })
+    SharedHttpClient::new(ProxyingClient { direct, proxied })
 }
 
 #[derive(Debug)]
-struct Client {
+struct ProxyingClient {
     direct: SharedHttpClient,
     proxied: Option<SharedHttpClient>,
 }
 
-impl HttpClient for Client {
+impl HttpClient for ProxyingClient {
     fn http_connector(
         &self,
         settings: &HttpConnectorSettings,
         components: &RuntimeComponents,
     ) -> SharedHttpConnector {
         let connector = |client: &SharedHttpClient| client.http_connector(settings, components);
-        SharedHttpConnector::new(Whole {
+        SharedHttpConnector::new(CompleteAnswers {
             direct: connector(&self.direct),
             proxied: self.proxied.as_ref().map(connector),
         })
@@ -92,12 +92,12 @@ impl HttpClient for Client {
 
 /// Answers with whole answers only.
 #[derive(Debug)]
-struct Whole {
+struct CompleteAnswers {
     direct: SharedHttpConnector,
     proxied: Option<SharedHttpConnector>,
 }
 
-impl HttpConnector for Whole {
+impl HttpConnector for CompleteAnswers {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let is_metadata =
             request.headers().iter().any(|(name, _)| name.starts_with("x-aws-ec2-metadata-token"));

@@ -105,12 +105,12 @@ impl Layers {
 }
 
 /// Interprets what was written, and keeps every mistake.
-pub(super) struct Reading<'a> {
+pub(super) struct SettingsReader<'a> {
     layers: &'a Layers,
     mistakes: Vec<Mistake>,
 }
 
-impl<'a> Reading<'a> {
+impl<'a> SettingsReader<'a> {
     pub(super) fn of(layers: &'a Layers) -> Self {
         Self { layers, mistakes: layers.mistakes.clone() }
     }

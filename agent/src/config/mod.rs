@@ -20,7 +20,7 @@ use instance_contract::{ClusterName, InvalidValue, Root};
 use crate::lifecycle::OnRebalance;
 use crate::limits::Limits;
 use crate::target_group::TargetGroupRef;
-use layers::Reading;
+use layers::SettingsReader;
 pub(crate) use layers::{ConfigError, Layers};
 pub use table::{SETTINGS, Setting};
 use values::{
@@ -87,7 +87,7 @@ pub(crate) struct IgnoredTag {
 impl Layers {
     /// Interprets and validates what was written.
     pub(crate) fn settings(&self) -> Result<Settings, ConfigError> {
-        let mut read = Reading::of(self);
+        let mut read = SettingsReader::of(self);
         let limits = Limits {
             max_body: read.value("max-body", bytes).unwrap_or(64 * 1024),
             max_buffered: read.value("max-buffered", large_bytes).unwrap_or(64 * 1024 * 1024),
@@ -132,12 +132,12 @@ impl Layers {
     /// The admin socket's folder alone, for the commands that only talk to a running agent; and every mistake in the
     /// settings, none of which keeps them from it.
     pub(crate) fn runtime_dir(&self) -> (PathBuf, Option<ConfigError>) {
-        let mut read = Reading::of(self);
+        let mut read = SettingsReader::of(self);
         (runtime_dir(&mut read), read.mistakes())
     }
 }
 
-fn runtime_dir(read: &mut Reading<'_>) -> PathBuf {
+fn runtime_dir(read: &mut SettingsReader<'_>) -> PathBuf {
     read.directory("runtime-dir", "RUNTIME_DIRECTORY", "/run/instance-agent")
 }
 
@@ -146,7 +146,7 @@ impl Settings {
     /// leave what `before` says as it is, so that a slip in a tag takes no instance out of its
     /// group; they are returned beside the role, to be said once.
     pub(crate) fn role(&self, tags: &BTreeMap<String, String>, before: &Role) -> (Role, Vec<IgnoredTag>) {
-        let mut tags = Tags { tags, ignored: Vec::new() };
+        let mut tags = TagReader { tags, ignored: Vec::new() };
         let role = Role {
             root: match self.root {
                 Some(root) => root,
@@ -166,12 +166,12 @@ impl Settings {
 }
 
 /// The instance's tags, and those of them that could not be used.
-struct Tags<'a> {
+struct TagReader<'a> {
     tags: &'a BTreeMap<String, String>,
     ignored: Vec<IgnoredTag>,
 }
 
-impl Tags<'_> {
+impl TagReader<'_> {
     /// What a tag says: the default where there is none, what was `before` where it makes no sense.
     fn parse<T: Clone + Default>(
         &mut self,

@@ -44,7 +44,7 @@ pub(crate) trait Api: Send + Sync + 'static {
 }
 
 /// What all members share.
-pub(crate) struct Shared<A> {
+pub(crate) struct MemberContext<A> {
     pub(super) api: A,
     pub(super) instance: watch::Receiver<Option<Instance>>,
     pub(super) notices: watch::Receiver<Option<Notices>>,
@@ -53,7 +53,7 @@ pub(crate) struct Shared<A> {
     pub(super) reconcile_interval: Duration,
 }
 
-impl<A> Shared<A> {
+impl<A> MemberContext<A> {
     pub(super) fn new(api: A, settings: &Settings, listening: SocketAddr, inputs: &Inputs) -> Self {
         Self {
             api,

@@ -8,7 +8,7 @@ use super::api::Api;
 use super::waits_for::WaitsFor;
 use super::{Registrar, State};
 use crate::events;
-use crate::lifecycle::{Leaving, Quiet};
+use crate::lifecycle::{Leaving, QuietPeriod};
 use crate::status::Phase;
 
 /// The deregistration delay that AWS gives a target group by default.
@@ -23,11 +23,15 @@ const LATE_REQUESTS: Duration = Duration::from_secs(60);
 
 impl<A: Api> Registrar<A> {
     /// Silence that begins now.
-    pub(super) fn quiet(&self) -> Quiet {
-        Quiet::new(self.settings.drain_quiet, &self.inputs.traffic.snapshot(), Instant::now().into_std())
+    pub(super) fn quiet(&self) -> QuietPeriod {
+        QuietPeriod::new(
+            self.settings.drain_quiet,
+            &self.inputs.traffic.snapshot(),
+            Instant::now().into_std(),
+        )
     }
 
-    pub(super) fn drain_with(&mut self, reason: String, quiet: Quiet) {
+    pub(super) fn drain_with(&mut self, reason: String, quiet: QuietPeriod) {
         let timeout = self.drain_timeout();
         tracing::info!(
             message_id = events::DRAINING,

@@ -15,7 +15,7 @@ use crate::traffic::Traffic;
 
 /// What an operator asks through the admin socket.
 #[derive(Debug)]
-pub(crate) enum Request {
+pub(crate) enum OperatorRequest {
     /// Stay out of every target group until told otherwise.
     Drain(oneshot::Sender<Result<String, String>>),
     /// Come back.
@@ -32,7 +32,7 @@ pub(crate) struct Inputs {
     /// Notices in force; `None` until they were first asked.
     pub(crate) notices: watch::Receiver<Option<Notices>>,
     /// What operators ask.
-    pub(crate) requests: mpsc::Receiver<Request>,
+    pub(crate) requests: mpsc::Receiver<OperatorRequest>,
     /// The signal that asks the agent to stop.
     pub(crate) stop: watch::Receiver<Option<&'static str>>,
     /// The server's counters.

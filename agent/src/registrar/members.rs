@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::api::{Api, Shared};
-use super::member::{Known, MemberHandle, Wish};
+use super::api::{Api, MemberContext};
+use super::member::{InheritedMembership, MemberHandle, Wish};
 use super::sentences;
 use crate::lifecycle::Leaving;
 use crate::status::GroupStatus;
@@ -16,7 +16,7 @@ use crate::traffic::Traffic;
 
 /// The members of the registrar.
 pub(super) struct Members<A> {
-    shared: Arc<Shared<A>>,
+    shared: Arc<MemberContext<A>>,
     traffic: Arc<Traffic>,
     named: Vec<MemberHandle>,
     /// Those whose group is no longer named: they leave, and are then forgotten.
@@ -30,7 +30,7 @@ pub(super) struct Members<A> {
 
 impl<A> Members<A> {
     /// No members yet.
-    pub(super) fn new(shared: Arc<Shared<A>>, traffic: Arc<Traffic>, known: Vec<GroupStatus>) -> Self {
+    pub(super) fn new(shared: Arc<MemberContext<A>>, traffic: Arc<Traffic>, known: Vec<GroupStatus>) -> Self {
         Self {
             shared,
             traffic,
@@ -167,7 +167,7 @@ impl<A: Api> Members<A> {
     }
 
     fn start(&mut self, group: TargetGroupRef, wish: Wish) -> MemberHandle {
-        let known = Known::of(&group, &self.known);
+        let known = InheritedMembership::of(&group, &self.known);
         // It holds once: a member that begins anew asks.
         self.known.retain(|known| known.name != group.name());
         let (shared, traffic, changed) = (self.shared.clone(), self.traffic.clone(), self.changed.clone());

@@ -26,16 +26,16 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-pub(crate) use self::inputs::{Inputs, Outputs, Request};
+pub(crate) use self::inputs::{Inputs, OperatorRequest, Outputs};
 use crate::answers::{Answers, InstanceAnswer};
 use crate::config::{Role, Settings};
 use crate::events;
-use crate::guard::{Mistakes, guard};
+use crate::guard::{TaskFailures, guard};
 use crate::identity::Instance;
-use crate::lifecycle::{Facts, KeptOut, Leaving, Quiet, Reasons, Transition};
+use crate::lifecycle::{KeptOut, Leaving, PhaseFacts, QuietPeriod, StayOutReasons, Transition};
 use crate::status::{GroupStatus, Phase};
 use crate::target_group::TargetGroupRef;
-use api::{Api, LiveApi, Shared};
+use api::{Api, LiveApi, MemberContext};
 use drained::RememberedDrain;
 use member::Wish;
 use members::Members;
@@ -49,7 +49,7 @@ const TURN_LIMIT: Duration = Duration::from_secs(180);
 const DRAIN_TICK: Duration = Duration::from_millis(250);
 /// Where the program before this one had left off.
 #[derive(Debug, Default)]
-pub(crate) struct Resumed {
+pub(crate) struct ResumedState {
     /// What the instance was to be.
     pub(crate) role: Role,
     /// The groups that it was still leaving.
@@ -67,8 +67,17 @@ pub(crate) struct Resumed {
 enum State {
     Starting,
     Serving,
-    Draining { reason: String, quiet: Quiet, begun: Instant, deadline: Instant, waits_for: Option<WaitsFor> },
-    Drained { reason: String, quiet: Quiet },
+    Draining {
+        reason: String,
+        quiet: QuietPeriod,
+        begun: Instant,
+        deadline: Instant,
+        waits_for: Option<WaitsFor>,
+    },
+    Drained {
+        reason: String,
+        quiet: QuietPeriod,
+    },
 }
 
 impl State {
@@ -96,7 +105,7 @@ impl State {
         }
     }
 
-    fn quiet(&self) -> Option<&Quiet> {
+    fn quiet(&self) -> Option<&QuietPeriod> {
         match self {
             Self::Starting | Self::Serving => None,
             Self::Draining { quiet, .. } | Self::Drained { quiet, .. } => Some(quiet),
@@ -112,9 +121,9 @@ pub(crate) struct Registrar<A = LiveApi> {
     members: Members<A>,
     state: State,
     since: SystemTime,
-    reasons: Reasons,
+    reasons: StayOutReasons,
     role: Role,
-    resumed: Option<Resumed>,
+    resumed: Option<ResumedState>,
     ignored_tags: Vec<String>,
     remembered: RememberedDrain,
     /// The instance id for which it was looked up whether a remembered drain applies.
@@ -128,7 +137,7 @@ impl Registrar {
         listening: SocketAddr,
         inputs: Inputs,
         outputs: Outputs,
-        resumed: Option<Resumed>,
+        resumed: Option<ResumedState>,
     ) -> Self {
         let api = LiveApi::new(listening, &inputs);
         Self::with_api(api, settings, listening, inputs, outputs, resumed)
@@ -142,10 +151,10 @@ impl<A: Api> Registrar<A> {
         listening: SocketAddr,
         inputs: Inputs,
         outputs: Outputs,
-        resumed: Option<Resumed>,
+        resumed: Option<ResumedState>,
     ) -> Self {
         let known = resumed.as_ref().map(|resumed| resumed.groups.clone()).unwrap_or_default();
-        let shared = Arc::new(Shared::new(api, &settings, listening, &inputs));
+        let shared = Arc::new(MemberContext::new(api, &settings, listening, &inputs));
         Self {
             members: Members::new(shared, inputs.traffic.clone(), known),
             remembered: RememberedDrain::in_folder(&settings.state_dir),
@@ -154,7 +163,7 @@ impl<A: Api> Registrar<A> {
             outputs,
             state: State::Starting,
             since: SystemTime::now(),
-            reasons: Reasons::default(),
+            reasons: StayOutReasons::default(),
             role: resumed.as_ref().map(|resumed| resumed.role.clone()).unwrap_or_default(),
             resumed,
             ignored_tags: Vec::new(),
@@ -165,7 +174,7 @@ impl<A: Api> Registrar<A> {
     /// Runs until a signal asked the agent to stop and the instance is drained. A turn that breaks is
     /// a mistake in this program: what can be lost by it is lost, and the next one begins anew.
     pub(crate) async fn run(mut self) {
-        let mut mistakes = Mistakes::default();
+        let mut mistakes = TaskFailures::default();
         loop {
             match guard(TURN_LIMIT, self.turn()).await {
                 Ok(ControlFlow::Continue(())) => {}
@@ -189,9 +198,9 @@ impl<A: Api> Registrar<A> {
         };
         self.publish();
         match tick {
-            Tick::Again => {}
-            Tick::Wait(longest) => self.wait(longest.unwrap_or(LONGEST_WAIT)).await,
-            Tick::Finished => return ControlFlow::Break(()),
+            TurnOutcome::Again => {}
+            TurnOutcome::Wait(longest) => self.wait(longest.unwrap_or(LONGEST_WAIT)).await,
+            TurnOutcome::Finished => return ControlFlow::Break(()),
         }
         ControlFlow::Continue(())
     }
@@ -266,7 +275,7 @@ impl<A: Api> Registrar<A> {
     }
 
     /// What the next step is decided from.
-    fn facts(&mut self, kept_out: bool) -> Facts {
+    fn facts(&mut self, kept_out: bool) -> PhaseFacts {
         // Both come within seconds, also when nobody answers: even one that is to stop at once has
         // to find out where an earlier process may have left it registered.
         let known = self.inputs.instance.borrow().is_some() && self.inputs.notices.borrow().is_some();
@@ -287,11 +296,11 @@ impl<A: Api> Registrar<A> {
             over = quiet.is_over(&traffic, left.map(Instant::into_std), now.into_std());
             late = now >= *deadline;
         }
-        Facts { known, kept_out, was_drained, leaving: self.members.leaving(), quiet: over, late }
+        PhaseFacts { known, kept_out, was_drained, leaving: self.members.leaving(), quiet: over, late }
     }
 
     /// Goes to another phase.
-    fn go(&mut self, transition: Transition, wanted: String) -> Tick {
+    fn go(&mut self, transition: Transition, wanted: String) -> TurnOutcome {
         tracing::debug!(
             "phase {}: {transition:?}, {}",
             self.state.phase(),
@@ -307,11 +316,11 @@ impl<A: Api> Registrar<A> {
             Transition::ResumeDrained | Transition::End { exit: false, .. } => {
                 self.enter(State::Drained { reason: wanted, quiet });
             }
-            Transition::End { exit: true, .. } => return Tick::Finished,
+            Transition::End { exit: true, .. } => return TurnOutcome::Finished,
         }
         if starting {
             self.follow_role();
-            if let Some(Resumed { role, parting, drained, since, .. }) = self.resumed.take() {
+            if let Some(ResumedState { role, parting, drained, since, .. }) = self.resumed.take() {
                 // A reload that changes nothing does not begin anything anew.
                 if drained == (transition == Transition::ResumeDrained) && transition != Transition::Drain {
                     self.since = since.as_deref().and_then(rfc3339::time).unwrap_or(self.since);
@@ -319,7 +328,7 @@ impl<A: Api> Registrar<A> {
                 self.members.part_from([role.target_groups, parting].concat(), self.wish());
             }
         }
-        Tick::Again
+        TurnOutcome::Again
     }
 
     fn say(&self, transition: Transition, wanted: &str) {
@@ -362,7 +371,7 @@ impl<A: Api> Registrar<A> {
     }
 
     /// Stays in its phase until something changes.
-    fn stay(&mut self, wanted: Option<String>) -> Tick {
+    fn stay(&mut self, wanted: Option<String>) -> TurnOutcome {
         match &mut self.state {
             State::Starting => {}
             State::Serving => self.members.part(),
@@ -375,7 +384,7 @@ impl<A: Api> Registrar<A> {
         }
         self.say_what_is_waited_for();
         let draining = self.state.phase() == Phase::Draining;
-        Tick::Wait(draining.then_some(DRAIN_TICK))
+        TurnOutcome::Wait(draining.then_some(DRAIN_TICK))
     }
 
     fn enter(&mut self, state: State) {
@@ -404,10 +413,10 @@ impl<A: Api> Registrar<A> {
         };
         // A caller that went away does not need the answer.
         match request {
-            Some(Request::Drain(reply)) => _ = reply.send(self.drain()),
-            Some(Request::Resume(reply)) => _ = reply.send(self.resume()),
+            Some(OperatorRequest::Drain(reply)) => _ = reply.send(self.drain()),
+            Some(OperatorRequest::Resume(reply)) => _ = reply.send(self.resume()),
             #[cfg(test)]
-            Some(Request::Panic) => std::panic::panic_any("a test asked for it"),
+            Some(OperatorRequest::Panic) => std::panic::panic_any("a test asked for it"),
             None => {}
         }
     }
@@ -451,7 +460,7 @@ impl<A: Api> Registrar<A> {
 }
 
 /// What a tick leads to.
-enum Tick {
+enum TurnOutcome {
     Again,
     Wait(Option<Duration>),
     Finished,

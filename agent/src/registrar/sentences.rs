@@ -23,7 +23,7 @@ pub(super) fn moved(
     after: &Membership,
     event: &Event,
 ) {
-    let Said { message_id, message, reason, cure } = describe(target, before, after, event);
+    let ChangeMessage { message_id, message, reason, cure } = describe(target, before, after, event);
     let target_state = after.name();
     match cure {
         Some(cure) => tracing::warn!(
@@ -78,7 +78,7 @@ pub(super) fn names(groups: &[TargetGroupRef]) -> String {
 
 /// A change of membership in words.
 #[derive(Debug, PartialEq, Eq)]
-struct Said {
+struct ChangeMessage {
     message_id: Option<&'static str>,
     message: String,
     /// The balancer's reason code where it gives one, else a sentence.
@@ -86,10 +86,15 @@ struct Said {
     cure: Option<&'static str>,
 }
 
-fn describe(target: Option<&Target>, before: &Membership, after: &Membership, event: &Event) -> Said {
+fn describe(
+    target: Option<&Target>,
+    before: &Membership,
+    after: &Membership,
+    event: &Event,
+) -> ChangeMessage {
     let (from, to) = (before.name(), after.name());
     let state = if from == to { format!("still {to}") } else { format!("{to} (was {from})") };
-    let plain = |reason: &str| Said {
+    let plain = |reason: &str| ChangeMessage {
         message_id: None,
         message: format!("{state}: {reason}"),
         reason: reason.to_owned(),
@@ -103,7 +108,7 @@ fn describe(target: Option<&Target>, before: &Membership, after: &Membership, ev
         Event::Rejoin => plain("the instance may register again"),
         Event::Registered => {
             let target = target.map_or_else(String::new, |target| format!(" {}:{}", target.id, target.port));
-            Said {
+            ChangeMessage {
                 message_id: Some(events::REGISTERED),
                 message: format!("registered{target}, {state}: waiting for health checks"),
                 reason: "RegisterTargets accepted".to_owned(),
@@ -126,7 +131,7 @@ fn describe(target: Option<&Target>, before: &Membership, after: &Membership, ev
                 TargetHealthState::Healthy => "the load balancer's health checks pass",
                 _ => "reported by the load balancer",
             });
-            Said { message_id, message: parts.join(": "), reason: reason.to_owned(), cure }
+            ChangeMessage { message_id, message: parts.join(": "), reason: reason.to_owned(), cure }
         }
     }
 }
@@ -140,7 +145,7 @@ mod tests {
         TargetHealth { state, reason: Some(reason.to_owned()), description: Some(description.to_owned()) }
     }
 
-    fn observed(before: &Membership, health: TargetHealth) -> Said {
+    fn observed(before: &Membership, health: TargetHealth) -> ChangeMessage {
         let event = Event::Observed(health);
         let after = before.after(event.clone());
         assert!(after.is_ok(), "{after:?}");

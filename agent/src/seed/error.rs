@@ -8,7 +8,7 @@ pub(super) const QUEUE: usize = 1_024;
 /// Another process holds the store.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the seed in {path} is in use by {}: stop it or choose another --state-dir", owner(*pid))]
-pub(crate) struct OpenError {
+pub(crate) struct SeedInUse {
     /// The state folder.
     pub(crate) path: String,
     /// The owner's process id, if its lock file tells.
@@ -23,7 +23,7 @@ pub(super) fn owner(pid: Option<u32>) -> String {
 /// Why the seed cannot be shown, in one line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot read the seed: {reason}")]
-pub(crate) struct Unreadable {
+pub(crate) struct SeedUnreadable {
     /// What is wrong and what to do.
     pub(crate) reason: String,
 }

@@ -10,7 +10,7 @@ use super::error::{SetError, is_full, owner};
 use super::number::Seed;
 use super::slot::{SLOT_LEN, SLOTS, Slot};
 use crate::events;
-use crate::repeated::Repeated;
+use crate::repeat_filter::RepeatFilter;
 
 /// The file in its folder, whatever state both are in. One thread owns it.
 pub(super) struct SeedFile<D> {
@@ -18,14 +18,14 @@ pub(super) struct SeedFile<D> {
     dir: PathBuf,
     /// Held open for as long as the file is ours; the kernel frees it when the process ends.
     lock: Option<File>,
-    state: Result<Opened, Trouble>,
+    state: Result<OpenSeedFile, SeedFileError>,
     /// The value of a file that was moved away or deleted while it was open: what a new one begins with.
     carried: Seed,
-    failures: Repeated<SetError>,
+    failures: RepeatFilter<SetError>,
 }
 
 /// A file whose current value is durable.
-struct Opened {
+struct OpenSeedFile {
     file: File,
     /// The value that is served.
     seed: Seed,
@@ -39,7 +39,7 @@ struct Opened {
 
 /// Why there is no usable file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Trouble {
+pub(super) enum SeedFileError {
     /// There is no file yet and the disk has no room for one.
     #[error("the disk is full")]
     NoSpace,
@@ -76,19 +76,19 @@ pub(super) enum Trouble {
 }
 
 /// Names the operation that failed.
-fn during(doing: &str, path: &Path) -> impl Fn(io::Error) -> Trouble {
+fn during(doing: &str, path: &Path) -> impl Fn(io::Error) -> SeedFileError {
     let doing = format!("{doing} {}", path.display());
-    move |error| Trouble::Unusable { doing: doing.clone(), reason: error.to_string() }
+    move |error| SeedFileError::Unusable { doing: doing.clone(), reason: error.to_string() }
 }
 
-fn not_opened() -> Trouble {
-    Trouble::Unusable { doing: "opening".to_owned(), reason: "not tried yet".to_owned() }
+fn not_opened() -> SeedFileError {
+    SeedFileError::Unusable { doing: "opening".to_owned(), reason: "not tried yet".to_owned() }
 }
 
 /// Like [`during`], where the file is known not to exist: a full disk is then a case of its own.
-fn creating(path: &Path) -> impl Fn(io::Error) -> Trouble {
+fn creating(path: &Path) -> impl Fn(io::Error) -> SeedFileError {
     let failed = during("creating", path);
-    move |error| if is_full(&error) { Trouble::NoSpace } else { failed(error) }
+    move |error| if is_full(&error) { SeedFileError::NoSpace } else { failed(error) }
 }
 
 impl<D: Disk> SeedFile<D> {
@@ -100,24 +100,24 @@ impl<D: Disk> SeedFile<D> {
             lock: None,
             state: Err(not_opened()),
             carried: Seed::zero(),
-            failures: Repeated::default(),
+            failures: RepeatFilter::default(),
         }
     }
 
     /// Opens the file, or creates it with the value `0`.
-    pub(super) fn load(&mut self) -> Result<(), Trouble> {
+    pub(super) fn load(&mut self) -> Result<(), SeedFileError> {
         // One that is open already is locked by it.
         self.state = Err(not_opened());
         self.state = self.try_load();
-        self.state.as_ref().map(drop).map_err(Trouble::clone)
+        self.state.as_ref().map(drop).map_err(SeedFileError::clone)
     }
 
     /// The value to serve, or why there is none.
-    pub(super) fn value(&self) -> Result<&Seed, &Trouble> {
+    pub(super) fn value(&self) -> Result<&Seed, &SeedFileError> {
         self.state.as_ref().map(|opened| &opened.seed)
     }
 
-    fn try_load(&mut self) -> Result<Opened, Trouble> {
+    fn try_load(&mut self) -> Result<OpenSeedFile, SeedFileError> {
         fs::create_dir_all(&self.dir).map_err(creating(&self.dir))?;
         if self.lock.is_none() {
             self.lock = Some(self.take_lock()?);
@@ -136,7 +136,7 @@ impl<D: Disk> SeedFile<D> {
     }
 
     /// A file of its own, so that replacing the seed's file does not lose the lock.
-    fn take_lock(&self) -> Result<File, Trouble> {
+    fn take_lock(&self) -> Result<File, SeedFileError> {
         let path = self.dir.join("seed.lock");
         let failed = during("locking", &path);
         let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
@@ -149,7 +149,7 @@ impl<D: Disk> SeedFile<D> {
             Err(TryLockError::WouldBlock) => {
                 let mut text = String::new();
                 let pid = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
-                return Err(Trouble::Owned { pid });
+                return Err(SeedFileError::Owned { pid });
             }
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
@@ -165,16 +165,16 @@ impl<D: Disk> SeedFile<D> {
     }
 
     /// Locks the seed's file too: the lock's file may have been removed, and with it the lock of an agent that runs.
-    fn own(&self, file: &File) -> Result<(), Trouble> {
+    fn own(&self, file: &File) -> Result<(), SeedFileError> {
         match file.try_lock() {
             Ok(()) => Ok(()),
-            Err(TryLockError::WouldBlock) => Err(Trouble::Owned { pid: None }),
+            Err(TryLockError::WouldBlock) => Err(SeedFileError::Owned { pid: None }),
             Err(TryLockError::Error(error)) => Err(during("locking", &self.path())(error)),
         }
     }
 
     /// What denied access means where files in the folder are another user's.
-    fn foreign(&self, error: &io::Error) -> Option<Trouble> {
+    fn foreign(&self, error: &io::Error) -> Option<SeedFileError> {
         if error.kind() != io::ErrorKind::PermissionDenied {
             return None;
         }
@@ -187,11 +187,11 @@ impl<D: Disk> SeedFile<D> {
             other => format!("user {other}"),
         };
         let files: Vec<String> = foreign.iter().map(|(path, _)| path.display().to_string()).collect();
-        Some(Trouble::Foreign { files: files.join(" "), owner, uid })
+        Some(SeedFileError::Foreign { files: files.join(" "), owner, uid })
     }
 
     /// Reads a file found on the disk, and makes what it says durable before anyone sees it.
-    fn adopt(&self, file: File) -> Result<Opened, Trouble> {
+    fn adopt(&self, file: File) -> Result<OpenSeedFile, SeedFileError> {
         let path = self.path();
         let mut bytes = Vec::with_capacity(SLOTS * SLOT_LEN);
         (&file).take((SLOTS * SLOT_LEN) as u64).read_to_end(&mut bytes).map_err(during("reading", &path))?;
@@ -204,7 +204,7 @@ impl<D: Disk> SeedFile<D> {
             [Some(first), Some(second)] if first.sequence > second.sequence => (0, first),
             [_, Some(second)] => (1, second),
             [Some(first), None] => (0, first),
-            [None, None] => return Err(Trouble::Damaged { path: path.display().to_string() }),
+            [None, None] => return Err(SeedFileError::Damaged { path: path.display().to_string() }),
         };
         if let Some(damaged) = damaged {
             let reason = format!("slot {damaged} of {} is damaged", path.display());
@@ -221,11 +221,15 @@ impl<D: Disk> SeedFile<D> {
         self.disk.write_at(&file, &current.encode(), offset(slot)).map_err(&doing)?;
         self.disk.sync_data(&file).map_err(&doing)?;
         self.sync_dir()?;
-        Ok(Opened { file, seed: current.seed, slot, sequence: current.sequence + 1, unsettled: false })
+        Ok(OpenSeedFile { file, seed: current.seed, slot, sequence: current.sequence + 1, unsettled: false })
     }
 
     /// Writes a new file that holds `seed` in both slots; `place` gives it its name.
-    fn create(&self, seed: &Seed, place: impl FnOnce(&Path) -> io::Result<()>) -> Result<Opened, Trouble> {
+    fn create(
+        &self,
+        seed: &Seed,
+        place: impl FnOnce(&Path) -> io::Result<()>,
+    ) -> Result<OpenSeedFile, SeedFileError> {
         let temporary = self.dir.join("seed.tmp");
         let failed = creating(&temporary);
         let created =
@@ -245,7 +249,7 @@ impl<D: Disk> SeedFile<D> {
         match created {
             Ok(file) => {
                 self.sync_dir()?;
-                Ok(Opened {
+                Ok(OpenSeedFile {
                     file,
                     seed: seed.clone(),
                     slot: SLOTS - 1,
@@ -302,7 +306,7 @@ impl<D: Disk> SeedFile<D> {
         self.carried = opened.seed.clone();
         self.lock = None;
         let reason = "it was moved, replaced or deleted".to_owned();
-        self.state = Err(Trouble::Unusable { doing: "writing".to_owned(), reason });
+        self.state = Err(SeedFileError::Unusable { doing: "writing".to_owned(), reason });
         self.try_commit(seed)
     }
 
@@ -310,8 +314,8 @@ impl<D: Disk> SeedFile<D> {
         if self.state.is_err() {
             match self.load_again() {
                 Ok(()) => {}
-                Err(Trouble::NoSpace) => return Err(SetError::NoSpace),
-                Err(Trouble::Damaged { .. }) => return self.heal(seed),
+                Err(SeedFileError::NoSpace) => return Err(SetError::NoSpace),
+                Err(SeedFileError::Damaged { .. }) => return self.heal(seed),
                 Err(trouble) => return Err(SetError::Failed { reason: trouble.to_string() }),
             }
         }
@@ -325,7 +329,7 @@ impl<D: Disk> SeedFile<D> {
         Err(SetError::Failed { reason: format!("writing the file failed: {error}") })
     }
 
-    fn load_again(&mut self) -> Result<(), Trouble> {
+    fn load_again(&mut self) -> Result<(), SeedFileError> {
         self.load()?;
         let path = self.path();
         tracing::info!(
@@ -341,7 +345,7 @@ impl<D: Disk> SeedFile<D> {
     pub(super) fn needs_mending(&self) -> bool {
         match &self.state {
             Ok(opened) => opened.unsettled,
-            Err(trouble) => !matches!(trouble, Trouble::Damaged { .. }),
+            Err(trouble) => !matches!(trouble, SeedFileError::Damaged { .. }),
         }
     }
 
@@ -398,13 +402,13 @@ impl<D: Disk> SeedFile<D> {
         self.dir.join("seed")
     }
 
-    fn sync_dir(&self) -> Result<(), Trouble> {
+    fn sync_dir(&self) -> Result<(), SeedFileError> {
         let doing = during("making durable", &self.dir);
         File::open(&self.dir).and_then(|dir| self.disk.sync_all(&dir)).map_err(doing)
     }
 }
 
-impl Opened {
+impl OpenSeedFile {
     /// Writes the seed to the slot that is not served and makes it durable: then it is served.
     fn write(&mut self, disk: &impl Disk, seed: &Seed, path: &Path) -> io::Result<()> {
         let slot = SLOTS - 1 - self.slot;

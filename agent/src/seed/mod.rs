@@ -11,6 +11,6 @@ mod number;
 mod slot;
 mod store;
 
-pub(crate) use error::{OpenError, SetError};
+pub(crate) use error::{SeedInUse, SetError};
 pub(crate) use number::Seed;
 pub(crate) use store::{SeedReader, SeedStore};

@@ -12,9 +12,9 @@ use tokio::task::spawn_local;
 
 use super::buffers::bound_buffers;
 use super::connection::{self, Arrival, Connections};
-use super::handed::{HandedConnection, Stage};
-use super::notice::Notice;
-use super::orders::{Numbered, Order};
+use super::handover_sockets::{HandoverConnection, Stage};
+use super::log_limiter::LogLimiter;
+use super::orders::{NumberedOrder, Order};
 use super::room::{Place, Room};
 
 /// The first and the longest pause after a failed accept.
@@ -29,7 +29,7 @@ pub(super) async fn accept_connections(
     connections: &Rc<Connections>,
     listener: TcpListener,
     room: &Arc<Room>,
-    mut orders: watch::Receiver<Numbered>,
+    mut orders: watch::Receiver<NumberedOrder>,
     rest: &watch::Sender<u64>,
 ) -> Instant {
     let worker = connections.worker();
@@ -76,15 +76,15 @@ pub(super) async fn accept_connections(
 /// Goes on with a connection that an earlier server gave back.
 pub(super) fn adopt_connection(
     connections: &Rc<Connections>,
-    connection: HandedConnection,
+    connection: HandoverConnection,
     room: &Arc<Room>,
 ) {
-    let HandedConnection { socket, read, unwritten, stage } = connection;
+    let HandoverConnection { socket, read, unwritten, stage } = connection;
     // A program that knew no bound may have accepted it. That it fails is not to be expected.
     let _ = bound_buffers(&socket);
     let Ok(socket) = TcpStream::from_std(socket) else { return };
     // Where the limit is lower now, it is kept again once enough of them have closed.
-    let open = connection::Open::new(connections, room.seat(room.try_permit()));
+    let open = connection::OpenConnection::new(connections, room.seat(room.try_permit()));
     let arrival = Arrival { socket, read, unwritten, stage };
     spawn_local(connection::serve(arrival, open));
 }
@@ -131,7 +131,7 @@ fn drain_backlog(connections: &Rc<Connections>, listener: TcpListener, room: &Ar
 fn spawn(connections: &Rc<Connections>, socket: TcpStream, place: Place) {
     // Said here, as it may be a while before its task runs.
     place.idle(connections.worker().now(), false);
-    let open = connection::Open::new(connections, place);
+    let open = connection::OpenConnection::new(connections, place);
     // Without it a small answer can wait for the acknowledgement of the one before.
     if socket.set_nodelay(true).is_err() {
         return;
@@ -146,7 +146,7 @@ fn spawn(connections: &Rc<Connections>, socket: TcpStream, place: Place) {
 struct Failures {
     in_a_row: u32,
     unsaid: u64,
-    notice: Notice,
+    notice: LogLimiter,
 }
 
 impl Failures {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-use super::notice::Notice;
+use super::log_limiter::LogLimiter;
 
 /// How many there may be.
 pub(super) const MAX_BLOCKED: usize = 128;
@@ -20,11 +20,11 @@ pub(super) const MAX_BLOCKED: usize = 128;
 pub(super) struct Blocked {
     in_order: Mutex<BTreeMap<u64, (Arc<AtomicBool>, Waker)>>,
     came: AtomicU64,
-    notice: Notice,
+    notice: LogLimiter,
 }
 
 /// One connection, as long as it is blocked.
-pub(super) struct Turn {
+pub(super) struct BlockedConnection {
     blocked: Arc<Blocked>,
     number: u64,
     dropped: Arc<AtomicBool>,
@@ -32,7 +32,7 @@ pub(super) struct Turn {
 
 impl Blocked {
     /// A connection is blocked from now on; `waker` wakes it when it is dropped for others.
-    pub(super) fn enter(self: &Arc<Self>, waker: Waker) -> Turn {
+    pub(super) fn enter(self: &Arc<Self>, waker: Waker) -> BlockedConnection {
         let (number, dropped) = (self.came.fetch_add(1, Relaxed), Arc::new(AtomicBool::new(false)));
         let mut in_order = self.lock();
         in_order.insert(number, (Arc::clone(&dropped), waker));
@@ -42,7 +42,7 @@ impl Blocked {
             dropped.store(true, Relaxed);
             waker.wake();
         }
-        Turn { blocked: Arc::clone(self), number, dropped }
+        BlockedConnection { blocked: Arc::clone(self), number, dropped }
     }
 
     /// Whether to say now that some are dropped.
@@ -55,14 +55,14 @@ impl Blocked {
     }
 }
 
-impl Turn {
+impl BlockedConnection {
     /// Whether the connection is to be dropped, as too many others are blocked too.
     pub(super) fn is_dropped(&self) -> bool {
         self.dropped.load(Relaxed)
     }
 }
 
-impl Drop for Turn {
+impl Drop for BlockedConnection {
     fn drop(&mut self) {
         self.blocked.lock().remove(&self.number);
     }
@@ -77,11 +77,11 @@ mod tests {
         let blocked = Arc::new(Blocked::default());
         let enter = || blocked.enter(Waker::noop().clone());
         let mut turns: Vec<_> = (0..MAX_BLOCKED).map(|_| enter()).collect();
-        assert!(!turns.iter().any(Turn::is_dropped));
+        assert!(!turns.iter().any(BlockedConnection::is_dropped));
         // One that its peer has read again is blocked no more.
         drop(turns.remove(0));
         turns.push(enter());
-        assert!(!turns.iter().any(Turn::is_dropped));
+        assert!(!turns.iter().any(BlockedConnection::is_dropped));
         turns.push(enter());
         assert!(turns[0].is_dropped() && turns.iter().filter(|turn| turn.is_dropped()).count() == 1);
         turns.clear();

@@ -30,12 +30,12 @@ impl Budget {
 
 /// What one request has taken.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Held {
+pub(super) struct RequestMemory {
     received: usize,
     taken: usize,
 }
 
-impl Held {
+impl RequestMemory {
     /// More of the request has come. False when there is no room for it.
     pub(super) fn receive(&mut self, bytes: usize, budget: &Budget) -> bool {
         self.received = self.received.saturating_add(bytes);
@@ -67,7 +67,7 @@ mod tests {
     #[test]
     fn small_requests_are_free_and_large_ones_give_back_what_they_took() {
         let budget = Budget::of(10_000);
-        let (mut first, mut second) = (Held::default(), Held::default());
+        let (mut first, mut second) = (RequestMemory::default(), RequestMemory::default());
         assert!(first.receive(FREE, &budget) && second.receive(FREE, &budget));
         assert!(first.receive(6_000, &budget));
         assert!(!second.receive(6_000, &budget));

@@ -16,14 +16,14 @@ use tokio::io::AsyncWrite as _;
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
+use super::closing::{ClosingConnection, close_at_once};
 use super::endpoints::{CROWDED, Service, ServiceState};
-use super::farewell::{Farewell, close_at_once};
-use super::handed::{HandedConnection, Stage};
-use super::io::{Io, Rest, write_now};
+use super::handover_sockets::{HandoverConnection, Stage};
+use super::io::{Io, IoParts, write_now};
 use super::orders::Order;
 use super::room::Place;
-use super::traced::Traced;
-use super::track::{Late, Phase, Track};
+use super::traced::TracedConnection;
+use super::track::{LateBody, RequestPhase, Track};
 use super::worker::{BEAT, Worker};
 
 /// Largest request head: what the load balancer may send (a request line of 16 KiB and 64 KiB of
@@ -73,19 +73,19 @@ impl Builders {
 }
 
 /// A connection's place among the open ones, given back when it is dropped.
-pub(super) struct Open {
+pub(super) struct OpenConnection {
     connections: Rc<Connections>,
     place: Rc<Place>,
 }
 
-impl Open {
+impl OpenConnection {
     pub(super) fn new(connections: &Rc<Connections>, place: Place) -> Self {
         connections.worker.opened();
         Self { connections: Rc::clone(connections), place: Rc::new(place) }
     }
 }
 
-impl Drop for Open {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.connections.worker.closed();
     }
@@ -94,7 +94,7 @@ impl Drop for Open {
 type Connection = http1::Connection<Io, Service>;
 
 /// Why a connection is no longer hyper's.
-enum End {
+enum ConnectionEnd {
     /// hyper is done with it.
     Done,
     /// The peer does not take its answer.
@@ -122,22 +122,22 @@ pub(super) struct Arrival {
 }
 
 /// Serves a connection to its end, or until it is to be given back.
-pub(super) async fn serve(arrival: Arrival, open: Open) {
+pub(super) async fn serve(arrival: Arrival, open: OpenConnection) {
     let connections = &*open.connections;
-    let _traced = Traced::new(&arrival.socket, arrival.stage);
+    let _traced = TracedConnection::new(&arrival.socket, arrival.stage);
     let left = match arrival.stage {
         Stage::New | Stage::Used => converse(arrival, connections, &open.place).await,
-        Stage::Ending | Stage::Lingering => Left::Farewell(Farewell {
+        Stage::Ending | Stage::Lingering => AfterServing::Closing(ClosingConnection {
             socket: arrival.socket,
             unwritten: arrival.unwritten,
             lingers: arrival.stage == Stage::Lingering,
         }),
     };
     let arrival = match left {
-        Left::GivenBack(arrival) => arrival,
-        Left::Dropped(socket) => return close_at_once(&socket),
-        Left::Farewell(farewell) => {
-            let Some(Farewell { socket, unwritten, lingers }) =
+        AfterServing::GivenBack(arrival) => arrival,
+        AfterServing::Dropped(socket) => return close_at_once(&socket),
+        AfterServing::Closing(farewell) => {
+            let Some(ClosingConnection { socket, unwritten, lingers }) =
                 farewell.send(&connections.worker, &open.place).await
             else {
                 return;
@@ -149,24 +149,24 @@ pub(super) async fn serve(arrival: Arrival, open: Open) {
     let Arrival { socket, read, unwritten, stage } = arrival;
     // Takes it from this thread's runtime; that it fails is not to be expected.
     if let Ok(socket) = socket.into_std() {
-        connections.worker.give_back(HandedConnection { socket, read, unwritten, stage });
+        connections.worker.give_back(HandoverConnection { socket, read, unwritten, stage });
     }
 }
 
 /// What is left of a connection when hyper is done with it.
-enum Left {
-    Farewell(Farewell),
+enum AfterServing {
+    Closing(ClosingConnection),
     /// There are no last words for a peer that reads nothing.
     Dropped(TcpStream),
     GivenBack(Arrival),
 }
 
 /// Answers requests for as long as they come.
-async fn converse(arrival: Arrival, connections: &Connections, place: &Rc<Place>) -> Left {
+async fn converse(arrival: Arrival, connections: &Connections, place: &Rc<Place>) -> AfterServing {
     let Connections { worker, service_state, builders } = connections;
     let track = Track::new(Rc::clone(worker), Rc::clone(place), arrival.stage == Stage::Used);
     let Arrival { socket, read, unwritten, .. } = arrival;
-    let mut rest = Rest { socket, read, unwritten };
+    let mut rest = IoParts { socket, read, unwritten };
     let mut builder = &builders.usual;
     let end = loop {
         if !rest.unwritten.is_empty() {
@@ -182,12 +182,12 @@ async fn converse(arrival: Arrival, connections: &Connections, place: &Rc<Place>
             builder.serve_connection(io, Service::new(Rc::clone(&track), Rc::clone(service_state)));
         let end = drive(&mut connection, &track).await;
         let parts = connection.into_parts();
-        rest = parts.io.into_rest(parts.read_buf);
-        if matches!(end, End::GivenBack) && worker.order() != Order::HandOver {
+        rest = parts.io.into_parts(parts.read_buf);
+        if matches!(end, ConnectionEnd::GivenBack) && worker.order() != Order::HandOver {
             continue;
         }
         let usual = std::ptr::eq(builder, &builders.usual);
-        if usual && matches!(end, End::Rejected(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)) {
+        if usual && matches!(end, ConnectionEnd::Rejected(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)) {
             // Perhaps only more fields than hyper parses on its stack: once more, with room.
             track.set_rejected(None);
             builder = &builders.roomy;
@@ -195,41 +195,41 @@ async fn converse(arrival: Arrival, connections: &Connections, place: &Rc<Place>
         }
         break end;
     };
-    let Rest { socket, read, unwritten } = rest;
+    let IoParts { socket, read, unwritten } = rest;
     if place.leaves() {
         worker.traffic().made_room.increment();
     }
-    Left::Farewell(match end {
-        End::GivenBack => {
+    AfterServing::Closing(match end {
+        ConnectionEnd::GivenBack => {
             let stage = if track.was_used() { Stage::Used } else { Stage::New };
-            return Left::GivenBack(Arrival { socket, read, unwritten, stage });
+            return AfterServing::GivenBack(Arrival { socket, read, unwritten, stage });
         }
-        End::Done => Farewell { socket, unwritten, lingers: track.may_still_send() },
-        End::Stuck => return Left::Dropped(socket),
-        End::Overfull => {
+        ConnectionEnd::Done => ClosingConnection { socket, unwritten, lingers: track.may_still_send() },
+        ConnectionEnd::Stuck => return AfterServing::Dropped(socket),
+        ConnectionEnd::Overfull => {
             worker.drops_unread();
-            return Left::Dropped(socket);
+            return AfterServing::Dropped(socket);
         }
-        End::HeadLate => {
+        ConnectionEnd::HeadLate => {
             worker.traffic().refused.increment();
             let limit = worker.limits().header_timeout;
             let text = format!("the request's head took longer than {limit:?}: send it faster");
-            Farewell::refusal(socket, StatusCode::REQUEST_TIMEOUT, &text)
+            ClosingConnection::refusal(socket, StatusCode::REQUEST_TIMEOUT, &text)
         }
-        End::Crowded => {
+        ConnectionEnd::Crowded => {
             worker.traffic().refused.increment();
-            Farewell::refusal(socket, StatusCode::SERVICE_UNAVAILABLE, CROWDED)
+            ClosingConnection::refusal(socket, StatusCode::SERVICE_UNAVAILABLE, CROWDED)
         }
-        End::Rejected(status) => {
+        ConnectionEnd::Rejected(status) => {
             worker.traffic().refused.increment();
-            Farewell::refusal(socket, status, &rejection(status))
+            ClosingConnection::refusal(socket, status, &rejection(status))
         }
     })
 }
 
 /// Writes what was kept for the peer. Meanwhile no request of it begins, however often the server comes to
 /// rest: what is kept does not grow. A peer that takes none of it is one of those that are blocked.
-async fn catch_up(rest: &mut Rest, track: &Track) -> Result<(), End> {
+async fn catch_up(rest: &mut IoParts, track: &Track) -> Result<(), ConnectionEnd> {
     let worker = track.worker();
     // hyper has not had a connection yet that an earlier server gave back.
     poll_fn(|cx| {
@@ -241,11 +241,11 @@ async fn catch_up(rest: &mut Rest, track: &Track) -> Result<(), End> {
         // Before the look, so that no order is missed.
         let ordered = worker.ordered();
         match worker.order() {
-            Order::HandOver => return Err(End::GivenBack),
+            Order::HandOver => return Err(ConnectionEnd::GivenBack),
             Order::Freeze { .. } => {
                 tokio::select! {
                     biased;
-                    () = track.dropped() => return Err(End::Overfull),
+                    () = track.dropped() => return Err(ConnectionEnd::Overfull),
                     () = ordered => continue,
                 }
             }
@@ -258,15 +258,15 @@ async fn catch_up(rest: &mut Rest, track: &Track) -> Result<(), End> {
         });
         tokio::select! {
             biased;
-            () = track.dropped() => return Err(End::Overfull),
+            () = track.dropped() => return Err(ConnectionEnd::Overfull),
             () = ordered => {}
             written = tokio::time::timeout(worker.limits().write_timeout, write) => match written {
                 Ok(Ok(written @ 1..)) => rest.unwritten.advance(written),
-                Ok(_) => return Err(End::Stuck),
+                Ok(_) => return Err(ConnectionEnd::Stuck),
                 // The process may have stood still for all that time, and the peer not.
                 Err(_) => match write_now(&rest.socket, &rest.unwritten) {
                     Some(Ok(written @ 1..)) => rest.unwritten.advance(written),
-                    _ => return Err(End::Stuck),
+                    _ => return Err(ConnectionEnd::Stuck),
                 }
             }
         }
@@ -286,7 +286,7 @@ fn rejection(status: StatusCode) -> String {
 }
 
 /// Polls hyper until the connection ends, one way or another.
-async fn drive(connection: &mut Connection, track: &Rc<Track>) -> End {
+async fn drive(connection: &mut Connection, track: &Rc<Track>) -> ConnectionEnd {
     let worker = track.worker();
     let sleep = std::pin::pin!(tokio::time::sleep_until(Timer::idle_until(worker).into()));
     let mut timer = Timer::new(sleep);
@@ -307,65 +307,69 @@ async fn drive(connection: &mut Connection, track: &Rc<Track>) -> End {
         }
         loop {
             if track.is_dropped() {
-                return Poll::Ready(End::Overfull);
+                return Poll::Ready(ConnectionEnd::Overfull);
             }
             if track.is_behind() {
-                return Poll::Ready(End::GivenBack);
+                return Poll::Ready(ConnectionEnd::GivenBack);
             }
             // hyper is not even asked: it would go on with requests that it has read already. The
             // next order wakes this task.
             match worker.order() {
-                Order::HandOver if track.is_held() => return Poll::Ready(End::GivenBack),
+                Order::HandOver if track.is_held() => return Poll::Ready(ConnectionEnd::GivenBack),
                 Order::Freeze { .. } if track.is_held() => return Poll::Pending,
                 _ => {}
             }
             if let Poll::Ready(result) = connection.poll_without_shutdown(cx) {
                 return Poll::Ready(match (track.rejected(), result) {
-                    _ if track.is_overfull() => End::Overfull,
-                    (Some(status), _) => End::Rejected(status),
+                    _ if track.is_overfull() => ConnectionEnd::Overfull,
+                    (Some(status), _) => ConnectionEnd::Rejected(status),
                     // Recognised as another protocol, which hyper does not answer at all.
                     (None, Err(error)) if error.is_parse() && track.is_between_requests() => {
-                        End::Rejected(StatusCode::BAD_REQUEST)
+                        ConnectionEnd::Rejected(StatusCode::BAD_REQUEST)
                     }
-                    (None, _) => End::Done,
+                    (None, _) => ConnectionEnd::Done,
                 });
             }
-            if track.take_crowded() && track.phase() == Phase::Head {
-                return Poll::Ready(End::Crowded);
+            if track.take_crowded() && track.phase() == RequestPhase::Head {
+                return Poll::Ready(ConnectionEnd::Crowded);
             }
             if track.is_behind() {
-                return Poll::Ready(End::GivenBack);
+                return Poll::Ready(ConnectionEnd::GivenBack);
             }
             match worker.order() {
-                Order::HandOver if track.is_held() => return Poll::Ready(End::GivenBack),
+                Order::HandOver if track.is_held() => return Poll::Ready(ConnectionEnd::GivenBack),
                 Order::Freeze { bodies } if track.refuses_body(bodies) => {
                     if track.looks_once_more() {
                         continue;
                     }
                     worker.count_refused_body();
-                    track.set_late_body(Late::Reload);
+                    track.set_late_body(LateBody::Reload);
                     continue;
                 }
                 Order::Stop(_)
-                    if track.phase() == Phase::Idle && track.was_used() && track.end_if_unread_is_empty() =>
+                    if track.phase() == RequestPhase::Idle
+                        && track.was_used()
+                        && track.end_if_unread_is_empty() =>
                 {
                     continue;
                 }
                 _ => {}
             }
-            if track.place().leaves() && track.phase() == Phase::Idle && track.end_if_unread_is_empty() {
+            if track.place().leaves() && track.phase() == RequestPhase::Idle && track.end_if_unread_is_empty()
+            {
                 continue;
             }
             match timer.poll(track, cx) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(WaitsFor::Request) if track.end_if_unread_is_empty() => {}
+                Poll::Ready(TimedWait::Request) if track.end_if_unread_is_empty() => {}
                 // A request has come just now: reading it wakes this task.
-                Poll::Ready(WaitsFor::Request) => return Poll::Pending,
-                Poll::Ready(WaitsFor::Head | WaitsFor::Body | WaitsFor::Peer) if track.looks_once_more() => {}
-                Poll::Ready(WaitsFor::Head) => return Poll::Ready(End::HeadLate),
+                Poll::Ready(TimedWait::Request) => return Poll::Pending,
+                Poll::Ready(TimedWait::Head | TimedWait::Body | TimedWait::Peer)
+                    if track.looks_once_more() => {}
+                Poll::Ready(TimedWait::Head) => return Poll::Ready(ConnectionEnd::HeadLate),
                 // Whoever reads the body answers, when hyper asks it again.
-                Poll::Ready(WaitsFor::Body) => track.set_late_body(Late::Timeout),
-                Poll::Ready(WaitsFor::Peer) => return Poll::Ready(End::Stuck),
+                Poll::Ready(TimedWait::Body) => track.set_late_body(LateBody::Timeout),
+                Poll::Ready(TimedWait::Peer) => return Poll::Ready(ConnectionEnd::Stuck),
             }
         }
     })
@@ -374,7 +378,7 @@ async fn drive(connection: &mut Connection, track: &Rc<Track>) -> End {
 
 /// What a connection waits for that must not take for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum WaitsFor {
+enum TimedWait {
     /// The next request's first byte.
     Request,
     /// The rest of a head.
@@ -385,15 +389,15 @@ enum WaitsFor {
     Peer,
 }
 
-impl WaitsFor {
+impl TimedWait {
     fn of(track: &Track) -> Option<Self> {
         match track.phase() {
             _ if track.is_write_blocked() => Some(Self::Peer),
-            Phase::Idle => Some(Self::Request),
-            Phase::Head => Some(Self::Head),
-            Phase::Body => Some(Self::Body),
+            RequestPhase::Idle => Some(Self::Request),
+            RequestPhase::Head => Some(Self::Head),
+            RequestPhase::Body => Some(Self::Body),
             // Ours to do; the peer is not kept to any time.
-            Phase::Handling | Phase::Answered => None,
+            RequestPhase::Handling | RequestPhase::Answered => None,
         }
     }
 }
@@ -405,7 +409,7 @@ struct Timer<'a> {
     /// Whether the sleep knows whom to wake.
     registered: bool,
     /// What `deadline` is for: the wait, its turn, and whether the server was stopping.
-    timed: Option<(WaitsFor, u32, bool)>,
+    timed: Option<(TimedWait, u32, bool)>,
     deadline: Instant,
 }
 
@@ -421,18 +425,18 @@ impl<'a> Timer<'a> {
     }
 
     /// Ready when what the connection waits for has taken too long.
-    fn poll(&mut self, track: &Track, cx: &mut Context<'_>) -> Poll<WaitsFor> {
-        let Some(waiting) = WaitsFor::of(track) else { return Poll::Pending };
+    fn poll(&mut self, track: &Track, cx: &mut Context<'_>) -> Poll<TimedWait> {
+        let Some(waiting) = TimedWait::of(track) else { return Poll::Pending };
         let worker = track.worker();
         let timed = (waiting, track.turn(), worker.order().is_stopping());
         if self.timed != Some(timed) {
             self.timed = Some(timed);
             self.deadline = match waiting {
-                WaitsFor::Request if worker.order().is_stopping() => Instant::now() + FIRST_REQUEST,
-                WaitsFor::Request => Self::idle_until(worker),
-                WaitsFor::Head => Instant::now() + worker.limits().header_timeout,
-                WaitsFor::Body => Instant::now() + worker.limits().body_timeout,
-                WaitsFor::Peer => Instant::now() + worker.limits().write_timeout,
+                TimedWait::Request if worker.order().is_stopping() => Instant::now() + FIRST_REQUEST,
+                TimedWait::Request => Self::idle_until(worker),
+                TimedWait::Head => Instant::now() + worker.limits().header_timeout,
+                TimedWait::Body => Instant::now() + worker.limits().body_timeout,
+                TimedWait::Peer => Instant::now() + worker.limits().write_timeout,
             };
             if self.deadline < self.sleep.deadline().into_std() {
                 self.rearm();

@@ -19,9 +19,9 @@ use hyper::header::{
 use hyper::{Request, Response, StatusCode, Version};
 use instance_contract::Root;
 
-use super::routes::{Action, Clusters, Endpoint, Refusal, route};
-use super::track::{InFlight, Late, Track};
-use super::worker::Sender;
+use super::routes::{Clusters, Endpoint, Refusal, RouteAction, route};
+use super::track::{InFlight, LateBody, Track};
+use super::worker::RequestSource;
 use crate::answers::Answers;
 use crate::seed::{Seed, SeedReader, SeedStore, SetError};
 use crate::traffic::{Counter, ThreadTraffic};
@@ -55,7 +55,7 @@ pub(super) const PANIC_FOR: &str = "panic, please";
 
 /// What the routes of one thread answer from.
 pub(super) struct ServiceState {
-    rendered: RefCell<Rc<Rendered>>,
+    rendered: RefCell<Rc<RenderedAnswers>>,
     seed: SeedStore,
     seed_reader: RefCell<SeedReader>,
 }
@@ -63,7 +63,7 @@ pub(super) struct ServiceState {
 impl ServiceState {
     pub(super) fn new(answers: &Answers, seed: SeedStore) -> Self {
         Self {
-            rendered: RefCell::new(Rc::new(Rendered::new(answers))),
+            rendered: RefCell::new(Rc::new(RenderedAnswers::new(answers))),
             seed_reader: RefCell::new(seed.reader()),
             seed,
         }
@@ -71,12 +71,12 @@ impl ServiceState {
 
     /// Replaces the answers of requests that begin from now on.
     pub(super) fn set_answers(&self, answers: &Answers) {
-        self.rendered.replace(Rc::new(Rendered::new(answers)));
+        self.rendered.replace(Rc::new(RenderedAnswers::new(answers)));
     }
 }
 
 /// The answers, as text that is ready to send.
-struct Rendered {
+struct RenderedAnswers {
     root: Root,
     clusters: Clusters,
     draining: Option<Bytes>,
@@ -84,7 +84,7 @@ struct Rendered {
     not_found: Bytes,
 }
 
-impl Rendered {
+impl RenderedAnswers {
     fn new(answers: &Answers) -> Self {
         let clusters = Clusters::of(answers);
         let known = match &clusters {
@@ -116,33 +116,33 @@ impl Service {
 }
 
 impl hyper::service::Service<Request<Incoming>> for Service {
-    type Response = Response<Answer>;
+    type Response = Response<ResponseBody>;
     type Error = Infallible;
-    type Future = Reply;
+    type Future = ResponseFuture;
 
-    fn call(&self, request: Request<Incoming>) -> Reply {
+    fn call(&self, request: Request<Incoming>) -> ResponseFuture {
         let (head, body) = request.into_parts();
         let sender = sender(&head.headers);
-        let draft = Draft { sender, headers: head.headers, guard: self.track.begin(sender) };
+        let draft = ResponseDraft { sender, headers: head.headers, guard: self.track.begin(sender) };
         #[cfg(test)]
         assert!(draft.headers.get(USER_AGENT).is_none_or(|agent| agent != PANIC_FOR), "a test asked for it");
         if let Some(text) = malformed(head.version, &draft.headers) {
             self.track.leaves_body_unread();
-            return Reply::Now(Some(draft.refuse_and_close(StatusCode::BAD_REQUEST, text)));
+            return ResponseFuture::Now(Some(draft.refuse_and_close(StatusCode::BAD_REQUEST, text)));
         }
         let rendered = Rc::clone(&self.state.rendered.borrow());
         let action = route(&head.method, &head.uri, &rendered.clusters);
         let acceptable = body.size_hint().lower() <= self.track.worker().limits().max_body as u64;
-        if action == Ok(Action::Store) && acceptable {
-            return Reply::Later(Box::pin(store(Rc::clone(&self.state), draft, body)));
+        if action == Ok(RouteAction::Store) && acceptable {
+            return ResponseFuture::Later(Box::pin(store(Rc::clone(&self.state), draft, body)));
         }
         // Nobody reads the body: hyper skips what has come of it, and closes if that is not all.
         if !body.is_end_stream() {
             self.track.leaves_body_unread();
         }
-        Reply::Now(Some(match action {
-            Ok(Action::Read(endpoint)) => draft.read(endpoint, &rendered, &self.state.seed_reader),
-            Ok(Action::Store) => draft.refuse_too_large(),
+        ResponseFuture::Now(Some(match action {
+            Ok(RouteAction::Read(endpoint)) => draft.read(endpoint, &rendered, &self.state.seed_reader),
+            Ok(RouteAction::Store) => draft.refuse_too_large(),
             Err(Refusal::NotFound) => draft.refuse(StatusCode::NOT_FOUND, rendered.not_found.clone()),
             Err(Refusal::MalformedPath) => draft.refuse(StatusCode::BAD_REQUEST, MALFORMED_PATH),
             Err(Refusal::Method(allowed)) => {
@@ -177,25 +177,25 @@ fn is_host(host: &[u8]) -> bool {
     host.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%:[]".contains(b))
 }
 
-fn sender(headers: &HeaderMap) -> Sender {
+fn sender(headers: &HeaderMap) -> RequestSource {
     match headers.get(USER_AGENT) {
-        Some(agent) if agent.as_bytes().starts_with(PROBE) => Sender::Probe,
-        _ => Sender::Client,
+        Some(agent) if agent.as_bytes().starts_with(PROBE) => RequestSource::Probe,
+        _ => RequestSource::Client,
     }
 }
 
 /// Reads the body, stores the seed in it and answers what was stored.
-async fn store(state: Rc<ServiceState>, draft: Draft, body: Incoming) -> Response<Answer> {
+async fn store(state: Rc<ServiceState>, draft: ResponseDraft, body: Incoming) -> Response<ResponseBody> {
     let body = match read_body(&draft.guard, body).await {
         Ok(body) => body,
         Err(BodyError::TooLarge) => return draft.refuse_too_large(),
         Err(BodyError::Late(late)) => {
             let limit = draft.guard.track().worker().limits().body_timeout;
             let text = match late {
-                Late::Timeout => {
+                LateBody::Timeout => {
                     format!("the request's body took longer than {limit:?}: send it faster").into()
                 }
-                Late::Reload => REPLACED,
+                LateBody::Reload => REPLACED,
             };
             return draft.refuse_and_close(StatusCode::REQUEST_TIMEOUT, text);
         }
@@ -229,7 +229,7 @@ enum BodyError {
     /// More bytes than are allowed.
     TooLarge,
     /// It took too long.
-    Late(Late),
+    Late(LateBody),
     /// Too much is held for requests that have not all come.
     Crowded,
     /// It ended early, or its chunks are malformed.
@@ -273,21 +273,21 @@ async fn read_body(guard: &InFlight, mut body: Incoming) -> Result<Bytes, BodyEr
 }
 
 /// An answer in the making.
-struct Draft {
-    sender: Sender,
+struct ResponseDraft {
+    sender: RequestSource,
     /// The request's header map, for the answer's fields: saves an allocation.
     headers: HeaderMap,
     guard: InFlight,
 }
 
-impl Draft {
+impl ResponseDraft {
     /// Answers a GET or HEAD.
     fn read(
         self,
         endpoint: Endpoint,
-        rendered: &Rendered,
+        rendered: &RenderedAnswers,
         seed_reader: &RefCell<SeedReader>,
-    ) -> Response<Answer> {
+    ) -> Response<ResponseBody> {
         self.count(|traffic| match endpoint {
             Endpoint::Root => &traffic.root,
             Endpoint::Health => &traffic.health,
@@ -295,7 +295,7 @@ impl Draft {
             Endpoint::Seed => &traffic.seed_read,
         });
         if let Some(reason) = &rendered.draining
-            && (self.sender == Sender::Probe || endpoint == Endpoint::Health)
+            && (self.sender == RequestSource::Probe || endpoint == Endpoint::Health)
         {
             return self.answer(StatusCode::SERVICE_UNAVAILABLE, reason.clone());
         }
@@ -319,32 +319,32 @@ impl Draft {
     fn count(&self, counter: impl FnOnce(&ThreadTraffic) -> &Counter) {
         let traffic = self.guard.track().worker().traffic();
         let counter = match self.sender {
-            Sender::Probe => &traffic.probes,
-            Sender::Client => counter(traffic),
+            RequestSource::Probe => &traffic.probes,
+            RequestSource::Client => counter(traffic),
         };
         counter.increment();
     }
 
-    fn refuse(self, status: StatusCode, text: Bytes) -> Response<Answer> {
+    fn refuse(self, status: StatusCode, text: Bytes) -> Response<ResponseBody> {
         self.count(|traffic| &traffic.refused);
         self.answer(status, text)
     }
 
     /// For a request whose rest nobody reads.
-    fn refuse_and_close(self, status: StatusCode, text: Bytes) -> Response<Answer> {
+    fn refuse_and_close(self, status: StatusCode, text: Bytes) -> Response<ResponseBody> {
         let mut response = self.refuse(status, text);
         response.headers_mut().insert(CONNECTION, CLOSE);
         response
     }
 
-    fn refuse_too_large(self) -> Response<Answer> {
+    fn refuse_too_large(self) -> Response<ResponseBody> {
         let limit = self.guard.track().worker().limits().max_body;
         let text = format!("the body is larger than {limit} bytes: send a smaller one");
         self.refuse_and_close(StatusCode::PAYLOAD_TOO_LARGE, text.into())
     }
 
-    fn answer(self, status: StatusCode, text: Bytes) -> Response<Answer> {
-        if self.sender == Sender::Probe && status != StatusCode::OK {
+    fn answer(self, status: StatusCode, text: Bytes) -> Response<ResponseBody> {
+        if self.sender == RequestSource::Probe && status != StatusCode::OK {
             self.guard.track().worker().traffic().refuse_probe();
         }
         let mut headers = self.headers;
@@ -355,7 +355,7 @@ impl Draft {
         if self.guard.track().worker().order().is_stopping() {
             headers.insert(CONNECTION, CLOSE);
         }
-        let mut response = Response::new(Answer { text, _guard: self.guard });
+        let mut response = Response::new(ResponseBody { text, _guard: self.guard });
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         response
@@ -363,15 +363,15 @@ impl Draft {
 }
 
 /// An answer, or the promise of one.
-pub(super) enum Reply {
+pub(super) enum ResponseFuture {
     /// Taken by the first poll.
-    Now(Option<Response<Answer>>),
+    Now(Option<Response<ResponseBody>>),
     /// A write of the seed.
-    Later(Pin<Box<dyn Future<Output = Response<Answer>>>>),
+    Later(Pin<Box<dyn Future<Output = Response<ResponseBody>>>>),
 }
 
-impl Future for Reply {
-    type Output = Result<Response<Answer>, Infallible>;
+impl Future for ResponseFuture {
+    type Output = Result<Response<ResponseBody>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.get_mut() {
@@ -384,13 +384,13 @@ impl Future for Reply {
 }
 
 /// An answer's body: one piece of text.
-pub(super) struct Answer {
+pub(super) struct ResponseBody {
     text: Bytes,
     /// Dropped with the body, once hyper has encoded it.
     _guard: InFlight,
 }
 
-impl Body for Answer {
+impl Body for ResponseBody {
     type Data = Bytes;
     type Error = Infallible;
 

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::Server;
-use super::handed::Handed;
+use super::handover_sockets::HandoverSockets;
 use super::orders::{Bodies, Order};
 use super::thread::ServerThread;
 
@@ -22,7 +22,7 @@ const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// How a server came to rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Rest {
+pub(crate) struct QuiesceReport {
     /// Since when no request has begun.
     pub(crate) since: Instant,
     /// Requests that were refused (408) because their body had not come in time.
@@ -32,7 +32,7 @@ pub(crate) struct Rest {
 /// Why a server did not come to rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("requests in flight were not answered in time; try again")]
-pub(crate) struct Busy;
+pub(crate) struct QuiesceTimeout;
 
 impl Server {
     /// Brings every thread to a point at which no request is being answered. Requests whose body has
@@ -40,10 +40,10 @@ impl Server {
     ///
     /// Until then clients are served as always, but for moments of [`GRACE`] in which no request
     /// begins. Afterwards none begins until [`Self::thaw`] or [`Self::hand_over`].
-    pub(crate) async fn quiesce(&self, deadline: Instant) -> Result<Rest, Busy> {
+    pub(crate) async fn quiesce(&self, deadline: Instant) -> Result<QuiesceReport, QuiesceTimeout> {
         let begun = Instant::now();
         let refused_before = self.refused_bodies();
-        let rest = |since| Rest { since, refused_bodies: self.refused_bodies() - refused_before };
+        let rest = |since| QuiesceReport { since, refused_bodies: self.refused_bodies() - refused_before };
         loop {
             // A body that takes its time must not keep everyone else waiting: wait for it first.
             while self.awaited.count() > 0 && Instant::now() < deadline {
@@ -67,7 +67,7 @@ impl Server {
                 }
             }
             self.thaw();
-            return Err(Busy);
+            return Err(QuiesceTimeout);
         }
     }
 
@@ -90,10 +90,10 @@ impl Server {
 
     /// Takes the server apart. Every request that had begun should be answered: see
     /// [`Self::quiesce`].
-    pub(crate) async fn hand_over(self) -> Handed {
+    pub(crate) async fn hand_over(self) -> HandoverSockets {
         self.orders.give(Order::HandOver);
         let deadline = Instant::now() + LAST_ANSWERS;
-        let mut handed = Handed { listener: self.listener, connections: Vec::new(), lost: 0 };
+        let mut handed = HandoverSockets { listener: self.listener, connections: Vec::new(), lost: 0 };
         for thread in self.threads {
             let ending = thread.ended(deadline).await;
             handed.connections.extend(ending.connections);

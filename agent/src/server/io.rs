@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 use tokio::net::TcpStream;
 
-use super::track::{Phase, Track};
+use super::track::{RequestPhase, Track};
 
 /// The most that is kept for a peer which leaves its answers unread while the server comes to rest: more
 /// than hyper makes of the requests that it has read already.
@@ -38,7 +38,7 @@ pub(super) fn write_now(socket: &TcpStream, bytes: &[u8]) -> Option<io::Result<u
 }
 
 /// What is left of an [`Io`].
-pub(super) struct Rest {
+pub(super) struct IoParts {
     pub(super) socket: TcpStream,
     pub(super) read: Bytes,
     pub(super) unwritten: Bytes,
@@ -51,13 +51,13 @@ impl Io {
     }
 
     /// The socket and what is still to be read and written; hyper had `read` in its hands.
-    pub(super) fn into_rest(self, read: Bytes) -> Rest {
+    pub(super) fn into_parts(self, read: Bytes) -> IoParts {
         let read = match (read.is_empty(), self.prefix.is_empty()) {
             (true, _) => self.prefix,
             (false, true) => read,
             (false, false) => [read, self.prefix].concat().into(),
         };
-        Rest { socket: self.socket.into_inner(), read, unwritten: self.unwritten.freeze() }
+        IoParts { socket: self.socket.into_inner(), read, unwritten: self.unwritten.freeze() }
     }
 
     /// Whether the kernel holds bytes that were not read. Asked directly: the runtime may not have
@@ -70,7 +70,7 @@ impl Io {
     /// How much of a head that has begun is about to be read. Asked of the kernel, as hyper does not
     /// tell; few heads come in more than one piece.
     fn rest_of_head(&self, room: usize) -> usize {
-        if self.track.phase() != Phase::Head {
+        if self.track.phase() != RequestPhase::Head {
             return 0;
         }
         let waiting = rustix::io::ioctl_fionread(self.socket.inner()).unwrap_or(0);
@@ -142,7 +142,8 @@ impl Read for Io {
             read?;
         } else if Pin::new(&mut self.socket).poll_read(cx, buf)?.is_pending() {
             // An end of file that the peer did not send: hyper then ends the connection cleanly.
-            let end = self.track.is_ending() && self.track.phase() == Phase::Idle && !self.has_unread();
+            let end =
+                self.track.is_ending() && self.track.phase() == RequestPhase::Idle && !self.has_unread();
             return if end { Poll::Ready(Ok(())) } else { Poll::Pending };
         }
         self.track.read();
@@ -155,7 +156,7 @@ impl Write for Io {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         // No request was handed on and none is being answered: this is hyper's own answer to a head
         // it cannot read. Its body is empty; the connection writes one that says what was wrong.
-        if matches!(self.track.phase(), Phase::Idle | Phase::Head) {
+        if matches!(self.track.phase(), RequestPhase::Idle | RequestPhase::Head) {
             let status = buf.get(9..12).and_then(|code| StatusCode::from_bytes(code).ok());
             self.track.set_rejected(Some(status.unwrap_or(StatusCode::BAD_REQUEST)));
             return Poll::Ready(Ok(buf.len()));

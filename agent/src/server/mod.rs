@@ -5,41 +5,42 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `accept` | where connections come from |
-//! | `blocked` | connections whose peers take nothing of their answers |
-//! | `budget` | how much memory requests may take before they are complete |
-//! | `buffers` | how much the kernel keeps for a connection |
-//! | `connection` | one connection's life |
-//! | `endpoints` | what the routes answer |
-//! | `farewell` | the last bytes of a connection, before it is closed |
-//! | `handed`, `handover` | the port and the connections, handed to a successor |
-//! | `io` | what hyper reads and writes through |
-//! | `memory` | what all of it may take at most |
-//! | `notice` | what is said now and then |
+//! | `accept` | accepts connections, and takes over those of an earlier server |
+//! | `blocked` | limits the connections whose clients read nothing |
+//! | `budget` | limits the memory for incomplete requests |
+//! | `buffers` | limits the kernel's buffers of a connection |
+//! | `closing` | the last bytes of a connection before it is closed |
+//! | `connection` | one connection, from its first byte to its last |
+//! | `endpoints` | answers requests |
+//! | `handover` | brings a running server to rest and takes it apart |
+//! | `handover_sockets` | the port and the connections that the next program gets |
+//! | `io` | the reader and writer that hyper uses |
+//! | `log_limiter` | limits how often one message is logged |
+//! | `memory` | the most memory that all limits together allow |
 //! | `open_files` | how many connections the limit of open files allows |
-//! | `orders` | what the threads are to do |
-//! | `room` | how many connections there may be, and which one goes for another |
+//! | `orders` | the orders to the server threads |
+//! | `room` | the limit of connections, and which connection closes for another |
 //! | `routes` | the route table |
 //! | `thread` | one server thread and its tasks |
-//! | `traced` | what `--log-level trace` tells of a connection |
-//! | `track` | what one connection is doing |
-//! | `worker` | what the connections of one thread share |
+//! | `traced` | connections at `--log-level trace` |
+//! | `track` | the state of one connection |
+//! | `worker` | the state that the connections of one thread share |
 //!
-//! What clients see is written down in `docs/http-api.md`.
+//! `docs/http-api.md` describes what clients see.
 
 mod accept;
 mod blocked;
 mod budget;
 mod buffers;
+mod closing;
 mod connection;
 mod endpoints;
-mod farewell;
-mod handed;
 mod handover;
+mod handover_sockets;
 mod io;
+mod log_limiter;
 #[cfg(test)]
 mod memory;
-mod notice;
 mod open_files;
 mod orders;
 mod room;
@@ -59,9 +60,9 @@ use tokio::sync::watch;
 
 use self::blocked::Blocked;
 use self::budget::Budget;
-pub(crate) use self::handed::{Handed, HandedConnection, Stage};
+pub(crate) use self::handover_sockets::{HandoverConnection, HandoverSockets, Stage};
 pub(crate) use self::open_files::limit_connections;
-use self::orders::{Awaited, Order, Orders};
+use self::orders::{AwaitedBodies, Order, Orders};
 use self::room::Room;
 use self::thread::{ServerThread, ThreadInputs};
 use crate::answers::Answers;
@@ -105,7 +106,7 @@ pub(crate) fn adopt_listener(socket: OwnedFd) -> std::io::Result<TcpListener> {
 /// The threads take their counters from `traffic`, which must have been made for as many.
 pub(crate) fn start(
     listener: TcpListener,
-    connections: Vec<HandedConnection>,
+    connections: Vec<HandoverConnection>,
     threads: usize,
     limits: Limits,
     answers: watch::Receiver<Arc<Answers>>,
@@ -118,8 +119,8 @@ pub(crate) fn start(
     let budget = Budget::of(limits.max_buffered);
     let blocked = Arc::new(Blocked::default());
     let orders = Orders::new();
-    let awaited = Awaited::default();
-    let mut shares: Vec<Vec<HandedConnection>> = (0..threads).map(|_| Vec::new()).collect();
+    let awaited = AwaitedBodies::default();
+    let mut shares: Vec<Vec<HandoverConnection>> = (0..threads).map(|_| Vec::new()).collect();
     for (number, connection) in connections.into_iter().enumerate() {
         shares[number % threads].push(connection);
     }
@@ -148,7 +149,7 @@ pub(crate) fn start(
 pub(crate) struct Server {
     listener: TcpListener,
     orders: Orders,
-    awaited: Awaited,
+    awaited: AwaitedBodies,
     threads: Vec<ServerThread>,
 }
 

@@ -46,17 +46,17 @@ impl Order {
 }
 
 /// An order, and its number in the sequence of all that were given.
-pub(super) type Numbered = (u64, Order);
+pub(super) type NumberedOrder = (u64, Order);
 
 /// Gives the same orders to all threads.
-pub(super) struct Orders(watch::Sender<Numbered>);
+pub(super) struct Orders(watch::Sender<NumberedOrder>);
 
 impl Orders {
     pub(super) fn new() -> Self {
         Self(watch::Sender::new((0, Order::Serve)))
     }
 
-    pub(super) fn follow(&self) -> watch::Receiver<Numbered> {
+    pub(super) fn follow(&self) -> watch::Receiver<NumberedOrder> {
         self.0.subscribe()
     }
 
@@ -73,9 +73,9 @@ impl Orders {
 
 /// How many requests' bodies are being waited for, over all threads.
 #[derive(Clone, Default)]
-pub(super) struct Awaited(Arc<AtomicUsize>);
+pub(super) struct AwaitedBodies(Arc<AtomicUsize>);
 
-impl Awaited {
+impl AwaitedBodies {
     pub(super) fn add(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use super::notice::Notice;
+use super::log_limiter::LogLimiter;
 use super::worker::BEAT;
 use crate::events;
 
@@ -41,14 +41,14 @@ pub(super) struct Room {
     waiting: AtomicUsize,
     /// A connection that was to make room has ended or turned out to have a request, or another could make room now.
     settled: Notify,
-    notices: Notices,
+    notices: LimitLogs,
 }
 
 /// What is said when the limit of connections is reached.
 #[derive(Default)]
-struct Notices {
-    closing: Notice,
-    full: Notice,
+struct LimitLogs {
+    closing: LogLimiter,
+    full: LogLimiter,
 }
 
 /// One connection, as the list sees it.
@@ -81,7 +81,7 @@ impl Room {
             came: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
             settled: Notify::new(),
-            notices: Notices::default(),
+            notices: LimitLogs::default(),
         })
     }
 

@@ -28,7 +28,7 @@ pub(super) enum Endpoint {
 
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Action {
+pub(super) enum RouteAction {
     /// GET and HEAD; hyper leaves a HEAD's body out itself.
     Read(Endpoint),
     /// POST and PUT of the seed.
@@ -100,7 +100,7 @@ impl Clusters {
 }
 
 /// Finds what a request asks for. Scheme, host and query do not matter.
-pub(super) fn route(method: &Method, target: &Uri, clusters: &Clusters) -> Result<Action, Refusal> {
+pub(super) fn route(method: &Method, target: &Uri, clusters: &Clusters) -> Result<RouteAction, Refusal> {
     let endpoint = match target.path() {
         "/" => Endpoint::Root,
         "/health" => Endpoint::Health,
@@ -115,8 +115,10 @@ pub(super) fn route(method: &Method, target: &Uri, clusters: &Clusters) -> Resul
         Endpoint::Health | Endpoint::Cluster => Allowed::Read,
     };
     match (method, allowed) {
-        (&Method::GET | &Method::HEAD, _) => Ok(Action::Read(endpoint)),
-        (&Method::POST, Allowed::Root | Allowed::Seed) | (&Method::PUT, Allowed::Seed) => Ok(Action::Store),
+        (&Method::GET | &Method::HEAD, _) => Ok(RouteAction::Read(endpoint)),
+        (&Method::POST, Allowed::Root | Allowed::Seed) | (&Method::PUT, Allowed::Seed) => {
+            Ok(RouteAction::Store)
+        }
         _ => Err(Refusal::Method(allowed)),
     }
 }
@@ -150,21 +152,21 @@ fn is_well_encoded(path: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    const READ: fn(Endpoint) -> Result<Action, Refusal> = |endpoint| Ok(Action::Read(endpoint));
-    const NOT_FOUND: Result<Action, Refusal> = Err(Refusal::NotFound);
+    const READ: fn(Endpoint) -> Result<RouteAction, Refusal> = |endpoint| Ok(RouteAction::Read(endpoint));
+    const NOT_FOUND: Result<RouteAction, Refusal> = Err(Refusal::NotFound);
 
     fn own() -> Clusters {
         Clusters::Own("cluster1".parse().unwrap())
     }
 
-    fn get(target: &str, clusters: &Clusters) -> Result<Action, Refusal> {
+    fn get(target: &str, clusters: &Clusters) -> Result<RouteAction, Refusal> {
         route(&Method::GET, &target.parse().unwrap(), clusters)
     }
 
     #[test]
     fn each_path_and_method() {
         use Endpoint::{Cluster, Health, Root, Seed};
-        let store = Ok(Action::Store);
+        let store = Ok(RouteAction::Store);
         let rows = [
             ("/", Root, "GET, HEAD, POST", store, Err(Refusal::Method(Allowed::Root))),
             ("/seed", Seed, "GET, HEAD, POST, PUT", store, store),

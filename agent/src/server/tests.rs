@@ -587,7 +587,7 @@ fn the_kernel_keeps_little_for_each_connection_whoever_bound_the_socket() {
     older.set_nonblocking(true).unwrap();
     let kept = older.try_clone().unwrap();
     let older =
-        HandedConnection { socket: older, read: Bytes::new(), unwritten: Bytes::new(), stage: Stage::New };
+        HandoverConnection { socket: older, read: Bytes::new(), unwritten: Bytes::new(), stage: Stage::New };
     let server = serve(answers());
     let (traffic, seed) = (Arc::clone(&server.traffic), server.seed.clone());
     let listener = adopt_listener(listener.into()).unwrap();

@@ -16,8 +16,8 @@ use super::blocked::Blocked;
 use super::budget::Budget;
 use super::connection::Connections;
 use super::endpoints::ServiceState;
-use super::handed::{Ending, HandedConnection};
-use super::orders::{Awaited, Numbered};
+use super::handover_sockets::{HandoverConnection, ThreadResult};
+use super::orders::{AwaitedBodies, NumberedOrder};
 use super::room::Room;
 use super::worker::{BEAT, Worker};
 use crate::answers::Answers;
@@ -31,24 +31,24 @@ const UNRESPONSIVE: Duration = Duration::from_secs(1);
 /// What a thread is given at its start.
 pub(super) struct ThreadInputs {
     /// Connections that an earlier server gave back.
-    pub(super) connections: Vec<HandedConnection>,
+    pub(super) connections: Vec<HandoverConnection>,
     /// Room for further connections, on any thread.
     pub(super) room: Arc<Room>,
     pub(super) answers: watch::Receiver<Arc<Answers>>,
-    pub(super) orders: watch::Receiver<Numbered>,
+    pub(super) orders: watch::Receiver<NumberedOrder>,
     pub(super) limits: Limits,
     pub(super) traffic: Arc<ThreadTraffic>,
     pub(super) seed: SeedStore,
     pub(super) budget: Budget,
     pub(super) blocked: Arc<Blocked>,
-    pub(super) awaited: Awaited,
+    pub(super) awaited: AwaitedBodies,
 }
 
 /// A running thread, as the server sees it.
 pub(super) struct ServerThread {
     number: usize,
     handle: JoinHandle<()>,
-    ending: oneshot::Receiver<Ending>,
+    ending: oneshot::Receiver<ThreadResult>,
     /// The number of the last order to freeze that this thread has obeyed.
     rests: watch::Receiver<u64>,
     refused_bodies: Arc<AtomicUsize>,
@@ -93,7 +93,7 @@ impl ServerThread {
     }
 
     /// Waits until the thread has ended, a moment longer than until `deadline`.
-    pub(super) async fn ended(self, deadline: Instant) -> Ending {
+    pub(super) async fn ended(self, deadline: Instant) -> ThreadResult {
         let number = self.number;
         match timeout_at((deadline + UNRESPONSIVE).into(), self.ending).await {
             Ok(Ok(ending)) => {
@@ -104,7 +104,7 @@ impl ServerThread {
             Ok(Err(_)) => tracing::error!("server thread {number} panicked: its connections are lost"),
             Err(_) => tracing::error!("server thread {number} does not respond: its connections are lost"),
         }
-        Ending::default()
+        ThreadResult::default()
     }
 
     /// Whether the thread has come to rest by `deadline`, as the order with this number asks.
@@ -126,7 +126,7 @@ async fn run(
     inputs: ThreadInputs,
     rest: watch::Sender<u64>,
     refused_bodies: Arc<AtomicUsize>,
-) -> Ending {
+) -> ThreadResult {
     let ThreadInputs { connections, room, answers, orders, limits, traffic, seed, budget, blocked, awaited } =
         inputs;
     let worker = Rc::new(Worker::new(limits, traffic, budget, blocked, awaited, refused_bodies));

@@ -9,15 +9,15 @@ use std::time::Instant;
 
 use hyper::StatusCode;
 
-use super::blocked::Turn;
-use super::budget::Held;
+use super::blocked::BlockedConnection;
+use super::budget::RequestMemory;
 use super::orders::Bodies;
 use super::room::Place;
-use super::worker::{Sender, Worker};
+use super::worker::{RequestSource, Worker};
 
 /// Where a connection is in its current request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(super) enum RequestPhase {
     /// Every answer is written, and nothing of a next request has been read.
     Idle,
     /// Part of a head has been read.
@@ -34,27 +34,27 @@ pub(super) enum Phase {
 pub(super) struct Track {
     worker: Rc<Worker>,
     place: Rc<Place>,
-    phase: Cell<Phase>,
+    phase: Cell<RequestPhase>,
     /// Changes with every phase and with every progress of a write that was stuck, so that a timer
     /// can tell whether it still times the same thing.
     turn: Cell<u32>,
     /// The request that is being answered.
-    request: Cell<Option<Sender>>,
+    request: Cell<Option<RequestSource>>,
     /// Whether there was any request yet.
     used: Cell<bool>,
     /// The peer takes no bytes at the moment.
     write_blocked: Cell<bool>,
     /// Its turn among those.
-    turn_to_go: RefCell<Option<Turn>>,
+    blocked_turn: RefCell<Option<BlockedConnection>>,
     /// Answers were taken that the peer has not.
     behind: Cell<bool>,
     /// The peer has left more unread than is kept for it.
     overfull: Cell<bool>,
     /// Why the body is not waited for any longer: whoever reads it answers 408.
-    body_late: Cell<Option<Late>>,
+    body_late: Cell<Option<LateBody>>,
     /// There is no room for what has come of the request.
     crowded: Cell<bool>,
-    held: Cell<Held>,
+    held: Cell<RequestMemory>,
     /// When the body that is being waited for began to be.
     body_since: Cell<Option<Instant>>,
     /// The status of an answer that hyper made up itself and that was kept back.
@@ -72,7 +72,7 @@ const LAST_LOOKS: u8 = 64;
 
 /// Why a body is not waited for any longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Late {
+pub(super) enum LateBody {
     /// It took longer than any body may.
     Timeout,
     /// The server has to come to rest.
@@ -86,12 +86,12 @@ impl Track {
         Rc::new(Self {
             worker,
             place,
-            phase: Cell::new(Phase::Idle),
+            phase: Cell::new(RequestPhase::Idle),
             turn: Cell::new(0),
             request: Cell::new(None),
             used: Cell::new(used),
             write_blocked: Cell::new(false),
-            turn_to_go: RefCell::default(),
+            blocked_turn: RefCell::default(),
             behind: Cell::new(false),
             overfull: Cell::new(false),
             body_late: Cell::new(None),
@@ -113,7 +113,7 @@ impl Track {
         &self.place
     }
 
-    pub(super) fn phase(&self) -> Phase {
+    pub(super) fn phase(&self) -> RequestPhase {
         self.phase.get()
     }
 
@@ -127,7 +127,7 @@ impl Track {
 
     /// Nothing has been handed to the service that is not answered.
     pub(super) fn is_between_requests(&self) -> bool {
-        matches!(self.phase(), Phase::Idle | Phase::Head)
+        matches!(self.phase(), RequestPhase::Idle | RequestPhase::Head)
     }
 
     /// The peer may still be sending after its last answer: a plain close could destroy that answer.
@@ -159,7 +159,7 @@ impl Track {
         self.behind.set(behind);
         if behind {
             self.place.busy();
-        } else if self.phase() == Phase::Idle {
+        } else if self.phase() == RequestPhase::Idle {
             self.place.idle(self.worker.now(), true);
         }
     }
@@ -172,7 +172,8 @@ impl Track {
 
     /// Whether it is dropped, as the peers of too many others take nothing either.
     pub(super) fn is_dropped(&self) -> bool {
-        self.write_blocked.get() && self.turn_to_go.borrow().as_ref().is_some_and(Turn::is_dropped)
+        self.write_blocked.get()
+            && self.blocked_turn.borrow().as_ref().is_some_and(BlockedConnection::is_dropped)
     }
 
     /// Returns once it is to be dropped for that reason. Its turn wakes the connection's task itself.
@@ -202,21 +203,21 @@ impl Track {
             Bodies::RefuseFrom(before) => self.body_since.get().is_some_and(|since| since < before),
             Bodies::Refuse => true,
         };
-        refused && self.phase() == Phase::Body && self.body_late.get().is_none()
+        refused && self.phase() == RequestPhase::Body && self.body_late.get().is_none()
     }
 
-    fn enter(&self, phase: Phase) {
+    fn enter(&self, phase: RequestPhase) {
         let before = self.phase.replace(phase);
         match (before, phase) {
-            (Phase::Idle, Phase::Idle) => {}
-            (Phase::Idle, _) => self.place.busy(),
-            (_, Phase::Idle) => self.place.idle(self.worker.now(), true),
+            (RequestPhase::Idle, RequestPhase::Idle) => {}
+            (RequestPhase::Idle, _) => self.place.busy(),
+            (_, RequestPhase::Idle) => self.place.idle(self.worker.now(), true),
             _ => {}
         }
-        if before == Phase::Body {
+        if before == RequestPhase::Body {
             self.worker.end_body();
         }
-        if phase == Phase::Body {
+        if phase == RequestPhase::Body {
             self.worker.begin_body();
             self.body_since.set(Some(Instant::now()));
         }
@@ -250,12 +251,12 @@ impl Track {
     }
 
     /// Why the body is not waited for any longer.
-    pub(super) fn late_body(&self) -> Option<Late> {
+    pub(super) fn late_body(&self) -> Option<LateBody> {
         self.body_late.get()
     }
 
     /// Gives up waiting for the body: its reader answers 408 when hyper polls it again.
-    pub(super) fn set_late_body(&self, late: Late) {
+    pub(super) fn set_late_body(&self, late: LateBody) {
         self.body_late.set(Some(late));
     }
 
@@ -288,9 +289,9 @@ impl Track {
     /// Bytes came from the peer.
     pub(super) fn read(&self) {
         self.overdue.set(self.overdue.get().map(|(looks, _)| (looks, true)));
-        if self.phase() == Phase::Idle {
+        if self.phase() == RequestPhase::Idle {
             self.ending.set(false);
-            self.enter(Phase::Head);
+            self.enter(RequestPhase::Head);
         }
     }
 
@@ -299,7 +300,7 @@ impl Track {
         if taken == self.write_blocked.get() {
             self.write_blocked.set(!taken);
             let blocked = || self.place.waker().map(|waker| self.worker.blocked().enter(waker));
-            self.turn_to_go.replace(if taken { None } else { blocked() });
+            self.blocked_turn.replace(if taken { None } else { blocked() });
             if taken {
                 self.next_turn();
             }
@@ -308,19 +309,19 @@ impl Track {
 
     /// hyper has nothing left to write. It flushes the socket only then.
     pub(super) fn flushed(&self) {
-        if self.phase() == Phase::Answered {
+        if self.phase() == RequestPhase::Answered {
             self.finish();
-            self.enter(Phase::Idle);
+            self.enter(RequestPhase::Idle);
         }
     }
 
     /// A head is complete.
-    pub(super) fn begin(self: &Rc<Self>, sender: Sender) -> InFlight {
+    pub(super) fn begin(self: &Rc<Self>, sender: RequestSource) -> InFlight {
         self.worker.begin_request(sender);
         self.request.set(Some(sender));
         self.body_late.set(None);
         self.used.set(true);
-        self.enter(Phase::Handling);
+        self.enter(RequestPhase::Handling);
         InFlight(Rc::clone(self))
     }
 
@@ -351,17 +352,17 @@ impl InFlight {
 
     /// The body is being read.
     pub(super) fn reads_body(&self) {
-        self.0.enter(Phase::Body);
+        self.0.enter(RequestPhase::Body);
     }
 
     /// The body is complete.
     pub(super) fn has_body(&self) {
-        self.0.enter(Phase::Handling);
+        self.0.enter(RequestPhase::Handling);
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.enter(Phase::Answered);
+        self.0.enter(RequestPhase::Answered);
     }
 }

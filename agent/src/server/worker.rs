@@ -12,8 +12,8 @@ use tokio::sync::futures::Notified;
 
 use super::blocked::Blocked;
 use super::budget::Budget;
-use super::handed::{Ending, HandedConnection};
-use super::orders::{Awaited, Numbered, Order};
+use super::handover_sockets::{HandoverConnection, ThreadResult};
+use super::orders::{AwaitedBodies, NumberedOrder, Order};
 use crate::events;
 use crate::limits::Limits;
 use crate::traffic::ThreadTraffic;
@@ -23,7 +23,7 @@ pub(super) const BEAT: Duration = Duration::from_secs(1);
 
 /// Who sent a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sender {
+pub(super) enum RequestSource {
     /// The load balancer's health check; not traffic.
     Probe,
     /// Anyone else.
@@ -44,7 +44,7 @@ pub(super) struct Worker {
     /// Connections whose peers take nothing of their answers, on any thread.
     blocked: Arc<Blocked>,
     /// Requests' bodies that are being waited for, on any thread.
-    awaited: Awaited,
+    awaited: AwaitedBodies,
     /// Requests refused because their body was not there when the server had to come to rest.
     refused_bodies: Arc<AtomicUsize>,
     /// Open connections.
@@ -59,7 +59,7 @@ pub(super) struct Worker {
     /// Wakes every connection when there is a new order.
     ordered: Notify,
     /// Connections that were given back.
-    handed: RefCell<Vec<HandedConnection>>,
+    handed: RefCell<Vec<HandoverConnection>>,
 }
 
 impl Worker {
@@ -68,7 +68,7 @@ impl Worker {
         traffic: Arc<ThreadTraffic>,
         budget: Budget,
         blocked: Arc<Blocked>,
-        awaited: Awaited,
+        awaited: AwaitedBodies,
         refused_bodies: Arc<AtomicUsize>,
     ) -> Self {
         Self {
@@ -127,7 +127,7 @@ impl Worker {
     }
 
     /// Sets what every connection on this thread is to do from now on, and wakes them.
-    pub(super) fn set_order(&self, (number, order): Numbered) {
+    pub(super) fn set_order(&self, (number, order): NumberedOrder) {
         self.order.set(order);
         self.order_number.set(number);
         self.ordered.notify_waiters();
@@ -139,20 +139,20 @@ impl Worker {
     }
 
     /// A request's head is complete.
-    pub(super) fn begin_request(&self, sender: Sender) {
+    pub(super) fn begin_request(&self, sender: RequestSource) {
         self.in_flight.set(self.in_flight.get() + 1);
-        if sender == Sender::Client {
+        if sender == RequestSource::Client {
             self.traffic.started.increment();
         }
     }
 
     /// A request's answer is written, or its connection is lost.
-    pub(super) fn end_request(&self, sender: Sender) {
+    pub(super) fn end_request(&self, sender: RequestSource) {
         self.in_flight.set(self.in_flight.get() - 1);
         if self.in_flight.get() == 0 && self.order.get().is_frozen() {
             self.at_rest.notify_one();
         }
-        if sender == Sender::Client {
+        if sender == RequestSource::Client {
             self.traffic.finished.increment();
         }
     }
@@ -213,12 +213,12 @@ impl Worker {
     }
 
     /// Gives a connection back: it leaves this thread.
-    pub(super) fn give_back(&self, connection: HandedConnection) {
+    pub(super) fn give_back(&self, connection: HandoverConnection) {
         self.handed.borrow_mut().push(connection);
     }
 
     /// What is left at the thread's end.
-    pub(super) fn ending(&self) -> Ending {
-        Ending { cut_off: self.in_flight.get(), connections: self.handed.take(), lost: self.open.get() }
+    pub(super) fn ending(&self) -> ThreadResult {
+        ThreadResult { cut_off: self.in_flight.get(), connections: self.handed.take(), lost: self.open.get() }
     }
 }

@@ -27,15 +27,15 @@ pub(crate) struct Candidate {
     /// Its version.
     pub(crate) version: String,
     /// The settings that it found and that a running process cannot change, as text.
-    pub(crate) pinned: Pinned,
+    pub(crate) pinned: PinnedSettings,
 }
 
 /// The settings that only a restart can change, by key: what they name is in use, or is what the
 /// instance is registered with.
-pub(crate) type Pinned = BTreeMap<String, Option<String>>;
+pub(crate) type PinnedSettings = BTreeMap<String, Option<String>>;
 
 /// The settings of `settings` that only a restart can change.
-pub(crate) fn pinned(settings: &Settings) -> Pinned {
+pub(crate) fn pinned(settings: &Settings) -> PinnedSettings {
     let folder = |path: &Path| Some(path.display().to_string());
     [
         ("listen", Some(settings.listen.to_string())),
@@ -65,19 +65,19 @@ pub(crate) fn answer(handover: u32, settings: &Settings) -> Result<String, Strin
 /// The files that a reload depends on, as they were when they were looked at; `None` for one that was
 /// not there.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Stamps(Vec<Option<Stamp>>);
+pub(super) struct FileStamps(Vec<Option<FileStamp>>);
 
 #[derive(Debug, PartialEq, Eq)]
-struct Stamp {
+struct FileStamp {
     device: u64,
     inode: u64,
     changed: (i64, i64),
     size: u64,
 }
 
-impl Stamps {
+impl FileStamps {
     pub(super) fn of(files: &[&Path]) -> Self {
-        let stamp = |file: Metadata| Stamp {
+        let stamp = |file: Metadata| FileStamp {
             device: file.dev(),
             inode: file.ino(),
             changed: (file.ctime(), file.ctime_nsec()),
@@ -100,7 +100,11 @@ pub(super) fn installed_path(argv0: Option<OsString>) -> io::Result<PathBuf> {
 }
 
 /// Asks the program at `path` whether it can take over, with the arguments this one was given.
-pub(super) async fn ask(path: &Path, arguments: &[OsString], own: &Pinned) -> Result<Candidate, String> {
+pub(super) async fn ask(
+    path: &Path,
+    arguments: &[OsString],
+    own: &PinnedSettings,
+) -> Result<Candidate, String> {
     let refused = |why: String| format!("{}: {why}", path.display());
     let mut command = tokio::process::Command::new(path);
     without_record(&mut command);

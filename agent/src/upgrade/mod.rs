@@ -18,12 +18,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, watch};
 
-pub(crate) use self::record::{Inherited, Predecessor, inherit, monotonic_now};
+pub(crate) use self::record::{InheritedState, Predecessor, inherit, monotonic_now};
 pub(crate) use self::sys::{block_signals, survive_file_size_limit, take_descriptor, unblock_signals};
-use crate::server::{Handed, Server};
+use crate::server::{HandoverSockets, Server};
 use crate::status::{ReloadOutcome, ReloadStatus};
 use crate::{events, telemetry};
-use check::{Pinned, Stamps};
+use check::{FileStamps, PinnedSettings};
 
 /// The program that runs, and where the next one is found.
 #[derive(Debug)]
@@ -31,13 +31,17 @@ pub(crate) struct Program {
     path: PathBuf,
     arguments: Vec<OsString>,
     settings_file: PathBuf,
-    pinned: Pinned,
+    pinned: PinnedSettings,
 }
 
 impl Program {
     /// The program of this process. To be asked for early: later, another one may have been put in
     /// its place. `known` is where the program before this one was told to look.
-    pub(crate) fn running(known: Option<&str>, settings_file: PathBuf, pinned: Pinned) -> io::Result<Self> {
+    pub(crate) fn running(
+        known: Option<&str>,
+        settings_file: PathBuf,
+        pinned: PinnedSettings,
+    ) -> io::Result<Self> {
         let arguments: Vec<OsString> = std::env::args_os().collect();
         let path = match known {
             Some(known) => known.into(),
@@ -46,8 +50,8 @@ impl Program {
         Ok(Self { path, arguments, settings_file, pinned })
     }
 
-    fn stamps(&self) -> Stamps {
-        Stamps::of(&[&self.path, &self.settings_file])
+    fn stamps(&self) -> FileStamps {
+        FileStamps::of(&[&self.path, &self.settings_file])
     }
 }
 
@@ -91,7 +95,7 @@ impl Reloads {
 }
 
 /// What a reload needs of the rest of the agent.
-pub(crate) trait Host {
+pub(crate) trait ReloadHost {
     /// Why the program must not be replaced now.
     fn veto(&self) -> Option<String>;
     /// What the next program has to know.
@@ -99,7 +103,7 @@ pub(crate) trait Host {
     /// The listening admin socket.
     fn admin(&self) -> Option<BorrowedFd<'_>>;
     /// Serves again with what an earlier server gave back.
-    fn serve(&self, handed: Handed) -> io::Result<Server>;
+    fn serve(&self, handed: HandoverSockets) -> io::Result<Server>;
 }
 
 /// Replaces the program when it is asked to.
@@ -113,7 +117,7 @@ pub(crate) struct Reloader<H> {
     pub(crate) host: H,
 }
 
-impl<H: Host> Reloader<H> {
+impl<H: ReloadHost> Reloader<H> {
     /// Does what is asked for as long as the agent runs.
     pub(crate) async fn run(&self) {
         let mut asked = self.reloads.0.subscribe();

@@ -19,7 +19,7 @@ use super::sys;
 use crate::config::Role;
 use crate::identity::Instance;
 use crate::notices::Notices;
-use crate::server::{Handed, HandedConnection, Stage};
+use crate::server::{HandoverConnection, HandoverSockets, Stage};
 use crate::status::GroupStatus;
 use crate::target_group::TargetGroupRef;
 use crate::traffic::TrafficSnapshot;
@@ -107,14 +107,14 @@ struct Record {
     pid: u32,
     listener: RawFd,
     admin: Option<RawFd>,
-    connections: Vec<Connection>,
+    connections: Vec<ConnectionRecord>,
     /// Programs that are installed somewhere read and write this key.
     #[serde(rename = "legacy")]
     predecessor: Predecessor,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Connection {
+struct ConnectionRecord {
     socket: RawFd,
     stage: Stage,
     /// How many bytes were read from it.
@@ -125,19 +125,19 @@ struct Connection {
 
 /// A record that was written, with everything it names open for the next program. Dropping it takes
 /// that back.
-pub(super) struct Written<'a> {
+pub(super) struct WrittenRecord<'a> {
     memory: File,
-    handed: &'a Handed,
+    handed: &'a HandoverSockets,
     admin: Option<BorrowedFd<'a>>,
 }
 
 /// Writes the record. What it names stays the caller's, in case there is no next program.
 pub(super) fn write<'a>(
-    handed: &'a Handed,
+    handed: &'a HandoverSockets,
     admin: Option<BorrowedFd<'a>>,
     predecessor: Predecessor,
-) -> io::Result<Written<'a>> {
-    let connections = handed.connections.iter().map(|connection| Connection {
+) -> io::Result<WrittenRecord<'a>> {
+    let connections = handed.connections.iter().map(|connection| ConnectionRecord {
         socket: connection.socket.as_raw_fd(),
         stage: connection.stage,
         read: connection.read.len(),
@@ -156,7 +156,7 @@ pub(super) fn write<'a>(
     let memory = rustix::fs::memfd_create("handover", MemfdFlags::CLOEXEC | MemfdFlags::NOEXEC_SEAL)
         .or_else(|_| rustix::fs::memfd_create("handover", MemfdFlags::CLOEXEC))?;
     let memory = File::from(memory);
-    let mut written = Written { memory, handed, admin };
+    let mut written = WrittenRecord { memory, handed, admin };
     let mut file = BufWriter::new(&written.memory);
     serde_json::to_writer(&mut file, &record)?;
     file.write_all(b"\n")?;
@@ -171,7 +171,7 @@ pub(super) fn write<'a>(
     Ok(written)
 }
 
-impl Written<'_> {
+impl WrittenRecord<'_> {
     /// The environment for the next program: this one's, and where the record is.
     pub(super) fn environment(&self) -> Vec<(OsString, OsString)> {
         std::env::vars_os()
@@ -193,7 +193,7 @@ impl Written<'_> {
     }
 }
 
-impl Drop for Written<'_> {
+impl Drop for WrittenRecord<'_> {
     fn drop(&mut self) {
         // The descriptors are open and ours: it cannot fail.
         _ = self.set_flags(FdFlags::CLOEXEC);
@@ -201,9 +201,9 @@ impl Drop for Written<'_> {
 }
 
 /// What was left to this program by the one before it.
-pub(crate) struct Inherited {
+pub(crate) struct InheritedState {
     /// The port and the connections.
-    pub(crate) handed: Handed,
+    pub(crate) handed: HandoverSockets,
     /// The listening admin socket.
     pub(crate) admin: Option<OwnedFd>,
     /// Everything else.
@@ -212,7 +212,7 @@ pub(crate) struct Inherited {
 
 /// Takes what the program before this one left, where there was one. To be called once, before
 /// anything else opens a descriptor or starts a program.
-pub(crate) fn inherit() -> io::Result<Option<Inherited>> {
+pub(crate) fn inherit() -> io::Result<Option<InheritedState>> {
     let Some(number) = std::env::var(DESCRIPTOR).ok().and_then(|number| number.parse().ok()) else {
         return Ok(None);
     };
@@ -232,13 +232,14 @@ pub(crate) fn inherit() -> io::Result<Option<Inherited>> {
         fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
         Ok(socket)
     };
-    let mut handed = Handed { listener: take(record.listener)?.into(), connections: Vec::new(), lost: 0 };
-    for Connection { socket, stage, read, unwritten } in record.connections {
+    let mut handed =
+        HandoverSockets { listener: take(record.listener)?.into(), connections: Vec::new(), lost: 0 };
+    for ConnectionRecord { socket, stage, read, unwritten } in record.connections {
         let mut bytes = |length| {
             let mut bytes = vec![0; length];
             file.read_exact(&mut bytes).map(|()| bytes.into())
         };
-        handed.connections.push(HandedConnection {
+        handed.connections.push(HandoverConnection {
             read: bytes(read)?,
             unwritten: bytes(unwritten)?,
             socket: take(socket)?.into(),
@@ -246,7 +247,7 @@ pub(crate) fn inherit() -> io::Result<Option<Inherited>> {
         });
     }
     let admin = record.admin.map(take).transpose()?;
-    Ok(Some(Inherited { handed, admin, predecessor: record.predecessor }))
+    Ok(Some(InheritedState { handed, admin, predecessor: record.predecessor }))
 }
 
 /// The environment of a program that is started beside this one.

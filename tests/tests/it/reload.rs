@@ -350,8 +350,8 @@ async fn a_setting_that_only_a_restart_can_change_is_refused_and_named() {
     solo = solo.with(&["--config", file.to_str().unwrap()]);
     let running = solo.start().await;
     for (line, key) in [
-        ("register-port = 8081", "register-port cannot change in a reload (not set to 8081)"),
-        ("instance-id = \"i-0123456789abcdef0\"", "instance-id cannot change in a reload"),
+        ("register-port = 8081", "a reload cannot change register-port (not set to 8081)"),
+        ("instance-id = \"i-0123456789abcdef0\"", "a reload cannot change instance-id"),
     ] {
         std::fs::write(&file, line).unwrap();
         is_refused(&solo, &running, &[key, "restart instead"]).await;
@@ -396,7 +396,7 @@ async fn a_program_that_does_not_say_whether_it_can_take_over_is_given_five_seco
     let running = solo.start().await;
     install(&solo, b"#!/bin/sh\nexec sleep 1000\n");
     let begun = Instant::now();
-    is_refused(&solo, &running, &["did not say within 5s"]).await;
+    is_refused(&solo, &running, &["did not answer within 5s"]).await;
     assert!(begun.elapsed() >= Duration::from_secs(5));
     // It is gone with the answer.
     let children = format!("/proc/{0}/task/{0}/children", running.pid());

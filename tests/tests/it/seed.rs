@@ -318,9 +318,7 @@ async fn a_torn_slot_falls_back_to_the_other_with_a_warning() {
     fs::write(solo.seed_file(), &bytes).unwrap();
     let mut agent = solo.start().await;
     solo.get("/seed").await.is(200, "1");
-    let warned = |line: &str| {
-        line.contains("WARN") && line.contains("is damaged; going on with what the other slot says")
-    };
+    let warned = |line: &str| line.contains("WARN") && line.contains("is damaged; using the other slot");
     assert_eq!(solo.log().lines().filter(|line| warned(line)).count(), 1, "{}", solo.log());
     solo.post("3").await.is(200, "3");
     agent.die(&solo).await;
@@ -408,7 +406,7 @@ async fn a_folder_it_may_not_write_to_costs_the_seed_and_nothing_else() {
     set_mode(&solo.path(""), 0o511);
     let mut agent = solo.start().await;
     solo.get("/seed").await.refuses(500, "state-dir");
-    solo.post("1").await.refuses(503, "the value before it stays");
+    solo.post("1").await.refuses(503, "the previous value stays");
     solo.get("/health").await.is(200, "Healthy!");
     agent.stop(&solo).await;
     set_mode(&solo.path(""), 0o711);

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Member, Next};
+use super::{Member, NextTick};
 use crate::aws::{CallError, CallErrorKind};
 use crate::backoff::jitter;
-use crate::guard::Broken;
+use crate::guard::TaskFailure;
 use crate::lifecycle::{Event, Membership};
 use crate::registrar::api::Api;
 use crate::registrar::sentences::{self, Problem};
@@ -18,7 +18,7 @@ const RECHECK: Duration = Duration::from_secs(2);
 
 impl<A: Api> Member<A> {
     /// After a mistake in this program. What was known may be wrong: look again.
-    pub(super) fn begin_anew(&mut self, broken: &Broken) -> Next {
+    pub(super) fn begin_anew(&mut self, broken: &TaskFailure) -> NextTick {
         (self.resolved, self.taken_over) = (None, false);
         let problem = Problem {
             what: format!("a bug in the agent: {broken}"),
@@ -35,7 +35,7 @@ impl<A: Api> Member<A> {
         });
         self.changed.notify_one();
         let pause = self.mistakes.pause();
-        Next::After(if self.is_in_a_drains_time() { pause.min(jitter(RETRY_DRAINING)) } else { pause })
+        NextTick::After(if self.is_in_a_drains_time() { pause.min(jitter(RETRY_DRAINING)) } else { pause })
     }
 
     pub(super) fn group_is_missing(&self) -> bool {
@@ -43,7 +43,7 @@ impl<A: Api> Member<A> {
     }
 
     /// Takes in a failed call: what it means for the state, what to say, when to try again.
-    pub(super) async fn failed(&mut self, error: &CallError) -> Next {
+    pub(super) async fn failed(&mut self, error: &CallError) -> NextTick {
         // Denied may be those of a role that the instance has no more.
         if matches!(error.kind, CallErrorKind::AccessDenied | CallErrorKind::Credentials) {
             self.shared.api.forget_credentials().await;
@@ -59,7 +59,7 @@ impl<A: Api> Member<A> {
         self.failed_with(Problem { what: error.to_string(), cure: error.cure() })
     }
 
-    pub(super) fn failed_with(&mut self, problem: Problem) -> Next {
+    pub(super) fn failed_with(&mut self, problem: Problem) -> NextTick {
         let mut pause = self.retry.next_delay();
         if self.is_in_a_drains_time() {
             pause = pause.min(jitter(RETRY_DRAINING));
@@ -72,7 +72,7 @@ impl<A: Api> Member<A> {
             pause.as_secs_f64()
         );
         self.say(problem);
-        Next::After(pause)
+        NextTick::After(pause)
     }
 
     /// A drain must use its time; what fails for longer than one slows down like everything else.
@@ -81,9 +81,9 @@ impl<A: Api> Member<A> {
     }
 
     /// For something on this instance: looking at it costs nobody anything.
-    pub(super) fn waits_for(&mut self, problem: Problem) -> Next {
+    pub(super) fn waits_for(&mut self, problem: Problem) -> NextTick {
         self.say(problem);
-        Next::After(jitter(RECHECK))
+        NextTick::After(jitter(RECHECK))
     }
 
     fn say(&mut self, problem: Problem) {

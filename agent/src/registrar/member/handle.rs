@@ -22,7 +22,7 @@ pub(crate) enum Wish {
 
 /// A wish, and which one it is: the same wish said again is a new reason to hurry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Wished {
+pub(super) struct NumberedWish {
     pub(super) wish: Wish,
     pub(super) generation: u64,
 }
@@ -61,7 +61,7 @@ pub(crate) struct MemberHandle {
     pub(crate) group: TargetGroupRef,
     /// What the member says of itself.
     pub(crate) status: watch::Receiver<MemberStatus>,
-    pub(super) wished: watch::Sender<Wished>,
+    pub(super) wished: watch::Sender<NumberedWish>,
     pub(super) task: tokio::task::JoinHandle<()>,
 }
 
@@ -71,7 +71,7 @@ impl MemberHandle {
         self.wished.send_if_modified(|wished| {
             let changed = wished.wish != wish;
             if changed {
-                *wished = Wished { wish, generation: wished.generation + 1 };
+                *wished = NumberedWish { wish, generation: wished.generation + 1 };
             }
             changed
         });
@@ -80,7 +80,7 @@ impl MemberHandle {
     /// Wishes the instance out, now: one that is waiting to try again does so at once.
     pub(crate) fn urge_out(&self) {
         self.wished.send_modify(|wished| {
-            *wished = Wished { wish: Wish::Out, generation: wished.generation + 1 };
+            *wished = NumberedWish { wish: Wish::Out, generation: wished.generation + 1 };
         });
     }
 

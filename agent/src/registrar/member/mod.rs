@@ -2,8 +2,8 @@
 
 mod failures;
 mod handle;
-mod known;
-mod looks;
+mod health_schedule;
+mod inherited_membership;
 #[cfg(test)]
 mod tests;
 
@@ -13,19 +13,19 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use self::handle::Wished;
+use self::handle::NumberedWish;
 pub(crate) use self::handle::{MemberHandle, MemberStatus, Wish};
-pub(crate) use self::known::Known;
-use self::looks::Looks;
-use super::api::{Api, Shared};
+use self::health_schedule::HealthSchedule;
+pub(crate) use self::inherited_membership::InheritedMembership;
+use super::api::{Api, MemberContext};
 use super::probes::ProbeNews;
 use super::sentences::{self, Problem};
 use crate::aws::{CallError, CallErrorKind};
 use crate::backoff::Backoff;
-use crate::guard::{Mistakes, guard};
+use crate::guard::{TaskFailures, guard};
 use crate::identity::Instance;
 use crate::lifecycle::{Event, Membership};
-use crate::repeated::Repeated;
+use crate::repeat_filter::RepeatFilter;
 use crate::target_group::{Target, TargetGroup, TargetGroupRef, TargetType};
 use crate::traffic::Traffic;
 
@@ -44,13 +44,13 @@ impl MemberHandle {
     /// knew.
     pub(crate) fn start<A: Api>(
         group: TargetGroupRef,
-        shared: Arc<Shared<A>>,
+        shared: Arc<MemberContext<A>>,
         traffic: Arc<Traffic>,
         wish: Wish,
         changed: Arc<Notify>,
-        known: Option<Known>,
+        known: Option<InheritedMembership>,
     ) -> Self {
-        let first = Wished { wish, generation: 0 };
+        let first = NumberedWish { wish, generation: 0 };
         let (wished, wishes) = watch::channel(first);
         let (publish, status) = watch::channel(MemberStatus {
             arn: known.as_ref().map(|known| known.arn.clone()),
@@ -66,15 +66,15 @@ impl MemberHandle {
             tried: false,
         });
         let mut member = Member::new(group.clone(), shared, traffic, wishes, publish, changed);
-        if let Some(Known { arn, target, .. }) = known {
-            member.take_over(Resolved { arn, target, deregistration_delay: None });
+        if let Some(InheritedMembership { arn, target, .. }) = known {
+            member.take_over(ResolvedGroup { arn, target, deregistration_delay: None });
         }
         Self { group, status, wished, task: tokio::spawn(member.run(first)) }
     }
 }
 
 /// When to tick again, unless the wish changes before.
-enum Next {
+enum NextTick {
     Now,
     After(Duration),
     /// As `After`, but also when there is news of the balancer's health checks, or an operator asks.
@@ -82,7 +82,7 @@ enum Next {
     WhenWished,
 }
 
-struct Resolved {
+struct ResolvedGroup {
     arn: String,
     target: Target,
     deregistration_delay: Option<Duration>,
@@ -90,17 +90,17 @@ struct Resolved {
 
 struct Member<A> {
     group: TargetGroupRef,
-    shared: Arc<Shared<A>>,
+    shared: Arc<MemberContext<A>>,
     traffic: Arc<Traffic>,
-    wishes: watch::Receiver<Wished>,
+    wishes: watch::Receiver<NumberedWish>,
     instance: watch::Receiver<Option<Instance>>,
     publish: watch::Sender<MemberStatus>,
     changed: Arc<Notify>,
-    resolved: Option<Resolved>,
+    resolved: Option<ResolvedGroup>,
     /// What is resolved is what the program before this one knew, and may be old.
     taken_over: bool,
     retry: Backoff,
-    looks: Looks,
+    schedule: HealthSchedule,
     refusals: watch::Receiver<()>,
     questions: watch::Receiver<()>,
     leaving_since: Option<Instant>,
@@ -108,8 +108,8 @@ struct Member<A> {
     ever_present: bool,
     /// It was in the group, as far as anybody can tell.
     was_present: bool,
-    failures: Repeated<Problem>,
-    mistakes: Mistakes,
+    failures: RepeatFilter<Problem>,
+    mistakes: TaskFailures,
     /// What the last failed call was refused for.
     last_refusal: Option<CallErrorKind>,
 }
@@ -117,9 +117,9 @@ struct Member<A> {
 impl<A: Api> Member<A> {
     fn new(
         group: TargetGroupRef,
-        shared: Arc<Shared<A>>,
+        shared: Arc<MemberContext<A>>,
         traffic: Arc<Traffic>,
-        wishes: watch::Receiver<Wished>,
+        wishes: watch::Receiver<NumberedWish>,
         publish: watch::Sender<MemberStatus>,
         changed: Arc<Notify>,
     ) -> Self {
@@ -136,26 +136,26 @@ impl<A: Api> Member<A> {
             resolved: None,
             taken_over: false,
             retry: Backoff::new(RETRY.0, RETRY.1),
-            looks: Looks::new(),
+            schedule: HealthSchedule::new(),
             refusals,
             questions,
             leaving_since,
             ever_present: false,
             was_present: false,
-            failures: Repeated::default(),
-            mistakes: Mistakes::default(),
+            failures: RepeatFilter::default(),
+            mistakes: TaskFailures::default(),
             last_refusal: None,
         }
     }
 
     /// Goes on where the program before this one was, in the group or out of it.
-    fn take_over(&mut self, resolved: Resolved) {
+    fn take_over(&mut self, resolved: ResolvedGroup) {
         (self.ever_present, self.was_present, self.taken_over) = (true, true, true);
         self.resolved = Some(resolved);
-        self.looks.probes.restart(&self.traffic);
+        self.schedule.probes.restart(&self.traffic);
     }
 
-    async fn run(mut self, mut wished: Wished) {
+    async fn run(mut self, mut wished: NumberedWish) {
         loop {
             // The first may have changed before this task came to run.
             let latest = *self.wishes.borrow_and_update();
@@ -168,25 +168,25 @@ impl<A: Api> Member<A> {
                 Err(broken) => self.begin_anew(&broken),
             };
             match next {
-                Next::Now => {}
-                Next::After(pause) => tokio::select! {
+                NextTick::Now => {}
+                NextTick::After(pause) => tokio::select! {
                     () = tokio::time::sleep(pause) => {}
                     // A closed channel means that the registrar is gone, and this task with it.
                     changed = self.wishes.changed() => if changed.is_err() { return },
                     // News of the instance may be what a lookup was waiting for.
                     Ok(()) = self.instance.changed(), if self.resolved.is_none() => self.retry.reset(),
                 },
-                Next::Watching(pause) => tokio::select! {
+                NextTick::Watching(pause) => tokio::select! {
                     () = tokio::time::sleep(pause) => {}
                     changed = self.wishes.changed() => if changed.is_err() { return },
                     // Those that follow on one another are no news, however many they are.
-                    Ok(()) = self.refusals.changed(), if !self.looks.probes.are_refused() => {}
+                    Ok(()) = self.refusals.changed(), if !self.schedule.probes.are_refused() => {}
                     Ok(()) = self.questions.changed() => {
                         let known = self.publish.borrow().as_of.map(|(_, at)| at);
-                        self.looks.operator_asks(known);
+                        self.schedule.operator_asks(known);
                     }
                 },
-                Next::WhenWished => {
+                NextTick::WhenWished => {
                     if self.wishes.changed().await.is_err() {
                         return;
                     }
@@ -195,7 +195,7 @@ impl<A: Api> Member<A> {
         }
     }
 
-    async fn tick(&mut self, wish: Wish) -> Next {
+    async fn tick(&mut self, wish: Wish) -> NextTick {
         match wish {
             Wish::In => self.tick_in().await,
             Wish::Stay => self.tick_stay().await,
@@ -203,7 +203,7 @@ impl<A: Api> Member<A> {
         }
     }
 
-    fn wish_changed(&mut self, Wished { wish, generation }: Wished) {
+    fn wish_changed(&mut self, NumberedWish { wish, generation }: NumberedWish) {
         self.retry.reset();
         let target_group = self.group.name();
         tracing::debug!(
@@ -211,7 +211,7 @@ impl<A: Api> Member<A> {
             "target group {target_group}: wish {wish:?}, state {}",
             self.membership()
         );
-        self.looks.begin_anew();
+        self.schedule.begin_anew();
         self.leaving_since = (wish == Wish::Out).then(Instant::now);
         self.publish.send_modify(|status| {
             status.generation = generation;
@@ -220,7 +220,7 @@ impl<A: Api> Member<A> {
         });
     }
 
-    async fn tick_in(&mut self) -> Next {
+    async fn tick_in(&mut self) -> NextTick {
         match self.membership() {
             Membership::Unresolved => self.tick_unresolved().await,
             Membership::Unknown => self.tick_unknown().await,
@@ -228,32 +228,32 @@ impl<A: Api> Member<A> {
             Membership::Present(_) => self.tick_present().await,
             Membership::Left => {
                 self.advance(Event::Rejoin);
-                Next::Now
+                NextTick::Now
             }
         }
     }
 
-    async fn tick_stay(&mut self) -> Next {
+    async fn tick_stay(&mut self) -> NextTick {
         match self.membership() {
             Membership::Unresolved if !self.group_is_missing() => self.tick_unresolved().await,
             Membership::Unknown => self.tick_unknown().await,
             Membership::Present(_) => self.tick_present().await,
             Membership::Unresolved | Membership::Absent | Membership::Left => {
                 self.gone();
-                Next::WhenWished
+                NextTick::WhenWished
             }
         }
     }
 
-    async fn tick_out(&mut self) -> Next {
+    async fn tick_out(&mut self) -> NextTick {
         match self.membership() {
             Membership::Absent | Membership::Left => {
                 self.gone();
-                return Next::WhenWished;
+                return NextTick::WhenWished;
             }
             Membership::Unresolved if self.group_is_missing() => {
                 self.gone();
-                return Next::WhenWished;
+                return NextTick::WhenWished;
             }
             Membership::Unresolved | Membership::Unknown if !self.ever_present => {
                 // Nobody waits for ever for an answer that may not matter; it is still looked for.
@@ -267,7 +267,7 @@ impl<A: Api> Member<A> {
             Membership::Unresolved => self.tick_unresolved().await,
             // A look that fails does not excuse staying: leaving what one is not in does no harm.
             Membership::Unknown => match self.look().await {
-                Ok(()) => Next::Now,
+                Ok(()) => NextTick::Now,
                 Err(_) => self.tick_leaving().await,
             },
             _ => self.tick_leaving().await,
@@ -275,7 +275,7 @@ impl<A: Api> Member<A> {
     }
 
     /// Finds the group, and what of this instance it takes as a target.
-    async fn tick_unresolved(&mut self) -> Next {
+    async fn tick_unresolved(&mut self) -> NextTick {
         let identity = self.shared.identity();
         if identity.id.is_none() && identity.private_ip.is_none() {
             return self.failed_with(unknown_target("the instance id"));
@@ -287,7 +287,7 @@ impl<A: Api> Member<A> {
         match self.resolve(group) {
             Ok(()) => {
                 self.advance(Event::Resolved);
-                Next::Now
+                NextTick::Now
             }
             Err(missing) => self.failed_with(unknown_target(missing)),
         }
@@ -302,19 +302,19 @@ impl<A: Api> Member<A> {
         };
         let target = Target { id: id.ok_or(missing)?, port: self.shared.register_port };
         let TargetGroup { arn, deregistration_delay, .. } = group;
-        self.looks.probes.interval = group.check_interval;
+        self.schedule.probes.interval = group.check_interval;
         self.publish.send_modify(|status| {
             status.arn = Some(arn.clone());
             status.target = Some(target.clone());
             status.deregistration_delay = deregistration_delay;
         });
-        self.resolved = Some(Resolved { arn, target, deregistration_delay });
+        self.resolved = Some(ResolvedGroup { arn, target, deregistration_delay });
         self.taken_over = false;
         Ok(())
     }
 
     /// Finds the group again that the program before this one knew: it, or its settings, may be others by now.
-    async fn find_again(&mut self) -> Result<(), Next> {
+    async fn find_again(&mut self) -> Result<(), NextTick> {
         let group = match self.shared.api.find(&self.group).await {
             Ok(group) => group,
             Err(error) => return Err(self.failed(&error).await),
@@ -324,21 +324,21 @@ impl<A: Api> Member<A> {
         let now = self.resolved.as_ref().map(|now| (now.arn.clone(), now.target.clone()));
         if resolved.is_err() || known != now {
             self.advance(Event::Lost);
-            return Err(Next::Now);
+            return Err(NextTick::Now);
         }
         Ok(())
     }
 
-    /// Looks before it calls: a restarted agent may be registered already.
-    async fn tick_unknown(&mut self) -> Next {
+    /// Asks for the health before it registers: a restarted agent may be registered already.
+    async fn tick_unknown(&mut self) -> NextTick {
         match self.observe().await {
-            Ok(()) => Next::Now,
+            Ok(()) => NextTick::Now,
             Err(next) => next,
         }
     }
 
     /// Registers, once the agent's own health path answers.
-    async fn tick_absent(&mut self) -> Next {
+    async fn tick_absent(&mut self) -> NextTick {
         if !self.shared.notices_are_known() {
             return self.waits_for(Problem {
                 what: "the instance's notices are not known yet".to_owned(),
@@ -349,25 +349,25 @@ impl<A: Api> Member<A> {
             let cure = "the agent registers as soon as its own health path answers 200".to_owned();
             return self.waits_for(Problem { what, cure });
         }
-        let Some(Resolved { arn, target, .. }) = &self.resolved else {
+        let Some(ResolvedGroup { arn, target, .. }) = &self.resolved else {
             self.advance(Event::Lost);
-            return Next::Now;
+            return NextTick::Now;
         };
         // Whatever the answer is: from here on it may be in the group.
         self.ever_present = true;
         match self.shared.api.register(arn, target).await {
             Ok(()) => {
                 self.advance(Event::Registered);
-                Next::After(self.looks.registered())
+                NextTick::After(self.schedule.registered())
             }
             Err(error) => self.failed(&error).await,
         }
     }
 
-    /// Watches: [`Looks`] says when to ask.
-    async fn tick_present(&mut self) -> Next {
+    /// Watches: [`HealthSchedule`] says when to ask.
+    async fn tick_present(&mut self) -> NextTick {
         let target_group = self.group.name();
-        match self.looks.take_news(&self.traffic) {
+        match self.schedule.take_news(&self.traffic) {
             Some(ProbeNews::Overdue) => tracing::info!(
                 target_group,
                 "target group {target_group}: no health check for three intervals; asking AWS"
@@ -378,7 +378,7 @@ impl<A: Api> Member<A> {
             ),
             Some(ProbeNews::Resumed) | None => {}
         }
-        if self.looks.is_due() {
+        if self.schedule.is_due() {
             if self.taken_over
                 && let Err(next) = self.find_again().await
             {
@@ -391,10 +391,10 @@ impl<A: Api> Member<A> {
             }
             let after = self.membership();
             let Membership::Present(health) = &after else {
-                return Next::Now;
+                return NextTick::Now;
             };
             let pause =
-                self.looks.looked(health.is_in_service(), before != after, self.shared.reconcile_interval);
+                self.schedule.looked(health.is_in_service(), before != after, self.shared.reconcile_interval);
             let target_group = self.group.name();
             tracing::debug!(
                 target_group,
@@ -402,7 +402,7 @@ impl<A: Api> Member<A> {
                 pause.as_secs_f64()
             );
         }
-        Next::Watching(self.looks.pause())
+        NextTick::Watching(self.schedule.pause())
     }
 
     /// One failed read must not leave the drain's deadline a guess for ever.
@@ -417,17 +417,17 @@ impl<A: Api> Member<A> {
     }
 
     /// Deregisters, with the port that was registered.
-    async fn tick_leaving(&mut self) -> Next {
-        let Some(Resolved { arn, target, .. }) = &self.resolved else {
+    async fn tick_leaving(&mut self) -> NextTick {
+        let Some(ResolvedGroup { arn, target, .. }) = &self.resolved else {
             self.advance(Event::Lost);
-            return Next::Now;
+            return NextTick::Now;
         };
         // Known or not: nobody leaves on a guess, and the balancer may have been sending.
         self.was_present = true;
         match self.shared.api.deregister(arn, target).await {
             Ok(()) => {
                 self.advance(Event::Deregistered);
-                Next::Now
+                NextTick::Now
             }
             Err(error) => self.failed(&error).await,
         }
@@ -443,7 +443,7 @@ impl<A: Api> Member<A> {
     }
 
     /// Asks for the target's health, and takes it in.
-    async fn observe(&mut self) -> Result<(), Next> {
+    async fn observe(&mut self) -> Result<(), NextTick> {
         match self.look().await {
             Ok(()) => Ok(()),
             Err(error) => Err(self.failed(&error).await),
@@ -451,7 +451,7 @@ impl<A: Api> Member<A> {
     }
 
     async fn look(&mut self) -> Result<(), CallError> {
-        let Some(Resolved { arn, target, .. }) = &self.resolved else {
+        let Some(ResolvedGroup { arn, target, .. }) = &self.resolved else {
             self.advance(Event::Lost);
             return Ok(());
         };
@@ -486,7 +486,7 @@ impl<A: Api> Member<A> {
         }
         if after.is_present() && !before.is_present() {
             (self.ever_present, self.was_present) = (true, true);
-            self.looks.probes.restart(&self.traffic);
+            self.schedule.probes.restart(&self.traffic);
         }
         // Being in the group, or out of it as wished, is what all the calls are for; a successful
         // look alone must not make the next refused registration come sooner.

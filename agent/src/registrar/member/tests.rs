@@ -46,7 +46,7 @@ impl Setup {
         let (instance, seen) = watch::channel(Some(known_instance()));
         let (notices, told) = watch::channel(Some(Notices { read: true, ..Notices::default() }));
         let (questions, asked) = watch::channel(());
-        let shared = Shared {
+        let shared = MemberContext {
             api: api.clone(),
             instance: seen,
             notices: told,

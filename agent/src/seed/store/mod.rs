@@ -13,8 +13,8 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::disk::{Disk, RealDisk};
-use super::error::{OpenError, QUEUE, SetError, Unreadable};
-use super::file::{SeedFile, Trouble};
+use super::error::{QUEUE, SeedInUse, SeedUnreadable, SetError};
+use super::file::{SeedFile, SeedFileError};
 use super::number::Seed;
 use crate::events;
 
@@ -26,8 +26,8 @@ const MEND_INTERVAL: Duration = Duration::from_secs(5);
 pub(crate) struct SeedStore(Arc<Store>);
 
 struct Store {
-    latest: Arc<Latest>,
-    queue: Option<SyncSender<Write>>,
+    latest: Arc<PublishedSeed>,
+    queue: Option<SyncSender<SeedWrite>>,
     writer: Option<JoinHandle<()>>,
 }
 
@@ -36,26 +36,26 @@ impl SeedStore {
     ///
     /// A folder or file that cannot be used is no error here: the store then answers every read
     /// and write with the reason, and each write tries again. Blocks for a few disk operations.
-    pub(crate) fn open(state_dir: &Path) -> Result<Self, OpenError> {
+    pub(crate) fn open(state_dir: &Path) -> Result<Self, SeedInUse> {
         Self::open_on(RealDisk, state_dir)
     }
 
-    fn open_on<D: Disk>(disk: D, state_dir: &Path) -> Result<Self, OpenError> {
+    fn open_on<D: Disk>(disk: D, state_dir: &Path) -> Result<Self, SeedInUse> {
         let mut file = SeedFile::new(disk, state_dir);
         match file.load() {
-            Err(Trouble::Owned { pid }) => {
-                return Err(OpenError { path: state_dir.display().to_string(), pid });
+            Err(SeedFileError::Owned { pid }) => {
+                return Err(SeedInUse { path: state_dir.display().to_string(), pid });
             }
             Err(trouble) => {
                 let message_id = match trouble {
-                    Trouble::Damaged { .. } => events::SEED_DAMAGED,
+                    SeedFileError::Damaged { .. } => events::SEED_DAMAGED,
                     _ => events::SEED_WRITE_FAILED,
                 };
                 tracing::error!(message_id, reason = %trouble, "cannot use the seed: {trouble}");
             }
             Ok(()) => {}
         }
-        let latest = Arc::new(Latest::new(shown(&file)));
+        let latest = Arc::new(PublishedSeed::new(shown(&file)));
         let (queue, writes) = sync_channel(QUEUE);
         let published = Arc::clone(&latest);
         let writer = std::thread::Builder::new()
@@ -71,7 +71,7 @@ impl SeedStore {
 
     /// The stored integer's text. Takes a lock for the length of a copy: use a [`SeedReader`] where
     /// that matters.
-    pub(crate) fn read(&self) -> Result<Bytes, Unreadable> {
+    pub(crate) fn read(&self) -> Result<Bytes, SeedUnreadable> {
         self.0.latest.get().1
     }
 
@@ -86,7 +86,7 @@ impl SeedStore {
         let (answer, answered) = oneshot::channel();
         let stopped = || SetError::Failed { reason: "the seed writer has stopped".to_owned() };
         let queue = self.0.queue.as_ref().ok_or_else(stopped)?;
-        queue.try_send(Write { seed, answer }).map_err(|error| match error {
+        queue.try_send(SeedWrite { seed, answer }).map_err(|error| match error {
             TrySendError::Full(_) => SetError::Busy,
             TrySendError::Disconnected(_) => stopped(),
         })?;
@@ -108,14 +108,14 @@ impl Drop for Store {
 
 /// Reads the seed at the cost of one load from memory while it does not change.
 pub(crate) struct SeedReader {
-    latest: Arc<Latest>,
+    latest: Arc<PublishedSeed>,
     version: u64,
-    value: Result<Bytes, Unreadable>,
+    value: Result<Bytes, SeedUnreadable>,
 }
 
 impl SeedReader {
     /// The stored integer's text; never one that could still be lost.
-    pub(crate) fn read(&mut self) -> Result<Bytes, Unreadable> {
+    pub(crate) fn read(&mut self) -> Result<Bytes, SeedUnreadable> {
         if self.latest.version.load(Ordering::Acquire) != self.version {
             let (version, value) = self.latest.get();
             self.version = version;
@@ -127,36 +127,36 @@ impl SeedReader {
 }
 
 /// The last durable value, as published by the writer.
-struct Latest {
+struct PublishedSeed {
     version: AtomicU64,
-    value: Mutex<Result<Bytes, Unreadable>>,
+    value: Mutex<Result<Bytes, SeedUnreadable>>,
 }
 
-impl Latest {
-    fn new(value: Result<Bytes, Unreadable>) -> Self {
+impl PublishedSeed {
+    fn new(value: Result<Bytes, SeedUnreadable>) -> Self {
         Self { version: AtomicU64::new(0), value: Mutex::new(value) }
     }
 
-    fn get(&self) -> (u64, Result<Bytes, Unreadable>) {
+    fn get(&self) -> (u64, Result<Bytes, SeedUnreadable>) {
         let value = self.value.lock().unwrap_or_else(PoisonError::into_inner);
         (self.version.load(Ordering::Acquire), value.clone())
     }
 
-    fn publish(&self, new: Result<Bytes, Unreadable>) {
+    fn publish(&self, new: Result<Bytes, SeedUnreadable>) {
         let mut value = self.value.lock().unwrap_or_else(PoisonError::into_inner);
         *value = new;
         self.version.fetch_add(1, Ordering::Release);
     }
 }
 
-struct Write {
+struct SeedWrite {
     seed: Seed,
     answer: oneshot::Sender<Result<Bytes, SetError>>,
 }
 
 /// The writer thread. Everything that waits is one commit: the last seed is written, and the others
 /// were stored and at once replaced, which no reader can tell from having been written in turn.
-fn write_until_closed<D: Disk>(mut file: SeedFile<D>, writes: &Receiver<Write>, latest: &Latest) {
+fn write_until_closed<D: Disk>(mut file: SeedFile<D>, writes: &Receiver<SeedWrite>, latest: &PublishedSeed) {
     loop {
         let first = if file.needs_mending() {
             match writes.recv_timeout(MEND_INTERVAL) {
@@ -176,7 +176,7 @@ fn write_until_closed<D: Disk>(mut file: SeedFile<D>, writes: &Receiver<Write>, 
         batch.extend(writes.try_iter().take(QUEUE));
         let result = batch.last().map_or(Ok(()), |last| file.commit(&last.seed));
         latest.publish(shown(&file));
-        for Write { seed, answer } in batch {
+        for SeedWrite { seed, answer } in batch {
             // Whoever asked may be gone; the value stays stored.
             let _ = answer.send(result.clone().map(|()| seed.into_bytes()));
         }
@@ -184,12 +184,12 @@ fn write_until_closed<D: Disk>(mut file: SeedFile<D>, writes: &Receiver<Write>, 
 }
 
 /// What readers are shown of the file.
-fn shown<D: Disk>(file: &SeedFile<D>) -> Result<Bytes, Unreadable> {
+fn shown<D: Disk>(file: &SeedFile<D>) -> Result<Bytes, SeedUnreadable> {
     match file.value() {
         Ok(seed) => Ok(seed.clone().into_bytes()),
         // The disk has no room for a file that would say nothing else.
-        Err(Trouble::NoSpace) => Ok(Seed::zero().into_bytes()),
-        Err(trouble) => Err(Unreadable { reason: trouble.to_string() }),
+        Err(SeedFileError::NoSpace) => Ok(Seed::zero().into_bytes()),
+        Err(trouble) => Err(SeedUnreadable { reason: trouble.to_string() }),
     }
 }
 

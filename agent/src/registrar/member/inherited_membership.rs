@@ -12,7 +12,7 @@ use crate::target_group::{Target, TargetGroupRef, TargetHealth};
 
 /// See the module's description.
 #[derive(Clone, Debug)]
-pub(crate) struct Known {
+pub(crate) struct InheritedMembership {
     pub(super) arn: String,
     pub(super) target: Target,
     pub(super) membership: Membership,
@@ -20,7 +20,7 @@ pub(crate) struct Known {
     pub(super) as_of: Option<(SystemTime, Instant)>,
 }
 
-impl Known {
+impl InheritedMembership {
     /// What `groups` tell of this group; `None` where it was not known whether the instance is in it.
     pub(crate) fn of(group: &TargetGroupRef, groups: &[GroupStatus]) -> Option<Self> {
         let known = groups.iter().find(|known| known.name == group.name())?;
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn what_is_known_is_taken_over_and_what_is_not_is_asked() {
         let by_name = TargetGroupRef::Name("a".to_owned());
-        let of = |group: &TargetGroupRef, state: &str| Known::of(group, &[status(state)]);
+        let of = |group: &TargetGroupRef, state: &str| InheritedMembership::of(group, &[status(state)]);
         let Some(known) = of(&by_name, "healthy") else { panic!("it is known") };
         assert_eq!(known.target, Target { id: "fd00::1".to_owned(), port: 8081 });
         assert_eq!(known.membership, Membership::Present(TargetHealth::bare(TargetHealthState::Healthy)));

@@ -20,7 +20,7 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 const FRESH: Duration = Duration::from_secs(10);
 
 /// See the module's description.
-pub(super) struct Looks {
+pub(super) struct HealthSchedule {
     pub(super) probes: ProbeWatch,
     poll: Backoff,
     doubt: Backoff,
@@ -29,7 +29,7 @@ pub(super) struct Looks {
     planned: Option<Instant>,
 }
 
-impl Looks {
+impl HealthSchedule {
     /// One is due now.
     pub(super) fn new() -> Self {
         Self {
@@ -55,7 +55,7 @@ impl Looks {
         pause
     }
 
-    /// Looks whether there is news of the balancer's health checks. If so a look is due until one succeeds.
+    /// Checks for news of the balancer's health checks. After news a look is due until one succeeds.
     pub(super) fn take_news(&mut self, traffic: &Traffic) -> Option<ProbeNews> {
         let news = self.probes.news(traffic)?;
         let due = match news {

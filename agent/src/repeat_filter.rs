@@ -2,19 +2,19 @@
 
 /// The like of one event in a row. What is said of it is up to the caller.
 #[derive(Debug)]
-pub(crate) struct Repeated<T> {
+pub(crate) struct RepeatFilter<T> {
     said: Option<T>,
     count: u64,
 }
 
 // Not derived: that would ask the same of `T`.
-impl<T> Default for Repeated<T> {
+impl<T> Default for RepeatFilter<T> {
     fn default() -> Self {
         Self { said: None, count: 0 }
     }
 }
 
-impl<T: Clone + PartialEq> Repeated<T> {
+impl<T: Clone + PartialEq> RepeatFilter<T> {
     /// In the middle of one that was said before this program began.
     pub(crate) fn already_said(what: T) -> Self {
         Self { said: Some(what), count: 1 }
@@ -44,7 +44,7 @@ mod tests {
 
     #[test]
     fn it_is_news_once_until_it_is_another_or_over() {
-        let mut failures = Repeated::default();
+        let mut failures = RepeatFilter::default();
         assert_eq!(failures.news(&"denied"), Some(0));
         assert_eq!(failures.news(&"denied"), None);
         assert_eq!(failures.news(&"denied"), None);
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn what_was_said_before_is_no_news_and_ends_all_the_same() {
-        let mut failures = Repeated::already_said("denied");
+        let mut failures = RepeatFilter::already_said("denied");
         assert_eq!(failures.news(&"denied"), None);
         assert_eq!(failures.end(), Some(2));
     }

@@ -5,18 +5,18 @@ use std::net::{TcpListener, TcpStream};
 use bytes::Bytes;
 
 /// The port and the connections of a server that has come to rest.
-pub(crate) struct Handed {
+pub(crate) struct HandoverSockets {
     /// The listening socket, with whoever waits in its queue.
     pub(crate) listener: TcpListener,
     /// Every open connection.
-    pub(crate) connections: Vec<HandedConnection>,
+    pub(crate) connections: Vec<HandoverConnection>,
     /// Connections that could not be given back, and are lost.
     pub(crate) lost: usize,
 }
 
 /// A connection between two requests.
 #[derive(Debug)]
-pub(crate) struct HandedConnection {
+pub(crate) struct HandoverConnection {
     /// Its socket, non-blocking.
     pub(crate) socket: TcpStream,
     /// What was read from it and not yet understood: perhaps part of a head.
@@ -43,11 +43,11 @@ pub(crate) enum Stage {
 
 /// What a thread has left when it ends.
 #[derive(Default)]
-pub(super) struct Ending {
+pub(super) struct ThreadResult {
     /// Requests that were not answered in time.
     pub(super) cut_off: usize,
     /// The connections, where they were asked for.
-    pub(super) connections: Vec<HandedConnection>,
+    pub(super) connections: Vec<HandoverConnection>,
     /// Connections that did not come to rest in time.
     pub(super) lost: usize,
 }

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 /// At most this often it is said.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 
-/// Keeps it from filling the log. By time, and not until it is over as `Repeated` does: clients decide how often this is
+/// Keeps it from filling the log. By time, and not until it is over as `RepeatFilter` does: clients decide how often this is
 /// over and begins anew.
 #[derive(Default)]
-pub(super) struct Notice {
+pub(super) struct LogLimiter {
     said: Mutex<Option<Instant>>,
 }
 
-impl Notice {
+impl LogLimiter {
     /// Whether to say it now; then not again for a while, on whichever thread.
     pub(super) fn is_due(&self) -> bool {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);

@@ -16,7 +16,7 @@ use rustix::net::sockopt;
 use tokio::io::{AsyncWrite as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::blocked::Turn;
+use super::blocked::BlockedConnection;
 use super::buffers::unsent;
 use super::io::write_now;
 use super::orders::Order;
@@ -33,7 +33,7 @@ const MAX_DISCARDED: usize = 256 * 1024;
 const LOOK: Duration = Duration::from_millis(250);
 
 /// A connection that hyper is done with.
-pub(super) struct Farewell {
+pub(super) struct ClosingConnection {
     pub(super) socket: TcpStream,
     /// What is still to be written.
     pub(super) unwritten: Bytes,
@@ -41,7 +41,7 @@ pub(super) struct Farewell {
     pub(super) lingers: bool,
 }
 
-impl Farewell {
+impl ClosingConnection {
     /// The answer to a request that hyper could not answer.
     pub(super) fn refusal(socket: TcpStream, status: StatusCode, text: &str) -> Self {
         let answer = format!(
@@ -142,10 +142,10 @@ impl Farewell {
 
     /// Writes what is still to be written. A peer that takes none of it is one of those that are blocked.
     async fn write(&mut self, worker: &Worker) -> io::Result<()> {
-        let mut turn: Option<Turn> = None;
+        let mut turn: Option<BlockedConnection> = None;
         while self.unwritten.has_remaining() {
             let written = poll_fn(|cx| {
-                if turn.as_ref().is_some_and(Turn::is_dropped) {
+                if turn.as_ref().is_some_and(BlockedConnection::is_dropped) {
                     return Poll::Ready(Ok(0));
                 }
                 let written = Pin::new(&mut self.socket).poll_write(cx, &self.unwritten);
