@@ -71,7 +71,6 @@ pub(crate) enum Output {
     Json,
 }
 
-/// How the commands find the running agent.
 #[derive(Debug, Args)]
 pub(crate) struct AgentArgs {
     /// Runtime folder of the running agent [default: from the settings, else /run/instance-agent]
@@ -121,13 +120,13 @@ impl Args for SettingArgs {
                 .long(setting.key)
                 .value_name(setting.value)
                 .help(setting.help)
-                // The last one counts, so that a wrapper's flags can be overridden.
+                // The last one counts, so that a user can override a wrapper's flags.
                 .overrides_with(setting.key)
                 .help_heading("Settings (also in the settings file and as INSTANCE_AGENT_... variables)")
         });
         let check =
             Arg::new("check").long("check").action(ArgAction::SetTrue).help("Check the settings and exit");
-        // The running agent asks it of the installed one, before it gives anything up.
+        // The running agent asks the installed program before a reload.
         let handover = Arg::new("handover")
             .long("handover")
             .value_name("VERSION")

@@ -13,7 +13,7 @@ use crate::aws::{Action, CallError, CallErrorKind, logged};
 use crate::target_group::{Target, TargetGroup, TargetGroupRef, TargetHealth, TargetType};
 use crate::validate;
 
-/// What the balancer says of a target is shown to this length, in characters.
+/// The longest text about a target's health, in characters.
 const LONGEST_TEXT: usize = 400;
 
 /// The ELBv2 client, in the agent's own types.
@@ -21,15 +21,14 @@ const LONGEST_TEXT: usize = 400;
 pub(crate) struct Elbv2(Client);
 
 impl Elbv2 {
-    /// A client with the shared configuration.
     pub(crate) fn new(config: &SdkConfig) -> Self {
         Self(Client::new(config))
     }
 
-    /// Finds a group by name or ARN. Its attributes are read too; where that is not allowed, the
-    /// deregistration delay is left unknown.
+    /// Finds a group by name or ARN, and reads its attributes. If these may not be read, the deregistration
+    /// delay stays unknown.
     pub(crate) async fn find(&self, group: &TargetGroupRef) -> Result<TargetGroup, CallError> {
-        // Asked in this region, AWS says no more than that the ARN is not valid.
+        // AWS would only answer that the ARN is not valid.
         if let (Some(there), Some(here)) = (group.region(), self.0.config().region())
             && there != here.as_ref()
         {
@@ -48,7 +47,7 @@ impl Elbv2 {
             async { call.send().await.map_err(|error| CallError::new(Action::DescribeTargetGroups, error)) };
         let found = |answer: &DescribeTargetGroupsOutput| format!("{} found", answer.target_groups().len());
         let answer = logged(Action::DescribeTargetGroups, &group.to_string(), call, found).await?;
-        // AWS answers a name or an ARN that it does not know with an error, never with an empty list.
+        // For an unknown name or ARN, AWS answers with an error, never with an empty list.
         let no_answer = || CallError {
             action: Action::DescribeTargetGroups,
             kind: CallErrorKind::Unanswered,
@@ -74,7 +73,7 @@ impl Elbv2 {
         Ok(TargetGroup { arn, target_type, check_interval, deregistration_delay })
     }
 
-    /// How long a target of the group stays `draining`; `None` where it cannot be read.
+    /// How long a target of the group stays `draining`; `None` if it cannot be read.
     pub(crate) async fn deregistration_delay(&self, arn: &str) -> Option<Duration> {
         const KEY: &str = "deregistration_delay.timeout_seconds";
         let call = async {
@@ -107,7 +106,7 @@ impl Elbv2 {
             .map(drop)
     }
 
-    /// Asks for the health of `target` alone: a whole group's health would be paid by every agent.
+    /// Asks for the health of `target` only: with the whole group, each agent's calls would grow with the fleet.
     pub(crate) async fn health(&self, arn: &str, target: &Target) -> Result<TargetHealth, CallError> {
         let call = async {
             let call = self.0.describe_target_health().target_group_arn(arn).targets(description(target));
@@ -124,7 +123,7 @@ fn about(target: &Target, arn: &str) -> String {
 }
 
 fn health_in(target: &Target, answer: &DescribeTargetHealthOutput) -> Result<TargetHealth, CallError> {
-    // A target that is not registered is answered too, as `unused`: it was asked for by its id.
+    // Asked for by id, a target that is not registered is in the answer too, as `unused`.
     let health = answer.target_health_descriptions().first().and_then(|described| described.target_health());
     let health = health.ok_or_else(|| CallError {
         action: Action::DescribeTargetHealth,

@@ -1,4 +1,4 @@
-//! A piece of work that may fail in any way without taking anything else along.
+//! Runs tasks so that a panic or a hang in one does not end the others.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -16,27 +16,25 @@ use tokio::time::Instant;
 use crate::backoff::Backoff;
 use crate::repeat_filter::RepeatFilter;
 
-/// What a panic says is shown to this length, in characters.
+/// The longest panic message, in characters.
 const LONGEST: usize = 200;
 
-/// Why a piece of work did not come to its end: a mistake in this program.
+/// Why a task did not finish: a bug in this program.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TaskFailure {
-    /// It panicked.
     #[error("panicked: {0}")]
     Panicked(String),
-    /// It did not end.
     #[error("did not finish within {0:?}")]
     Stuck(Duration),
 }
 
-/// Does a piece of work, with a limit to how long it may take. Whatever it was changing when it
-/// broke is for the caller to put right.
+/// Runs a task with a time limit and catches panics. After a failure, the caller must repair the state that
+/// the task was changing.
 pub(crate) async fn guard<T>(limit: Duration, work: impl Future<Output = T>) -> Result<T, TaskFailure> {
     tokio::time::timeout(limit, caught(work)).await.unwrap_or(Err(TaskFailure::Stuck(limit)))
 }
 
-/// Does a task for as long as the agent runs: one that panics is begun anew, after a pause.
+/// Runs a task until it returns; if it panics, starts it again after a pause.
 pub(crate) async fn keep<F: Future<Output = ()>>(what: &str, mut task: impl FnMut() -> F) {
     let mut mistakes = TaskFailures::default();
     while let Err(broken) = caught(task()).await {
@@ -45,8 +43,8 @@ pub(crate) async fn keep<F: Future<Output = ()>>(what: &str, mut task: impl FnMu
     }
 }
 
-/// How one part of the program breaks again and again: said once, then counted, with longer and longer pauses.
-/// What works in between ends nothing, as the next try may break like the one before.
+/// Repeated failures of one task: logged once, then counted, with longer and longer pauses. Success in between resets
+/// nothing, since the bug may come back.
 #[derive(Debug)]
 pub(crate) struct TaskFailures {
     said: RepeatFilter<String>,
@@ -54,7 +52,7 @@ pub(crate) struct TaskFailures {
     last: Option<Instant>,
 }
 
-/// After this long without a mistake, the next one is said again.
+/// After this long without a failure, the next one is logged again.
 const FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
 
 impl Default for TaskFailures {
@@ -65,7 +63,7 @@ impl Default for TaskFailures {
 }
 
 impl TaskFailures {
-    /// Counts one more; when it is not like the one said last, how many came before it.
+    /// Counts a failure. If it differs from the last one, returns how many came before it.
     pub(crate) fn news(&mut self, mistake: &str) -> Option<u64> {
         if self.last.replace(Instant::now()).is_some_and(|last| last.elapsed() > FORGOTTEN) {
             self.said.end();
@@ -74,7 +72,7 @@ impl TaskFailures {
         self.said.news(&mistake.to_owned())
     }
 
-    /// Counts one more, and says it where it is not like the one said last.
+    /// Counts a failure, and logs it if it differs from the last one.
     pub(crate) fn say(&mut self, what: &str, broken: &TaskFailure) {
         if let Some(earlier) = self.news(&broken.to_string()) {
             let earlier = if earlier > 0 { format!(" (after {earlier} others)") } else { String::new() };
@@ -84,19 +82,17 @@ impl TaskFailures {
         }
     }
 
-    /// How long to wait before the next try.
     pub(crate) fn pause(&mut self) -> Duration {
         self.pause.next_delay()
     }
 }
 
 thread_local! {
-    /// Whether a panic here is caught by [`guard`] or [`keep`], which say it themselves.
+    /// Whether [`guard`] or [`keep`] catches and logs panics here.
     static CAUGHT: Cell<bool> = const { Cell::new(false) };
 }
 
-/// From here on, a panic that nobody catches is said in one line of the log, once for each place in the program: not by
-/// the three raw lines that Rust writes to stderr.
+/// Logs uncaught panics in one line, once for each place in the code, instead of Rust's three raw lines on stderr.
 pub(crate) fn say_panics_in_one_line() {
     let said = Mutex::new(BTreeSet::new());
     std::panic::set_hook(Box::new(move |panic| {

@@ -17,30 +17,28 @@ use crate::imds::{Imds, ImdsError};
 use crate::repeat_filter::RepeatFilter;
 use crate::{telemetry, validate};
 
-/// How long a start waits for identity and tags before the server says `unknown`.
+/// After this long without identity and tags, the server answers with the id `unknown`.
 const FIRST_TRY: Duration = Duration::from_secs(3);
-/// How long one look may take, far above the deadlines of all calls in it.
+/// Time limit of one refresh, far above those of its calls.
 const REFRESH_LIMIT: Duration = Duration::from_secs(120);
-/// How often IMDS is asked for changed tags. It is local and free.
+/// How often to ask IMDS for changed tags. It is local and free.
 const TAGS_INTERVAL: Duration = Duration::from_secs(15);
-/// How often EC2 is asked for tags where IMDS may be stale or has none.
+/// How often to ask EC2 for tags if IMDS has none or may have old ones.
 const EC2_TAGS_INTERVAL: Duration = Duration::from_secs(3600);
-/// Four tags fit on one page.
+/// Four tags fit on one page; EC2 may still return empty pages first.
 const MOST_PAGES: usize = 10;
 const BETWEEN_PAGES: Duration = Duration::from_millis(200);
-/// The tags that mean something to the agent.
 const TAG_KEYS: [&str; 4] = [FLEET, CLUSTER, TARGET_GROUP, ROOT];
 
-/// Instance families that are not Nitro: their IMDS shows the tags as they were at launch.
+/// Instance families that are not Nitro: their IMDS may show the tags as they were at launch.
 const XEN_FAMILIES: [&str; 24] = [
     "c1", "c3", "c4", "cc2", "cr1", "d2", "f1", "g2", "g3", "g3s", "h1", "hs1", "i2", "i3", "m1", "m2", "m3",
     "m4", "p2", "p3", "r3", "r4", "t1", "t2",
 ];
 
-/// What is known of the instance.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct InstanceIdentity {
-    /// The instance id; `None` where neither the settings nor IMDS told it.
+    /// `None` if neither the settings nor IMDS gave it.
     pub(crate) id: Option<String>,
     /// The region, such as `us-east-1`.
     pub(crate) region: Option<String>,
@@ -50,20 +48,18 @@ pub(crate) struct InstanceIdentity {
     pub(crate) instance_type: Option<String>,
     /// The primary private IPv4 address.
     pub(crate) private_ip: Option<String>,
-    /// Whether IMDS told this, and not the settings alone.
+    /// Whether IMDS gave this, not only the settings.
     pub(crate) from_imds: bool,
 }
 
-/// Identity and tags, as they are published to the rest of the agent.
+/// Identity and tags, for the rest of the agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Instance {
-    /// Who it is.
     pub(crate) identity: InstanceIdentity,
-    /// Its tags of the contract, by key.
     pub(crate) tags: Tags,
 }
 
-/// The instance identity document, as far as the agent reads it.
+/// The fields of the instance identity document that the agent reads.
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct IdentityDocument {
@@ -92,7 +88,7 @@ async fn fetch_identity(imds: &Imds) -> Result<InstanceIdentity, ImdsError> {
     })
 }
 
-/// The contract's tags; `None` when the instance does not publish tags in its metadata.
+/// The tags for the agent; `None` if the instance does not publish tags in its metadata.
 async fn fetch_tags(imds: &Imds) -> Result<Option<Tags>, ImdsError> {
     const PATH: &str = "/latest/meta-data/tags/instance";
     let Some(list) = imds.get(PATH).await? else {
@@ -111,7 +107,7 @@ async fn fetch_tags(imds: &Imds) -> Result<Option<Tags>, ImdsError> {
     Ok(Some(tags))
 }
 
-/// Finds out identity and tags, and follows them as long as the agent runs.
+/// Reads identity and tags, and follows changes for as long as the agent runs.
 pub(crate) struct Identifier {
     imds: Option<Arc<Imds>>,
     http_client: SharedHttpClient,
@@ -119,19 +115,18 @@ pub(crate) struct Identifier {
     known: Instance,
     ec2: Option<aws_sdk_ec2::Client>,
     tags: BelievedTags,
-    /// What is known is from the program before this one, and IMDS was not asked for tags since.
+    /// The tags are from before a reload, and IMDS was not asked since.
     resumed: bool,
     ask_ec2_at: Instant,
     ec2_backoff: Backoff,
-    /// Between questions that EC2 answers with no tags: a new instance's may not be visible yet.
+    /// While EC2 answers with no tags: those of a new instance may not be visible yet.
     untagged_backoff: Backoff,
     imds_failures: RepeatFilter<()>,
     ec2_failures: RepeatFilter<()>,
 }
 
 impl Identifier {
-    /// `instance_id` is the setting, which wins over IMDS; `known` what the program before this one
-    /// had found out.
+    /// `instance_id` is the setting, which overrides IMDS; `known` is the state before a reload.
     pub(crate) fn new(
         imds: Option<Arc<Imds>>,
         http_client: SharedHttpClient,
@@ -154,7 +149,7 @@ impl Identifier {
             ask_ec2_at: Instant::now(),
             ec2_backoff: Backoff::new(Duration::from_secs(5), Duration::from_secs(300)),
             untagged_backoff: Backoff::new(SECOND_LOOK, EC2_TAGS_INTERVAL),
-            // The program before this one has said it.
+            // The previous program has logged it.
             imds_failures: if resumed && !known.identity.from_imds {
                 RepeatFilter::already_said(())
             } else {
@@ -165,9 +160,9 @@ impl Identifier {
         }
     }
 
-    /// Publishes what is known after the first try (three seconds at most), then each change.
+    /// Publishes after the first attempt (three seconds at most), then at each change.
     pub(crate) async fn run(mut self, publish: watch::Sender<Option<Instance>>) {
-        // A late answer of EC2 about tags is not IMDS's fault.
+        // Once IMDS gave the identity, EC2 was late, not IMDS.
         if guard(FIRST_TRY, self.refresh()).await.is_err() && !self.identified() {
             self.say_no_imds(&ImdsError::late(FIRST_TRY).to_string());
         }
@@ -181,7 +176,7 @@ impl Identifier {
                 }
                 changed
             });
-            // Without IMDS only EC2 can tell something new.
+            // Without IMDS and without an id there is nothing to ask.
             let pause = if self.imds.is_none() && self.known.identity.id.is_none() {
                 std::future::pending::<()>().await;
                 return;
@@ -211,7 +206,7 @@ impl Identifier {
             }
             Err(error) => self.say_no_imds(&error.to_string()),
         }
-        // Also where IMDS does not answer: the id may come from the settings.
+        // Also without an answer of IMDS: the id may come from the settings.
         if self.tags.may_have_vanished() || !self.tags.are_in_imds() || self.may_be_stale() {
             self.ask_ec2().await;
         }
@@ -259,7 +254,7 @@ impl Identifier {
         self.known.identity = identity;
     }
 
-    /// Said once, and again only after IMDS had come back.
+    /// Logged once, and again only after IMDS has answered in between.
     fn say_no_imds(&mut self, problem: &str) {
         if self.imds_failures.news(&()).is_some() {
             let again = if self.imds.is_some() { ", retrying" } else { "" };
@@ -272,7 +267,7 @@ impl Identifier {
         family.is_some_and(|family| XEN_FAMILIES.contains(&family))
     }
 
-    /// Asks EC2 for the tags when it is time to.
+    /// Asks EC2 for the tags if it is time.
     async fn ask_ec2(&mut self) {
         let Some(id) = self.known.identity.id.clone() else {
             return;
@@ -309,11 +304,11 @@ impl Identifier {
             }
             Err(error) => {
                 self.ask_ec2_at = Instant::now() + self.ec2_backoff.next_delay();
-                // The SDK keeps credentials until they expire, also those of a role that the instance has no more.
+                // The SDK keeps credentials until they expire, even if the instance no longer has their role.
                 if matches!(error.kind, CallErrorKind::AccessDenied | CallErrorKind::Credentials) {
                     self.ec2 = None;
                 }
-                // Only where there are no other tags does this need somebody's attention.
+                // A problem only if there are no tags from IMDS.
                 if !self.tags.are_in_imds() && self.ec2_failures.news(&()).is_some() {
                     let cure = error.cure();
                     tracing::warn!("cannot get the instance tags from EC2: {error}; {cure}");
@@ -323,7 +318,7 @@ impl Identifier {
     }
 }
 
-/// The contract's tags, as EC2 tells them.
+/// The tags for the agent, from EC2.
 async fn describe_tags(client: &aws_sdk_ec2::Client, instance_id: &str) -> Result<Tags, CallError> {
     let filter = |name: &str, values: &[&str]| {
         aws_sdk_ec2::types::Filter::builder()
@@ -333,7 +328,7 @@ async fn describe_tags(client: &aws_sdk_ec2::Client, instance_id: &str) -> Resul
     };
     let mut tags = Tags::new();
     let mut next = None;
-    // However few there are: EC2 may spread them over pages, some of which are empty.
+    // EC2 may spread even a few tags over several pages, some of them empty.
     for _ in 0..MOST_PAGES {
         let call = client
             .describe_tags()

@@ -1,13 +1,13 @@
-//! What happens again and again: said once, then counted.
+//! Logs repeated events once and counts the rest.
 
-/// The like of one event in a row. What is said of it is up to the caller.
+/// Counts equal events in a row. The caller logs them.
 #[derive(Debug)]
 pub(crate) struct RepeatFilter<T> {
     said: Option<T>,
     count: u64,
 }
 
-// Not derived: that would ask the same of `T`.
+// Not derived: that would require `T: Default`.
 impl<T> Default for RepeatFilter<T> {
     fn default() -> Self {
         Self { said: None, count: 0 }
@@ -15,12 +15,12 @@ impl<T> Default for RepeatFilter<T> {
 }
 
 impl<T: Clone + PartialEq> RepeatFilter<T> {
-    /// In the middle of one that was said before this program began.
+    /// Starts in the middle of a series that the previous program has logged.
     pub(crate) fn already_said(what: T) -> Self {
         Self { said: Some(what), count: 1 }
     }
 
-    /// Counts one more; when it is not like the one said last, how many came before it.
+    /// Counts an event. If it differs from the last one, returns how many came before it.
     pub(crate) fn news(&mut self, what: &T) -> Option<u64> {
         let earlier = self.count;
         self.count += 1;
@@ -31,7 +31,7 @@ impl<T: Clone + PartialEq> RepeatFilter<T> {
         Some(earlier)
     }
 
-    /// It is over; how many there were, if any.
+    /// Ends the series. Returns its length, if there was one.
     pub(crate) fn end(&mut self) -> Option<u64> {
         let count = std::mem::take(self).count;
         (count > 0).then_some(count)

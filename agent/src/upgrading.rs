@@ -1,4 +1,4 @@
-//! The running agent, as a reload sees it: what it asks, and what it starts again.
+//! The running agent as the reload sees it: the state to hand over, and the server to start again on failure.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -20,7 +20,7 @@ use crate::traffic::Traffic;
 use crate::unit::Unit;
 use crate::upgrade::{Predecessor, ReloadHost};
 
-/// What a server is made of, kept so that it can be made again after a reload that failed.
+/// Everything that a server needs, kept to start it again after a failed reload.
 #[derive(Clone)]
 pub(crate) struct ServerParts {
     pub(crate) threads: usize,
@@ -37,7 +37,6 @@ impl ServerParts {
     }
 }
 
-/// The running agent, as a reload sees it.
 pub(crate) struct RunningAgent {
     pub(crate) registration: watch::Receiver<Registration>,
     pub(crate) role: watch::Receiver<(Role, Vec<TargetGroupRef>)>,
@@ -55,7 +54,7 @@ impl ReloadHost for RunningAgent {
             return Some(format!("the agent is stopping ({signal})"));
         }
         let registration = self.registration.borrow();
-        // The next program would have to begin the drain anew.
+        // The next program would have to start the drain over.
         (registration.phase == Phase::Draining).then(|| {
             let reason = registration.reason.as_deref().unwrap_or("no reason given");
             format!("the instance is draining ({reason}); reload again once it is drained")

@@ -1,15 +1,15 @@
-//! Credentials that can be sent.
+//! Checks credentials before they are sent.
 
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, future};
 
-/// Hands on what another provider has, if it can be sent: the SDK panics at a character that no header may have, such
-/// as the carriage return that an editor left at a line's end.
+/// Passes on the credentials of another provider, or an error if they contain an invalid character: the SDK panics at
+/// characters that no header may contain, such as a carriage return from an editor.
 #[derive(Debug)]
 pub struct Checked<P>(pub P);
 
-/// A key or token that no one has given out.
+/// A key or token with an invalid character.
 #[derive(Debug, thiserror::Error)]
 #[error("{part} has an invalid character at position {place}: set it again, without spaces or line breaks")]
 struct InvalidCredential {

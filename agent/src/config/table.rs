@@ -1,19 +1,19 @@
 //! The table of settings: one row each, for flags, environment, file, tags and the manual.
 
-/// Where the settings file is looked for when none is named.
+/// The settings file if none is named.
 pub(crate) const DEFAULT_FILE: &str = "/etc/instance-agent/agent.toml";
 
 /// The prefix of every setting's environment variable.
 pub(super) const ENVIRONMENT: &str = "INSTANCE_AGENT_";
 
-/// One setting, whatever it is set by.
+/// One setting, for all its sources.
 #[derive(Debug)]
 pub struct Setting {
     /// The key in the file; `--key` on the command line; `INSTANCE_AGENT_KEY` in the environment.
     pub key: &'static str,
-    /// What its value is called in help texts.
+    /// The name of its value in help texts.
     pub value: &'static str,
-    /// What it means, with its default.
+    /// Its meaning and default.
     pub help: &'static str,
 }
 
@@ -21,7 +21,7 @@ const fn setting(key: &'static str, value: &'static str, help: &'static str) -> 
     Setting { key, value, help }
 }
 
-/// Every setting there is.
+/// Every setting.
 pub const SETTINGS: &[Setting] = &[
     setting("listen", "ADDRESS:PORT", "Address and port to serve HTTP on [default: 0.0.0.0:80]"),
     setting("root", "MEANING", "Answer of GET /: health or seed [default: the instance's tag, else health]"),

@@ -1,4 +1,4 @@
-//! How the instance leaves its target groups, and what operators ask of it: `drain` and `resume`.
+//! The drain, and the operator's commands `drain` and `resume`.
 
 use std::time::Duration;
 
@@ -14,15 +14,15 @@ use crate::status::Phase;
 /// The deregistration delay that AWS gives a target group by default.
 const DEFAULT_DEREGISTRATION_DELAY: Duration = Duration::from_secs(300);
 
-/// How much longer than the quiet period a drain may take at least, where the group's own delay is
-/// shorter: time for the deregistration and for the last late requests.
+/// A drain's time limit is at least `drain-quiet` plus this, even if the group's delay is shorter: time for
+/// the deregistration and for late requests.
 const LEAST_OVER_QUIET: Duration = Duration::from_secs(10);
 
-/// How long after a deregistration the balancer may go on sending new requests; 17 s were seen.
+/// How long after a deregistration the load balancer may send new requests; 17 s were measured.
 const LATE_REQUESTS: Duration = Duration::from_secs(60);
 
 impl<A: Api> Registrar<A> {
-    /// Silence that begins now.
+    /// A quiet period that begins now.
     pub(super) fn quiet(&self) -> QuietPeriod {
         QuietPeriod::new(
             self.settings.drain_quiet,
@@ -47,7 +47,7 @@ impl<A: Api> Registrar<A> {
 
     fn drain_timeout(&self) -> Duration {
         self.settings.drain_timeout.unwrap_or_else(|| {
-            // A short delay says how long requests take, not that none come: silence is waited for.
+            // A short delay says how long requests take, not that none come: the quiet period still applies.
             self.members
                 .deregistration_delay()
                 .unwrap_or(DEFAULT_DEREGISTRATION_DELAY)
@@ -55,12 +55,12 @@ impl<A: Api> Registrar<A> {
         })
     }
 
-    /// When the last target group was left that may still send requests in a drain that began at `begun`.
+    /// When the instance left the last target group that may still send requests, in a drain since `begun`.
     pub(super) fn left(&self, begun: Instant) -> Option<Instant> {
         self.members.last_left().filter(|at| *at + LATE_REQUESTS > begun)
     }
 
-    /// Says what a drain waits for, where that has changed.
+    /// Logs what the drain waits for, if that has changed.
     pub(super) fn say_what_is_waited_for(&mut self) {
         let State::Draining { begun, .. } = &self.state else { return };
         let now = if self.members.leaving() != Leaving::Gone {
@@ -78,7 +78,6 @@ impl<A: Api> Registrar<A> {
         }
     }
 
-    /// Drains on behalf of an operator.
     pub(super) fn drain(&mut self) -> Result<String, String> {
         const UNTIL: &str =
             "the instance stays out of its target groups, across restarts, until `instance-agent resume`";
@@ -100,7 +99,6 @@ impl<A: Api> Registrar<A> {
         Ok(format!("draining: {steps}; ends within {} s; {UNTIL}", self.drain_timeout().as_secs()))
     }
 
-    /// Ends a drain of an operator.
     pub(super) fn resume(&mut self) -> Result<String, String> {
         self.remembered.forget().map_err(|error| {
             format!(

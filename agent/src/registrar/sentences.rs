@@ -1,4 +1,4 @@
-//! What is said of a target group, and how.
+//! Log messages about target groups.
 
 use instance_contract::TargetHealthState;
 
@@ -9,13 +9,11 @@ use crate::target_group::{Target, TargetGroupRef};
 /// A failure and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Problem {
-    /// What happened, in one line.
     pub(super) what: String,
-    /// What to do, in one line.
     pub(super) cure: String,
 }
 
-/// Says that the instance's membership of a target group has changed.
+/// Logs a change of membership.
 pub(super) fn moved(
     target_group: &str,
     target: Option<&Target>,
@@ -44,7 +42,7 @@ pub(super) fn moved(
     }
 }
 
-/// Says that something keeps the instance from joining or leaving, after `earlier` other failures.
+/// Logs a failure to register or deregister, after `earlier` other failures.
 pub(super) fn fails(target_group: &str, membership: &Membership, problem: &Problem, earlier: u64) {
     let Problem { what, cure } = problem;
     let earlier = if earlier > 0 { format!(" (after {earlier} other failures)") } else { String::new() };
@@ -58,7 +56,7 @@ pub(super) fn fails(target_group: &str, membership: &Membership, problem: &Probl
     );
 }
 
-/// Says that this is over.
+/// Logs the end of the failures.
 pub(super) fn works(target_group: &str, membership: &Membership, failures: u64) {
     tracing::info!(
         message_id = events::REGISTRATION_WORKS,
@@ -68,7 +66,7 @@ pub(super) fn works(target_group: &str, membership: &Membership, failures: u64) 
     );
 }
 
-/// Target groups as they are named.
+/// The target groups as named in the tag or the settings.
 pub(super) fn names(groups: &[TargetGroupRef]) -> String {
     if groups.is_empty() {
         return "none".to_owned();
@@ -76,12 +74,11 @@ pub(super) fn names(groups: &[TargetGroupRef]) -> String {
     groups.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
-/// A change of membership in words.
 #[derive(Debug, PartialEq, Eq)]
 struct ChangeMessage {
     message_id: Option<&'static str>,
     message: String,
-    /// The balancer's reason code where it gives one, else a sentence.
+    /// The load balancer's reason code, or a sentence if it gives none.
     reason: String,
     cure: Option<&'static str>,
 }

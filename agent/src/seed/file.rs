@@ -1,4 +1,4 @@
-//! The seed's file: opening, committing, and what to do when the disk says no.
+//! The seed's file: opens it, writes to it, and handles disk errors.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -12,14 +12,14 @@ use super::slot::{SLOT_LEN, SLOTS, Slot};
 use crate::events;
 use crate::repeat_filter::RepeatFilter;
 
-/// The file in its folder, whatever state both are in. One thread owns it.
+/// The seed's file, usable or not. One thread owns it.
 pub(super) struct SeedFile<D> {
     disk: D,
     dir: PathBuf,
-    /// Held open for as long as the file is ours; the kernel frees it when the process ends.
+    /// The locked lock file; the kernel unlocks it when the process ends.
     lock: Option<File>,
     state: Result<OpenSeedFile, SeedFileError>,
-    /// The value of a file that was moved away or deleted while it was open: what a new one begins with.
+    /// The first value of a new file: `0`, or the value of a file that was moved or deleted while open.
     carried: Seed,
     failures: RepeatFilter<SetError>,
 }
@@ -27,13 +27,12 @@ pub(super) struct SeedFile<D> {
 /// A file whose current value is durable.
 struct OpenSeedFile {
     file: File,
-    /// The value that is served.
     seed: Seed,
-    /// Which slot holds it.
+    /// The slot that holds it.
     slot: usize,
-    /// The next number; used up by a failed write too.
+    /// The next sequence number; a failed write uses one too.
     sequence: u64,
-    /// The other slot may hold a value that was refused: a write of it failed.
+    /// A write failed, so the other slot may hold a value that was refused.
     unsettled: bool,
 }
 
@@ -75,7 +74,7 @@ pub(super) enum SeedFileError {
     },
 }
 
-/// Names the operation that failed.
+/// Makes an error that names the operation that failed.
 fn during(doing: &str, path: &Path) -> impl Fn(io::Error) -> SeedFileError {
     let doing = format!("{doing} {}", path.display());
     move |error| SeedFileError::Unusable { doing: doing.clone(), reason: error.to_string() }
@@ -85,14 +84,13 @@ fn not_opened() -> SeedFileError {
     SeedFileError::Unusable { doing: "opening".to_owned(), reason: "not tried yet".to_owned() }
 }
 
-/// Like [`during`], where the file is known not to exist: a full disk is then a case of its own.
+/// Like [`during`], for a file that does not exist: a full disk is then its own case, because the seed is `0`.
 fn creating(path: &Path) -> impl Fn(io::Error) -> SeedFileError {
     let failed = during("creating", path);
     move |error| if is_full(&error) { SeedFileError::NoSpace } else { failed(error) }
 }
 
 impl<D: Disk> SeedFile<D> {
-    /// Touches nothing yet.
     pub(super) fn new(disk: D, dir: &Path) -> Self {
         Self {
             disk,
@@ -106,7 +104,7 @@ impl<D: Disk> SeedFile<D> {
 
     /// Opens the file, or creates it with the value `0`.
     pub(super) fn load(&mut self) -> Result<(), SeedFileError> {
-        // One that is open already is locked by it.
+        // Closes an open file first, which unlocks it.
         self.state = Err(not_opened());
         self.state = self.try_load();
         self.state.as_ref().map(drop).map_err(SeedFileError::clone)
@@ -135,7 +133,7 @@ impl<D: Disk> SeedFile<D> {
         }
     }
 
-    /// A file of its own, so that replacing the seed's file does not lose the lock.
+    /// Locks a separate file, so that replacing the seed's file does not lose the lock.
     fn take_lock(&self) -> Result<File, SeedFileError> {
         let path = self.dir.join("seed.lock");
         let failed = during("locking", &path);
@@ -153,7 +151,7 @@ impl<D: Disk> SeedFile<D> {
             }
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
-        // The id only helps a person; a disk too full for it must not keep the seed from being read.
+        // The id only informs people: on a full disk the seed must still be readable.
         let told = file
             .set_len(0)
             .and_then(|()| file.rewind())
@@ -164,7 +162,7 @@ impl<D: Disk> SeedFile<D> {
         Ok(file)
     }
 
-    /// Locks the seed's file too: the lock's file may have been removed, and with it the lock of an agent that runs.
+    /// Locks the seed's file too, in case someone removed the lock file of a running agent.
     fn own(&self, file: &File) -> Result<(), SeedFileError> {
         match file.try_lock() {
             Ok(()) => Ok(()),
@@ -173,7 +171,7 @@ impl<D: Disk> SeedFile<D> {
         }
     }
 
-    /// What denied access means where files in the folder are another user's.
+    /// Explains a denied access by files in the folder that belong to another user.
     fn foreign(&self, error: &io::Error) -> Option<SeedFileError> {
         if error.kind() != io::ErrorKind::PermissionDenied {
             return None;
@@ -190,7 +188,7 @@ impl<D: Disk> SeedFile<D> {
         Some(SeedFileError::Foreign { files: files.join(" "), owner, uid })
     }
 
-    /// Reads a file found on the disk, and makes what it says durable before anyone sees it.
+    /// Reads an existing file and makes its value durable before it is served.
     fn adopt(&self, file: File) -> Result<OpenSeedFile, SeedFileError> {
         let path = self.path();
         let mut bytes = Vec::with_capacity(SLOTS * SLOT_LEN);
@@ -214,9 +212,9 @@ impl<D: Disk> SeedFile<D> {
                 "seed: {reason}; using the other slot; the next POST repairs the damaged one"
             );
         }
-        // A process that was killed may have left a value that is in memory only; after a failed
-        // sync Linux even calls such a page clean. Writing the same bytes again makes the sync mean
-        // something. Nothing is served before it succeeds.
+        // A killed process may have left a value that is only in the page cache; after a failed sync Linux
+        // even marks such a page clean. Only after the same bytes are written again does a sync prove
+        // anything. Nothing is served before it succeeds.
         let doing = during("making durable", &path);
         self.disk.write_at(&file, &current.encode(), offset(slot)).map_err(&doing)?;
         self.disk.sync_data(&file).map_err(&doing)?;
@@ -235,7 +233,6 @@ impl<D: Disk> SeedFile<D> {
         let created =
             OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&temporary).and_then(
                 |file| {
-                    // Nobody else knows it yet.
                     file.try_lock()?;
                     for slot in 0..SLOTS {
                         let bytes = Slot { sequence: slot as u64 + 1, seed: seed.clone() }.encode();
@@ -258,14 +255,14 @@ impl<D: Disk> SeedFile<D> {
                 })
             }
             Err(error) => {
-                // Half a file is of no use, and on a full disk it takes the room that is missing.
+                // An incomplete file is useless, and takes space on a full disk.
                 let _ = fs::remove_file(&temporary);
                 Err(failed(error))
             }
         }
     }
 
-    /// Stores the seed durably, or says why not; then the value before it is still served.
+    /// Stores the seed durably. On an error the previous value is still served.
     pub(super) fn commit(&mut self, seed: &Seed) -> Result<(), SetError> {
         let result = self.commit_or_make_anew(seed);
         match &result {
@@ -298,7 +295,6 @@ impl<D: Disk> SeedFile<D> {
         if result.is_ok() || opened.is_at(&path) {
             return result;
         }
-        // Somebody did that while it was open, with the lock's file perhaps, or with the folder.
         tracing::warn!(
             "{} was moved, replaced or deleted while in use; now using the file at that path",
             path.display()
@@ -323,8 +319,8 @@ impl<D: Disk> SeedFile<D> {
         let Ok(opened) = &mut self.state else { return Ok(()) };
         let Err(error) = opened.write(&self.disk, seed, &self.dir.join("seed")) else { return Ok(()) };
         opened.unsettled = true;
-        // At once, so that a power cut finds the refused value as seldom as can be. If it fails
-        // too, the next write begins with it.
+        // At once, to keep the time short in which a power cut would bring the refused value back. If this
+        // fails too, the next write starts with it.
         let _ = self.settle();
         Err(SetError::Failed { reason: format!("writing the file failed: {error}") })
     }
@@ -340,8 +336,8 @@ impl<D: Disk> SeedFile<D> {
         Ok(())
     }
 
-    /// Whether something is to be put right that no write asks for: a refused value in the slot that is not served, or
-    /// a file that could not be used. One that is damaged is kept aside by the next write alone.
+    /// Whether `mend` should be called: a refused value is in the slot that is not served, or the file could not be used.
+    /// A damaged file waits for the next POST, since only a new value can replace it.
     pub(super) fn needs_mending(&self) -> bool {
         match &self.state {
             Ok(opened) => opened.unsettled,
@@ -349,7 +345,7 @@ impl<D: Disk> SeedFile<D> {
         }
     }
 
-    /// Tries to. The failure was said when it began; a success is said inside.
+    /// Tries to repair. The failure has been logged before; success is logged inside.
     pub(super) fn mend(&mut self) {
         let _ = match self.state {
             Ok(_) => self.settle().is_ok(),
@@ -357,7 +353,7 @@ impl<D: Disk> SeedFile<D> {
         };
     }
 
-    /// After a failed write: puts the old value, under a higher number, where the refused one may be.
+    /// After a failed write: writes the previous value, with a higher sequence number, over the refused one.
     fn settle(&mut self) -> Result<(), SetError> {
         let path = self.path();
         let Ok(opened) = &mut self.state else { return Ok(()) };
@@ -373,12 +369,23 @@ impl<D: Disk> SeedFile<D> {
         Ok(())
     }
 
-    /// Replaces a file with two damaged slots, keeping it under another name.
+    /// Replaces a file with two damaged slots by a new file that holds `seed`, and keeps the damaged one as
+    /// `seed.damaged-N`.
+    ///
+    /// Invariant: the path `seed` names a file at every moment. If it named none, a crash and a restart would make a file
+    /// with `0`, and the damaged file would be forgotten. Hence this order:
+    ///
+    /// 1. Write the new file as `seed.tmp` and sync it. A crash leaves the damaged file in place.
+    /// 2. Give the damaged file its second name with a hard link, so that it keeps the first. A crash here leaves one extra
+    ///    name; the next POST starts over and takes the next free number.
+    /// 3. Rename `seed.tmp` to `seed`, which replaces the name in one step, and sync the folder. Only then is the POST
+    ///    answered.
+    ///
+    /// If any step fails, the state stays damaged: reads get the error and the next POST tries again.
     fn heal(&mut self, seed: &Seed) -> Result<(), SetError> {
         let path = self.path();
         let mut kept = None;
         let healed = self.create(seed, |temporary| {
-            // Linked first and then replaced: at no moment is there no file, which would mean `0`.
             kept = Some(keep_aside(&path)?);
             fs::rename(temporary, &path)
         });
@@ -409,7 +416,7 @@ impl<D: Disk> SeedFile<D> {
 }
 
 impl OpenSeedFile {
-    /// Writes the seed to the slot that is not served and makes it durable: then it is served.
+    /// Writes the seed to the slot that is not served, makes it durable, and serves it from then on.
     fn write(&mut self, disk: &impl Disk, seed: &Seed, path: &Path) -> io::Result<()> {
         let slot = SLOTS - 1 - self.slot;
         let bytes = Slot { sequence: self.sequence, seed: seed.clone() }.encode();
@@ -424,7 +431,7 @@ impl OpenSeedFile {
         Ok(())
     }
 
-    /// Whether `path` leads to the file: what is written to another is not found after a restart.
+    /// Whether `path` still names this file: otherwise a restart would not find the value.
     fn is_at(&self, path: &Path) -> bool {
         let found = fs::metadata(path).and_then(|there| Ok((there, self.file.metadata()?)));
         found.is_ok_and(|(there, open)| (there.dev(), there.ino()) == (open.dev(), open.ino()))
@@ -435,7 +442,7 @@ fn offset(slot: usize) -> u64 {
     (slot * SLOT_LEN) as u64
 }
 
-/// Gives the damaged file a second name that is not taken yet.
+/// Gives the damaged file a second, unused name.
 fn keep_aside(path: &Path) -> io::Result<PathBuf> {
     let mut number = 1_u32;
     loop {

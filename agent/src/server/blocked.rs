@@ -1,8 +1,8 @@
-//! Connections whose peers take nothing of their answers: so many at a time over all threads, no more.
+//! Limits the connections whose clients read nothing of their answers, over all threads.
 //!
-//! The send buffer has room for any one answer, so a peer that reads what it asks for never gets here. Each of these
-//! holds what no other does: full buffers in the kernel, in both directions, and requests that were read and not begun.
-//! Past the limit the one that has been blocked for longest is dropped.
+//! Every single answer fits into the send buffer, so a client that reads its answers never gets here. A blocked connection
+//! costs more memory than others: full kernel buffers in both directions, and requests that were read but not begun. Beyond
+//! the limit, the connection that has been blocked for longest is dropped.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -12,10 +12,9 @@ use std::task::Waker;
 
 use super::log_limiter::LogLimiter;
 
-/// How many there may be.
 pub(super) const MAX_BLOCKED: usize = 128;
 
-/// All of them, in the order in which they came to be blocked.
+/// The blocked connections, longest first.
 #[derive(Default)]
 pub(super) struct Blocked {
     in_order: Mutex<BTreeMap<u64, (Arc<AtomicBool>, Waker)>>,
@@ -23,7 +22,7 @@ pub(super) struct Blocked {
     notice: LogLimiter,
 }
 
-/// One connection, as long as it is blocked.
+/// The entry of a connection in the list; dropping it removes the entry.
 pub(super) struct BlockedConnection {
     blocked: Arc<Blocked>,
     number: u64,
@@ -31,7 +30,7 @@ pub(super) struct BlockedConnection {
 }
 
 impl Blocked {
-    /// A connection is blocked from now on; `waker` wakes it when it is dropped for others.
+    /// Adds a connection; `waker` wakes it if it is dropped later.
     pub(super) fn enter(self: &Arc<Self>, waker: Waker) -> BlockedConnection {
         let (number, dropped) = (self.came.fetch_add(1, Relaxed), Arc::new(AtomicBool::new(false)));
         let mut in_order = self.lock();
@@ -45,7 +44,7 @@ impl Blocked {
         BlockedConnection { blocked: Arc::clone(self), number, dropped }
     }
 
-    /// Whether to say now that some are dropped.
+    /// Whether to log now that connections are dropped.
     pub(super) fn is_news(&self) -> bool {
         self.notice.is_due()
     }
@@ -56,7 +55,7 @@ impl Blocked {
 }
 
 impl BlockedConnection {
-    /// Whether the connection is to be dropped, as too many others are blocked too.
+    /// Whether the connection must be dropped because too many are blocked.
     pub(super) fn is_dropped(&self) -> bool {
         self.dropped.load(Relaxed)
     }

@@ -1,7 +1,7 @@
-//! One connection's life: hyper polled by hand, with timers of our own around it.
+//! One connection: hyper is polled by hand, with our own timers around it.
 //!
-//! By hand, because hyper's single header timeout also runs while a connection is idle, and because
-//! a connection can so be stopped, or handed to another process, at a known point.
+//! Two reasons: hyper's only header timeout also runs while a connection is idle, and polling by hand
+//! stops a connection, or hands it to another process, at a known point.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -26,17 +26,17 @@ use super::traced::TracedConnection;
 use super::track::{LateBody, RequestPhase, Track};
 use super::worker::{BEAT, Worker};
 
-/// Largest request head: what the load balancer may send (a request line of 16 KiB and 64 KiB of
-/// header fields), and some room for what it adds.
+/// Largest request head: what a load balancer accepts (a request line of 16 KiB and 64 KiB of header
+/// fields), and room for the fields that it adds.
 pub(super) const MAX_HEAD: usize = 96 * 1024;
 
 /// Most header fields in a request.
 const MAX_HEADERS: usize = 1_024;
 
-/// How long a connection that has not sent anything yet may still do so while the server stops.
+/// While the server stops, a connection that has not sent anything yet gets this long for its first request.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
-/// What all connections of one thread are served with.
+/// Shared by all connections of one thread.
 pub(super) struct Connections {
     worker: Rc<Worker>,
     service_state: Rc<ServiceState>,
@@ -53,7 +53,6 @@ impl Connections {
     }
 }
 
-/// How hyper serves, configured once for a thread.
 struct Builders {
     /// For nearly all connections.
     usual: http1::Builder,
@@ -64,7 +63,7 @@ struct Builders {
 impl Builders {
     fn new() -> Self {
         let mut usual = http1::Builder::new();
-        // Whoever sends a request and then closes its writing half still gets the answer.
+        // A client that closes its sending half after the request still gets the answer.
         usual.half_close(true).header_read_timeout(None).max_buf_size(MAX_HEAD).max_header_size(MAX_HEAD);
         let mut roomy = usual.clone();
         roomy.max_headers(MAX_HEADERS);
@@ -72,7 +71,7 @@ impl Builders {
     }
 }
 
-/// A connection's place among the open ones, given back when it is dropped.
+/// Counts a connection as open until it is dropped.
 pub(super) struct OpenConnection {
     connections: Rc<Connections>,
     place: Rc<Place>,
@@ -93,30 +92,30 @@ impl Drop for OpenConnection {
 
 type Connection = http1::Connection<Io, Service>;
 
-/// Why a connection is no longer hyper's.
+/// Why hyper no longer serves a connection.
 enum ConnectionEnd {
-    /// hyper is done with it.
+    /// hyper has finished it.
     Done,
-    /// The peer does not take its answer.
+    /// The client reads nothing of its answer.
     Stuck,
-    /// The peer left more unread than is kept for it, or for all like it.
+    /// The client left more answers unread than the agent keeps for it, or too many clients read nothing.
     Overfull,
     /// A head did not come in time.
     HeadLate,
-    /// A head could not be read; the status that says why.
+    /// hyper could not read the head, and answered with this status.
     Rejected(StatusCode),
-    /// There is no room for the rest of a head.
+    /// `max-buffered` is used up.
     Crowded,
-    /// It is to be given back, or to catch up with its answers; no request is being answered on it.
+    /// The server hands its connections over, or the client has to read earlier answers first. No request is in flight.
     GivenBack,
 }
 
-/// A connection as it comes to a thread.
+/// A connection that a thread begins to serve: a new one, or one that an earlier server gave back.
 pub(super) struct Arrival {
     pub(super) socket: TcpStream,
-    /// What was read from it before.
+    /// Bytes that were read from it before.
     pub(super) read: Bytes,
-    /// What is to be written to it first.
+    /// Bytes to write to it first.
     pub(super) unwritten: Bytes,
     pub(super) stage: Stage,
 }
@@ -147,21 +146,21 @@ pub(super) async fn serve(arrival: Arrival, open: OpenConnection) {
         }
     };
     let Arrival { socket, read, unwritten, stage } = arrival;
-    // Takes it from this thread's runtime; that it fails is not to be expected.
+    // Deregisters it from this thread's runtime, which does not fail in practice.
     if let Ok(socket) = socket.into_std() {
         connections.worker.give_back(HandoverConnection { socket, read, unwritten, stage });
     }
 }
 
-/// What is left of a connection when hyper is done with it.
+/// What to do with a connection that hyper no longer serves.
 enum AfterServing {
     Closing(ClosingConnection),
-    /// There are no last words for a peer that reads nothing.
+    /// Close it at once: a client that reads nothing needs no last answer.
     Dropped(TcpStream),
     GivenBack(Arrival),
 }
 
-/// Answers requests for as long as they come.
+/// Answers requests until the connection ends or is given back.
 async fn converse(arrival: Arrival, connections: &Connections, place: &Rc<Place>) -> AfterServing {
     let Connections { worker, service_state, builders } = connections;
     let track = Track::new(Rc::clone(worker), Rc::clone(place), arrival.stage == Stage::Used);
@@ -170,7 +169,7 @@ async fn converse(arrival: Arrival, connections: &Connections, place: &Rc<Place>
     let mut builder = &builders.usual;
     let end = loop {
         if !rest.unwritten.is_empty() {
-            // In a box, as it is rare and would be part of every connection's memory.
+            // Boxed: it is rare, and would otherwise enlarge every connection's memory.
             track.set_behind(true);
             if let Err(end) = Box::pin(catch_up(&mut rest, &track)).await {
                 break end;
@@ -188,7 +187,7 @@ async fn converse(arrival: Arrival, connections: &Connections, place: &Rc<Place>
         }
         let usual = std::ptr::eq(builder, &builders.usual);
         if usual && matches!(end, ConnectionEnd::Rejected(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)) {
-            // Perhaps only more fields than hyper parses on its stack: once more, with room.
+            // Perhaps just more fields than hyper parses without allocating: parse again with room for them.
             track.set_rejected(None);
             builder = &builders.roomy;
             continue;
@@ -227,18 +226,18 @@ async fn converse(arrival: Arrival, connections: &Connections, place: &Rc<Place>
     })
 }
 
-/// Writes what was kept for the peer. Meanwhile no request of it begins, however often the server comes to
-/// rest: what is kept does not grow. A peer that takes none of it is one of those that are blocked.
+/// Writes the answers that were kept for the client. No request of this connection begins meanwhile, so that the kept
+/// bytes do not grow with every reload. A client that reads none of them counts as blocked.
 async fn catch_up(rest: &mut IoParts, track: &Track) -> Result<(), ConnectionEnd> {
     let worker = track.worker();
-    // hyper has not had a connection yet that an earlier server gave back.
+    // Only `drive` sets the waker, and it has not run yet on a connection from an earlier server.
     poll_fn(|cx| {
         track.place().wake(cx.waker());
         Poll::Ready(())
     })
     .await;
     while rest.unwritten.has_remaining() {
-        // Before the look, so that no order is missed.
+        // Before the order is read, so that none is missed.
         let ordered = worker.ordered();
         match worker.order() {
             Order::HandOver => return Err(ConnectionEnd::GivenBack),
@@ -263,7 +262,7 @@ async fn catch_up(rest: &mut IoParts, track: &Track) -> Result<(), ConnectionEnd
             written = tokio::time::timeout(worker.limits().write_timeout, write) => match written {
                 Ok(Ok(written @ 1..)) => rest.unwritten.advance(written),
                 Ok(_) => return Err(ConnectionEnd::Stuck),
-                // The process may have stood still for all that time, and the peer not.
+                // The process may have been stopped all that time, while the client read.
                 Err(_) => match write_now(&rest.socket, &rest.unwritten) {
                     Some(Ok(written @ 1..)) => rest.unwritten.advance(written),
                     _ => return Err(ConnectionEnd::Stuck),
@@ -274,7 +273,7 @@ async fn catch_up(rest: &mut IoParts, track: &Track) -> Result<(), ConnectionEnd
     Ok(())
 }
 
-/// Says what hyper found wrong with a head.
+/// The text for a head that hyper could not read.
 fn rejection(status: StatusCode) -> String {
     match status {
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => format!(
@@ -285,13 +284,31 @@ fn rejection(status: StatusCode) -> String {
     }
 }
 
-/// Polls hyper until the connection ends, one way or another.
+/// Polls hyper until the connection ends or has to leave hyper.
+///
+/// hyper speaks the protocol; this loop keeps the time limits and obeys the server's orders. While hyper is polled, the
+/// IO wrapper, the service and the request's body note in [`Track`] what happens. The loop reads those notes after each
+/// poll. What it decides takes effect when hyper is polled again, hence the many `continue`s.
+///
+/// The order of the checks matters:
+///
+/// 1. Register the wakers, then read the state: in the other order an order could be missed.
+/// 2. Before hyper is polled: leave if the connection is dropped, behind or held. hyper would begin the next request if it
+///    has read one already, and a server that comes to rest must begin none.
+/// 3. Poll hyper. If it is done, `Track` knows why.
+/// 4. Check again, since the poll may have ended a request. Then refuse late bodies, close an idle connection of a server
+///    that stops, or make room for another connection.
+/// 5. The timer comes last, when hyper can do nothing without the client. A time limit counts only after the socket was
+///    read once more: a process that was stopped sees its clock before its sockets.
+///
+/// A connection is given back only between two requests: everything read or not yet written is then in hyper's parts, and
+/// another server can continue with it.
 async fn drive(connection: &mut Connection, track: &Rc<Track>) -> ConnectionEnd {
     let worker = track.worker();
     let sleep = std::pin::pin!(tokio::time::sleep_until(Timer::idle_until(worker).into()));
     let mut timer = Timer::new(sleep);
     let mut ordered = std::pin::pin!(worker.ordered());
-    // The last order for which this task was registered to be woken by the next one.
+    // The order after which this task registered to be woken by the next one.
     let mut obeyed = None;
     let mut known = false;
     poll_fn(|cx| {
@@ -302,7 +319,7 @@ async fn drive(connection: &mut Connection, track: &Rc<Track>) -> ConnectionEnd 
         if obeyed != Some(worker.order_number()) {
             obeyed = Some(worker.order_number());
             ordered.set(worker.ordered());
-            // Polled once, for the waking alone: what there is to do is decided below.
+            // Polled once, only to register the waker: the order itself is read below.
             let _ = ordered.as_mut().poll(cx);
         }
         loop {
@@ -312,8 +329,8 @@ async fn drive(connection: &mut Connection, track: &Rc<Track>) -> ConnectionEnd 
             if track.is_behind() {
                 return Poll::Ready(ConnectionEnd::GivenBack);
             }
-            // hyper is not even asked: it would go on with requests that it has read already. The
-            // next order wakes this task.
+            // hyper is not polled: it would begin requests that it has read already. The next order
+            // wakes this task.
             match worker.order() {
                 Order::HandOver if track.is_held() => return Poll::Ready(ConnectionEnd::GivenBack),
                 Order::Freeze { .. } if track.is_held() => return Poll::Pending,
@@ -323,7 +340,7 @@ async fn drive(connection: &mut Connection, track: &Rc<Track>) -> ConnectionEnd 
                 return Poll::Ready(match (track.rejected(), result) {
                     _ if track.is_overfull() => ConnectionEnd::Overfull,
                     (Some(status), _) => ConnectionEnd::Rejected(status),
-                    // Recognised as another protocol, which hyper does not answer at all.
+                    // Another protocol, to which hyper gives no answer at all.
                     (None, Err(error)) if error.is_parse() && track.is_between_requests() => {
                         ConnectionEnd::Rejected(StatusCode::BAD_REQUEST)
                     }
@@ -362,12 +379,12 @@ async fn drive(connection: &mut Connection, track: &Rc<Track>) -> ConnectionEnd 
             match timer.poll(track, cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(TimedWait::Request) if track.end_if_unread_is_empty() => {}
-                // A request has come just now: reading it wakes this task.
+                // A request has just arrived; reading it wakes this task.
                 Poll::Ready(TimedWait::Request) => return Poll::Pending,
                 Poll::Ready(TimedWait::Head | TimedWait::Body | TimedWait::Peer)
                     if track.looks_once_more() => {}
                 Poll::Ready(TimedWait::Head) => return Poll::Ready(ConnectionEnd::HeadLate),
-                // Whoever reads the body answers, when hyper asks it again.
+                // The reader of the body answers 408 when hyper polls it again.
                 Poll::Ready(TimedWait::Body) => track.set_late_body(LateBody::Timeout),
                 Poll::Ready(TimedWait::Peer) => return Poll::Ready(ConnectionEnd::Stuck),
             }
@@ -376,7 +393,7 @@ async fn drive(connection: &mut Connection, track: &Rc<Track>) -> ConnectionEnd 
     .await
 }
 
-/// What a connection waits for that must not take for ever.
+/// What a connection waits for, if that has a time limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TimedWait {
     /// The next request's first byte.
@@ -385,7 +402,7 @@ enum TimedWait {
     Head,
     /// The rest of a body.
     Body,
-    /// The peer to take more of an answer.
+    /// The client to read more of an answer.
     Peer,
 }
 
@@ -396,19 +413,19 @@ impl TimedWait {
             RequestPhase::Idle => Some(Self::Request),
             RequestPhase::Head => Some(Self::Head),
             RequestPhase::Body => Some(Self::Body),
-            // Ours to do; the peer is not kept to any time.
+            // The agent's own work: no limit for the client.
             RequestPhase::Handling | RequestPhase::Answered => None,
         }
     }
 }
 
-/// The one timer of a connection. It is moved forward only when it fires too early: a request costs
-/// it a comparison, not a turn of the runtime's timer wheel.
+/// The one timer of a connection. It is rearmed only when it fires too early, so that a request costs
+/// a comparison and no change to the runtime's timer wheel.
 struct Timer<'a> {
     sleep: Pin<&'a mut Sleep>,
-    /// Whether the sleep knows whom to wake.
+    /// Whether the sleep has a waker.
     registered: bool,
-    /// What `deadline` is for: the wait, its turn, and whether the server was stopping.
+    /// The wait that `deadline` belongs to, its turn, and whether the server was stopping.
     timed: Option<(TimedWait, u32, bool)>,
     deadline: Instant,
 }
@@ -419,12 +436,12 @@ impl<'a> Timer<'a> {
         Self { sleep, registered: false, timed: None, deadline }
     }
 
-    /// When a connection that is idle from now on is closed: never too early, at most two beats late.
+    /// When a connection that becomes idle now is closed: never too early, at most two beats late.
     fn idle_until(worker: &Worker) -> Instant {
         worker.now() + BEAT + worker.limits().keep_alive
     }
 
-    /// Ready when what the connection waits for has taken too long.
+    /// Ready when the time limit of the current wait is over.
     fn poll(&mut self, track: &Track, cx: &mut Context<'_>) -> Poll<TimedWait> {
         let Some(waiting) = TimedWait::of(track) else { return Poll::Pending };
         let worker = track.worker();
@@ -448,7 +465,7 @@ impl<'a> Timer<'a> {
                     return Poll::Pending;
                 }
             } else {
-                // Out of budget, a sleep wakes the task at once instead of registering it.
+                // Without budget left, a sleep wakes the task at once and registers nothing.
                 self.registered = tokio::task::coop::has_budget_remaining();
                 if self.sleep.as_mut().poll(cx).is_pending() {
                     return Poll::Pending;

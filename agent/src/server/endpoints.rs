@@ -1,7 +1,7 @@
-//! What the routes answer.
+//! Answers requests.
 //!
-//! The answers of a thread are rendered when they change, not when they are asked for: a request
-//! takes a reference to text that is ready, and reuses its own header map for the answer.
+//! Each thread renders its answers when they change, not for each request: a request takes a reference
+//! to finished text, and reuses its own header map for the response.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -26,10 +26,10 @@ use crate::answers::Answers;
 use crate::seed::{Seed, SeedReader, SeedStore, SetError};
 use crate::traffic::{Counter, ThreadTraffic};
 
-/// How the load balancer's health checks name themselves.
+/// The user agent of the load balancer's health checks begins with this.
 const PROBE: &[u8] = b"ELB-HealthChecker/";
 
-/// The answer to a request that there is no room for.
+/// The answer when `max-buffered` is used up.
 pub(super) const CROWDED: &str = "too many large requests are arriving at once: try again later";
 
 const HEALTHY: Bytes = Bytes::from_static(b"Healthy!");
@@ -49,11 +49,10 @@ const ENCODING_UNKNOWN: Bytes = Bytes::from_static(
 );
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
-/// Who is answered with a panic, to see what that does.
+/// A user agent that makes the service panic, for a test.
 #[cfg(test)]
 pub(super) const PANIC_FOR: &str = "panic, please";
 
-/// What the routes of one thread answer from.
 pub(super) struct ServiceState {
     rendered: RefCell<Rc<RenderedAnswers>>,
     seed: SeedStore,
@@ -69,13 +68,13 @@ impl ServiceState {
         }
     }
 
-    /// Replaces the answers of requests that begin from now on.
+    /// Replaces the answers for all later requests.
     pub(super) fn set_answers(&self, answers: &Answers) {
         self.rendered.replace(Rc::new(RenderedAnswers::new(answers)));
     }
 }
 
-/// The answers, as text that is ready to send.
+/// Finished texts.
 struct RenderedAnswers {
     root: Root,
     clusters: Clusters,
@@ -103,7 +102,6 @@ impl RenderedAnswers {
     }
 }
 
-/// Answers one connection's requests.
 pub(super) struct Service {
     track: Rc<Track>,
     state: Rc<ServiceState>,
@@ -136,7 +134,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         if action == Ok(RouteAction::Store) && acceptable {
             return ResponseFuture::Later(Box::pin(store(Rc::clone(&self.state), draft, body)));
         }
-        // Nobody reads the body: hyper skips what has come of it, and closes if that is not all.
+        // Nobody reads the body: hyper skips the bytes that have arrived, and closes if more are missing.
         if !body.is_end_stream() {
             self.track.leaves_body_unread();
         }
@@ -156,8 +154,8 @@ impl hyper::service::Service<Request<Incoming>> for Service {
     }
 }
 
-/// What RFC 9112 has a server refuse and hyper lets pass: a request of HTTP/1.1 that does not name
-/// its host just once, a host that cannot be one, and a body in an encoding that would have to be undone first.
+/// Finds errors that RFC 9112 makes a server refuse but hyper accepts: an HTTP/1.1 request without exactly one valid
+/// `Host`, and a body in an unsupported transfer encoding.
 fn malformed(version: Version, headers: &HeaderMap) -> Option<Bytes> {
     let mut hosts = headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
@@ -172,7 +170,7 @@ fn malformed(version: Version, headers: &HeaderMap) -> Option<Bytes> {
     (!chunked).then_some(ENCODING_UNKNOWN)
 }
 
-/// Whether a `Host` is made of what a URI's host and port are made of. It may be empty.
+/// Whether a `Host` has only characters of a URI's host and port. It may be empty.
 fn is_host(host: &[u8]) -> bool {
     host.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%:[]".contains(b))
 }
@@ -184,7 +182,7 @@ fn sender(headers: &HeaderMap) -> RequestSource {
     }
 }
 
-/// Reads the body, stores the seed in it and answers what was stored.
+/// Reads the body, stores its seed and answers the stored value.
 async fn store(state: Rc<ServiceState>, draft: ResponseDraft, body: Incoming) -> Response<ResponseBody> {
     let body = match read_body(&draft.guard, body).await {
         Ok(body) => body,
@@ -224,13 +222,10 @@ async fn store(state: Rc<ServiceState>, draft: ResponseDraft, body: Incoming) ->
     }
 }
 
-/// Why a body is not there.
 enum BodyError {
-    /// More bytes than are allowed.
     TooLarge,
-    /// It took too long.
     Late(LateBody),
-    /// Too much is held for requests that have not all come.
+    /// `max-buffered` is used up.
     Crowded,
     /// It ended early, or its chunks are malformed.
     Broken,
@@ -239,11 +234,11 @@ enum BodyError {
 async fn read_body(guard: &InFlight, mut body: Incoming) -> Result<Bytes, BodyError> {
     guard.reads_body();
     let track = guard.track();
-    // Nearly always it comes in one piece, which then needs no copy.
+    // Nearly always the body arrives in one piece, which then needs no copy.
     let (mut first, mut all) = (Bytes::new(), BytesMut::new());
     loop {
         let frame = poll_fn(|cx| match Pin::new(&mut body).poll_frame(cx) {
-            // The connection's timer sets this and then has hyper ask again.
+            // The connection's timer sets this and then polls hyper again.
             Poll::Pending => {
                 track.late_body().map_or(Poll::Pending, |late| Poll::Ready(Err(BodyError::Late(late))))
             }
@@ -272,16 +267,14 @@ async fn read_body(guard: &InFlight, mut body: Incoming) -> Result<Bytes, BodyEr
     Ok(if all.is_empty() { first } else { all.freeze() })
 }
 
-/// An answer in the making.
 struct ResponseDraft {
     sender: RequestSource,
-    /// The request's header map, for the answer's fields: saves an allocation.
+    /// The request's header map, reused for the response to save an allocation.
     headers: HeaderMap,
     guard: InFlight,
 }
 
 impl ResponseDraft {
-    /// Answers a GET or HEAD.
     fn read(
         self,
         endpoint: Endpoint,
@@ -315,7 +308,7 @@ impl ResponseDraft {
         }
     }
 
-    /// Counts the request once: as a probe, or where `counter` says.
+    /// Counts the request: as a probe, or with `counter`.
     fn count(&self, counter: impl FnOnce(&ThreadTraffic) -> &Counter) {
         let traffic = self.guard.track().worker().traffic();
         let counter = match self.sender {
@@ -330,7 +323,7 @@ impl ResponseDraft {
         self.answer(status, text)
     }
 
-    /// For a request whose rest nobody reads.
+    /// For a request that is not read completely.
     fn refuse_and_close(self, status: StatusCode, text: Bytes) -> Response<ResponseBody> {
         let mut response = self.refuse(status, text);
         response.headers_mut().insert(CONNECTION, CLOSE);
@@ -350,7 +343,7 @@ impl ResponseDraft {
         let mut headers = self.headers;
         headers.clear();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        // Every answer, errors too, may be another one the next moment.
+        // Every answer, errors too, can change at any time.
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if self.guard.track().worker().order().is_stopping() {
             headers.insert(CONNECTION, CLOSE);
@@ -362,9 +355,7 @@ impl ResponseDraft {
     }
 }
 
-/// An answer, or the promise of one.
 pub(super) enum ResponseFuture {
-    /// Taken by the first poll.
     Now(Option<Response<ResponseBody>>),
     /// A write of the seed.
     Later(Pin<Box<dyn Future<Output = Response<ResponseBody>>>>),
@@ -383,10 +374,10 @@ impl Future for ResponseFuture {
     }
 }
 
-/// An answer's body: one piece of text.
+/// One piece of text.
 pub(super) struct ResponseBody {
     text: Bytes,
-    /// Dropped with the body, once hyper has encoded it.
+    /// hyper drops it with the body, once it has encoded the answer.
     _guard: InFlight,
 }
 

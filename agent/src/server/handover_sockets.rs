@@ -1,33 +1,31 @@
-//! What a server that has come to rest hands over: its port and its connections.
+//! The port and the connections that a server at rest hands over.
 
 use std::net::{TcpListener, TcpStream};
 
 use bytes::Bytes;
 
-/// The port and the connections of a server that has come to rest.
+/// See the module's description.
 pub(crate) struct HandoverSockets {
-    /// The listening socket, with whoever waits in its queue.
+    /// The listening socket, with the connections in its queue.
     pub(crate) listener: TcpListener,
-    /// Every open connection.
     pub(crate) connections: Vec<HandoverConnection>,
-    /// Connections that could not be given back, and are lost.
+    /// The number of connections that could not be handed over.
     pub(crate) lost: usize,
 }
 
 /// A connection between two requests.
 #[derive(Debug)]
 pub(crate) struct HandoverConnection {
-    /// Its socket, non-blocking.
+    /// Non-blocking.
     pub(crate) socket: TcpStream,
-    /// What was read from it and not yet understood: perhaps part of a head.
+    /// Bytes that were read but not handled yet, perhaps part of a head.
     pub(crate) read: Bytes,
-    /// What is still to be written to it.
+    /// Bytes still to write.
     pub(crate) unwritten: Bytes,
-    /// What is to become of it.
     pub(crate) stage: Stage,
 }
 
-/// What is to become of a connection.
+/// How a connection continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Stage {
@@ -37,16 +35,14 @@ pub(crate) enum Stage {
     Used,
     /// It is closed once everything is written.
     Ending,
-    /// As `Ending`, but what the peer still sends is read and discarded first, for a while.
+    /// As `Ending`, but the agent first reads and discards bytes from the client for a while.
     Lingering,
 }
 
-/// What a thread has left when it ends.
 #[derive(Default)]
 pub(super) struct ThreadResult {
     /// Requests that were not answered in time.
     pub(super) cut_off: usize,
-    /// The connections, where they were asked for.
     pub(super) connections: Vec<HandoverConnection>,
     /// Connections that did not come to rest in time.
     pub(super) lost: usize,

@@ -1,7 +1,6 @@
 //! The HTTP server: one listening socket, one thread with its own runtime per core.
 //!
-//! A connection lives and ends on the thread that accepted it, so a request takes no lock and shares no
-//! counter.
+//! A connection stays on the thread that accepted it, so a request takes no lock and shares no counter.
 //!
 //! | file | holds |
 //! | --- | --- |
@@ -70,7 +69,6 @@ use crate::limits::Limits;
 use crate::seed::SeedStore;
 use crate::traffic::Traffic;
 
-/// Connections that may wait in the kernel to be accepted.
 const BACKLOG: i32 = 1_024;
 
 /// Binds the one listening socket.
@@ -86,7 +84,7 @@ pub(crate) fn bind(addr: SocketAddr) -> std::io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Makes a socket that somebody else has bound ready to be served on.
+/// Prepares a listening socket that systemd has bound.
 pub(crate) fn adopt_listener(socket: OwnedFd) -> std::io::Result<TcpListener> {
     let unfit = |why| Err(std::io::Error::other(format!("it {why}; use one TCP ListenStream=")));
     if sockopt::socket_type(&socket)? != SocketType::STREAM || !sockopt::socket_acceptconn(&socket)? {
@@ -100,10 +98,10 @@ pub(crate) fn adopt_listener(socket: OwnedFd) -> std::io::Result<TcpListener> {
     Ok(listener)
 }
 
-/// Serves on `listener` with `threads` threads until [`Server::shutdown`], going on with
-/// `connections` that an earlier server gave back.
+/// Serves on `listener` with `threads` threads until [`Server::shutdown`], and continues `connections` of
+/// an earlier server.
 ///
-/// The threads take their counters from `traffic`, which must have been made for as many.
+/// `traffic` must have counters for as many threads.
 pub(crate) fn start(
     listener: TcpListener,
     connections: Vec<HandoverConnection>,
@@ -113,7 +111,7 @@ pub(crate) fn start(
     traffic: Arc<Traffic>,
     seed: SeedStore,
 ) -> std::io::Result<Server> {
-    // Whoever has bound it: this program, systemd, or the program before.
+    // Also for a socket from systemd or from before a reload.
     buffers::bound_buffers(&listener)?;
     let room = Room::of(limits.max_connections);
     let budget = Budget::of(limits.max_buffered);
@@ -138,7 +136,7 @@ pub(crate) fn start(
             blocked: Arc::clone(&blocked),
             awaited: server.awaited.clone(),
         };
-        // Another descriptor for the same socket; the last one closed closes the port.
+        // Another descriptor of the same socket; closing the last one closes the port.
         let listener = server.listener.try_clone()?;
         server.threads.push(ServerThread::start(number, listener, inputs)?);
     }
@@ -154,11 +152,11 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Stops accepting, lets what was begun finish, and returns how many requests were cut off
-    /// because they had not by the deadline. Needs a tokio runtime with time.
+    /// Stops accepting and lets requests in flight finish. Returns how many were cut off at the deadline.
+    /// Needs a tokio runtime with time.
     pub(crate) async fn shutdown(self, deadline: Instant) -> usize {
         self.orders.give(Order::Stop(deadline));
-        // The threads take what still waits in it, and close it.
+        // The threads accept the connections in its queue, then close their copies.
         drop(self.listener);
         let mut cut_off = 0;
         for thread in self.threads {

@@ -1,4 +1,4 @@
-//! The route table: method and path in, what to do out. Pure.
+//! The route table: from method and path to an action. Pure.
 //!
 //! | path | methods |
 //! | --- | --- |
@@ -13,7 +13,6 @@ use percent_encoding::percent_decode;
 
 use crate::answers::Answers;
 
-/// A path that the agent knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Endpoint {
     /// `/`
@@ -26,7 +25,6 @@ pub(super) enum Endpoint {
     Cluster,
 }
 
-/// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RouteAction {
     /// GET and HEAD; hyper leaves a HEAD's body out itself.
@@ -35,25 +33,23 @@ pub(super) enum RouteAction {
     Store,
 }
 
-/// Why a request asks for nothing that there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// The path is not percent-encoded properly: 400.
     MalformedPath,
     /// No such path: 404.
     NotFound,
-    /// The path takes other methods, these: 405.
+    /// The path accepts only these methods: 405.
     Method(Allowed),
 }
 
-/// The methods a path takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Allowed {
-    /// Paths that only tell.
+    /// Paths that can only be read.
     Read,
     /// `/`
     Root,
-    /// `/seed`, and a request that names no path at all: what the server as a whole takes.
+    /// `/seed`, and requests without a path: all methods of the server.
     Seed,
 }
 
@@ -71,7 +67,7 @@ impl Allowed {
 /// The clusters whose paths are answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Clusters {
-    /// Not known yet: whatever could be a cluster's name may turn out to be this one's.
+    /// Not known yet: every valid cluster name may be this instance's.
     Unknown,
     /// The instance has no cluster.
     Both,
@@ -80,7 +76,6 @@ pub(super) enum Clusters {
 }
 
 impl Clusters {
-    /// The clusters that the answers name.
     pub(super) fn of(answers: &Answers) -> Self {
         match &answers.instance {
             None => Self::Unknown,
@@ -99,7 +94,7 @@ impl Clusters {
     }
 }
 
-/// Finds what a request asks for. Scheme, host and query do not matter.
+/// Finds the action of a request. Ignores scheme, host and query.
 pub(super) fn route(method: &Method, target: &Uri, clusters: &Clusters) -> Result<RouteAction, Refusal> {
     let endpoint = match target.path() {
         "/" => Endpoint::Root,
@@ -123,13 +118,13 @@ pub(super) fn route(method: &Method, target: &Uri, clusters: &Clusters) -> Resul
     }
 }
 
-/// The paths that are not known at first sight: clusters, and anything percent-encoded.
+/// The paths that need parsing: those of clusters, and percent-encoded ones.
 fn by_segments(path: &[u8], clusters: &Clusters) -> Result<Endpoint, Refusal> {
     if !is_well_encoded(path) {
         return Err(Refusal::MalformedPath);
     }
     let path = path.strip_prefix(b"/").ok_or(Refusal::NotFound)?;
-    // Split before decoding: an encoded slash is a character of its segment, not a border.
+    // Split before decoding: an encoded slash belongs to its segment.
     let mut segments = path.split(|b| *b == b'/');
     let first: std::borrow::Cow<'_, [u8]> =
         segments.next().map(percent_decode).ok_or(Refusal::NotFound)?.into();

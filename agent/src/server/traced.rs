@@ -1,4 +1,4 @@
-//! What `--log-level trace` tells of a connection.
+//! Logs connections at `--log-level trace`.
 
 use std::net::SocketAddr;
 
@@ -7,11 +7,11 @@ use tracing::Level;
 
 use super::handover_sockets::Stage;
 
-/// A connection whose end is told. In a box, as few have one and it would be part of every connection's memory.
+/// Logs the end of a connection when dropped. Boxed, so that it costs little memory at other log levels.
 pub(super) struct TracedConnection(Option<Box<SocketAddr>>);
 
 impl TracedConnection {
-    /// Tells that a connection begins, or goes on after a reload, where anybody wants to know.
+    /// Logs the begin of a connection, at trace level only.
     pub(super) fn new(socket: &TcpStream, stage: Stage) -> Self {
         if !tracing::enabled!(Level::TRACE) {
             return Self(None);

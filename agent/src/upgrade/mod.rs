@@ -1,9 +1,12 @@
-//! Reload: the running program is replaced in place by the installed one, with the same process id,
-//! port, connections and registrations.
+//! Reload: replaces the running program in place with the installed one. Process id, port, connections and
+//! registrations stay.
 //!
-//! The installed program is first asked, as a child, whether it can take over ([`check`]). Then the
-//! server comes to rest, what the next program needs is written down ([`record`]), and `execve`
-//! starts it. Whatever goes wrong before that leaves everything as it was.
+//! 1. The installed program, started as a child, says whether it can take over ([`check`]).
+//! 2. The server comes to rest.
+//! 3. The state for the next program is written down ([`record`]).
+//! 4. `execve` starts the next program.
+//!
+//! A failure in any step leaves everything as it was.
 
 pub(crate) mod check;
 mod record;
@@ -25,7 +28,7 @@ use crate::status::{ReloadOutcome, ReloadStatus};
 use crate::{events, telemetry};
 use check::{FileStamps, PinnedSettings};
 
-/// The program that runs, and where the next one is found.
+/// The running program, and the path of the next one.
 #[derive(Debug)]
 pub(crate) struct Program {
     path: PathBuf,
@@ -35,8 +38,8 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// The program of this process. To be asked for early: later, another one may have been put in
-    /// its place. `known` is where the program before this one was told to look.
+    /// The program of this process. Call it early: later another program may be installed at its path. `known`
+    /// is the path from before a reload.
     pub(crate) fn running(
         known: Option<&str>,
         settings_file: PathBuf,
@@ -55,18 +58,18 @@ impl Program {
     }
 }
 
-/// The latest reload, for everyone who asks for one or wants to know.
+/// The latest reload.
 #[derive(Clone)]
 pub(crate) struct Reloads(Arc<watch::Sender<ReloadStatus>>);
 
 impl Reloads {
-    /// `attempt` reloads have been asked for, and the last of them has led to this program.
+    /// After `attempt` reloads, the last of which started this program.
     pub(crate) fn after(attempt: u64) -> Self {
         let outcome = if attempt == 0 { ReloadOutcome::None } else { ReloadOutcome::Done };
         Self(Arc::new(watch::Sender::new(ReloadStatus { attempt, outcome, reason: None })))
     }
 
-    /// Asks for a reload, unless one is under way; returns its number.
+    /// Requests a reload, unless one is running. Returns its number.
     pub(crate) fn ask(&self) -> Result<u64, String> {
         let mut asked = Err("a reload is already running; wait for it to finish".to_owned());
         self.0.send_if_modified(|status| {
@@ -81,7 +84,6 @@ impl Reloads {
         asked
     }
 
-    /// The latest one.
     pub(crate) fn status(&self) -> ReloadStatus {
         self.0.borrow().clone()
     }
@@ -94,31 +96,28 @@ impl Reloads {
     }
 }
 
-/// What a reload needs of the rest of the agent.
+/// What a reload needs from the rest of the agent.
 pub(crate) trait ReloadHost {
-    /// Why the program must not be replaced now.
+    /// A reason not to reload now.
     fn veto(&self) -> Option<String>;
-    /// What the next program has to know.
+    /// The state for the next program.
     fn as_predecessor(&self) -> Predecessor;
-    /// The listening admin socket.
     fn admin(&self) -> Option<BorrowedFd<'_>>;
-    /// Serves again with what an earlier server gave back.
+    /// Serves again after a failed reload.
     fn serve(&self, handed: HandoverSockets) -> io::Result<Server>;
 }
 
-/// Replaces the program when it is asked to.
 pub(crate) struct Reloader<H> {
     pub(crate) program: Program,
-    /// How long requests' bodies are waited for.
+    /// How long to wait for request bodies.
     pub(crate) wait: Duration,
     pub(crate) reloads: Reloads,
-    /// The server. Whoever stops the agent takes it out, and so ends reloading.
+    /// A stop takes the server out, so that no reload follows.
     pub(crate) server: Arc<Mutex<Option<Server>>>,
     pub(crate) host: H,
 }
 
 impl<H: ReloadHost> Reloader<H> {
-    /// Does what is asked for as long as the agent runs.
     pub(crate) async fn run(&self) {
         let mut asked = self.reloads.0.subscribe();
         loop {
@@ -134,7 +133,7 @@ impl<H: ReloadHost> Reloader<H> {
         }
     }
 
-    /// Returns only when it is refused, with the reason.
+    /// Returns only if the reload is refused, with the reason.
     async fn reload(&self, attempt: u64) -> Result<std::convert::Infallible, String> {
         self.vetoed()?;
         let before = self.program.stamps();
@@ -144,8 +143,8 @@ impl<H: ReloadHost> Reloader<H> {
         let mut slot = self.server.lock().await;
         let server = slot.as_ref().ok_or("the agent is stopping")?;
         let rest = server.quiesce(Instant::now() + self.wait).await.map_err(|busy| busy.to_string())?;
-        // From here on a signal waits for the next program. One that came just before is dealt with
-        // by the runtime when this task yields, and then is a reason not to go on.
+        // From here on signals wait for the next program. The runtime handles an earlier one when this task
+        // yields; `vetoed` then refuses the reload.
         block_signals();
         tokio::task::yield_now().await;
         let unchanged = || {
@@ -178,7 +177,7 @@ impl<H: ReloadHost> Reloader<H> {
             }
             Err(error) => error,
         };
-        // Still here: everything goes on as it was, on new threads.
+        // `execve` failed: serve again, on new threads.
         let served = self.host.serve(handed);
         unblock_signals();
         match served {

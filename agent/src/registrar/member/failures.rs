@@ -1,4 +1,4 @@
-//! What goes wrong with a target group: what it means for the member, what is said of it, and when to try again.
+//! Failures of a member: their effect on the state, the log message, and the pause before the next attempt.
 
 use std::time::Duration;
 
@@ -10,21 +10,21 @@ use crate::lifecycle::{Event, Membership};
 use crate::registrar::api::Api;
 use crate::registrar::sentences::{self, Problem};
 
-/// The longest wait between two tries to leave, for as long as a drain usually may take.
+/// The longest pause between attempts to deregister, for as long as a drain usually takes.
 pub(super) const RETRY_DRAINING: Duration = Duration::from_secs(15);
 const DRAIN: Duration = Duration::from_secs(300);
-/// How often a condition on the instance itself is looked at.
+/// How often a condition on the instance itself is checked.
 const RECHECK: Duration = Duration::from_secs(2);
 
 impl<A: Api> Member<A> {
-    /// After a mistake in this program. What was known may be wrong: look again.
+    /// Starts over after a bug. The known state may be wrong, so the member asks AWS again.
     pub(super) fn begin_anew(&mut self, broken: &TaskFailure) -> NextTick {
         (self.resolved, self.taken_over) = (None, false);
         let problem = Problem {
             what: format!("a bug in the agent: {broken}"),
             cure: "nothing to do: the agent asks AWS again; please report the bug with the log".to_owned(),
         };
-        // Not among the failures, which are over as soon as a call succeeds: the next look may break again.
+        // Not in `failures`, which end with the next successful call: the bug may come back after it.
         if let Some(earlier) = self.mistakes.news(&broken.to_string()) {
             sentences::fails(self.group.name(), &Membership::Unresolved, &problem, earlier);
         }
@@ -42,9 +42,9 @@ impl<A: Api> Member<A> {
         matches!(self.last_refusal, Some(CallErrorKind::GroupNotFound | CallErrorKind::OtherRegion))
     }
 
-    /// Takes in a failed call: what it means for the state, what to say, when to try again.
+    /// Handles a failed call: updates the state, logs, and returns when to try again.
     pub(super) async fn failed(&mut self, error: &CallError) -> NextTick {
-        // Denied may be those of a role that the instance has no more.
+        // The denied credentials may be those of a role that the instance no longer has.
         if matches!(error.kind, CallErrorKind::AccessDenied | CallErrorKind::Credentials) {
             self.shared.api.forget_credentials().await;
         }
@@ -75,12 +75,12 @@ impl<A: Api> Member<A> {
         NextTick::After(pause)
     }
 
-    /// A drain must use its time; what fails for longer than one slows down like everything else.
+    /// Retries stay frequent for as long as a drain usually takes, then slow down like all others.
     fn is_in_a_drains_time(&self) -> bool {
         self.leaving_since.is_some_and(|since| since.elapsed() < DRAIN)
     }
 
-    /// For something on this instance: looking at it costs nobody anything.
+    /// Waits for a condition on this instance, which is cheap to check.
     pub(super) fn waits_for(&mut self, problem: Problem) -> NextTick {
         self.say(problem);
         NextTick::After(jitter(RECHECK))

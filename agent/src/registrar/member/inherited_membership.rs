@@ -1,5 +1,4 @@
-//! What the program before a reload knew of a target group. It is shown until AWS has been asked again, and holds
-//! until then.
+//! The membership from before a reload. It applies and is shown until AWS has answered again.
 
 use std::time::SystemTime;
 
@@ -21,7 +20,7 @@ pub(crate) struct InheritedMembership {
 }
 
 impl InheritedMembership {
-    /// What `groups` tell of this group; `None` where it was not known whether the instance is in it.
+    /// The state of this group in `groups`; `None` if the previous program did not know it.
     pub(crate) fn of(group: &TargetGroupRef, groups: &[GroupStatus]) -> Option<Self> {
         let known = groups.iter().find(|known| known.name == group.name())?;
         let arn = known.arn.clone()?;
@@ -30,7 +29,7 @@ impl InheritedMembership {
         }
         let (id, port) = known.target.as_deref()?.rsplit_once(':')?;
         let membership = match known.state.as_str() {
-            // It will be asked for, before anything is done.
+            // The member asks AWS before it does anything.
             "" | "unresolved" | "unknown" | "unregistered" => return None,
             "deregistered" => Membership::Left,
             state => Membership::Present(TargetHealth {

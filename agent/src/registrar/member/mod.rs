@@ -1,4 +1,4 @@
-//! Membership of one target group: makes the calls that [`Membership`] asks for, at their time.
+//! Membership of one target group: makes the AWS calls that the state and the wish require.
 
 mod failures;
 mod handle;
@@ -29,19 +29,17 @@ use crate::repeat_filter::RepeatFilter;
 use crate::target_group::{Target, TargetGroup, TargetGroupRef, TargetType};
 use crate::traffic::Traffic;
 
-/// How long a member that is to leave tries to find out whether it is in the group at all, when
-/// this process never saw it there.
+/// If this process never saw the instance in the group, a drain waits this long for AWS to say whether it is.
 const LOOKUP_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Waits after a failed call: quick at first, and slow enough in the end that a thousand agents
-/// that are all throttled stay under the account's rate.
+/// Pauses after failed calls: short at first, and in the end long enough that a thousand throttled
+/// agents stay below the account's rate.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
-/// How long one step may take, far above all calls in it with their own deadlines.
+/// Time limit of one tick, far above the time limits of its calls.
 const TICK_LIMIT: Duration = Duration::from_secs(300);
 
 impl MemberHandle {
-    /// Starts a member; `changed` is notified at each change of its status. `known` is what the program before this one
-    /// knew.
+    /// Starts a member; `changed` is notified at each change of its status. `known` is the state before a reload.
     pub(crate) fn start<A: Api>(
         group: TargetGroupRef,
         shared: Arc<MemberContext<A>>,
@@ -73,11 +71,11 @@ impl MemberHandle {
     }
 }
 
-/// When to tick again, unless the wish changes before.
+/// When to tick again; a changed wish comes first.
 enum NextTick {
     Now,
     After(Duration),
-    /// As `After`, but also when there is news of the balancer's health checks, or an operator asks.
+    /// As `After`, but also on news of the load balancer's health checks, or when an operator asks.
     Watching(Duration),
     WhenWished,
 }
@@ -97,20 +95,20 @@ struct Member<A> {
     publish: watch::Sender<MemberStatus>,
     changed: Arc<Notify>,
     resolved: Option<ResolvedGroup>,
-    /// What is resolved is what the program before this one knew, and may be old.
+    /// `resolved` comes from before a reload and may be old.
     taken_over: bool,
     retry: Backoff,
     schedule: HealthSchedule,
     refusals: watch::Receiver<()>,
     questions: watch::Receiver<()>,
     leaving_since: Option<Instant>,
-    /// This process was in the group or asked to be, so that it may still be there.
+    /// This process registered or tried to, so that the instance may be in the group.
     ever_present: bool,
-    /// It was in the group, as far as anybody can tell.
+    /// The instance was in the group, as far as AWS said.
     was_present: bool,
     failures: RepeatFilter<Problem>,
     mistakes: TaskFailures,
-    /// What the last failed call was refused for.
+    /// Why the last call failed.
     last_refusal: Option<CallErrorKind>,
 }
 
@@ -148,7 +146,7 @@ impl<A: Api> Member<A> {
         }
     }
 
-    /// Goes on where the program before this one was, in the group or out of it.
+    /// Continues with the state from before a reload.
     fn take_over(&mut self, resolved: ResolvedGroup) {
         (self.ever_present, self.was_present, self.taken_over) = (true, true, true);
         self.resolved = Some(resolved);
@@ -157,7 +155,7 @@ impl<A: Api> Member<A> {
 
     async fn run(mut self, mut wished: NumberedWish) {
         loop {
-            // The first may have changed before this task came to run.
+            // The wish may have changed before this task first ran.
             let latest = *self.wishes.borrow_and_update();
             if latest != wished {
                 wished = latest;
@@ -171,15 +169,15 @@ impl<A: Api> Member<A> {
                 NextTick::Now => {}
                 NextTick::After(pause) => tokio::select! {
                     () = tokio::time::sleep(pause) => {}
-                    // A closed channel means that the registrar is gone, and this task with it.
+                    // A closed channel means that the registrar has ended, so this task ends too.
                     changed = self.wishes.changed() => if changed.is_err() { return },
-                    // News of the instance may be what a lookup was waiting for.
+                    // The lookup may have failed for lack of the instance's identity.
                     Ok(()) = self.instance.changed(), if self.resolved.is_none() => self.retry.reset(),
                 },
                 NextTick::Watching(pause) => tokio::select! {
                     () = tokio::time::sleep(pause) => {}
                     changed = self.wishes.changed() => if changed.is_err() { return },
-                    // Those that follow on one another are no news, however many they are.
+                    // Repeated refusals are no news.
                     Ok(()) = self.refusals.changed(), if !self.schedule.probes.are_refused() => {}
                     Ok(()) = self.questions.changed() => {
                         let known = self.publish.borrow().as_of.map(|(_, at)| at);
@@ -256,7 +254,7 @@ impl<A: Api> Member<A> {
                 return NextTick::WhenWished;
             }
             Membership::Unresolved | Membership::Unknown if !self.ever_present => {
-                // Nobody waits for ever for an answer that may not matter; it is still looked for.
+                // The answer may not matter, so the drain stops waiting for it; the member keeps asking.
                 if self.leaving_since.is_none_or(|since| since.elapsed() >= LOOKUP_PATIENCE) {
                     self.gone();
                 }
@@ -265,7 +263,7 @@ impl<A: Api> Member<A> {
         }
         match self.membership() {
             Membership::Unresolved => self.tick_unresolved().await,
-            // A look that fails does not excuse staying: leaving what one is not in does no harm.
+            // If the query fails, deregister anyway: deregistering a target that is not registered does no harm.
             Membership::Unknown => match self.look().await {
                 Ok(()) => NextTick::Now,
                 Err(_) => self.tick_leaving().await,
@@ -274,7 +272,7 @@ impl<A: Api> Member<A> {
         }
     }
 
-    /// Finds the group, and what of this instance it takes as a target.
+    /// Finds the group and the target to register: instance id or IP address.
     async fn tick_unresolved(&mut self) -> NextTick {
         let identity = self.shared.identity();
         if identity.id.is_none() && identity.private_ip.is_none() {
@@ -293,7 +291,7 @@ impl<A: Api> Member<A> {
         }
     }
 
-    /// Takes in what the group is, and what of this instance it takes as a target; else what is missing of that.
+    /// Takes over the group's properties and the target to register. Returns what is unknown, if anything.
     fn resolve(&mut self, group: TargetGroup) -> Result<(), &'static str> {
         let identity = self.shared.identity();
         let (id, missing) = match group.target_type {
@@ -313,7 +311,7 @@ impl<A: Api> Member<A> {
         Ok(())
     }
 
-    /// Finds the group again that the program before this one knew: it, or its settings, may be others by now.
+    /// After a reload: finds the group again, since it or its settings may have changed.
     async fn find_again(&mut self) -> Result<(), NextTick> {
         let group = match self.shared.api.find(&self.group).await {
             Ok(group) => group,
@@ -353,7 +351,7 @@ impl<A: Api> Member<A> {
             self.advance(Event::Lost);
             return NextTick::Now;
         };
-        // Whatever the answer is: from here on it may be in the group.
+        // Whatever the answer is: from here on the instance may be in the group.
         self.ever_present = true;
         match self.shared.api.register(arn, target).await {
             Ok(()) => {
@@ -364,7 +362,7 @@ impl<A: Api> Member<A> {
         }
     }
 
-    /// Watches: [`HealthSchedule`] says when to ask.
+    /// Watches the health; [`HealthSchedule`] decides when to ask AWS.
     async fn tick_present(&mut self) -> NextTick {
         let target_group = self.group.name();
         match self.schedule.take_news(&self.traffic) {
@@ -405,7 +403,7 @@ impl<A: Api> Member<A> {
         NextTick::Watching(self.schedule.pause())
     }
 
-    /// One failed read must not leave the drain's deadline a guess for ever.
+    /// Reads the delay again if the first read failed: the drain's deadline depends on it.
     async fn learn_deregistration_delay(&mut self) {
         let Some(resolved) = &mut self.resolved else { return };
         if resolved.deregistration_delay.is_none()
@@ -422,7 +420,7 @@ impl<A: Api> Member<A> {
             self.advance(Event::Lost);
             return NextTick::Now;
         };
-        // Known or not: nobody leaves on a guess, and the balancer may have been sending.
+        // Even if the state is unknown: the load balancer may have been sending requests.
         self.was_present = true;
         match self.shared.api.deregister(arn, target).await {
             Ok(()) => {
@@ -433,7 +431,7 @@ impl<A: Api> Member<A> {
         }
     }
 
-    /// Nothing is left to deregister, as far as can be told.
+    /// Publishes that nothing is left to deregister, as far as AWS says.
     fn gone(&mut self) {
         self.publish.send_modify(|status| {
             status.gone = true;
@@ -442,7 +440,7 @@ impl<A: Api> Member<A> {
         self.changed.notify_one();
     }
 
-    /// Asks for the target's health, and takes it in.
+    /// Asks AWS for the target's health and applies the answer.
     async fn observe(&mut self) -> Result<(), NextTick> {
         match self.look().await {
             Ok(()) => Ok(()),
@@ -464,13 +462,25 @@ impl<A: Api> Member<A> {
         self.publish.borrow().membership.clone()
     }
 
-    /// Moves the state machine, and says so where the state changed.
+    /// Applies an event to the membership, logs a change and publishes it. Together with `begin_anew`, the only place
+    /// where the membership changes; [`Membership`] has the states.
+    ///
+    /// The order of the steps matters:
+    ///
+    /// 1. Compute the next state. An illegal transition is a bug; the member then forgets the state and asks AWS, which
+    ///    is right in every state.
+    /// 2. Update the member's own memory. `ever_present` and `was_present` never go back to false: a drain must assume
+    ///    that a target group which this process may have joined still sends requests.
+    /// 3. End the failures only when the member is where it should be. A successful query in between must not shorten the
+    ///    pause before the next refused registration.
+    /// 4. Publish `as_of`, but only for events that are answers of AWS.
+    /// 5. If the state changed, publish it in one step with the time of deregistration: the registrar counts `drain-quiet`
+    ///    from that time, and must never see a member that is out without it.
     fn advance(&mut self, event: Event) {
         let before = self.membership();
         let after = match before.after(event.clone()) {
             Ok(after) => after,
             Err(error) => {
-                // A bug. Looking again is right whatever the state is.
                 if self.mistakes.news(&error.to_string()).is_some() {
                     let target_group = self.group.name();
                     tracing::error!(
@@ -488,8 +498,6 @@ impl<A: Api> Member<A> {
             (self.ever_present, self.was_present) = (true, true);
             self.schedule.probes.restart(&self.traffic);
         }
-        // Being in the group, or out of it as wished, is what all the calls are for; a successful
-        // look alone must not make the next refused registration come sooner.
         if after.is_present() || (self.leaving_since.is_some() && after.is_out()) {
             self.recovered();
         }
@@ -502,8 +510,8 @@ impl<A: Api> Member<A> {
         }
         let target = self.resolved.as_ref().map(|resolved| &resolved.target);
         sentences::moved(self.group.name(), target, &before, &after, &event);
-        // Counted from when it was seen: that is never too early. A restarted agent that finds
-        // itself draining, or whose own deregistration was not answered, was in the group too.
+        // The time counts from when the agent saw it, which is never too early. An agent that finds itself
+        // draining after a restart, or whose deregistration got no answer, was in the group too.
         let draining = matches!(&event, Event::Observed(health) if health.is_draining());
         let left = after.is_out() && (draining || self.was_present);
         self.publish.send_modify(|status| {

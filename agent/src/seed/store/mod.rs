@@ -1,6 +1,6 @@
-//! The durable store: many requests, one writer thread, one `fdatasync` for all that wait.
+//! The durable store: one writer thread, and one `fdatasync` for all POSTs that wait.
 //!
-//! Readers never wait for the disk: they see the last value that is known to be durable.
+//! Readers never wait for the disk: they get the last durable value.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,10 +18,10 @@ use super::file::{SeedFile, SeedFileError};
 use super::number::Seed;
 use crate::events;
 
-/// How often what is wrong with the file is tried to be put right when no write asks for it.
+/// How often to try to repair the file while no POST arrives.
 const MEND_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A handle on the seed; clones share one store. The last one dropped ends the writer thread.
+/// A handle to the seed; clones share one store. Dropping the last one ends the writer thread.
 #[derive(Clone)]
 pub(crate) struct SeedStore(Arc<Store>);
 
@@ -32,10 +32,10 @@ struct Store {
 }
 
 impl SeedStore {
-    /// Opens the store in `state_dir`, creating folder and file where they are missing.
+    /// Opens the store in `state_dir`, and creates folder and file if they are missing.
     ///
-    /// A folder or file that cannot be used is no error here: the store then answers every read
-    /// and write with the reason, and each write tries again. Blocks for a few disk operations.
+    /// An unusable folder or file is no error here: the store then answers every read and write with the reason,
+    /// and each write tries again. Blocks for a few disk operations.
     pub(crate) fn open(state_dir: &Path) -> Result<Self, SeedInUse> {
         Self::open_on(RealDisk, state_dir)
     }
@@ -69,19 +69,18 @@ impl SeedStore {
         Ok(Self(Arc::new(Store { latest, queue: Some(queue), writer: writer.ok() })))
     }
 
-    /// The stored integer's text. Takes a lock for the length of a copy: use a [`SeedReader`] where
-    /// that matters.
+    /// The stored integer's text. Takes a lock for the length of a copy; [`SeedReader`] does not.
     pub(crate) fn read(&self) -> Result<Bytes, SeedUnreadable> {
         self.0.latest.get().1
     }
 
-    /// A reader that one thread keeps for itself.
+    /// A reader for one thread.
     pub(crate) fn reader(&self) -> SeedReader {
         let (version, value) = self.0.latest.get();
         SeedReader { latest: Arc::clone(&self.0.latest), version, value }
     }
 
-    /// Stores the seed; returns its text once it would survive a power cut.
+    /// Stores the seed. Returns its text once it would survive a power cut.
     pub(crate) async fn set(&self, seed: Seed) -> Result<Bytes, SetError> {
         let (answer, answered) = oneshot::channel();
         let stopped = || SetError::Failed { reason: "the seed writer has stopped".to_owned() };
@@ -95,7 +94,7 @@ impl SeedStore {
 }
 
 impl Drop for Store {
-    /// Waits for what is queued, so that the file is free once the last handle is gone.
+    /// Waits for queued writes, so that the file is unlocked once the last handle is gone.
     fn drop(&mut self) {
         self.queue = None;
         if let Some(writer) = self.writer.take()
@@ -106,7 +105,7 @@ impl Drop for Store {
     }
 }
 
-/// Reads the seed at the cost of one load from memory while it does not change.
+/// Reads the seed with one memory load while it does not change.
 pub(crate) struct SeedReader {
     latest: Arc<PublishedSeed>,
     version: u64,
@@ -114,12 +113,12 @@ pub(crate) struct SeedReader {
 }
 
 impl SeedReader {
-    /// The stored integer's text; never one that could still be lost.
+    /// The stored integer's text, always a durable one.
     pub(crate) fn read(&mut self) -> Result<Bytes, SeedUnreadable> {
         if self.latest.version.load(Ordering::Acquire) != self.version {
             let (version, value) = self.latest.get();
             self.version = version;
-            // A copy of its own: threads that count references to one text slow each other down.
+            // Its own copy: threads that share one reference count slow each other down.
             self.value = value.map(|text| Bytes::copy_from_slice(&text));
         }
         self.value.clone()
@@ -154,8 +153,8 @@ struct SeedWrite {
     answer: oneshot::Sender<Result<Bytes, SetError>>,
 }
 
-/// The writer thread. Everything that waits is one commit: the last seed is written, and the others
-/// were stored and at once replaced, which no reader can tell from having been written in turn.
+/// The writer thread. All waiting writes become one commit: only the last seed is written. No reader can
+/// tell this from writing them one after the other.
 fn write_until_closed<D: Disk>(mut file: SeedFile<D>, writes: &Receiver<SeedWrite>, latest: &PublishedSeed) {
     loop {
         let first = if file.needs_mending() {
@@ -177,17 +176,17 @@ fn write_until_closed<D: Disk>(mut file: SeedFile<D>, writes: &Receiver<SeedWrit
         let result = batch.last().map_or(Ok(()), |last| file.commit(&last.seed));
         latest.publish(shown(&file));
         for SeedWrite { seed, answer } in batch {
-            // Whoever asked may be gone; the value stays stored.
+            // The client may have disconnected; the value stays stored.
             let _ = answer.send(result.clone().map(|()| seed.into_bytes()));
         }
     }
 }
 
-/// What readers are shown of the file.
+/// The value or error for readers.
 fn shown<D: Disk>(file: &SeedFile<D>) -> Result<Bytes, SeedUnreadable> {
     match file.value() {
         Ok(seed) => Ok(seed.clone().into_bytes()),
-        // The disk has no room for a file that would say nothing else.
+        // The file that the disk has no room for would contain this value.
         Err(SeedFileError::NoSpace) => Ok(Seed::zero().into_bytes()),
         Err(trouble) => Err(SeedUnreadable { reason: trouble.to_string() }),
     }
