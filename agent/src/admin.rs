@@ -31,18 +31,17 @@ use crate::upgrade::Reloads;
 const SOCKET: &str = "admin.sock";
 /// Held by the agent whose socket it is, for as long as it runs.
 const LOCK: &str = "admin.lock";
-/// Admin connections at a time; more wait.
+/// Connections to the admin socket at a time; more wait.
 const CONNECTIONS: usize = 64;
-/// How long one may take to say what it asks: those that say nothing must not hold up a `status` for long.
+/// Time limit for a request's head: silent connections must not delay a `status` for long.
 const HEAD_DEADLINE: Duration = Duration::from_secs(1);
-/// A status tells what is known where that is no older.
+/// `status` asks AWS again only if the last answer is older.
 const FRESH: Duration = Duration::from_secs(10);
-/// How long a status waits for AWS at most.
+/// How long `status` waits for AWS at most.
 const REFRESH_LIMIT: Duration = Duration::from_secs(2);
-/// The longest that a request on the admin socket may take.
+/// Time limit of a request on the admin socket.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// The socket's path below the runtime folder.
 pub(crate) fn socket_path(runtime_dir: &Path) -> PathBuf {
     runtime_dir.join(SOCKET)
 }
@@ -50,27 +49,19 @@ pub(crate) fn socket_path(runtime_dir: &Path) -> PathBuf {
 /// Why there is no admin socket.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BindError {
-    /// Another agent answers on it.
-    #[error("{path}: another agent is running (it holds this socket); stop it, or choose another --runtime-dir", path = .0.display())]
+    #[error("another agent is running and holds {path}: stop it or choose another --runtime-dir", path = .0.display())]
     Live(PathBuf),
-    /// The folder is another user's, who could put anything there.
-    #[error("{path}: belongs to another user than this agent's; choose a --runtime-dir of its own", path = .0.display())]
+    /// The folder belongs to another user, who could put anything there.
+    #[error("{path} belongs to another user: choose another --runtime-dir", path = .0.display())]
     Foreign(PathBuf),
-    /// The folder is open to others and holds other things.
-    #[error("{path}: open to other users and not the agent's own; choose a --runtime-dir that holds nothing else", path = .0.display())]
+    /// Other users can open the folder and it holds other files, so the agent must not close it.
+    #[error("{path} is open to other users and holds other files: choose a --runtime-dir for this agent alone", path = .0.display())]
     Shared(PathBuf),
-    /// The folder or the socket cannot be made.
     #[error("{path}: {error}; choose another --runtime-dir or make it writable", path = .path.display())]
-    Io {
-        /// What could not be made.
-        path: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
+    Io { path: PathBuf, error: io::Error },
 }
 
-/// The listening admin socket, and the lock that makes it this process's own. Dropping it removes
-/// the socket.
+/// The listening admin socket, and the lock that belongs to its owner. Dropping it removes the socket.
 #[derive(Debug)]
 pub(crate) struct AdminSocket {
     listener: std::os::unix::net::UnixListener,
@@ -79,7 +70,7 @@ pub(crate) struct AdminSocket {
 }
 
 impl AdminSocket {
-    /// The listening socket, for a program that goes on with it.
+    /// The listening socket, for the next program of a reload.
     pub(crate) fn listener(&self) -> BorrowedFd<'_> {
         self.listener.as_fd()
     }
@@ -87,15 +78,15 @@ impl AdminSocket {
 
 impl Drop for AdminSocket {
     fn drop(&mut self) {
-        // One that is left behind does no harm: the next start replaces it.
+        // A socket that stays does no harm: the next start replaces it.
         _ = fs::remove_file(&self.path);
     }
 }
 
-/// Makes the runtime folder (0700) and listens in it on a socket that was never more open than
-/// 0600. Who holds the folder's lock may replace a dead socket; a live one is left alone.
+/// Creates the runtime folder (0700) and listens in it on a socket whose mode is 0600 from the start. The
+/// holder of the folder's lock may replace a dead socket, but not a live one.
 ///
-/// Has to be called before other threads are started: the umask belongs to the whole process.
+/// Call it before starting other threads: the umask belongs to the whole process.
 pub(crate) fn bind(runtime_dir: &Path) -> Result<AdminSocket, BindError> {
     let path = socket_path(runtime_dir);
     let failed = |error| BindError::Io { path: path.clone(), error };
@@ -105,7 +96,7 @@ pub(crate) fn bind(runtime_dir: &Path) -> Result<AdminSocket, BindError> {
         return Err(BindError::Foreign(runtime_dir.to_owned()));
     }
     if folder.mode() & 0o077 != 0 {
-        // Closing a folder that others use as well, such as /tmp, would break them.
+        // Closing a shared folder such as /tmp would break other programs.
         if !is_its_own(runtime_dir).map_err(failed)? {
             return Err(BindError::Shared(runtime_dir.to_owned()));
         }
@@ -128,17 +119,17 @@ pub(crate) fn bind(runtime_dir: &Path) -> Result<AdminSocket, BindError> {
     Ok(AdminSocket { listener, path, _lock: lock })
 }
 
-/// Goes on with the socket that the program before this one in this process listened on.
+/// Continues with the listening socket of the previous program in this process.
 pub(crate) fn adopt(runtime_dir: &Path, listener: OwnedFd) -> Result<AdminSocket, BindError> {
     Ok(AdminSocket { listener: listener.into(), path: socket_path(runtime_dir), _lock: lock(runtime_dir)? })
 }
 
-/// Takes the lock that says whose the socket is.
+/// Takes the lock of the socket's owner.
 fn lock(runtime_dir: &Path) -> Result<File, BindError> {
     let path = socket_path(runtime_dir);
     let failed = |error| BindError::Io { path: path.clone(), error };
     let mut open = OpenOptions::new();
-    // A link would have the agent lock, or make, a file of somebody else's choice.
+    // Through a link, someone else could choose the file that the agent locks or creates.
     open.write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
     let lock = open.open(runtime_dir.join(LOCK)).map_err(failed)?;
     match lock.try_lock() {
@@ -148,7 +139,7 @@ fn lock(runtime_dir: &Path) -> Result<File, BindError> {
     }
 }
 
-/// Whether the folder holds nothing but what the agent put there.
+/// Whether the folder holds only the agent's files.
 fn is_its_own(runtime_dir: &Path) -> io::Result<bool> {
     for entry in fs::read_dir(runtime_dir)? {
         let name = entry?.file_name();
@@ -159,21 +150,15 @@ fn is_its_own(runtime_dir: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// What the admin socket answers from.
 pub(crate) struct Admin {
-    /// The status as it is now.
     pub(crate) status: Box<dyn Fn() -> AgentStatus + Send + Sync>,
-    /// What the registrar knows.
     pub(crate) registration: watch::Receiver<Registration>,
-    /// Has each target group asked what it thinks.
+    /// Makes the members ask AWS for the target health.
     pub(crate) questions: watch::Sender<()>,
-    /// Where drain and resume go.
-    pub(crate) requests: mpsc::Sender<registrar::Request>,
-    /// Where reloads are asked for.
+    pub(crate) requests: mpsc::Sender<registrar::OperatorRequest>,
     pub(crate) reloads: Reloads,
 }
 
-/// Answers on the socket as long as the agent runs.
 pub(crate) async fn serve(socket: &AdminSocket, admin: Admin) -> io::Result<()> {
     let listener = UnixListener::from_std(socket.listener.try_clone()?)?;
     let admin = Arc::new(admin);
@@ -188,13 +173,13 @@ pub(crate) async fn serve(socket: &AdminSocket, admin: Admin) -> io::Result<()> 
                 failures.reset();
                 let admin = admin.clone();
                 tokio::spawn(async move {
-                    // A client that went away in the middle is nobody's problem.
+                    // A client that disconnects early needs no answer.
                     _ = tokio::time::timeout(DEADLINE, connection(stream, admin)).await;
                     drop(place);
                 });
             }
             Err(error) => {
-                tracing::debug!("accepting on the admin socket fails: {error}");
+                tracing::debug!("cannot accept a connection on the admin socket: {error}");
                 tokio::time::sleep(failures.next_delay()).await;
             }
         }
@@ -211,7 +196,7 @@ async fn connection(stream: UnixStream, admin: Arc<Admin>) -> hyper::Result<()> 
             } else {
                 text(
                     StatusCode::FORBIDDEN,
-                    "only root and the agent's own user may ask; try sudo\n".to_owned(),
+                    "only root and the agent's user may use the admin socket: use sudo\n".to_owned(),
                 )
             };
             Ok::<_, Infallible>(answer)
@@ -225,7 +210,7 @@ async fn connection(stream: UnixStream, admin: Arc<Admin>) -> hyper::Result<()> 
         .await
 }
 
-/// The kernel tells who is on the other side.
+/// Asks the kernel for the user of the other process.
 fn is_allowed(stream: &UnixStream) -> bool {
     rustix::net::sockopt::socket_peercred(stream)
         .is_ok_and(|peer| peer.uid.is_root() || peer.uid == rustix::process::geteuid())
@@ -238,11 +223,12 @@ async fn answer(request: &Request<Incoming>, admin: &Admin) -> Response<Full<Byt
         "/drain" | "/resume" | "/reload" => Method::POST,
         _ => {
             let known = "/status, /metrics, /drain, /resume and /reload";
-            return text(StatusCode::NOT_FOUND, format!("no {path} here; there are {known}\n"));
+            return text(StatusCode::NOT_FOUND, format!("no such path: {path}; use one of {known}\n"));
         }
     };
     if request.method() != allow {
-        let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, format!("{path} takes {allow}\n"));
+        let mut answer =
+            text(StatusCode::METHOD_NOT_ALLOWED, format!("wrong method: {path} accepts {allow}\n"));
         if let Ok(value) = allow.as_str().parse() {
             answer.headers_mut().insert(http::header::ALLOW, value);
         }
@@ -257,30 +243,30 @@ async fn answer(request: &Request<Incoming>, admin: &Admin) -> Response<Full<Byt
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
         },
         "/metrics" => typed(StatusCode::OK, "text/plain; version=0.0.4", (admin.status)().metrics()),
-        // It is not waited for: the program that could answer may be another one by then.
+        // Answered at once: after the reload another program runs.
         "/reload" => match admin.reloads.ask() {
             Ok(attempt) => text(StatusCode::ACCEPTED, format!("{attempt}\n")),
             Err(refused) => text(StatusCode::CONFLICT, format!("{refused}\n")),
         },
-        "/drain" => ask(admin, registrar::Request::Drain).await,
-        _ => ask(admin, registrar::Request::Resume).await,
+        "/drain" => ask(admin, registrar::OperatorRequest::Drain).await,
+        _ => ask(admin, registrar::OperatorRequest::Resume).await,
     }
 }
 
-/// Has AWS asked again what it thinks of this instance, where that is old, and waits a moment for the answers.
+/// If the last answer of AWS is old, makes the members ask again and waits a moment for the answers.
 async fn refresh(admin: &Admin) {
     let mut registration = admin.registration.clone();
     let is_fresh = |known: &Registration| !known.is_older_than(FRESH, Instant::now());
     if !is_fresh(&registration.borrow()) {
         admin.questions.send_replace(());
-        // What is not known by then is told with its age.
+        // Otherwise the status shows the old answer with its age.
         _ = tokio::time::timeout(REFRESH_LIMIT, registration.wait_for(is_fresh)).await;
     }
 }
 
 async fn ask(
     admin: &Admin,
-    request: impl FnOnce(oneshot::Sender<Result<String, String>>) -> registrar::Request,
+    request: impl FnOnce(oneshot::Sender<Result<String, String>>) -> registrar::OperatorRequest,
 ) -> Response<Full<Bytes>> {
     let (reply, answer) = oneshot::channel();
     if admin.requests.try_send(request(reply)).is_err() {
@@ -304,29 +290,21 @@ fn typed(status: StatusCode, content_type: &'static str, body: String) -> Respon
     answer
 }
 
-/// Why a command did not reach the agent, or was refused by it.
+/// Why a command got no answer, or a refusal.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AskError {
-    /// Nobody listens.
-    #[error("no agent answers on {path}; is it running? (`instance-agent serve`, or another --runtime-dir)", path = .0.display())]
+    #[error("no agent is listening on {path}: start it with `systemctl start instance-agent`, or name its --runtime-dir", path = .0.display())]
     NotRunning(PathBuf),
-    /// The socket belongs to another user.
-    #[error("{path} is for root and the agent's own user; try sudo", path = .0.display())]
+    #[error("permission denied on {path}: only root and the agent's user may use it: use sudo", path = .0.display())]
     NotAllowed(PathBuf),
-    /// The agent said no, in its own words.
+    /// The agent refused, with this reason.
     #[error("{0}")]
     Refused(String),
-    /// Anything else.
     #[error("{path}: {detail}", path = .path.display())]
-    Failed {
-        /// The socket.
-        path: PathBuf,
-        /// What went wrong.
-        detail: String,
-    },
+    Failed { path: PathBuf, detail: String },
 }
 
-/// Asks a running agent, and returns the body of its answer.
+/// Sends a request to a running agent and returns the body of the answer.
 pub(crate) async fn request(runtime_dir: &Path, method: Method, what: &str) -> Result<String, AskError> {
     let path = socket_path(runtime_dir);
     let connect = UnixStream::connect(&path);

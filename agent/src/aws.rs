@@ -1,7 +1,7 @@
-//! What every AWS client of the agent shares: one HTTP client, deadlines, credentials, region.
+//! Shared by all AWS clients of the agent: HTTP client, time limits, credentials, region, errors.
 //!
-//! Endpoints, credentials and region come from the SDK's own standard variables and sources.
-//! Retries are the callers' business, so that each is logged, jittered and bounded in one place.
+//! Endpoints, credentials and region come from the SDK's standard variables and sources. The SDK's
+//! retries are off: the callers retry, so that each retry is logged, jittered and limited in one place.
 
 use std::error::Error as _;
 use std::fmt;
@@ -20,14 +20,13 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use instance_aws::{Checked, nameless};
 use instance_contract::one_line;
 
-/// The longest that one API call may take.
+/// Time limit of one API call.
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
 const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 
-/// What AWS says of an error is shown to this length, in characters.
+/// The longest error text of AWS, in characters.
 const LONGEST_DETAIL: usize = 1_000;
 
-/// What is said where the machine trusts no certificate authority.
 pub(crate) const NO_CERTIFICATES: &str = "no CA certificates on this machine, so AWS cannot be called over \
     HTTPS; install ca-certificates, then reload the agent";
 
@@ -36,8 +35,8 @@ pub(crate) fn provider_config(http_client: &SharedHttpClient) -> ProviderConfig 
     ProviderConfig::without_region().with_http_client(http_client.clone())
 }
 
-/// Configuration for the service clients; `None` while no region is known. `region` is the
-/// instance's own, used where neither the environment nor a profile names one.
+/// The configuration of the service clients; `None` while no region is known. `region` is the instance's
+/// own, used if neither the environment nor a profile names one.
 pub(crate) async fn config(http_client: &SharedHttpClient, region: Option<String>) -> Option<SdkConfig> {
     let region = match instance_aws::region_from_environment().await {
         Some(named) => named,
@@ -76,7 +75,7 @@ pub(crate) enum Action {
 }
 
 impl Action {
-    /// Whether the call asks for a change, so that one without an answer may have made it.
+    /// Whether the call changes something: without an answer, it may have done so.
     pub(crate) fn is_change(self) -> bool {
         match self {
             Self::RegisterTargets | Self::DeregisterTargets => true,
@@ -88,7 +87,7 @@ impl Action {
     }
 }
 
-/// Makes a call about something, and logs for whoever wants to know it how long it took and how it ended.
+/// Makes a call, and logs its duration and outcome at debug level.
 pub(crate) async fn logged<T>(
     action: Action,
     about: &str,
@@ -101,13 +100,13 @@ pub(crate) async fn logged<T>(
     answer
 }
 
-/// Once for all kinds of calls, as the code for an event is not small.
+/// A function of its own: the code for a log event is large, and `logged` is generic.
 fn log_call(action: Action, about: &str, outcome: Result<String, &CallError>, took: Duration) {
     let outcome = outcome.unwrap_or_else(|error| format!("failed: {}", error.detail));
     tracing::debug!("{action} of {about}: {outcome} ({} ms)", took.as_millis());
 }
 
-/// As IAM names it.
+/// As named in IAM policies.
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -121,7 +120,7 @@ impl fmt::Display for Action {
     }
 }
 
-/// Why an API call did not succeed, told apart by what to do about it.
+/// Why an API call failed. Its kind decides what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{action}: {detail}")]
 pub(crate) struct CallError {
@@ -129,26 +128,26 @@ pub(crate) struct CallError {
     pub(crate) action: Action,
     /// The kind of failure.
     pub(crate) kind: CallErrorKind,
-    /// AWS's code and message, or the chain of causes where no answer came.
+    /// AWS's code and message, or the causes if there was no answer.
     pub(crate) detail: String,
 }
 
-/// The kinds of failure that lead to different cures.
+/// The kinds of failures, by what to do about them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CallErrorKind {
     /// No such target group in this account and region.
     GroupNotFound,
     /// The ARN is of another region.
     OtherRegion,
-    /// The group cannot take this instance: other VPC, or not running.
+    /// The group cannot contain this instance: it is in another VPC or not running.
     InvalidTarget,
-    /// The group, or this target, has as many as are allowed.
+    /// A quota of the group or of this target is used up.
     TooMany,
-    /// The group's targets are of a kind that an instance cannot be.
+    /// The target type does not allow instances.
     UnsupportedType,
     /// The credentials do not allow the action.
     AccessDenied,
-    /// No credentials, or ones that AWS does not accept.
+    /// No credentials, or AWS does not accept them.
     Credentials,
     /// Too many calls in this account and region.
     Throttled,
@@ -156,14 +155,13 @@ pub(crate) enum CallErrorKind {
     NoRegion,
     /// The machine's clock is wrong.
     Clock,
-    /// Sent, perhaps, but not answered: it may have taken effect.
+    /// No answer: the call may have taken effect.
     Unanswered,
     /// Anything else that AWS refuses.
     Refused,
 }
 
 impl CallError {
-    /// Sorts an SDK error.
     pub(crate) fn new<E>(action: Action, error: SdkError<E, HttpResponse>) -> Self
     where
         E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
@@ -172,7 +170,7 @@ impl CallError {
         if let Some(code) = error.code() {
             let message = error.message().unwrap_or("no message");
             let kind = match kind_of(code, message) {
-                // A fault inside of AWS, whatever its name is.
+                // An unknown code with a 5xx status is a fault of AWS.
                 CallErrorKind::Refused if status.is_some_and(|status| status.is_server_error()) => {
                     CallErrorKind::Unanswered
                 }
@@ -196,7 +194,7 @@ impl CallError {
                 return Self { action, kind: CallErrorKind::Credentials, detail: without_credentials(error) };
             }
             cause = error.source();
-            // It says no more than that there is a cause.
+            // Its text only says that there is a cause.
             if error.is::<ConnectorError>() && cause.is_some() {
                 continue;
             }
@@ -217,7 +215,7 @@ impl CallError {
         Self { action, kind: CallErrorKind::NoRegion, detail: "no region is known".to_owned() }
     }
 
-    /// What a person can do about it, in one sentence.
+    /// What to do about it, in one sentence.
     pub(crate) fn cure(&self) -> String {
         match self.kind {
             CallErrorKind::GroupNotFound => {
@@ -230,7 +228,7 @@ impl CallError {
             CallErrorKind::InvalidTarget => {
                 "the target group must be in this instance's VPC and the instance must be running".into()
             }
-            CallErrorKind::TooMany => "raise the quota, or take targets out of the group".into(),
+            CallErrorKind::TooMany => "raise the quota, or deregister other targets from the group".into(),
             CallErrorKind::UnsupportedType => "use a target group of type instance or ip".into(),
             CallErrorKind::AccessDenied => {
                 format!("allow {} in the policy of this instance's role", self.action)
@@ -240,12 +238,14 @@ impl CallError {
                     .into()
             }
             CallErrorKind::Clock => {
-                "set this machine's clock right: AWS refuses what is signed at another time".into()
+                "set this machine's clock: AWS refuses requests signed at a wrong time".into()
             }
-            CallErrorKind::Throttled => "nothing to do: calls come more slowly now".into(),
-            CallErrorKind::NoRegion => "set AWS_REGION, or let the instance metadata service tell it".into(),
+            CallErrorKind::Throttled => "nothing to do: the agent now calls less often".into(),
+            CallErrorKind::NoRegion => {
+                "set AWS_REGION, or let the instance reach its metadata service".into()
+            }
             CallErrorKind::Unanswered => {
-                "check the route, DNS and security groups towards the endpoint, or name a proxy in HTTPS_PROXY"
+                "check the route, DNS and security groups to the endpoint, or name a proxy in HTTPS_PROXY"
                     .into()
             }
             CallErrorKind::Refused => "see AWS's message".into(),
@@ -253,7 +253,7 @@ impl CallError {
     }
 }
 
-/// What AWS's error codes mean to the agent.
+/// The kind of an AWS error code.
 fn kind_of(code: &str, message: &str) -> CallErrorKind {
     match code {
         "RequestExpired" | "RequestTimeTooSkewed" => CallErrorKind::Clock,
@@ -284,7 +284,7 @@ fn kind_of(code: &str, message: &str) -> CallErrorKind {
     }
 }
 
-/// One sentence: the list of places that were looked at says less than the cure.
+/// One sentence: the SDK's list of searched places helps less than the cure.
 fn without_credentials(error: &CredentialsError) -> String {
     if matches!(error, CredentialsError::CredentialsNotLoaded(_)) {
         return "there are no credentials".to_owned();

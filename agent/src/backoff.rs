@@ -1,9 +1,9 @@
-//! Jittered exponential backoff: the only way anything in the agent waits before trying again.
+//! Jittered exponential backoff, for every retry of the agent.
 
 use std::time::Duration;
 
-/// Delays that double from `min` to `max`, each drawn at random from the upper half of its step,
-/// so that many agents that failed together do not come back together.
+/// Delays that double from `min` to `max`, each random in the upper half of its step, so that agents
+/// that failed together do not retry together.
 #[derive(Clone, Debug)]
 pub(crate) struct Backoff {
     min: Duration,
@@ -12,10 +12,10 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// A backoff whose first delay is at most `min` and whose later ones are at most `max`.
+    /// The first delay is at most `min`, later ones at most `max`.
     ///
-    /// Where `max` is below `min` it is taken as `min`; a `min` of zero is taken as one
-    /// millisecond, so that no mistake in a constant can become a busy loop.
+    /// A `max` below `min` counts as `min`, and a `min` of zero as one millisecond, so that no wrong
+    /// constant can cause a busy loop.
     pub(crate) fn new(min: Duration, max: Duration) -> Self {
         let min = min.max(Duration::from_millis(1));
         Self { min, max: max.max(min), failures: 0 }
@@ -28,7 +28,7 @@ impl Backoff {
         jitter(step)
     }
 
-    /// Starts over: what was failing has worked.
+    /// Starts over after a success.
     pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }
@@ -39,7 +39,7 @@ pub(crate) fn jitter(around: Duration) -> Duration {
     around.mul_f64(0.5 + 0.5 * fastrand::f64())
 }
 
-/// `interval`, a tenth shorter to a tenth longer at random: for what is repeated for ever.
+/// `interval`, randomly up to a tenth shorter or longer, for periodic calls.
 pub(crate) fn spread(interval: Duration) -> Duration {
     interval.mul_f64(0.9 + 0.2 * fastrand::f64())
 }

@@ -1,17 +1,16 @@
-//! What is believed of the instance's tags, which the metadata service and EC2 both tell.
+//! Combines the instance's tags from the metadata service and from EC2.
 //!
-//! An instance without tags leaves its target groups. So tags that have all vanished are believed only when the
-//! other source, or the same one a minute later, says so too.
+//! An instance without tags leaves its target groups. So if all tags vanish, the agent keeps them until the other source,
+//! or the same one a minute later, confirms it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Tags by key.
 pub(crate) type Tags = BTreeMap<String, String>;
 
-/// How much later a second look counts.
+/// How much later a second answer of the same source counts as confirmation.
 pub(crate) const SECOND_LOOK: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,14 +23,14 @@ enum Source {
 #[derive(Debug, Default)]
 pub(crate) struct BelievedTags {
     tags: Tags,
-    /// What IMDS said last; `None` while the instance publishes no tags there.
+    /// The last tags from IMDS; `None` while the instance publishes none there.
     imds: Option<Tags>,
-    /// Who said first that there are no tags any more, and when.
+    /// The source that first reported no tags, and when.
     vanished: Option<(Source, Instant)>,
 }
 
 impl BelievedTags {
-    /// Begins with what the program before this one believed.
+    /// Starts with the tags from before a reload.
     pub(crate) fn new(tags: Tags) -> Self {
         Self { tags, ..Self::default() }
     }
@@ -40,18 +39,17 @@ impl BelievedTags {
         &self.tags
     }
 
-    /// Whether IMDS tells tags.
     pub(crate) fn are_in_imds(&self) -> bool {
         self.imds.is_some()
     }
 
-    /// Whether it is not sure yet that there are none any more.
+    /// Whether the tags have vanished without confirmation so far.
     pub(crate) fn may_have_vanished(&self) -> bool {
         self.vanished.is_some()
     }
 
-    /// Takes in an answer of IMDS, which counts where it is news: where its tags are those of the launch, an unchanged
-    /// answer must not undo what EC2 said since. One that `is_old` is not news.
+    /// Applies an answer of IMDS, if it differs from the last one: IMDS may show the tags of the launch, and an unchanged
+    /// answer must not undo a newer one of EC2. An answer that `is_old` is not applied.
     pub(crate) fn imds_says(&mut self, tags: Option<Tags>, is_old: bool, now: Instant) {
         if let Some(news) = tags.as_ref().filter(|_| !is_old && tags != self.imds)
             && !self.believe(Source::Imds, news, now)
@@ -61,10 +59,9 @@ impl BelievedTags {
         self.imds = tags;
     }
 
-    /// Takes in an answer of EC2.
     pub(crate) fn ec2_says(&mut self, tags: &Tags, now: Instant) {
         if matches!(self.vanished, Some((Source::Imds, _))) && !tags.is_empty() {
-            // IMDS is wrong, and is heard again when it says something else.
+            // IMDS was wrong; it counts again when its answer changes.
             self.imds = Some(Tags::new());
         }
         self.believe(Source::Ec2, tags, now);

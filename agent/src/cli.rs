@@ -9,82 +9,74 @@ use instance_contract::duration;
 
 use crate::config::SETTINGS;
 
-/// Serves HTTP, registers this instance with its target groups, and leaves them without losing a
-/// request.
+/// Serve HTTP and register this EC2 instance with its target groups; drain before stopping
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, max_term_width = 100, args_conflicts_with_subcommands = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
-    /// The settings of `serve`, which is what runs when no command is given.
+    /// Settings of `serve`, the default command.
     #[command(flatten)]
     serve: SettingArgs,
 }
 
-/// What the agent can be asked to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Serve and register (the default)
+    /// Serve HTTP and register with the target groups (default)
     Serve(SettingArgs),
-    /// Show what the running agent serves and what each target group thinks of it
+    /// Show what the running agent serves and the health of the instance in each target group
     Status {
-        /// Print a table for people, or everything as JSON
+        /// Output format
         #[arg(long, value_enum, default_value_t = Output::Text)]
         output: Output,
-        /// How to reach the agent
         #[command(flatten)]
         agent: AgentArgs,
     },
-    /// Leave every target group and stay out, also over restarts, until `resume`
+    /// Deregister from every target group and stay out, across restarts, until `resume`
     Drain {
-        /// Return only when the instance is drained, and say meanwhile what it waits for
+        /// Wait until the instance is drained; show on stderr what the drain waits for
         #[arg(long)]
         wait: bool,
-        /// With --wait: give up after this long [default: as long as the drain takes]
+        /// With --wait: stop waiting after this long; the drain continues [default: no limit]
         #[arg(long, value_name = "TIME", requires = "wait", value_parser = duration::parse)]
         timeout: Option<Duration>,
-        /// How to reach the agent
         #[command(flatten)]
         agent: AgentArgs,
     },
-    /// Undo `drain`: register with the target groups again
+    /// Undo `drain`: register with every target group again
     Resume {
-        /// Return only when every target group has the instance in service, and say meanwhile what it waits for
+        /// Wait until every target group has the instance in service; show on stderr what is missing
         #[arg(long)]
         wait: bool,
-        /// With --wait: give up after this long [default: 300s]
+        /// With --wait: stop waiting after this long [default: 300s]
         #[arg(long, value_name = "TIME", requires = "wait", value_parser = duration::parse)]
         timeout: Option<Duration>,
-        /// How to reach the agent
         #[command(flatten)]
         agent: AgentArgs,
     },
-    /// Replace the running agent by the installed one, with the settings as they are now; no request
-    /// is lost
+    /// Replace the running agent with the installed version and the current settings, without
+    /// losing a request
     Reload {
-        /// How to reach the agent
         #[command(flatten)]
         agent: AgentArgs,
     },
 }
 
-/// How `status` prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Output {
-    /// For people.
+    /// A table
     #[value(alias = "table")]
     Text,
-    /// For programs.
+    /// Everything, for programs
     Json,
 }
 
-/// How the commands find the running agent.
 #[derive(Debug, Args)]
 pub(crate) struct AgentArgs {
-    /// The running agent's runtime folder [default: as the settings say, else /run/instance-agent]
+    /// Runtime folder of the running agent [default: from the settings, else /run/instance-agent]
     #[arg(long, value_name = "DIR")]
     pub(crate) runtime_dir: Option<PathBuf>,
-    /// The settings file [default: /etc/instance-agent/agent.toml]
+    /// Settings file [default: /etc/instance-agent/agent.toml]
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 }
@@ -92,13 +84,10 @@ pub(crate) struct AgentArgs {
 /// One flag for each row of [`SETTINGS`].
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SettingArgs {
-    /// The settings given as flags.
     pub(crate) flags: Vec<(&'static str, String)>,
-    /// The settings file, where one was named.
     pub(crate) config: Option<PathBuf>,
-    /// Only say whether the settings can be used.
     pub(crate) check: bool,
-    /// The form of the record that an agent would leave to this one: say also whether it can take over.
+    /// The version of the handover record that the running agent writes: check that this program can read it.
     pub(crate) handover: Option<u32>,
 }
 
@@ -125,21 +114,19 @@ impl Args for SettingArgs {
             .long("config")
             .value_name("FILE")
             .value_parser(clap::value_parser!(PathBuf))
-            .help("The settings file [default: /etc/instance-agent/agent.toml]");
+            .help("Settings file [default: /etc/instance-agent/agent.toml]");
         let settings = SETTINGS.iter().map(|setting| {
             Arg::new(setting.key)
                 .long(setting.key)
                 .value_name(setting.value)
                 .help(setting.help)
-                // The last one counts, so that a wrapper's flags can be overridden.
+                // The last one counts, so that a user can override a wrapper's flags.
                 .overrides_with(setting.key)
-                .help_heading("Settings (also in the file, and as INSTANCE_AGENT_... in the environment)")
+                .help_heading("Settings (also in the settings file and as INSTANCE_AGENT_... variables)")
         });
-        let check = Arg::new("check")
-            .long("check")
-            .action(ArgAction::SetTrue)
-            .help("Only say whether the settings can be used, and exit");
-        // The running agent asks it of the installed one, before it gives anything up.
+        let check =
+            Arg::new("check").long("check").action(ArgAction::SetTrue).help("Check the settings and exit");
+        // The running agent asks the installed program before a reload.
         let handover = Arg::new("handover")
             .long("handover")
             .value_name("VERSION")

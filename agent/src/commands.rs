@@ -1,4 +1,4 @@
-//! The commands that talk to a running agent: status, drain, resume, reload.
+//! The commands that ask a running agent: status, drain, resume, reload.
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -16,73 +16,62 @@ use crate::status::{AgentStatus, Phase, Registration, ReloadOutcome, ReloadStatu
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CommandError {
-    /// The agent was not reached, or refused.
     #[error(transparent)]
     Ask(#[from] AskError),
-    /// The agent's answer is not of this version's form.
-    #[error("the running agent's status cannot be read: {0}; it may be of another version than this command")]
-    Status(#[from] serde_json::Error),
-    /// The reload was refused, in the agent's words.
-    #[error("not reloaded: {0}")]
-    ReloadRefused(String),
-    /// The reload did not end.
     #[error(
-        "the reload has not ended within {RELOAD_PATIENCE:?}; `instance-agent status` tells how it goes on"
+        "cannot read the status of the running agent: {0}; its version may differ from this command's: run `instance-agent reload`"
+    )]
+    Status(#[from] serde_json::Error),
+    #[error("reload refused: {0}")]
+    ReloadRefused(String),
+    #[error(
+        "the reload did not finish within {RELOAD_PATIENCE:?}; `instance-agent status` shows its progress"
     )]
     ReloadLate,
-    /// `--wait`, and its time is over.
+    /// `--wait` reached its timeout.
     #[error(
-        "not {state} within {limit}, still waiting for {waits_for}; `instance-agent status` tells how it goes on"
+        "not {state} within {limit}: still waiting for {waits_for}; `instance-agent status` shows the progress"
     )]
-    Late {
-        /// What was waited for.
-        state: &'static str,
-        /// How long.
-        limit: String,
-        /// What was missing.
-        waits_for: String,
-    },
-    /// `resume --wait` and something else keeps the instance out.
-    #[error("not in service: the instance stays out for another reason: {0}")]
+    Late { state: &'static str, limit: String, waits_for: String },
+    /// `resume --wait`, but another reason keeps the instance out.
+    #[error("not in service: another reason keeps the instance out: {0}")]
     StaysOut(String),
-    /// `drain --wait` and somebody resumed.
-    #[error("the drain was called off: the agent is {0}")]
+    /// `drain --wait`, but someone ran `resume`.
+    #[error("the drain was cancelled: the agent is {0}")]
     CalledOff(Phase),
 }
 
-/// How long a reload is waited for.
 const RELOAD_PATIENCE: Duration = Duration::from_secs(30);
 
-/// The status, after each target group was asked again what it thinks where that is not known for sure.
+/// The status, after the agent has asked AWS again if its last answer is old.
 const FRESH_STATUS: &str = "status?refresh";
 
-/// How long `resume --wait` waits at most, where nothing else is said.
+/// The default timeout of `resume --wait`.
 const RESUME_PATIENCE: Duration = Duration::from_secs(300);
 
-/// What is waited for is shown to this length, in characters.
+/// In characters.
 const LONGEST_WAIT: usize = 1_000;
 
-/// How many questions in a row may be lost while one program replaces another.
+/// How many requests in a row may fail while one program replaces another.
 const UNANSWERED: u32 = 10;
 
-/// Draining must be possible also while the settings are broken: this folder is all that is needed of them.
+/// The commands must work even if the settings have errors: they need only this folder.
 fn runtime_dir(args: AgentArgs) -> PathBuf {
     if let Some(named) = args.runtime_dir {
         return named;
     }
     let (folder, mistakes) = Layers::read([], std::env::vars_os(), args.config.as_deref()).runtime_dir();
     if let Some(mistakes) = mistakes {
-        // Nothing can be done about a stderr that is gone.
+        // If stderr is closed, there is nowhere to report it.
         _ = writeln!(
             io::stderr(),
-            "instance-agent: the settings cannot be used, asking the agent in {}:\n{mistakes}",
+            "instance-agent: invalid settings; asking the agent in {} anyway:\n{mistakes}",
             folder.display()
         );
     }
     folder
 }
 
-/// `status`: what to print.
 pub(crate) async fn status(output: Output, args: AgentArgs) -> Result<String, CommandError> {
     let json = admin::request(&runtime_dir(args), Method::GET, FRESH_STATUS).await?;
     Ok(match output {
@@ -91,7 +80,6 @@ pub(crate) async fn status(output: Output, args: AgentArgs) -> Result<String, Co
     })
 }
 
-/// `drain`: what the agent said; with `wait`, once it is drained.
 pub(crate) async fn drain(
     wait: bool,
     timeout: Option<Duration>,
@@ -107,12 +95,11 @@ pub(crate) async fn drain(
         Phase::Serving => Err(CommandError::CalledOff(Phase::Serving)),
         Phase::Starting | Phase::Draining => Ok(Some(registration.waiting_for.clone().unwrap_or_default())),
     };
-    // Without a timeout the agent bounds the wait: a drain ends at its drain-timeout.
+    // Without a timeout the wait still ends: the agent ends a drain at its drain-timeout.
     until(&runtime_dir, "status", "drained", timeout, step).await?;
     Ok(said + "drained\n")
 }
 
-/// `resume`: what the agent said; with `wait`, once it is in service everywhere.
 pub(crate) async fn resume(
     wait: bool,
     timeout: Option<Duration>,
@@ -129,12 +116,12 @@ pub(crate) async fn resume(
         (_, reason) => Err(CommandError::StaysOut(reason.clone().unwrap_or_default())),
     };
     let timeout = Some(timeout.unwrap_or(RESUME_PATIENCE));
-    // The agent asks by itself as well, but slower each time.
+    // The agent asks AWS by itself as well, but after longer and longer pauses.
     until(&runtime_dir, FRESH_STATUS, "in service", timeout, step).await?;
     Ok(said + "in service\n")
 }
 
-/// Asks for the status until `step` waits for nothing any more. What it waits for is said on stderr when it changes.
+/// Asks for the status until `step` returns `None`. Prints on stderr what `step` waits for, whenever it changes.
 async fn until(
     runtime_dir: &Path,
     question: &str,
@@ -150,7 +137,6 @@ async fn until(
             let status: AgentStatus = serde_json::from_str(&status)?;
             let Some(now) = step(&status.registration)? else { return Ok(()) };
             if waits_for != now {
-                // Nothing can be done about a stderr that is gone.
                 _ = writeln!(io::stderr(), "waiting for {}", one_line(&now, LONGEST_WAIT));
                 waits_for = now;
             }
@@ -166,7 +152,6 @@ async fn until(
     }
 }
 
-/// `reload`: what runs now.
 pub(crate) async fn reload(args: AgentArgs) -> Result<String, CommandError> {
     let runtime_dir = runtime_dir(args);
     tokio::time::timeout(RELOAD_PATIENCE, finish_reload(&runtime_dir))
@@ -185,7 +170,7 @@ async fn finish_reload(runtime_dir: &Path) -> Result<String, CommandError> {
     loop {
         let json = match admin::request(runtime_dir, Method::GET, "status").await {
             Ok(json) => json,
-            // The program that was about to answer has just been replaced.
+            // The new program may just be replacing the one that should answer.
             Err(_) if failures < UNANSWERED => {
                 failures += 1;
                 tokio::time::sleep(pause.next_delay()).await;
@@ -194,21 +179,21 @@ async fn finish_reload(runtime_dir: &Path) -> Result<String, CommandError> {
             Err(error) => return Err(error.into()),
         };
         failures = 0;
-        // Whichever program answers: its form may be of another version but for these.
+        // The answering program may have another version: rely only on these fields.
         let AfterReload { version, reload } = serde_json::from_str(&json)?;
         match reload.outcome {
             ReloadOutcome::Refused if reload.attempt >= attempt => {
                 return Err(CommandError::ReloadRefused(reload.reason.unwrap_or_default()));
             }
             ReloadOutcome::Done if reload.attempt >= attempt => {
-                return Ok(format!("reloaded; version {version} runs\n"));
+                return Ok(format!("reloaded: version {version} is running\n"));
             }
             _ => tokio::time::sleep(pause.next_delay()).await,
         }
     }
 }
 
-/// The part of the status that tells how a reload stands.
+/// The part of the status that every version has.
 #[derive(serde::Deserialize)]
 struct AfterReload {
     version: String,

@@ -13,7 +13,7 @@ use crate::aws::{Action, CallError, CallErrorKind, logged};
 use crate::target_group::{Target, TargetGroup, TargetGroupRef, TargetHealth, TargetType};
 use crate::validate;
 
-/// What the balancer says of a target is shown to this length, in characters.
+/// The longest text about a target's health, in characters.
 const LONGEST_TEXT: usize = 400;
 
 /// The ELBv2 client, in the agent's own types.
@@ -21,22 +21,21 @@ const LONGEST_TEXT: usize = 400;
 pub(crate) struct Elbv2(Client);
 
 impl Elbv2 {
-    /// A client with the shared configuration.
     pub(crate) fn new(config: &SdkConfig) -> Self {
         Self(Client::new(config))
     }
 
-    /// Finds a group by name or ARN. Its attributes are read too; where that is not allowed, the
-    /// deregistration delay is left unknown.
+    /// Finds a group by name or ARN, and reads its attributes. If these may not be read, the deregistration
+    /// delay stays unknown.
     pub(crate) async fn find(&self, group: &TargetGroupRef) -> Result<TargetGroup, CallError> {
-        // Asked in this region, AWS says no more than that the ARN is not valid.
+        // AWS would only answer that the ARN is not valid.
         if let (Some(there), Some(here)) = (group.region(), self.0.config().region())
             && there != here.as_ref()
         {
             return Err(CallError {
                 action: Action::DescribeTargetGroups,
                 kind: CallErrorKind::OtherRegion,
-                detail: format!("not called, {group} is in the region {there} and this instance in {here}"),
+                detail: format!("not called: {group} is in region {there}, this instance in {here}"),
             });
         }
         let call = self.0.describe_target_groups();
@@ -48,11 +47,11 @@ impl Elbv2 {
             async { call.send().await.map_err(|error| CallError::new(Action::DescribeTargetGroups, error)) };
         let found = |answer: &DescribeTargetGroupsOutput| format!("{} found", answer.target_groups().len());
         let answer = logged(Action::DescribeTargetGroups, &group.to_string(), call, found).await?;
-        // AWS answers a name or an ARN that it does not know with an error, never with an empty list.
+        // For an unknown name or ARN, AWS answers with an error, never with an empty list.
         let no_answer = || CallError {
             action: Action::DescribeTargetGroups,
             kind: CallErrorKind::Unanswered,
-            detail: format!("the answer does not hold {group}"),
+            detail: format!("the answer does not contain {group}"),
         };
         let found = answer.target_groups().first().ok_or_else(no_answer)?;
         let arn = found.target_group_arn().ok_or_else(no_answer)?.to_owned();
@@ -63,7 +62,7 @@ impl Elbv2 {
                 return Err(CallError {
                     action: Action::DescribeTargetGroups,
                     kind: CallErrorKind::UnsupportedType,
-                    detail: format!("{group} has targets of type {other}, which an instance cannot be"),
+                    detail: format!("{group} has target type {other}, which takes no instances"),
                 });
             }
         };
@@ -74,7 +73,7 @@ impl Elbv2 {
         Ok(TargetGroup { arn, target_type, check_interval, deregistration_delay })
     }
 
-    /// How long a target of the group stays `draining`; `None` where it cannot be read.
+    /// How long a target of the group stays `draining`; `None` if it cannot be read.
     pub(crate) async fn deregistration_delay(&self, arn: &str) -> Option<Duration> {
         const KEY: &str = "deregistration_delay.timeout_seconds";
         let call = async {
@@ -107,7 +106,7 @@ impl Elbv2 {
             .map(drop)
     }
 
-    /// Asks for the health of `target` alone: a whole group's health would be paid by every agent.
+    /// Asks for the health of `target` only: with the whole group, each agent's calls would grow with the fleet.
     pub(crate) async fn health(&self, arn: &str, target: &Target) -> Result<TargetHealth, CallError> {
         let call = async {
             let call = self.0.describe_target_health().target_group_arn(arn).targets(description(target));
@@ -124,12 +123,12 @@ fn about(target: &Target, arn: &str) -> String {
 }
 
 fn health_in(target: &Target, answer: &DescribeTargetHealthOutput) -> Result<TargetHealth, CallError> {
-    // A target that is not registered is answered too, as `unused`: it was asked for by its id.
+    // Asked for by id, a target that is not registered is in the answer too, as `unused`.
     let health = answer.target_health_descriptions().first().and_then(|described| described.target_health());
     let health = health.ok_or_else(|| CallError {
         action: Action::DescribeTargetHealth,
         kind: CallErrorKind::Unanswered,
-        detail: format!("the answer does not hold {}:{}", target.id, target.port),
+        detail: format!("the answer does not contain {}:{}", target.id, target.port),
     })?;
     Ok(TargetHealth {
         state: health.state().map_or(TargetHealthState::Initial, |state| {
@@ -203,11 +202,11 @@ mod tests {
         const UNKNOWN: &str =
             "<ErrorResponse><Error><Code>New</Code><Message>m</Message></Error></ErrorResponse>";
         for (status, body, kind, detail) in [
-            (503, "", CallErrorKind::Unanswered, "status 503 Service Unavailable without an error of AWS's"),
-            (502, PAGE, CallErrorKind::Unanswered, "status 502 Bad Gateway without an error of AWS's"),
-            (502, "Bad", CallErrorKind::Unanswered, "status 502 Bad Gateway without an error of AWS's"),
-            (429, "", CallErrorKind::Throttled, "status 429 Too Many Requests without an error of AWS's"),
-            (403, PAGE, CallErrorKind::Refused, "status 403 Forbidden without an error of AWS's"),
+            (503, "", CallErrorKind::Unanswered, "status 503 Service Unavailable without an AWS error code"),
+            (502, PAGE, CallErrorKind::Unanswered, "status 502 Bad Gateway without an AWS error code"),
+            (502, "Bad", CallErrorKind::Unanswered, "status 502 Bad Gateway without an AWS error code"),
+            (429, "", CallErrorKind::Throttled, "status 429 Too Many Requests without an AWS error code"),
+            (403, PAGE, CallErrorKind::Refused, "status 403 Forbidden without an AWS error code"),
             (500, UNKNOWN, CallErrorKind::Unanswered, "New: m"),
             (400, UNKNOWN, CallErrorKind::Refused, "New: m"),
         ] {

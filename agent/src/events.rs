@@ -1,8 +1,8 @@
-//! What an operator acts on: each of these events has a message id, which never changes. The journal
-//! shows for it what `systemd/instance-agent.catalog` says (`journalctl -x`), and finds it in whatever
-//! words a later version says it (`journalctl MESSAGE_ID=…`).
+//! Message ids of the events that operators act on. An id never changes, so that `journalctl MESSAGE_ID=…`
+//! finds the event in every version's wording. `systemd/instance-agent.catalog` explains each
+//! (`journalctl -x`).
 //!
-//! A new event gets a new id (`systemd-id128 new`) and an entry in the catalog.
+//! A new event needs a new id (`systemd-id128 new`) and an entry in the catalog.
 
 macro_rules! events {
     ($($(#[$doc:meta])* $name:ident = $id:literal;)*) => {
@@ -13,11 +13,11 @@ macro_rules! events {
 }
 
 events! {
-    /// It listens and serves.
+    /// The agent listens and serves.
     STARTED = "eed22054349d4e63b0ffb19901a308d9";
-    /// Another program has taken over in place.
+    /// The installed version has taken over.
     RELOADED = "0f74565e53c74f9a914371061305f64d";
-    /// A reload was refused; what ran before runs on.
+    /// A reload was refused; the running version keeps serving.
     RELOAD_REFUSED = "d219717859be4ee5ad2c542b3d65b3ed";
     /// A target group has accepted the instance.
     REGISTERED = "bd53db7ddfa84f2c94e41a22ec205ed1";
@@ -25,17 +25,17 @@ events! {
     HEALTHY = "c90c7c2f45a84f55bd8a0e8e7114d36f";
     /// The balancer's checks fail.
     UNHEALTHY = "33113f4b87f340bcbd36f5780a9285c7";
-    /// Registered, and the balancer has no use for the target.
+    /// Registered, but the load balancer does not use the target.
     UNUSED = "457ccc7f7ca742febb9ad6c5740ab180";
-    /// What is needed to join or leave a target group fails.
+    /// Registering or deregistering fails.
     REGISTRATION_FAILING = "ec1739f1e1a040319489b0f60227ab24";
-    /// It works again.
+    /// Calls about the target group succeed again.
     REGISTRATION_WORKS = "f088a05fdcdf47c78d53c2d03168b492";
-    /// Leaving every target group.
+    /// The instance leaves every target group.
     DRAINING = "13a41b848ade463d989bfba1dd49b3a9";
-    /// Out of every target group, and traffic has stopped.
+    /// The instance has left every target group and traffic has stopped.
     DRAINED = "dd8067e5596c409b87b8a1babdf72448";
-    /// The drain's time was over before that.
+    /// The drain reached its timeout.
     DRAIN_TIMED_OUT = "da1e72cde52e4e4e9b02ddcc33686e58";
     /// One or both copies in the seed's file are damaged.
     SEED_DAMAGED = "faf517c6c4804a0fa8f3846b5ec80111";
@@ -43,9 +43,9 @@ events! {
     SEED_WRITE_FAILED = "12b9421e96494ca98d7413c0f9ac1226";
     /// Seeds are stored again.
     SEED_WRITE_WORKS = "d885f3ee5f9048b9a57890390d940035";
-    /// As many connections as are served at a time.
+    /// `max-connections` connections are open.
     CONNECTION_LIMIT = "89be322a8b7e4b41be0b5db02c607b80";
-    /// Clients send requests and read no answers.
+    /// Connections are dropped whose clients read no answers.
     UNREAD_DROPPED = "2eda655a81d44b24b466821894296bde";
     /// The port is closed and the process ends.
     STOPPED = "c2049c736e6e4115b49bc5aaf7515205";

@@ -1,4 +1,4 @@
-//! A piece of work that may fail in any way without taking anything else along.
+//! Runs tasks so that a panic or a hang in one does not end the others.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -14,58 +14,56 @@ use instance_contract::one_line;
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
-use crate::repeated::Repeated;
+use crate::repeat_filter::RepeatFilter;
 
-/// What a panic says is shown to this length, in characters.
+/// The longest panic message, in characters.
 const LONGEST: usize = 200;
 
-/// Why a piece of work did not come to its end: a mistake in this program.
+/// Why a task did not finish: a bug in this program.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Broken {
-    /// It panicked.
-    #[error("it panicked: {0}")]
+pub(crate) enum TaskFailure {
+    #[error("panicked: {0}")]
     Panicked(String),
-    /// It did not end.
-    #[error("it did not end within {0:?}")]
+    #[error("did not finish within {0:?}")]
     Stuck(Duration),
 }
 
-/// Does a piece of work, with a limit to how long it may take. Whatever it was changing when it
-/// broke is for the caller to put right.
-pub(crate) async fn guard<T>(limit: Duration, work: impl Future<Output = T>) -> Result<T, Broken> {
-    tokio::time::timeout(limit, caught(work)).await.unwrap_or(Err(Broken::Stuck(limit)))
+/// Runs a task with a time limit and catches panics. After a failure, the caller must repair the state that
+/// the task was changing.
+pub(crate) async fn guard<T>(limit: Duration, work: impl Future<Output = T>) -> Result<T, TaskFailure> {
+    tokio::time::timeout(limit, caught(work)).await.unwrap_or(Err(TaskFailure::Stuck(limit)))
 }
 
-/// Does a task for as long as the agent runs: one that panics is begun anew, after a pause.
+/// Runs a task until it returns; if it panics, starts it again after a pause.
 pub(crate) async fn keep<F: Future<Output = ()>>(what: &str, mut task: impl FnMut() -> F) {
-    let mut mistakes = Mistakes::default();
+    let mut mistakes = TaskFailures::default();
     while let Err(broken) = caught(task()).await {
         mistakes.say(what, &broken);
         tokio::time::sleep(mistakes.pause()).await;
     }
 }
 
-/// How one part of the program breaks again and again: said once, then counted, with longer and longer pauses.
-/// What works in between ends nothing, as the next try may break like the one before.
+/// Repeated failures of one task: logged once, then counted, with longer and longer pauses. Success in between resets
+/// nothing, since the bug may come back.
 #[derive(Debug)]
-pub(crate) struct Mistakes {
-    said: Repeated<String>,
+pub(crate) struct TaskFailures {
+    said: RepeatFilter<String>,
     pause: Backoff,
     last: Option<Instant>,
 }
 
-/// After this long without a mistake, the next one is said again.
+/// After this long without a failure, the next one is logged again.
 const FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
 
-impl Default for Mistakes {
+impl Default for TaskFailures {
     fn default() -> Self {
         let pause = Backoff::new(Duration::from_secs(1), Duration::from_secs(300));
-        Self { said: Repeated::default(), pause, last: None }
+        Self { said: RepeatFilter::default(), pause, last: None }
     }
 }
 
-impl Mistakes {
-    /// Counts one more; when it is not like the one said last, how many came before it.
+impl TaskFailures {
+    /// Counts a failure. If it differs from the last one, returns how many came before it.
     pub(crate) fn news(&mut self, mistake: &str) -> Option<u64> {
         if self.last.replace(Instant::now()).is_some_and(|last| last.elapsed() > FORGOTTEN) {
             self.said.end();
@@ -74,29 +72,27 @@ impl Mistakes {
         self.said.news(&mistake.to_owned())
     }
 
-    /// Counts one more, and says it where it is not like the one said last.
-    pub(crate) fn say(&mut self, what: &str, broken: &Broken) {
+    /// Counts a failure, and logs it if it differs from the last one.
+    pub(crate) fn say(&mut self, what: &str, broken: &TaskFailure) {
         if let Some(earlier) = self.news(&broken.to_string()) {
             let earlier = if earlier > 0 { format!(" (after {earlier} others)") } else { String::new() };
             tracing::error!(
-                "{what} failed and begins anew, serving goes on; this is a bug: {broken}{earlier}; repeats are not logged"
+                "{what} failed and restarts: {broken}{earlier}; serving continues; this is a bug, please report it; repeats are not logged"
             );
         }
     }
 
-    /// How long to wait before the next try.
     pub(crate) fn pause(&mut self) -> Duration {
         self.pause.next_delay()
     }
 }
 
 thread_local! {
-    /// Whether a panic here is caught by [`guard`] or [`keep`], which say it themselves.
+    /// Whether [`guard`] or [`keep`] catches and logs panics here.
     static CAUGHT: Cell<bool> = const { Cell::new(false) };
 }
 
-/// From here on, a panic that nobody catches is said in one line of the log, once for each place in the program: not by
-/// the three raw lines that Rust writes to stderr.
+/// Logs uncaught panics in one line, once for each place in the code, instead of Rust's three raw lines on stderr.
 pub(crate) fn say_panics_in_one_line() {
     let said = Mutex::new(BTreeSet::new());
     std::panic::set_hook(Box::new(move |panic| {
@@ -106,12 +102,12 @@ pub(crate) fn say_panics_in_one_line() {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         if said.lock().unwrap_or_else(PoisonError::into_inner).insert(place.clone()) {
             let text = message(panic.payload());
-            tracing::error!("a mistake in the agent, serving goes on; please report it: {text} ({place})");
+            tracing::error!("a bug in the agent: {text} ({place}); serving continues; please report it");
         }
     }));
 }
 
-async fn caught<T>(work: impl Future<Output = T>) -> Result<T, Broken> {
+async fn caught<T>(work: impl Future<Output = T>) -> Result<T, TaskFailure> {
     let mut work = pin!(work);
     poll_fn(|cx| {
         let outside = CAUGHT.replace(true);
@@ -120,7 +116,7 @@ async fn caught<T>(work: impl Future<Output = T>) -> Result<T, Broken> {
         match polled {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(done)) => Poll::Ready(Ok(done)),
-            Err(panic) => Poll::Ready(Err(Broken::Panicked(message(panic.as_ref())))),
+            Err(panic) => Poll::Ready(Err(TaskFailure::Panicked(message(panic.as_ref())))),
         }
     })
     .await
@@ -149,7 +145,7 @@ mod tests {
         });
         let broken = panics.await.expect_err("it panicked");
         assert!(broken.to_string().contains("a test asked for it"), "{broken}");
-        assert_eq!(guard(LIMIT, std::future::pending::<()>()).await, Err(Broken::Stuck(LIMIT)));
+        assert_eq!(guard(LIMIT, std::future::pending::<()>()).await, Err(TaskFailure::Stuck(LIMIT)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -12,35 +12,33 @@ use tokio::time::Instant;
 use crate::aws::{self, Action, CallError, CallErrorKind};
 use crate::backoff::{Backoff, jitter, spread};
 use crate::believed_tags::{BelievedTags, SECOND_LOOK, Tags};
-use crate::guard::{Mistakes, guard};
+use crate::guard::{TaskFailures, guard};
 use crate::imds::{Imds, ImdsError};
-use crate::repeated::Repeated;
+use crate::repeat_filter::RepeatFilter;
 use crate::{telemetry, validate};
 
-/// How long a start waits for identity and tags before the server says `unknown`.
+/// After this long without identity and tags, the server answers with the id `unknown`.
 const FIRST_TRY: Duration = Duration::from_secs(3);
-/// How long one look may take, far above the deadlines of all calls in it.
+/// Time limit of one refresh, far above those of its calls.
 const REFRESH_LIMIT: Duration = Duration::from_secs(120);
-/// How often IMDS is asked for changed tags. It is local and free.
+/// How often to ask IMDS for changed tags. It is local and free.
 const TAGS_INTERVAL: Duration = Duration::from_secs(15);
-/// How often EC2 is asked for tags where IMDS may be stale or has none.
+/// How often to ask EC2 for tags if IMDS has none or may have old ones.
 const EC2_TAGS_INTERVAL: Duration = Duration::from_secs(3600);
-/// Four tags fit on one page.
+/// Four tags fit on one page; EC2 may still return empty pages first.
 const MOST_PAGES: usize = 10;
 const BETWEEN_PAGES: Duration = Duration::from_millis(200);
-/// The tags that mean something to the agent.
 const TAG_KEYS: [&str; 4] = [FLEET, CLUSTER, TARGET_GROUP, ROOT];
 
-/// Instance families that are not Nitro: their IMDS shows the tags as they were at launch.
+/// Instance families that are not Nitro: their IMDS may show the tags as they were at launch.
 const XEN_FAMILIES: [&str; 24] = [
     "c1", "c3", "c4", "cc2", "cr1", "d2", "f1", "g2", "g3", "g3s", "h1", "hs1", "i2", "i3", "m1", "m2", "m3",
     "m4", "p2", "p3", "r3", "r4", "t1", "t2",
 ];
 
-/// What is known of the instance.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct InstanceIdentity {
-    /// The instance id; `None` where neither the settings nor IMDS told it.
+    /// `None` if neither the settings nor IMDS gave it.
     pub(crate) id: Option<String>,
     /// The region, such as `us-east-1`.
     pub(crate) region: Option<String>,
@@ -50,20 +48,18 @@ pub(crate) struct InstanceIdentity {
     pub(crate) instance_type: Option<String>,
     /// The primary private IPv4 address.
     pub(crate) private_ip: Option<String>,
-    /// Whether IMDS told this, and not the settings alone.
+    /// Whether IMDS gave this, not only the settings.
     pub(crate) from_imds: bool,
 }
 
-/// Identity and tags, as they are published to the rest of the agent.
+/// Identity and tags, for the rest of the agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Instance {
-    /// Who it is.
     pub(crate) identity: InstanceIdentity,
-    /// Its tags of the contract, by key.
     pub(crate) tags: Tags,
 }
 
-/// The instance identity document, as far as the agent reads it.
+/// The fields of the instance identity document that the agent reads.
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct IdentityDocument {
@@ -92,7 +88,7 @@ async fn fetch_identity(imds: &Imds) -> Result<InstanceIdentity, ImdsError> {
     })
 }
 
-/// The contract's tags; `None` when the instance does not publish tags in its metadata.
+/// The tags for the agent; `None` if the instance does not publish tags in its metadata.
 async fn fetch_tags(imds: &Imds) -> Result<Option<Tags>, ImdsError> {
     const PATH: &str = "/latest/meta-data/tags/instance";
     let Some(list) = imds.get(PATH).await? else {
@@ -111,7 +107,7 @@ async fn fetch_tags(imds: &Imds) -> Result<Option<Tags>, ImdsError> {
     Ok(Some(tags))
 }
 
-/// Finds out identity and tags, and follows them as long as the agent runs.
+/// Reads identity and tags, and follows changes for as long as the agent runs.
 pub(crate) struct Identifier {
     imds: Option<Arc<Imds>>,
     http_client: SharedHttpClient,
@@ -119,19 +115,18 @@ pub(crate) struct Identifier {
     known: Instance,
     ec2: Option<aws_sdk_ec2::Client>,
     tags: BelievedTags,
-    /// What is known is from the program before this one, and IMDS was not asked for tags since.
+    /// The tags are from before a reload, and IMDS was not asked since.
     resumed: bool,
     ask_ec2_at: Instant,
     ec2_backoff: Backoff,
-    /// Between questions that EC2 answers with no tags: a new instance's may not be visible yet.
+    /// While EC2 answers with no tags: those of a new instance may not be visible yet.
     untagged_backoff: Backoff,
-    imds_failures: Repeated<()>,
-    ec2_failures: Repeated<()>,
+    imds_failures: RepeatFilter<()>,
+    ec2_failures: RepeatFilter<()>,
 }
 
 impl Identifier {
-    /// `instance_id` is the setting, which wins over IMDS; `known` what the program before this one
-    /// had found out.
+    /// `instance_id` is the setting, which overrides IMDS; `known` is the state before a reload.
     pub(crate) fn new(
         imds: Option<Arc<Imds>>,
         http_client: SharedHttpClient,
@@ -154,25 +149,25 @@ impl Identifier {
             ask_ec2_at: Instant::now(),
             ec2_backoff: Backoff::new(Duration::from_secs(5), Duration::from_secs(300)),
             untagged_backoff: Backoff::new(SECOND_LOOK, EC2_TAGS_INTERVAL),
-            // The program before this one has said it.
+            // The previous program has logged it.
             imds_failures: if resumed && !known.identity.from_imds {
-                Repeated::already_said(())
+                RepeatFilter::already_said(())
             } else {
-                Repeated::default()
+                RepeatFilter::default()
             },
-            ec2_failures: Repeated::default(),
+            ec2_failures: RepeatFilter::default(),
             known,
         }
     }
 
-    /// Publishes what is known after the first try (three seconds at most), then each change.
+    /// Publishes after the first attempt (three seconds at most), then at each change.
     pub(crate) async fn run(mut self, publish: watch::Sender<Option<Instance>>) {
-        // A late answer of EC2 about tags is not IMDS's fault.
+        // Once IMDS gave the identity, EC2 was late, not IMDS.
         if guard(FIRST_TRY, self.refresh()).await.is_err() && !self.identified() {
             self.say_no_imds(&ImdsError::late(FIRST_TRY).to_string());
         }
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
-        let mut mistakes = Mistakes::default();
+        let mut mistakes = TaskFailures::default();
         loop {
             publish.send_if_modified(|published| {
                 let changed = published.as_ref() != Some(&self.known);
@@ -181,7 +176,7 @@ impl Identifier {
                 }
                 changed
             });
-            // Without IMDS only EC2 can tell something new.
+            // Without IMDS and without an id there is nothing to ask.
             let pause = if self.imds.is_none() && self.known.identity.id.is_none() {
                 std::future::pending::<()>().await;
                 return;
@@ -193,7 +188,7 @@ impl Identifier {
             };
             tokio::time::sleep(pause).await;
             if let Err(broken) = guard(REFRESH_LIMIT, self.refresh()).await {
-                mistakes.say("the look at the instance metadata", &broken);
+                mistakes.say("the metadata watcher", &broken);
             }
         }
     }
@@ -206,12 +201,12 @@ impl Identifier {
         match self.ask_imds().await {
             Ok(()) => {
                 if let Some(failed) = self.imds_failures.end() {
-                    tracing::info!("instance metadata are back after {failed} failed tries");
+                    tracing::info!("instance metadata available again after {failed} failed attempts");
                 }
             }
             Err(error) => self.say_no_imds(&error.to_string()),
         }
-        // Also where IMDS does not answer: the id may come from the settings.
+        // Also without an answer of IMDS: the id may come from the settings.
         if self.tags.may_have_vanished() || !self.tags.are_in_imds() || self.may_be_stale() {
             self.ask_ec2().await;
         }
@@ -219,7 +214,7 @@ impl Identifier {
 
     async fn ask_imds(&mut self) -> Result<(), ImdsError> {
         let imds =
-            self.imds.clone().ok_or_else(|| ImdsError::new("switched off by AWS_EC2_METADATA_DISABLED"))?;
+            self.imds.clone().ok_or_else(|| ImdsError::new("disabled by AWS_EC2_METADATA_DISABLED"))?;
         if !self.identified() {
             self.take_identity(fetch_identity(&imds).await?);
         }
@@ -234,13 +229,13 @@ impl Identifier {
         self.tags.imds_says(tags, is_old, Instant::now());
         if self.tags.may_have_vanished() && !doubted {
             tracing::warn!(
-                "the instance metadata service tells none of this instance's tags any more; asking EC2, and again in \
-                 a minute, before this is believed"
+                "the instance metadata service no longer lists any tag; keeping the tags until EC2, or a second query \
+                 in a minute, confirms it"
             );
             self.ask_ec2_at = Instant::now();
         }
         if *self.tags.tags() != before {
-            tracing::debug!("tags: {:?}, as the instance metadata say", self.tags.tags());
+            tracing::debug!("tags from instance metadata: {:?}", self.tags.tags());
         }
         self.known.tags.clone_from(self.tags.tags());
     }
@@ -259,11 +254,11 @@ impl Identifier {
         self.known.identity = identity;
     }
 
-    /// Said once, and again only after IMDS had come back.
+    /// Logged once, and again only after IMDS has answered in between.
     fn say_no_imds(&mut self, problem: &str) {
         if self.imds_failures.news(&()).is_some() {
-            let again = if self.imds.is_some() { ", and trying again" } else { "" };
-            tracing::warn!(reason = problem, "no instance metadata: {problem}; serving without{again}");
+            let again = if self.imds.is_some() { ", retrying" } else { "" };
+            tracing::warn!(reason = problem, "no instance metadata: {problem}; serving without it{again}");
         }
     }
 
@@ -272,7 +267,7 @@ impl Identifier {
         family.is_some_and(|family| XEN_FAMILIES.contains(&family))
     }
 
-    /// Asks EC2 for the tags when it is time to.
+    /// Asks EC2 for the tags if it is time.
     async fn ask_ec2(&mut self) {
         let Some(id) = self.known.identity.id.clone() else {
             return;
@@ -293,7 +288,7 @@ impl Identifier {
                 self.tags.ec2_says(&tags, Instant::now());
                 self.known.tags.clone_from(self.tags.tags());
                 if let Some(failed) = self.ec2_failures.end() {
-                    tracing::info!("instance tags are told by EC2 after {failed} failed tries");
+                    tracing::info!("EC2 returns the instance tags again after {failed} failed attempts");
                 }
                 self.ec2_backoff.reset();
                 let pause = if self.tags.may_have_vanished() {
@@ -304,26 +299,26 @@ impl Identifier {
                     self.untagged_backoff.reset();
                     spread(EC2_TAGS_INTERVAL)
                 };
-                tracing::debug!("tags: {tags:?}, as EC2 says; it is asked again in {} s", pause.as_secs());
+                tracing::debug!("tags from EC2: {tags:?}; asking again in {} s", pause.as_secs());
                 self.ask_ec2_at = Instant::now() + pause;
             }
             Err(error) => {
                 self.ask_ec2_at = Instant::now() + self.ec2_backoff.next_delay();
-                // The SDK keeps credentials until they expire, also those of a role that the instance has no more.
+                // The SDK keeps credentials until they expire, even if the instance no longer has their role.
                 if matches!(error.kind, CallErrorKind::AccessDenied | CallErrorKind::Credentials) {
                     self.ec2 = None;
                 }
-                // Only where there are no other tags does this need somebody's attention.
+                // A problem only if there are no tags from IMDS.
                 if !self.tags.are_in_imds() && self.ec2_failures.news(&()).is_some() {
                     let cure = error.cure();
-                    tracing::warn!("instance tags cannot be asked of EC2: {error}; {cure}");
+                    tracing::warn!("cannot get the instance tags from EC2: {error}; {cure}");
                 }
             }
         }
     }
 }
 
-/// The contract's tags, as EC2 tells them.
+/// The tags for the agent, from EC2.
 async fn describe_tags(client: &aws_sdk_ec2::Client, instance_id: &str) -> Result<Tags, CallError> {
     let filter = |name: &str, values: &[&str]| {
         aws_sdk_ec2::types::Filter::builder()
@@ -333,7 +328,7 @@ async fn describe_tags(client: &aws_sdk_ec2::Client, instance_id: &str) -> Resul
     };
     let mut tags = Tags::new();
     let mut next = None;
-    // However few there are: EC2 may spread them over pages, some of which are empty.
+    // EC2 may spread even a few tags over several pages, some of them empty.
     for _ in 0..MOST_PAGES {
         let call = client
             .describe_tags()
@@ -355,6 +350,6 @@ async fn describe_tags(client: &aws_sdk_ec2::Client, instance_id: &str) -> Resul
     Err(CallError {
         action: Action::DescribeTags,
         kind: CallErrorKind::Unanswered,
-        detail: format!("the answer goes on after {MOST_PAGES} pages"),
+        detail: format!("the answer has more than {MOST_PAGES} pages"),
     })
 }

@@ -1,4 +1,4 @@
-//! The instance metadata service, version 2.
+//! The client for the instance metadata service, version 2.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -9,19 +9,18 @@ use instance_contract::innermost;
 
 use crate::aws;
 
-/// The instance metadata service, version 2.
 #[derive(Debug)]
 pub(crate) struct Imds {
     http_client: SharedHttpClient,
     client: Mutex<imds::Client>,
 }
 
-/// Why IMDS did not answer with a value or with "absent".
+/// Why IMDS gave neither a value nor "absent".
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("instance metadata service: {detail}")]
 pub(crate) struct ImdsError {
     detail: String,
-    /// It did answer, and does not tell: asking again soon is no use.
+    /// IMDS answered with a refusal: asking again soon is useless.
     pub(crate) refused: bool,
 }
 
@@ -30,19 +29,18 @@ impl ImdsError {
         Self { detail: detail.into(), refused: false }
     }
 
-    /// What stands at `path` is not what belongs there.
+    /// The value at `path` is invalid.
     pub(crate) fn invalid(path: &str, expected: &str) -> Self {
         Self { detail: format!("{path}: the answer is not {expected}"), refused: true }
     }
 
-    /// IMDS did not answer in time.
     pub(crate) fn late(limit: Duration) -> Self {
         Self::new(format!("no answer within {} s", limit.as_secs()))
     }
 }
 
 impl Imds {
-    /// A client, or `None` where `AWS_EC2_METADATA_DISABLED` is `true`.
+    /// `None` if `AWS_EC2_METADATA_DISABLED` is `true`.
     pub(crate) fn new(http_client: &SharedHttpClient) -> Option<Self> {
         let disabled =
             std::env::var("AWS_EC2_METADATA_DISABLED").is_ok_and(|value| value.eq_ignore_ascii_case("true"));
@@ -50,12 +48,12 @@ impl Imds {
             .then(|| Self { client: Mutex::new(Self::client(http_client)), http_client: http_client.clone() })
     }
 
-    /// One attempt a call: each caller has its own rhythm and backoff.
+    /// One attempt for each call: the callers have their own backoff.
     fn client(http_client: &SharedHttpClient) -> imds::Client {
         imds::Client::builder().configure(&aws::provider_config(http_client)).max_attempts(1).build()
     }
 
-    /// The value at `path`; `None` when there is none (404). Logged for whoever wants to know each look.
+    /// The value at `path`; `None` if there is none (404). Logs each query at debug level.
     pub(crate) async fn get(&self, path: &str) -> Result<Option<String>, ImdsError> {
         let begun = Instant::now();
         let answer = self.ask(path).await;
@@ -68,10 +66,8 @@ impl Imds {
         answer
     }
 
-    /// The value at `path`; `None` when there is none (404).
-    ///
-    /// A session token that IMDS no longer accepts (401) is replaced and the call made once more:
-    /// the SDK's client would go on using the one it has until its time to live is over.
+    /// If IMDS no longer accepts the session token (401), takes a new one and repeats the call: the SDK's
+    /// client would use the old token until its time to live is over.
     async fn ask(&self, path: &str) -> Result<Option<String>, ImdsError> {
         let mut fresh_token = false;
         loop {

@@ -1,5 +1,5 @@
-//! The parts of `instance-agent`. A library only so that the manual pages and completions can be
-//! made from the real command line ([`command`]) and its settings ([`SETTINGS`]); nothing else is meant to use it.
+//! The parts of `instance-agent`. It is a library only so that manual pages and completions can be
+//! generated from the command line ([`command`]) and the settings ([`SETTINGS`]).
 
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write as _};
@@ -29,7 +29,7 @@ mod local_http;
 mod notices;
 mod notify;
 mod registrar;
-mod repeated;
+mod repeat_filter;
 mod seed;
 mod serve;
 mod server;
@@ -43,10 +43,10 @@ mod upgrade;
 mod upgrading;
 mod validate;
 
-/// Usage and settings that cannot be used, as clap has it.
+/// The exit code for wrong usage and invalid settings, the same as clap's.
 const USAGE: u8 = 2;
 
-/// The command line as clap knows it.
+/// The command line.
 pub fn command() -> clap::Command {
     cli::Cli::command()
 }
@@ -56,7 +56,7 @@ pub fn command() -> clap::Command {
 pub struct Failure {
     /// The exit code: 2 for usage and settings, else 1.
     pub code: u8,
-    /// What went wrong and what to do, in one line or one for each mistake.
+    /// What failed and what to do: one line, or one for each mistake.
     pub message: String,
 }
 
@@ -73,7 +73,7 @@ impl From<CommandError> for Failure {
     }
 }
 
-/// Does what the command line `args` asks for. Usage errors that clap finds print themselves and exit.
+/// Runs the command line `args`. For usage errors clap prints the message and exits.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
     match cli::parse(args) {
         Command::Serve(args) if args.check => print(&(serve::check(args)? + "\n")),
@@ -85,7 +85,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
     }
 }
 
-/// Runs a command that talks to the running agent, and prints what it says.
+/// Runs a command that asks the running agent, and prints the answer.
 fn ask(command: impl Future<Output = Result<String, CommandError>>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(ServeError::System)?;
@@ -95,7 +95,7 @@ fn ask(command: impl Future<Output = Result<String, CommandError>>) -> Result<()
 fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = std::io::stdout();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        // A reader that has seen enough (`| head`) is no failure.
+        // A reader that closes early (`| head`) is no failure.
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             Err(Failure { code: 1, message: format!("cannot write to standard output: {error}") })
         }

@@ -1,7 +1,7 @@
 //! The pure part of the agent's life on an instance: no I/O, and no clock of its own.
 //!
 //! [`Membership`] is the state machine of one target group, and [`Phase`] that of the instance;
-//! [`Reasons`] decides whether the instance wants to be in its groups at all; [`Quiet`] decides
+//! [`StayOutReasons`] decides whether the instance wants to be in its groups at all; [`QuietPeriod`] decides
 //! when traffic has really stopped. The registrar drives them all.
 
 use std::fmt;
@@ -24,10 +24,10 @@ use crate::traffic::TrafficSnapshot;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Membership {
-    /// The group has not been found (yet, or any more).
+    /// The group was not found, or no longer exists.
     Unresolved,
-    /// The group is known, but not whether this target is in it: just found, or a call that may
-    /// have taken effect was not answered.
+    /// The group is known, but not whether this target is in it: AWS was not asked yet, or a call that
+    /// may have taken effect got no answer.
     Unknown,
     /// Not in the group, or draining out of it.
     Absent,
@@ -37,12 +37,11 @@ pub(crate) enum Membership {
     Left,
 }
 
-/// What can happen to a [`Membership`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     /// The group was found.
     Resolved,
-    /// The group exists no more.
+    /// The group no longer exists.
     Lost,
     /// `DescribeTargetHealth` answered.
     Observed(TargetHealth),
@@ -50,13 +49,13 @@ pub(crate) enum Event {
     Registered,
     /// `DeregisterTargets` was accepted.
     Deregistered,
-    /// A call was sent and its answer lost: it may have taken effect.
+    /// A call got no answer and may have taken effect.
     AnswerLost,
-    /// After having left, the instance is wanted again.
+    /// The instance left and should be in the group again.
     Rejoin,
 }
 
-/// An event that cannot happen in a state: a bug in what drives the machine.
+/// An event that cannot happen in a state: a bug in the caller.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("illegal transition: {event:?} while {state}")]
 pub(crate) struct IllegalTransition {
@@ -86,7 +85,7 @@ impl Membership {
         })
     }
 
-    /// In the group as far as is known, so that leaving takes a call.
+    /// In the group, as far as known, so that leaving needs a call.
     pub(crate) fn is_present(&self) -> bool {
         matches!(self, Self::Present(_))
     }
@@ -134,13 +133,13 @@ pub(crate) enum Transition {
     Serve,
     /// A reason keeps it out.
     Drain,
-    /// A reason keeps it out, and the process before a reload had drained it already.
+    /// A reason keeps it out, and it was drained before a reload.
     ResumeDrained,
-    /// The reason is over before the drain is.
+    /// The reason is over before the drain.
     CallOff,
-    /// The drain is over; where a signal asked for it, the process exits.
+    /// The drain is over; after a signal, the process exits.
     End { timed_out: bool, exit: bool },
-    /// A signal came while drained: a request may be in flight, or a deregistration have failed.
+    /// A signal came while drained: a request may be in flight, or a deregistration may have failed.
     DrainAgain,
     /// The reason is over.
     Return,
@@ -152,43 +151,43 @@ pub(crate) enum KeptOut {
     No,
     /// Until the reason is over.
     Yes,
-    /// The process is to exit.
+    /// Until the process exits.
     BySignal,
 }
 
-/// How far leaving the target groups has come; that of the slowest counts.
+/// How far the slowest target group is with the deregistration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Leaving {
-    /// No call to leave has come back since the drain began.
+    /// No call to deregister has returned since the drain began.
     Untried,
     Tried,
     /// Nothing is left to deregister.
     Gone,
 }
 
-/// What the phase of the instance is decided from.
+/// The facts that decide the next phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Facts {
-    /// Identity, tags and notices were tried.
+pub(crate) struct PhaseFacts {
+    /// The agent has tried to read identity, tags and notices.
     pub(crate) known: bool,
     pub(crate) kept_out: KeptOut,
-    /// The process before a reload had drained the instance.
+    /// The instance was drained before a reload.
     pub(crate) was_drained: bool,
     pub(crate) leaving: Leaving,
-    /// Traffic has stopped, see [`Quiet`].
+    /// Traffic has stopped, see [`QuietPeriod`].
     pub(crate) quiet: bool,
     /// The drain's deadline has passed.
     pub(crate) late: bool,
 }
 
 impl Phase {
-    /// The step that is due; `None` stays.
-    pub(crate) fn next(self, facts: &Facts) -> Option<Transition> {
-        let Facts { known, kept_out, was_drained, leaving, quiet, late } = *facts;
+    /// The next transition; `None` keeps the phase.
+    pub(crate) fn next(self, facts: &PhaseFacts) -> Option<Transition> {
+        let PhaseFacts { known, kept_out, was_drained, leaving, quiet, late } = *facts;
         let exit = kept_out == KeptOut::BySignal;
         match (self, kept_out) {
-            // An agent that starts during a spot interruption, or that an operator had drained,
-            // must not register first.
+            // An agent that starts during a spot interruption, or that an operator drained, must not
+            // register first.
             (Self::Starting, _) if !known => None,
             (Self::Starting, KeptOut::No) => Some(Transition::Serve),
             (Self::Starting, _) if was_drained => Some(Transition::ResumeDrained),
@@ -209,7 +208,7 @@ impl Phase {
     }
 }
 
-/// Whether on-rebalance recommendations drain the instance.
+/// Whether a rebalance recommendation drains the instance.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum OnRebalance {
     /// Log and show the recommendation, nothing else.
@@ -228,9 +227,9 @@ impl fmt::Display for OnRebalance {
     }
 }
 
-/// Everything that can keep the instance out of its target groups, weakest last.
+/// The reasons that can keep the instance out of its target groups, strongest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Reasons {
+pub(crate) struct StayOutReasons {
     /// SIGTERM or SIGINT: drain, then exit.
     pub(crate) signal: Option<&'static str>,
     /// A spot interruption notice, such as `terminate at 2026-01-01T00:00:00Z`.
@@ -243,8 +242,8 @@ pub(crate) struct Reasons {
     pub(crate) operator: bool,
 }
 
-impl Reasons {
-    /// Why the instance has to stay out of its target groups, in one line; `None` when it is wanted.
+impl StayOutReasons {
+    /// The strongest reason to stay out of the target groups, in one line; `None` if there is none.
     pub(crate) fn to_stay_out(&self, on_rebalance: OnRebalance) -> Option<String> {
         if let Some(signal) = self.signal {
             return Some(format!("stopping: {signal}"));
@@ -258,7 +257,7 @@ impl Reasons {
             return Some(format!("Auto Scaling state {state}"));
         }
         if self.operator {
-            return Some("drained by an operator; `instance-agent resume` brings it back".to_owned());
+            return Some("drained by an operator; `instance-agent resume` ends the drain".to_owned());
         }
         if let (Some(time), OnRebalance::Drain) = (&self.rebalance, on_rebalance) {
             return Some(format!("rebalance recommendation of {time}"));
@@ -267,27 +266,25 @@ impl Reasons {
     }
 }
 
-/// Decides when a draining instance may stop: when traffic has really ended, not after a guess.
+/// Decides when the traffic of a draining instance has stopped.
 ///
-/// `DeregisterTargets` being accepted does not end traffic: the balancer can go on sending new
-/// requests for some seconds. So the period of silence counts from the deregistration or from the
-/// last request that was not a probe, whichever is later.
+/// An accepted `DeregisterTargets` does not end traffic: the load balancer can send new requests for some
+/// seconds. So the quiet period counts from the deregistration or from the last request that was not a
+/// probe, whichever is later.
 #[derive(Clone, Debug)]
-pub(crate) struct Quiet {
+pub(crate) struct QuietPeriod {
     quiet: Duration,
     requests: u64,
     since: Instant,
 }
 
-impl Quiet {
-    /// Starts watching at `now` with the counters as they stand.
+impl QuietPeriod {
     pub(crate) fn new(quiet: Duration, traffic: &TrafficSnapshot, now: Instant) -> Self {
         Self { quiet, requests: traffic.requests(), since: now }
     }
 
-    /// Takes in the counters at `now`. `deregistered` is when the last group accepted the
-    /// deregistration; `None` says that there was no group to leave. Returns true when the
-    /// instance may stop.
+    /// Whether traffic has stopped, with the counters at `now`. `deregistered` is when the last group
+    /// accepted the deregistration; `None` means that there was no group to leave.
     pub(crate) fn is_over(
         &mut self,
         traffic: &TrafficSnapshot,
@@ -370,14 +367,14 @@ mod tests {
     }
 
     /// All that a phase can be decided from.
-    fn all_facts() -> Vec<Facts> {
+    fn all_facts() -> Vec<PhaseFacts> {
         let mut all = Vec::new();
         for bits in 0..16_u8 {
             let bit = |place: u8| bits & (1 << place) != 0;
             let (known, was_drained, quiet, late) = (bit(0), bit(1), bit(2), bit(3));
             for kept_out in [KeptOut::No, KeptOut::Yes, KeptOut::BySignal] {
                 for leaving in [Leaving::Untried, Leaving::Tried, Leaving::Gone] {
-                    all.push(Facts { known, kept_out, was_drained, leaving, quiet, late });
+                    all.push(PhaseFacts { known, kept_out, was_drained, leaving, quiet, late });
                 }
             }
         }
@@ -390,7 +387,7 @@ mod tests {
         use KeptOut::{BySignal, No, Yes};
         use Leaving::{Gone, Untried};
         use Phase::{Drained, Draining, Serving, Starting};
-        type Row = (Phase, fn(&Facts) -> bool, Option<Transition>);
+        type Row = (Phase, fn(&PhaseFacts) -> bool, Option<Transition>);
         let end = |timed_out, exit| Some(Transition::End { timed_out, exit });
         let table: [Row; 17] = [
             (Starting, |f| !f.known, None),
@@ -431,7 +428,7 @@ mod tests {
     #[test]
     fn each_reason_keeps_the_instance_out_and_the_strongest_is_named() {
         let ignore = OnRebalance::Ignore;
-        let mut reasons = Reasons::default();
+        let mut reasons = StayOutReasons::default();
         assert_eq!(reasons.to_stay_out(ignore), None);
         reasons.auto_scaling = Some("InService".into());
         assert_eq!(reasons.to_stay_out(ignore), None);
@@ -455,7 +452,7 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut traffic = TrafficSnapshot { root: 5, ..TrafficSnapshot::default() };
-        let mut quiet = Quiet::new(Duration::from_secs(20), &traffic, start);
+        let mut quiet = QuietPeriod::new(Duration::from_secs(20), &traffic, start);
         assert!(!quiet.is_over(&traffic, Some(at(3)), at(22)), "20 s have not passed since 3");
         assert!(quiet.is_over(&traffic, Some(at(3)), at(23)));
         traffic.root = 6;
@@ -469,7 +466,7 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut traffic = TrafficSnapshot { in_flight: 1, ..TrafficSnapshot::default() };
-        let mut quiet = Quiet::new(Duration::from_secs(20), &traffic, start);
+        let mut quiet = QuietPeriod::new(Duration::from_secs(20), &traffic, start);
         assert!(!quiet.is_over(&traffic, Some(start), at(100)));
         assert!(!quiet.is_over(&traffic, None, at(100)), "registered nowhere still waits for it");
         traffic.in_flight = 0;

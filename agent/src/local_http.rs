@@ -1,4 +1,4 @@
-//! One HTTP request to something on this machine: the agent's own health path, or a running agent's admin socket.
+//! One HTTP request on this machine: to the agent's own health path or to the admin socket.
 
 use std::io;
 use std::time::Duration;
@@ -10,31 +10,26 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// No answer that is asked for here comes near it.
+/// Far above every expected answer.
 const LONGEST_BODY: usize = 1 << 20;
 
-/// What was answered.
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) body: String,
 }
 
-/// Why there is no whole answer.
+/// Why there is no complete answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RequestError {
-    /// It cannot be asked for.
-    #[error("no valid request: {0}")]
+    #[error("invalid request: {0}")]
     Request(#[from] http::Error),
-    /// Nobody listens, or this user may not connect.
     #[error("{0}")]
     Connect(io::Error),
-    /// None that is HTTP.
     #[error("no answer: {0}")]
     Http(#[from] hyper::Error),
-    /// It broke off, or is too long.
-    #[error("the answer cannot be read: {0}")]
+    /// It is incomplete or too long.
+    #[error("cannot read the answer: {0}")]
     Body(Box<dyn std::error::Error + Send + Sync>),
-    /// None in time.
     #[error("no answer within {} s", .0.as_secs())]
     Late(Duration),
 }
@@ -66,7 +61,7 @@ where
             let body = String::from_utf8_lossy(&body.to_bytes()).into_owned();
             Ok(Answer { status, body })
         };
-        // The connection ends once its sender is gone. Where it breaks, the sender says so too.
+        // The connection ends when its sender is dropped. The sender reports its errors too.
         tokio::join!(answer, connection).0
     };
     tokio::time::timeout(limit, exchange).await.unwrap_or(Err(RequestError::Late(limit)))
@@ -109,8 +104,8 @@ mod tests {
         for (bytes, expected) in [
             (b"SSH-2.0\r\n".as_slice(), "no answer: "),
             (b"", "no answer: "),
-            (b"HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nhalf", "the answer cannot be read: "),
-            (&endless, "the answer cannot be read: "),
+            (b"HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nhalf", "cannot read the answer: "),
+            (&endless, "cannot read the answer: "),
         ] {
             let error = exchange(bytes).await.0.err().unwrap().to_string();
             assert!(error.starts_with(expected), "{error}");

@@ -1,5 +1,4 @@
-//! `instance-agent`: makes a bare EC2 instance a working, self-registering member of a
-//! load-balanced fleet.
+//! `instance-agent`: a web server that registers its EC2 instance with load balancer target groups.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -8,7 +7,7 @@ fn main() -> ExitCode {
     match instance_agent::run(std::env::args_os()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            // Nothing can be done about a stderr that is gone.
+            // If stderr is closed, there is nowhere to report it.
             _ = writeln!(std::io::stderr(), "instance-agent: {}", failure.message);
             ExitCode::from(failure.code)
         }

@@ -1,5 +1,4 @@
-//! What AWS announces to an instance through IMDS: spot interruptions, rebalance recommendations
-//! and the Auto Scaling lifecycle state, as one stream.
+//! Notices from IMDS: spot interruptions, rebalance recommendations and the Auto Scaling lifecycle state.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,31 +7,30 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::backoff::Backoff;
-use crate::guard::{Broken, Mistakes, guard};
+use crate::guard::{TaskFailure, TaskFailures, guard};
 use crate::imds::{Imds, ImdsError};
 use crate::validate;
 
 /// A spot interruption notice comes two minutes ahead; AWS recommends asking every five seconds.
 const INTERVAL: Duration = Duration::from_secs(5);
-/// How long the first question may take before the agent goes on without an answer.
+/// Time limit of one query; after the first one, the agent continues without an answer.
 const FIRST_TRY: Duration = Duration::from_secs(3);
 
 /// The notices in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Notices {
-    /// Whether IMDS has been asked with success since the agent started. Until then there may be a
-    /// notice that is not known.
+    /// Whether IMDS has answered since the agent started. Until then there may be an unknown notice.
     pub(crate) read: bool,
     /// `terminate at 2026-01-01T00:00:00Z`; also `stop` and `hibernate`.
     pub(crate) spot: Option<String>,
-    /// When a rebalance recommendation was given.
+    /// The time of a rebalance recommendation.
     pub(crate) rebalance: Option<String>,
     /// The Auto Scaling target lifecycle state, such as `InService`; `None` outside Auto Scaling.
     pub(crate) auto_scaling: Option<String>,
 }
 
-/// Publishes the notices: first as soon as they are known (or IMDS has failed once), then at each
-/// change. What IMDS does not answer stays as it was known last, which at first is `known`.
+/// Publishes the notices after the first query, then at each change. Without an answer of IMDS the last
+/// known notices stay; at first these are `known`.
 pub(crate) async fn watch(
     imds: Option<Arc<Imds>>,
     known: Option<Notices>,
@@ -41,21 +39,21 @@ pub(crate) async fn watch(
     let mut notices = known.unwrap_or_default();
     let Some(imds) = imds else {
         publish.send_replace(Some(notices));
-        // Kept open: a closed channel would say that the notices are over.
+        // Keeps the channel open.
         return std::future::pending().await;
     };
     let mut first_tries = Backoff::new(Duration::from_secs(1), INTERVAL);
     let mut outage = Backoff::new(INTERVAL, Duration::from_secs(15));
     let mut refusals = BTreeSet::new();
-    let mut mistakes = Mistakes::default();
+    let mut mistakes = TaskFailures::default();
     loop {
-        // A deadline also for the first of all tries, which registration waits for.
+        // The first query needs a time limit too: registration waits for it.
         let refresh = refresh(&imds, &mut notices, &mut refusals);
         let result = match guard(FIRST_TRY, refresh).await {
             Ok(result) => result,
-            Err(Broken::Stuck(limit)) => Err(ImdsError::late(limit)),
+            Err(TaskFailure::Stuck(limit)) => Err(ImdsError::late(limit)),
             Err(broken) => {
-                mistakes.say("the look for notices", &broken);
+                mistakes.say("the notice watcher", &broken);
                 Err(ImdsError::new(broken.to_string()))
             }
         };
@@ -66,7 +64,7 @@ pub(crate) async fn watch(
                 INTERVAL
             }
             Err(error) => {
-                tracing::debug!("notices unknown: {error}");
+                tracing::debug!("cannot read notices: {error}");
                 if notices.read { outage.next_delay() } else { first_tries.next_delay() }
             }
         };
@@ -81,7 +79,7 @@ pub(crate) async fn watch(
     }
 }
 
-/// Asks for each notice by itself: one that IMDS will not tell must not hide another.
+/// Queries each notice separately: one that IMDS refuses must not hide another.
 async fn refresh(
     imds: &Imds,
     notices: &mut Notices,
@@ -118,7 +116,7 @@ async fn refresh(
             }
             Err(error) if error.refused => {
                 if refusals.insert(path) {
-                    tracing::warn!("this notice cannot be read, the instance will not act on it: {error}");
+                    tracing::warn!("cannot read a notice: {error}; the instance will not act on it");
                 }
             }
             Err(error) => return Err(error),

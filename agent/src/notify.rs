@@ -1,6 +1,6 @@
-//! What systemd is told: ready, status, stopping, and that a drain takes its time.
+//! Notifies systemd: ready, status, stopping, more time for a drain, watchdog.
 //!
-//! Outside systemd (`NOTIFY_SOCKET` unset) nothing is sent and nothing is missing.
+//! Outside systemd (`NOTIFY_SOCKET` unset) nothing is sent.
 
 use std::io;
 use std::sync::Arc;
@@ -13,18 +13,16 @@ use tokio::sync::watch;
 use crate::status::Registration;
 use crate::traffic::Traffic;
 
-/// How far ahead a drain pushes systemd's stop timeout, again and again.
+/// By how much a drain extends systemd's stop timeout each time.
 const EXTENSION: Duration = Duration::from_secs(30);
 
-/// What `systemctl status` is shown, in characters.
+/// In characters.
 const LONGEST_STATUS: usize = 400;
 
-/// Says that the agent serves.
 pub(crate) fn ready() {
     send(&[NotifyState::Ready]);
 }
 
-/// Asks systemd for this much more time to stop.
 pub(crate) fn extend_stop(more: Duration) {
     send(&[NotifyState::ExtendTimeoutUsec(u32::try_from(more.as_micros()).unwrap_or(u32::MAX))]);
 }
@@ -39,7 +37,7 @@ pub(crate) async fn follow(mut registration: watch::Receiver<Registration>, list
                 stopping = true;
                 send(&[NotifyState::Stopping]);
             }
-            // A line break would begin a message of its own to systemd.
+            // After a line break systemd would read another message.
             one_line(&registration.summary(&listen), LONGEST_STATUS)
         };
         send(&[NotifyState::Status(&line)]);
@@ -55,13 +53,13 @@ pub(crate) async fn follow(mut registration: watch::Receiver<Registration>, list
     }
 }
 
-/// Feeds systemd's watchdog, where there is one, as long as every server thread is alive: each of
-/// them has to have moved its beat since the last feeding.
+/// Feeds systemd's watchdog, if there is one, while every server thread is alive: each thread must have
+/// increased its beat since the last time.
 ///
-/// On a thread of its own: whatever holds up the main one, a web server that works is not restarted.
+/// On its own thread, so that a blocked main thread does not restart a working web server.
 pub(crate) fn feed_watchdog(traffic: Arc<Traffic>) -> io::Result<()> {
     let Some(limit) = sd_notify::watchdog_enabled() else { return Ok(()) };
-    // The server has just started. After a reload the time since the last feeding counts on.
+    // After a reload, systemd still counts from the previous program's last message.
     send(&[NotifyState::Watchdog]);
     let feed = move || {
         let mut seen = traffic.beats();
@@ -80,6 +78,6 @@ pub(crate) fn feed_watchdog(traffic: Arc<Traffic>) -> io::Result<()> {
 
 fn send(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!("systemd was not notified: {error}");
+        tracing::debug!("cannot notify systemd: {error}");
     }
 }

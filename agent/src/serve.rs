@@ -1,6 +1,6 @@
-//! `serve`: puts the rooms together, in the order in which an instance comes to life.
+//! `serve`: starts the parts of the agent in the order of an instance's life, and connects them.
 //!
-//! The listening socket comes first and the server goes last; nothing in between can keep it from
+//! The listening socket opens first and the server stops last; nothing in between can keep it from
 //! answering.
 
 use std::io;
@@ -17,50 +17,40 @@ use crate::config::{ConfigError, Layers, Role, Settings};
 use crate::guard::{self, keep};
 use crate::identity::Identifier;
 use crate::imds::Imds;
-use crate::registrar::{Inputs, Outputs, Registrar, Resumed};
-use crate::seed::{OpenError, SeedStore};
-use crate::server::{Handed, Server};
+use crate::registrar::{Inputs, Outputs, Registrar, ResumedState};
+use crate::seed::{SeedInUse, SeedStore};
+use crate::server::{HandoverSockets, Server};
 use crate::signals::Signals;
 use crate::status::{AgentStatus, Registration};
 use crate::traffic::Traffic;
 use crate::unit::Unit;
-use crate::upgrade::{Inherited, Predecessor, Program, Reloader, Reloads};
-use crate::upgrading::{Running, ServerParts};
+use crate::upgrade::{InheritedState, Predecessor, Program, Reloader, Reloads};
+use crate::upgrading::{RunningAgent, ServerParts};
 use crate::{aws, events, notices, notify, server, telemetry, upgrade};
 
-/// How long requests that began after the drain had ended may take to finish. They seldom exist,
-/// and the stop goes on as soon as they are answered.
+/// Time limit for requests that begin after the end of the drain. There are few, and the stop continues
+/// as soon as they are answered.
 const LAST_REQUESTS: Duration = Duration::from_secs(30);
 
 /// The longest deregistration delay of a target group.
 const LONGEST_DELAY: Duration = Duration::from_secs(3600);
-/// A drain ends by itself at its own deadline. What is past it by this much is stuck.
+/// A drain ends at its own deadline. This long after it, the drain is stuck.
 const DRAIN_MARGIN: Duration = Duration::from_secs(300);
 
-/// How long another agent that is one too many may hold the locks before it ends.
+/// How long a second agent may hold the locks before it notices this one and exits.
 const LOCKS_FREE: Duration = Duration::from_secs(1);
 
 /// Why the agent could not start serving.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ServeError {
-    /// The settings cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {error}; {cure}", cure = listen_cure(.error))]
-    Listen {
-        /// The address that was asked for.
-        address: SocketAddr,
-        /// Why not.
-        error: io::Error,
-    },
-    /// systemd passed a socket that cannot be served on.
-    #[error("cannot use the socket that systemd passed: {0}; correct the .socket unit")]
+    #[error("cannot listen on {address}: {}", reason_and_cure(.error))]
+    Listen { address: SocketAddr, error: io::Error },
+    #[error("cannot use the socket from systemd: {0}: correct the .socket unit")]
     Activation(io::Error),
-    /// The program before this one in the process left something that cannot be read.
-    #[error("cannot go on with what the program before this one left: {0}; restart the service")]
+    #[error("cannot restore the state of the previous process: {0}; restart the service")]
     Inherited(io::Error),
-    /// The running agent cannot be followed by this one.
     #[error("cannot take over: {0}")]
     CannotTakeOver(String),
     /// Another agent runs with the same folders.
@@ -68,40 +58,44 @@ pub(crate) enum ServeError {
     Admin(#[from] BindError),
     /// Another process owns the seed.
     #[error(transparent)]
-    Seed(#[from] OpenError),
-    /// The kernel refuses what every program needs.
+    Seed(#[from] SeedInUse),
+    /// The kernel refuses something that every program needs.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
 }
 
-fn listen_cure(error: &io::Error) -> &'static str {
+fn reason_and_cure(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::AddrInUse => "another program listens there; stop it, or choose another --listen",
-        io::ErrorKind::PermissionDenied => {
-            "ports below 1024 need root or CAP_NET_BIND_SERVICE; or choose another --listen"
+        io::ErrorKind::AddrInUse => {
+            "address in use: stop the other program or choose another --listen".into()
         }
-        io::ErrorKind::AddrNotAvailable => "this machine does not have that address; choose another --listen",
-        _ => "choose another --listen",
+        io::ErrorKind::PermissionDenied => {
+            "permission denied: run as root or with CAP_NET_BIND_SERVICE, or choose a --listen port from 1024"
+                .into()
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "this machine does not have that address: choose another --listen".into()
+        }
+        _ => format!("{error}: choose another --listen"),
     }
 }
 
-/// Says whether the settings can be used and, where it is asked, whether this program can take over
-/// from a running one.
+/// Checks the settings and, with `handover`, whether this program can take over from the running one.
 pub(crate) fn check(args: SettingArgs) -> Result<String, ServeError> {
     let handover = args.handover;
     let layers = Layers::read(args.flags, std::env::vars_os(), args.config.as_deref());
     let settings = layers.settings()?;
     let file = layers.file().display();
     match handover {
-        None if layers.has_file() => Ok(format!("the settings can be used; read from {file}")),
-        None => Ok(format!("the settings can be used; there is no {file}")),
+        None if layers.has_file() => Ok(format!("the settings are valid, read from {file}")),
+        None => Ok(format!("the settings are valid; {file} does not exist")),
         Some(version) => upgrade::check::answer(version, &settings).map_err(ServeError::CannotTakeOver),
     }
 }
 
 /// Serves until a signal asks to stop and the instance is drained.
 pub(crate) fn run(args: SettingArgs) -> Result<(), ServeError> {
-    // Until there are handlers, and while a program replaces another, signals wait.
+    // Signals wait until there are handlers, and during a reload.
     upgrade::block_signals();
     upgrade::survive_file_size_limit();
     let inherited = upgrade::inherit().map_err(ServeError::Inherited)?;
@@ -115,7 +109,7 @@ pub(crate) fn run(args: SettingArgs) -> Result<(), ServeError> {
     guard::say_panics_in_one_line();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        // Signals are for the main thread.
+        // Only the main thread handles signals.
         .on_thread_start(upgrade::block_signals)
         .build()?;
     let signals = {
@@ -125,14 +119,18 @@ pub(crate) fn run(args: SettingArgs) -> Result<(), ServeError> {
     let limits = &mut settings.limits;
     limits.max_connections = server::limit_connections(limits.max_connections, settings.threads);
     let (handed, inherited_admin, predecessor) = match inherited {
-        Some(Inherited { handed, admin, predecessor }) => (handed, admin, Some(predecessor)),
-        None => (Handed { listener: listen(settings.listen)?, connections: Vec::new(), lost: 0 }, None, None),
+        Some(InheritedState { handed, admin, predecessor }) => (handed, admin, Some(predecessor)),
+        None => (
+            HandoverSockets { listener: listen(settings.listen)?, connections: Vec::new(), lost: 0 },
+            None,
+            None,
+        ),
     };
     let listening = handed.listener.local_addr()?;
     let admin_socket = match inherited_admin {
         Some(socket) => {
-            // The locks were free while the program was replaced: another agent that was started just
-            // then may hold them until it sees that it is one too many.
+            // The locks were free during `execve`. A second agent that started just then may hold them
+            // until it notices this one.
             let adopt = || {
                 socket
                     .try_clone()
@@ -146,9 +144,9 @@ pub(crate) fn run(args: SettingArgs) -> Result<(), ServeError> {
     let admin_socket = match admin_socket {
         Ok(socket) => Some(Arc::new(socket)),
         Err(error @ BindError::Live(_)) => return Err(error.into()),
-        // Being a web server does not depend on being administered.
+        // The web server does not need the admin socket.
         Err(error) => {
-            tracing::warn!("serving without status, drain, resume and reload: no admin socket: {error}");
+            tracing::warn!("no admin socket: {error}; serving without status, drain, resume and reload");
             None
         }
     };
@@ -185,16 +183,14 @@ pub(crate) fn run(args: SettingArgs) -> Result<(), ServeError> {
             predecessor,
         };
         control.run(signals, server.clone()).await;
-        tracing::info!("stopping: finishing what has begun, then closing the port");
+        tracing::info!("stopping: finishing the requests in flight, then closing the port");
         notify::extend_stop(2 * LAST_REQUESTS);
-        // Waits for a reload that is about to be called off.
+        // Waits for a running reload, which sees the stop and gives up.
         if let Some(server) = server.lock().await.take() {
             let cut_off = server.shutdown(Instant::now() + LAST_REQUESTS).await;
             if cut_off > 0 {
                 let seconds = LAST_REQUESTS.as_secs();
-                tracing::warn!(
-                    "{cut_off} requests were cut off: they had not ended {seconds} s after the drain"
-                );
+                tracing::warn!("{cut_off} requests cut off: not finished {seconds} s after the drain");
             }
         }
     });
@@ -202,7 +198,7 @@ pub(crate) fn run(args: SettingArgs) -> Result<(), ServeError> {
     Ok(())
 }
 
-/// Tries again for a moment while the outcome is one that will soon be another.
+/// Repeats `attempt` for a moment while `again` says that the outcome will soon change.
 fn retry_while<T>(mut attempt: impl FnMut() -> T, again: impl Fn(&T) -> bool) -> T {
     let deadline = Instant::now() + LOCKS_FREE;
     loop {
@@ -210,13 +206,13 @@ fn retry_while<T>(mut attempt: impl FnMut() -> T, again: impl Fn(&T) -> bool) ->
         if !again(&outcome) || Instant::now() >= deadline {
             return outcome;
         }
-        // Clients wait meanwhile: short, and seldom needed at all.
+        // Clients wait meanwhile, so the pause is short.
         #[expect(clippy::disallowed_methods, reason = "nothing is served yet, and a deadline ends the loop")]
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// The listening socket: systemd's, where it activates the agent through one, else one of our own.
+/// The listening socket: systemd's with socket activation, else our own.
 fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
     let mut passed = sd_notify::listen_fds().map_err(ServeError::Activation)?;
     let Some(first) = passed.next() else {
@@ -231,7 +227,7 @@ fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
     server::adopt_listener(socket).map_err(ServeError::Activation)
 }
 
-/// What the routes answer until the registrar publishes: what the program before this one answered.
+/// The answers until the registrar publishes: after a reload, those of the previous program.
 fn first_answers(settings: &Settings, predecessor: Option<&Predecessor>) -> Answers {
     let role = predecessor.map(Predecessor::role);
     let instance =
@@ -259,14 +255,14 @@ fn say_serving(listening: SocketAddr, connections: usize, predecessor: Option<&P
             message_id = events::RELOADED,
             version,
             from_version = from,
-            "reloaded: version {version} after {from}, {connections} connections kept, {refused_bodies} \
-             bodies that came too slowly refused (408), a pause of {} ms",
+            "reloaded: version {version} replaced {from}; {connections} connections kept, {refused_bodies} slow \
+             request bodies refused (408), requests paused for {} ms",
             upgrade::monotonic_now().saturating_sub(*paused_at) / 1_000_000
         ),
     }
 }
 
-/// Everything but the web server: identity, notices, registration, administration.
+/// Everything except the web server: identity, notices, registration, administration.
 struct Control {
     settings: Settings,
     program: Program,
@@ -280,7 +276,7 @@ struct Control {
 }
 
 impl Control {
-    /// Ends when the instance is drained for good, or when a second signal asks to hurry.
+    /// Returns when a signal has come and the instance is drained, or at a second signal.
     async fn run(self, mut signals: Signals, server: Arc<Mutex<Option<Server>>>) {
         let trusts = instance_aws::has_certificates();
         if !trusts {
@@ -297,7 +293,9 @@ impl Control {
         tokio::spawn(notices::watch(imds, known.notices, publish_notices));
         let (publish_registration, registration) = watch::channel(Registration::default());
         let (followed, listening) = (registration.clone(), self.listening.to_string());
-        tokio::spawn(keep("telling systemd", move || notify::follow(followed.clone(), listening.clone())));
+        tokio::spawn(keep("the systemd notifier", move || {
+            notify::follow(followed.clone(), listening.clone())
+        }));
         let (publish_role, role) = watch::channel((Role::default(), Vec::new()));
         let (ask_to_stop, stop) = watch::channel(None);
         let (ask_again, questions) = watch::channel(());
@@ -326,12 +324,12 @@ impl Control {
             tokio::spawn(async move {
                 if let Err(error) = admin::serve(&socket, admin).await {
                     tracing::warn!(
-                        "no status, drain, resume or reload until a restart: the admin socket: {error}"
+                        "the admin socket failed: {error}; no status, drain, resume or reload until a restart"
                     );
                 }
             });
         }
-        let host = Running {
+        let host = RunningAgent {
             registration,
             role,
             instance: instance.clone(),
@@ -355,7 +353,7 @@ impl Control {
         };
         let outputs =
             Outputs { answers: self.answers, registration: publish_registration, role: publish_role };
-        let resumed = self.predecessor.map(|predecessor| Resumed {
+        let resumed = self.predecessor.map(|predecessor| ResumedState {
             role: predecessor.role(),
             parting: predecessor.parting(),
             drained: predecessor.drained,
@@ -368,15 +366,19 @@ impl Control {
         let hurry = async {
             ask_to_stop.send_replace(Some(signals.next().await));
             match tokio::time::timeout(drain + DRAIN_MARGIN, signals.next()).await {
-                Ok(signal) => tracing::warn!("{signal} again: not waiting for the drain to end"),
-                Err(_) => tracing::error!("the drain does not end; stopping without its end; this is a bug"),
+                Ok(signal) => {
+                    tracing::warn!("received {signal} while draining: stopping without waiting for the drain")
+                }
+                Err(_) => tracing::error!(
+                    "the drain did not end at its deadline: stopping; this is a bug, please report it"
+                ),
             }
         };
         tokio::select! {
             () = registrar.run() => {}
             () = hurry => {}
         }
-        // Kept until here, so that the registrar never sees its requests end.
+        // Kept until here: the registrar must never see these channels closed.
         drop((requests, ask_again));
     }
 }

@@ -20,8 +20,8 @@ impl Signals {
         })
     }
 
-    /// The next signal that asks to stop. A terminal that closes, or a habit of sending SIGHUP to
-    /// daemons, must not end a server without a drain.
+    /// The next signal that asks to stop. SIGHUP, from a closed terminal or an administrator's habit, must
+    /// not end a server without a drain.
     pub(crate) async fn next(&mut self) -> &'static str {
         loop {
             tokio::select! {

@@ -8,21 +8,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::traffic::TrafficSnapshot;
 
-/// No value is shown longer, in characters.
+/// The longest value in the table, in characters.
 const LONGEST_ROW: usize = 1_000;
 
-/// Where the instance as a whole stands.
+/// The phase of the instance as a whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Phase {
-    /// Serving; identity, tags and notices are being asked for the first time.
+    /// Serving; the agent asks for identity, tags and notices for the first time.
     #[default]
     Starting,
-    /// Serving, and wanted in its target groups.
+    /// Serving; the instance belongs in its target groups.
     Serving,
     /// Leaving its target groups; serving until traffic has stopped.
     Draining,
-    /// Out of its target groups for as long as the reason lasts.
+    /// Out of its target groups until the reason is over.
     Drained,
 }
 
@@ -37,52 +37,43 @@ impl fmt::Display for Phase {
     }
 }
 
-/// What the registrar knows. Absent facts are `None`, never made up.
+/// What the registrar knows. Unknown values are `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Registration {
-    /// The instance id.
     pub(crate) instance_id: Option<String>,
-    /// The instance type.
     pub(crate) instance_type: Option<String>,
-    /// The region.
     pub(crate) region: Option<String>,
-    /// The availability zone.
     pub(crate) availability_zone: Option<String>,
-    /// The cluster whose path is answered.
     pub(crate) cluster: Option<String>,
-    /// What `GET /` means: `health` or `seed`.
+    /// `health` or `seed`.
     pub(crate) root: String,
-    /// Where the instance stands.
     pub(crate) phase: Phase,
-    /// Why it is draining or drained.
     pub(crate) reason: Option<String>,
-    /// What a drain waits for.
     #[serde(default)]
     pub(crate) waiting_for: Option<String>,
-    /// Whether it exits once it is drained.
+    /// Whether the agent exits once it is drained.
     pub(crate) stopping: bool,
-    /// Since when, RFC 3339 in UTC.
+    /// Start of the phase, RFC 3339 in UTC.
     pub(crate) since: String,
-    /// Each target group it is in, or is to be in.
+    /// Each target group that the instance is in or should be in.
     pub(crate) target_groups: Vec<GroupStatus>,
     /// The spot interruption notice in force.
     pub(crate) spot: Option<String>,
-    /// When a rebalance recommendation was given.
+    /// The time of a rebalance recommendation.
     pub(crate) rebalance: Option<String>,
     /// The Auto Scaling target lifecycle state.
     pub(crate) auto_scaling: Option<String>,
 }
 
-/// What one target group thinks of this instance. It is also part of the record of a reload: a later version may add a
-/// field, with a default, and removes none.
+/// The state of this instance in one target group. It is also part of the handover record: later versions may add
+/// fields with a default and must not remove any.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct GroupStatus {
-    /// The group's name.
     pub(crate) name: String,
-    /// Its ARN, once it was found.
+    /// `None` until the group was found.
     pub(crate) arn: Option<String>,
-    /// What is registered: id or address, and port.
+    /// The registered target: id or address, and port.
     pub(crate) target: Option<String>,
     /// ELBv2's state while registered; else `unresolved`, `unknown`, `unregistered` or `deregistered`.
     pub(crate) state: String,
@@ -90,74 +81,64 @@ pub(crate) struct GroupStatus {
     pub(crate) reason: Option<String>,
     /// ELBv2's sentence about the reason.
     pub(crate) description: Option<String>,
-    /// Since when, RFC 3339 in UTC.
+    /// Start of the state, RFC 3339 in UTC.
     pub(crate) since: String,
-    /// When AWS last said so, RFC 3339 in UTC.
+    /// Time of AWS's last answer, RFC 3339 in UTC.
     pub(crate) as_of: Option<String>,
-    /// How long ago that was when the status was asked for, in seconds.
+    /// Age of that answer, in seconds.
     pub(crate) age_seconds: Option<u64>,
     #[serde(skip)]
     pub(crate) freshness: Freshness,
-    /// What keeps it from where it should be.
+    /// Why the instance is not where it should be.
     pub(crate) problem: Option<String>,
     /// What to do about the reason or the problem.
     pub(crate) cure: Option<String>,
 }
 
-/// How old it is what AWS said of a target group.
+/// The age of AWS's last answer about a target group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Freshness {
-    /// When AWS last answered, on the clock that no one sets.
+    /// Time of the last answer, on the monotonic clock.
     pub(crate) asked: Option<Instant>,
-    /// It can be asked again before its time.
+    /// Whether the member can ask again now.
     pub(crate) can_be_asked: bool,
 }
 
 /// The latest reload.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ReloadStatus {
-    /// How many were asked for since the process began, this one included.
+    /// The number of requests since the process started, including this one.
     pub(crate) attempt: u64,
-    /// How it stands.
     pub(crate) outcome: ReloadOutcome,
-    /// Why it was refused.
     pub(crate) reason: Option<String>,
 }
 
-/// How a reload stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum ReloadOutcome {
-    /// None was asked for.
+    /// No reload was requested.
     #[default]
     None,
-    /// Under way.
     Running,
-    /// It has led to the program that runs.
+    /// The running program came from this reload.
     Done,
-    /// The program from before it runs on.
+    /// The previous program keeps running.
     Refused,
 }
 
 /// Everything `instance-agent status --output json` prints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct AgentStatus {
-    /// The running agent's version.
     pub(crate) version: String,
-    /// Its process id.
     pub(crate) pid: u32,
-    /// Where it serves.
     pub(crate) listen: String,
-    /// The latest reload.
     #[serde(default)]
     pub(crate) reload: ReloadStatus,
-    /// What only a restart applies: the unit has changed since the process began.
+    /// Set if the unit has changed since the process started, which needs a restart.
     #[serde(default)]
     pub(crate) restart_needed: Option<String>,
-    /// What the registrar knows.
     #[serde(flatten)]
     pub(crate) registration: Registration,
-    /// How it is used.
     pub(crate) traffic: TrafficSnapshot,
     /// Why the seed cannot be read; `None` when it can.
     pub(crate) seed_problem: Option<String>,
@@ -167,7 +148,7 @@ pub(crate) struct AgentStatus {
 }
 
 impl Registration {
-    /// One line: what is served, and what each target group thinks of it and why.
+    /// One line: phase and address, and the state of each target group with its reason.
     pub(crate) fn summary(&self, listen: &str) -> String {
         let mut line = match (&self.reason, &self.waiting_for) {
             (Some(reason), Some(wait)) => {
@@ -188,7 +169,7 @@ impl Registration {
 }
 
 impl Registration {
-    /// Says of each target group how old it is what is known at `now`.
+    /// Sets the age of each target group's answer at `now`.
     pub(crate) fn aged(mut self, now: Instant) -> Self {
         for group in &mut self.target_groups {
             group.age_seconds = group.freshness.asked.map(|asked| (now - asked).as_secs());
@@ -196,14 +177,14 @@ impl Registration {
         self
     }
 
-    /// Whether AWS can be asked of something that it last said longer than `age` before `now`.
+    /// Whether some answer is older than `age` at `now` and can be asked for again.
     pub(crate) fn is_older_than(&self, age: Duration, now: Instant) -> bool {
         let is_old = |asked: Instant| now.saturating_duration_since(asked) > age;
         let mut groups = self.target_groups.iter().map(|group| &group.freshness);
         groups.any(|known| known.can_be_asked && known.asked.is_none_or(is_old))
     }
 
-    /// The target groups that do not have the instance in service, each with the reason; `None` when all have.
+    /// The target groups that do not have the instance in service, each with the reason; `None` if all have.
     pub(crate) fn not_in_service(&self) -> Option<String> {
         let waiting = self.target_groups.iter().filter(|group| {
             let state = TargetHealthState::from(group.state.as_str());
@@ -226,7 +207,6 @@ impl GroupStatus {
 }
 
 impl AgentStatus {
-    /// The table for people.
     pub(crate) fn table(&self) -> String {
         let registration = &self.registration;
         let known = |fact: &Option<String>| fact.clone().unwrap_or_else(|| "unknown".to_owned());
@@ -242,7 +222,7 @@ impl AgentStatus {
         let reason = registration.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
         row("state", format!("{} since {}{reason}", registration.phase, registration.since));
         if let Some(wait) = &registration.waiting_for {
-            row("waits for", wait.clone());
+            row("waiting for", wait.clone());
         }
         if let Some(notice) = &registration.spot {
             row("spot", notice.clone());
@@ -276,7 +256,7 @@ impl AgentStatus {
         );
         let TrafficSnapshot { made_room, unread_dropped, .. } = *traffic;
         if made_room + unread_dropped > 0 {
-            let text = format!("{made_room} idle for others' sake, {unread_dropped} that read no answers");
+            let text = format!("{made_room} idle to make room, {unread_dropped} whose clients read nothing");
             row("closed", text);
         }
         row("now", format!("{} in flight, {} connections", traffic.in_flight, traffic.connections));
@@ -285,7 +265,9 @@ impl AgentStatus {
         match (reload.outcome, &reload.reason) {
             (ReloadOutcome::None, _) => {}
             (ReloadOutcome::Running, _) => row("reload", "under way".to_owned()),
-            (ReloadOutcome::Done, _) => row("reload", format!("done ({} asked for so far)", reload.attempt)),
+            (ReloadOutcome::Done, _) => {
+                row("reload", format!("done ({} since the process started)", reload.attempt))
+            }
             (ReloadOutcome::Refused, why) => row("reload", format!("refused: {}", known(why))),
         }
         if let Some(why) = &self.restart_needed {
@@ -315,7 +297,7 @@ impl AgentStatus {
         format!("\n{table}\n")
     }
 
-    /// Counters and states in Prometheus's text format.
+    /// Counters and states in the Prometheus text format.
     pub(crate) fn metrics(&self) -> String {
         let traffic = &self.traffic;
         let mut text = String::new();

@@ -1,4 +1,4 @@
-//! Target groups and what a load balancer thinks of a target, in ELBv2's words.
+//! Target groups and target health, in ELBv2's terms.
 
 use std::fmt;
 use std::str::FromStr;
@@ -24,7 +24,7 @@ impl TargetGroupRef {
         }
     }
 
-    /// The region, where the group is named by its ARN.
+    /// The region, if the group is named by its ARN.
     pub(crate) fn region(&self) -> Option<&str> {
         match self {
             Self::Name(_) => None,
@@ -32,8 +32,8 @@ impl TargetGroupRef {
         }
     }
 
-    /// Whether both mean one group, as far as that can be told: names are unique in an account and
-    /// region, so a name and an ARN that holds it are the same group to an instance.
+    /// Whether both name the same group. Names are unique in an account and region, so a name and an ARN
+    /// with that name are the same group for an instance.
     pub(crate) fn is_same_group(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Arn(this), Self::Arn(other)) => this == other,
@@ -103,12 +103,10 @@ fn is_name(text: &str) -> bool {
         && !text.ends_with('-')
 }
 
-/// What `DescribeTargetGroups` and `DescribeTargetGroupAttributes` tell about a group.
+/// A target group, from `DescribeTargetGroups` and `DescribeTargetGroupAttributes`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TargetGroup {
-    /// The ARN that every call names the group by.
     pub(crate) arn: String,
-    /// What a target of the group is.
     pub(crate) target_type: TargetType,
     /// How often a balancer node checks a target; `None` when health checks are off.
     pub(crate) check_interval: Option<Duration>,
@@ -116,7 +114,7 @@ pub(crate) struct TargetGroup {
     pub(crate) deregistration_delay: Option<Duration>,
 }
 
-/// What a target of a group is, as far as the agent can be one.
+/// The target types that an instance can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TargetType {
     /// An instance id.
@@ -125,12 +123,11 @@ pub(crate) enum TargetType {
     Ip,
 }
 
-/// A target as the calls name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
     /// The instance id or the IP address.
     pub(crate) id: String,
-    /// The port the balancer sends to. Deregistering with another port does nothing.
+    /// The port that the load balancer sends to. Deregistering with another port does nothing.
     pub(crate) port: u16,
 }
 
@@ -151,45 +148,43 @@ impl TargetHealth {
         Self { state, reason: None, description: None }
     }
 
-    /// Receives traffic: its checks pass, or are switched off.
+    /// Receives traffic: its health checks pass or are off.
     pub(crate) fn is_in_service(&self) -> bool {
         matches!(self.state, TargetHealthState::Healthy | TargetHealthState::Unavailable)
     }
 
-    /// On its way out.
     pub(crate) fn is_draining(&self) -> bool {
         matches!(self.state, TargetHealthState::Draining | TargetHealthState::UnhealthyDraining)
     }
 
-    /// The group does not know the target.
     pub(crate) fn is_not_registered(&self) -> bool {
         self.reason.as_deref() == Some("Target.NotRegistered")
     }
 
-    /// A member that will not be dropped by itself: neither unknown to the group nor leaving it.
+    /// Registered, and not leaving.
     pub(crate) fn is_registered(&self) -> bool {
         !self.is_not_registered() && !self.is_draining()
     }
 
-    /// What to do about the reason, in one sentence; `None` where there is nothing to do.
+    /// What to do about the reason, in one sentence.
     pub(crate) fn cure(&self) -> Option<&'static str> {
         Some(match self.reason.as_deref()? {
             "Target.ResponseCodeMismatch" => {
-                "compare the group's health check path and matcher with what `curl -i` answers on this instance"
+                "compare the group's health check path and matcher with the answer of `curl -i` on this instance"
             }
             "Target.Timeout" => {
-                "let the balancer's security group reach this instance on the registered port"
+                "allow the load balancer's security group to reach this instance on the registered port"
             }
             "Target.FailedHealthChecks" => {
-                "check that the agent listens on the registered port and that the security groups let the balancer in"
+                "check that the agent listens on the registered port and that the security groups admit the load balancer"
             }
             "Target.NotInUse" => {
-                "point a listener or rule at the target group, or enable this availability zone on the balancer"
+                "forward a listener or rule to the target group, or enable this availability zone on the load balancer"
             }
-            "Target.InvalidState" => "the balancer sees the instance as stopped; start it",
+            "Target.InvalidState" => "start the instance: the load balancer sees it as stopped",
             "Target.IpUnusable" => "the address is in use by a load balancer; register another",
-            "Target.HealthCheckDisabled" => "enable health checks on the target group to have it judged",
-            "Elb.InternalError" => "a fault inside the load balancer; it is asked again",
+            "Target.HealthCheckDisabled" => "enable health checks on the target group",
+            "Elb.InternalError" => "fault inside the load balancer: the agent asks again",
             _ => return None,
         })
     }

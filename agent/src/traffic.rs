@@ -1,4 +1,4 @@
-//! How the server is used: the server threads count, everyone else reads totals.
+//! Counters of the server: each server thread counts, others read the totals.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -6,18 +6,18 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-/// Makes the counters that people see from one table: for each its help text, its name and its metric. A
-/// new counter is a new row: status, metrics and the record of a reload then have it too.
+/// Generates the public counters from one table. A new row adds a counter to the status, the metrics and the
+/// handover record.
 macro_rules! counters {
     ($($(#[doc = $help:literal])+ $name:ident: $metric:literal $labels:literal,)+) => {
-        /// One server thread's counters. Only its own thread writes them.
+        /// The counters of one server thread, which alone writes them.
         #[derive(Debug, Default)]
         #[repr(align(128))]
         pub(crate) struct ThreadTraffic {
             $($(#[doc = $help])+ pub(crate) $name: Counter,)+
-            /// Requests begun that were not probes: from the head's last byte.
+            /// Requests begun, without probes: from the last byte of the head.
             pub(crate) started: Counter,
-            /// Requests ended that were not probes: answer written, or connection lost.
+            /// Requests ended, without probes: answer written or connection lost.
             pub(crate) finished: Counter,
             /// Connections accepted.
             pub(crate) opened: Counter,
@@ -28,12 +28,12 @@ macro_rules! counters {
             refusals: watch::Sender<()>,
         }
 
-        /// Totals of [`Traffic`] at about one moment. What an older program did not count is zero.
+        /// Totals of [`Traffic`]. Counters that an older program did not have are zero.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(default)]
         pub(crate) struct TrafficSnapshot {
             $($(#[doc = $help])+ pub(crate) $name: u64,)+
-            /// Requests by clients that are being answered now.
+            /// Requests of clients in flight.
             pub(crate) in_flight: u64,
             /// Open connections.
             pub(crate) connections: u64,
@@ -69,23 +69,23 @@ counters! {
     refused: "refused_total" "",
     /// The load balancer's health checks, on any path.
     probes: "probes_total" "",
-    /// Idle connections closed because others needed their place.
+    /// Idle connections closed to make room for new ones.
     made_room: "made_room_total" "",
-    /// Connections dropped because they left more unread than is kept for them, or for all like them.
+    /// Connections dropped because their clients read no answers.
     unread_dropped: "unread_dropped_total" "",
-    /// Health checks answered with anything but 200.
+    /// Health checks answered with a status other than 200.
     refused_probes: "refused_probes_total" "",
 }
 
 impl TrafficSnapshot {
-    /// A figure that changes with every request that is not a probe.
+    /// Changes with every request that is not a probe.
     pub(crate) fn requests(&self) -> u64 {
         self.root + self.health + self.cluster + self.seed_read + self.seed_write + self.refused
     }
 }
 
 impl ThreadTraffic {
-    /// A health check was answered with anything but 200: the balancer is about to think less of this instance.
+    /// Counts a health check answered with a status other than 200, and wakes the members.
     pub(crate) fn refuse_probe(&self) {
         self.refused_probes.increment();
         self.refusals.send_replace(());
@@ -97,7 +97,7 @@ impl ThreadTraffic {
 pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds one. Since one thread alone writes, no locked instruction is needed.
+    /// Adds one. Only one thread writes, so no atomic addition is needed.
     pub(crate) fn increment(&self) {
         self.0.store(self.get().wrapping_add(1), Relaxed);
     }
@@ -107,18 +107,18 @@ impl Counter {
     }
 }
 
-/// How the server is used, counted by each server thread on its own cache lines.
+/// The counters of all server threads, each on its own cache lines.
 #[derive(Debug)]
 pub(crate) struct Traffic {
     threads: Box<[Arc<ThreadTraffic>]>,
-    /// What earlier programs in this process had counted.
+    /// The counts from before a reload.
     before: TrafficSnapshot,
     refusals: watch::Sender<()>,
 }
 
 impl Traffic {
-    /// Counters for `threads` server threads that go on from what was counted `before`; what is going
-    /// on at a moment (in flight, connections) starts at zero.
+    /// Counters for `threads` server threads that continue from `before`. Gauges (in flight, connections)
+    /// start at zero.
     pub(crate) fn new(threads: usize, before: TrafficSnapshot) -> Self {
         let before = TrafficSnapshot { in_flight: 0, connections: 0, ..before };
         let refusals = watch::Sender::new(());
@@ -126,17 +126,17 @@ impl Traffic {
         Self { threads: (0..threads).map(thread).collect(), before, refusals }
     }
 
-    /// Changes with each health check that is answered with anything but 200.
+    /// Changes with each health check that is answered with a status other than 200.
     pub(crate) fn refusals(&self) -> watch::Receiver<()> {
         self.refusals.subscribe()
     }
 
-    /// The counters of each server thread, one for every thread to keep.
+    /// The counters of each server thread.
     pub(crate) fn threads(&self) -> &[Arc<ThreadTraffic>] {
         &self.threads
     }
 
-    /// A figure for each thread that grows by one a second while the thread is alive.
+    /// For each thread, a count that grows by one a second while the thread is alive.
     pub(crate) fn beats(&self) -> Vec<u64> {
         self.threads.iter().map(|thread| thread.beats.get()).collect()
     }

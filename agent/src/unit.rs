@@ -1,12 +1,12 @@
 //! The systemd unit that started this process, and whether it has changed since.
 //!
-//! A reload keeps the process, so that a changed unit (a new release's, or an administrator's
-//! drop-in) takes effect at the next restart only. That should not come as a surprise.
+//! A reload keeps the process, so a changed unit (of a new release, or a drop-in) takes effect only at the
+//! next restart. `status` therefore shows such a change.
 
 use std::fs;
 use std::path::Path;
 
-/// Where systemd finds units, as far as files on disk go; strongest first.
+/// The folders with systemd's unit files, strongest first.
 const FOLDERS: [&str; 4] = [
     "/etc/systemd/system",
     "/run/systemd/system",
@@ -14,7 +14,6 @@ const FOLDERS: [&str; 4] = [
     "/usr/lib/systemd/system",
 ];
 
-/// The unit of this process.
 #[derive(Clone, Debug)]
 pub(crate) struct Unit {
     name: Option<String>,
@@ -22,8 +21,7 @@ pub(crate) struct Unit {
 }
 
 impl Unit {
-    /// Finds out which unit started this process. `at_start` is what an earlier program in this
-    /// process had found in its files.
+    /// Finds the unit that started this process. `at_start` is the fingerprint from before a reload.
     pub(crate) fn of_this_process(at_start: Option<u32>) -> Self {
         let cgroup = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let name = service_name(&cgroup).map(str::to_owned);
@@ -32,12 +30,12 @@ impl Unit {
         Self { name, at_start }
     }
 
-    /// What its files held when the process began.
+    /// The fingerprint of its files when the process started.
     pub(crate) fn at_start(&self) -> Option<u32> {
         self.at_start
     }
 
-    /// What to do where its files hold something else by now.
+    /// What to do, if its files have changed.
     pub(crate) fn restart_needed(&self) -> Option<String> {
         let name = self.name.as_deref()?;
         let changed = fingerprint(Path::new("/"), name)? != self.at_start?;
@@ -50,7 +48,7 @@ fn service_name(cgroup: &str) -> Option<&str> {
     cgroup.lines().find_map(|line| line.rsplit('/').next().filter(|name| name.ends_with(".service")))
 }
 
-/// A checksum of the unit's files and their names below `root`; `None` where there are none.
+/// A checksum of the unit's files and their names below `root`; `None` if there are none.
 fn fingerprint(root: &Path, name: &str) -> Option<u32> {
     let mut hasher = crc32fast::Hasher::new();
     let mut found = false;

@@ -1,4 +1,4 @@
-//! The running agent, as a reload sees it: what it asks, and what it starts again.
+//! The running agent as the reload sees it: the state to hand over, and the server to start again on failure.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -13,14 +13,14 @@ use crate::identity::Instance;
 use crate::limits::Limits;
 use crate::notices::Notices;
 use crate::seed::SeedStore;
-use crate::server::{self, Handed, Server};
+use crate::server::{self, HandoverSockets, Server};
 use crate::status::{Phase, Registration};
 use crate::target_group::TargetGroupRef;
 use crate::traffic::Traffic;
 use crate::unit::Unit;
-use crate::upgrade::{Host, Predecessor};
+use crate::upgrade::{Predecessor, ReloadHost};
 
-/// What a server is made of, kept so that it can be made again after a reload that failed.
+/// Everything that a server needs, kept to start it again after a failed reload.
 #[derive(Clone)]
 pub(crate) struct ServerParts {
     pub(crate) threads: usize,
@@ -31,14 +31,13 @@ pub(crate) struct ServerParts {
 }
 
 impl ServerParts {
-    pub(crate) fn serve(&self, handed: Handed) -> io::Result<Server> {
+    pub(crate) fn serve(&self, handed: HandoverSockets) -> io::Result<Server> {
         let Self { threads, limits, answers, traffic, seed } = self.clone();
         server::start(handed.listener, handed.connections, threads, limits, answers, traffic, seed)
     }
 }
 
-/// The running agent, as a reload sees it.
-pub(crate) struct Running {
+pub(crate) struct RunningAgent {
     pub(crate) registration: watch::Receiver<Registration>,
     pub(crate) role: watch::Receiver<(Role, Vec<TargetGroupRef>)>,
     pub(crate) instance: watch::Receiver<Option<Instance>>,
@@ -49,13 +48,13 @@ pub(crate) struct Running {
     pub(crate) parts: ServerParts,
 }
 
-impl Host for Running {
+impl ReloadHost for RunningAgent {
     fn veto(&self) -> Option<String> {
         if let Some(signal) = *self.stop.borrow() {
             return Some(format!("the agent is stopping ({signal})"));
         }
         let registration = self.registration.borrow();
-        // The next program would have to begin the drain anew.
+        // The next program would have to start the drain over.
         (registration.phase == Phase::Draining).then(|| {
             let reason = registration.reason.as_deref().unwrap_or("no reason given");
             format!("the instance is draining ({reason}); reload again once it is drained")
@@ -84,7 +83,7 @@ impl Host for Running {
         self.admin_socket.as_ref().map(|socket| socket.listener())
     }
 
-    fn serve(&self, handed: Handed) -> io::Result<Server> {
+    fn serve(&self, handed: HandoverSockets) -> io::Result<Server> {
         self.parts.serve(handed)
     }
 }

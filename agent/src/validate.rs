@@ -1,7 +1,7 @@
-//! What the metadata service and AWS may say: the one place that judges it, before anything acts on it.
+//! Validates the answers of the metadata service and AWS before anything acts on them.
 //!
-//! Each function returns `None` for what is no valid answer. To whoever asked that is *no answer*, never "nothing is
-//! there": a captive portal that answers everything with a page must not take a fleet out of its groups.
+//! Each function returns `None` for an invalid answer. Callers must treat that as *no answer*, never as "there is none":
+//! a captive portal that answers everything with a page must not take a fleet out of its groups.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -14,8 +14,7 @@ const LONGEST_TAG_VALUE: usize = 256;
 /// The longest deregistration delay that a target group can have.
 const LONGEST_DEREGISTRATION_DELAY: u64 = 3600;
 
-/// Whether `text` can be an instance id. Machines outside EC2 have ids of their own: 1 to 64 letters, digits and
-/// hyphens.
+/// Whether `text` can be an instance id: 1 to 64 letters, digits and hyphens, since machines outside EC2 have other ids.
 pub(crate) fn is_instance_id(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 }
@@ -32,8 +31,8 @@ pub(crate) fn private_ip(text: String) -> Option<String> {
     text.parse::<Ipv4Addr>().is_ok().then_some(text)
 }
 
-/// The keys of the tags that the metadata service lists, a line each. It can list only keys of letters, digits and
-/// `+-=.,_:@`: anything else is a page of somebody else's.
+/// The keys of the tags in the metadata, one on each line. Only letters, digits and `+-=.,_:@` are possible: anything else
+/// is a page from another server.
 pub(crate) fn tag_keys(list: &str) -> Option<Vec<&str>> {
     let possible = |key: &str| {
         (1..=128).contains(&key.len())
@@ -43,7 +42,7 @@ pub(crate) fn tag_keys(list: &str) -> Option<Vec<&str>> {
     (!keys.is_empty() && keys.iter().all(|key| possible(key))).then_some(keys)
 }
 
-/// A tag's value, of a length that a tag can have.
+/// A tag's value, up to the longest that a tag can have.
 pub(crate) fn tag_value(text: String) -> Option<String> {
     text.char_indices().nth(LONGEST_TAG_VALUE).is_none().then_some(text)
 }
@@ -71,7 +70,7 @@ pub(crate) fn rebalance_notice(text: &str) -> Option<String> {
     is_time(&notice_time).then_some(notice_time)
 }
 
-/// An Auto Scaling lifecycle state, such as `InService` or `Warmed:Stopped`; also one that AWS may add.
+/// An Auto Scaling lifecycle state, such as `InService` or `Warmed:Stopped`, including unknown ones that AWS may add.
 pub(crate) fn lifecycle_state(text: &str) -> Option<String> {
     let text = text.trim();
     let is_word = |word: &str| {
@@ -82,13 +81,13 @@ pub(crate) fn lifecycle_state(text: &str) -> Option<String> {
     text.split(':').all(is_word).then(|| text.to_owned())
 }
 
-/// A target group's deregistration delay, in whole seconds. One beyond what AWS allows is taken as the longest.
+/// A target group's deregistration delay, in whole seconds, capped at the longest that AWS allows.
 pub(crate) fn deregistration_delay(text: &str) -> Option<Duration> {
     let seconds: u64 = text.parse().ok()?;
     Some(Duration::from_secs(seconds.min(LONGEST_DEREGISTRATION_DELAY)))
 }
 
-/// A target group's health check interval. What AWS allows is 5 to 300 seconds.
+/// A target group's health check interval. AWS allows 5 to 300 seconds.
 pub(crate) fn check_interval(seconds: i32) -> Option<Duration> {
     u64::try_from(seconds)
         .ok()

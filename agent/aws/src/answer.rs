@@ -1,4 +1,4 @@
-//! What of an HTTP answer is believed: one that is whole, and not longer than any that is asked for.
+//! Accepts only complete HTTP answers of a sane size.
 
 use std::time::Duration;
 
@@ -9,45 +9,44 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 /// The longest answer of the instance metadata service.
 const LONGEST_METADATA: usize = 1 << 20;
-/// The longest answer of a service: some times what EC2 says of a thousand instances.
+/// The longest answer of a service: several times EC2's answer for a thousand instances.
 const LONGEST: usize = 32 << 20;
-/// How long an answer may take from its first byte to its last.
+/// Time limit of an answer, from its first byte to its last.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// In seconds, how long a session token of the metadata service may be used.
+/// The lifetime of a session token of the metadata service, in seconds.
 const TOKEN_TTL: &str = "x-aws-ec2-metadata-token-ttl-seconds";
-/// The longest that the service gives: six hours.
+/// The longest lifetime that the service gives: six hours.
 const LONGEST_TOKEN_TTL: u64 = 21_600;
 
-/// Why what was answered is no answer.
+/// Why an answer was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoAnswer {
-    /// Its body has no end that matters to us.
+    /// The body is too long.
     #[error("the answer is longer than {0} bytes")]
     TooLong(usize),
-    /// Its body has not come.
+    /// The body was not complete in time.
     #[error("the answer did not end within {} s", .0.as_secs())]
     Late(Duration),
-    /// It is XML whose root element is not closed: what is missing would be taken for what is not there.
-    #[error("the answer breaks off")]
+    /// XML whose root element is not closed: a parser would take missing elements for absent ones.
+    #[error("the answer is incomplete")]
     BrokenOff,
 }
 
-/// What is said of an answer that is an error and does not name one: AWS names each of its own, so this is something
-/// on the way, or a fault in front of the service.
+/// The text for an error status without an AWS error code. AWS gives a code for each of its errors, so this comes from a
+/// proxy or gateway, or from a fault in front of the service.
 pub fn nameless(status: u16) -> String {
     let name = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
-    format!("status {status} {} without an error of AWS's", name.unwrap_or("(unknown)"))
+    format!("status {status} {} without an AWS error code", name.unwrap_or("(unknown)"))
 }
 
-/// Reads an answer to its end.
 pub(crate) async fn whole(
     mut response: HttpResponse,
     is_metadata: bool,
 ) -> Result<HttpResponse, ConnectorError> {
     let longest = if is_metadata { LONGEST_METADATA } else { LONGEST };
     let body = Limited::new(response.take_body(), longest).collect();
-    // Tried again as what came to nothing on the way, wherever the caller tries again.
+    // An I/O error: callers that retry these retry this too.
     let no_answer = |why: NoAnswer| ConnectorError::io(why.into());
     let body = tokio::time::timeout(DEADLINE, body).await.map_err(|_| no_answer(NoAnswer::Late(DEADLINE)))?;
     let body = body.map_err(|error| match error.downcast_ref::<LengthLimitError>() {
@@ -58,7 +57,7 @@ pub(crate) async fn whole(
     if !is_metadata && breaks_off(&body) {
         return Err(no_answer(NoAnswer::BrokenOff));
     }
-    // The SDK adds it to the time now, which panics where that is past the end of time.
+    // The SDK adds it to the current time, which panics on overflow.
     let ttl = response.headers().get(TOKEN_TTL).and_then(|seconds| seconds.parse::<u64>().ok());
     if ttl.is_some_and(|seconds| seconds > LONGEST_TOKEN_TTL) {
         response.headers_mut().insert(TOKEN_TTL, LONGEST_TOKEN_TTL.to_string());
@@ -82,7 +81,7 @@ fn breaks_off(body: &[u8]) -> bool {
     !closed && !empty
 }
 
-/// The name of the root element; `None` where it has not begun.
+/// The name of the root element; `None` if it has not begun.
 fn root(body: &[u8]) -> Option<&[u8]> {
     let name = body.get(start(body)? + 1..)?;
     let length = name.iter().position(|b| b.is_ascii_whitespace() || matches!(b, b'>' | b'/'))?;

@@ -1,20 +1,18 @@
-//! Credentials that can be sent.
+//! Checks credentials before they are sent.
 
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, future};
 
-/// Hands on what another provider has, if it can be sent: the SDK panics at a character that no header may have, such
-/// as the carriage return that an editor left at a line's end.
+/// Passes on the credentials of another provider, or an error if they contain an invalid character: the SDK panics at
+/// characters that no header may contain, such as a carriage return from an editor.
 #[derive(Debug)]
 pub struct Checked<P>(pub P);
 
-/// A key or token that no one has given out.
+/// A key or token with an invalid character.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "{part} holds a character that none has, at place {place}; give it again where it is set, without what is not its own"
-)]
-struct Unsendable {
+#[error("{part} has an invalid character at position {place}: set it again, without spaces or line breaks")]
+struct InvalidCredential {
     part: &'static str,
     /// Counted from 1.
     place: usize,
@@ -40,7 +38,10 @@ fn check(credentials: &Credentials) -> Result<(), CredentialsError> {
         ("the session token", credentials.session_token().unwrap_or_default()),
     ] {
         if let Some(index) = text.chars().position(|c| !c.is_ascii_graphic()) {
-            return Err(CredentialsError::invalid_configuration(Unsendable { part, place: index + 1 }));
+            return Err(CredentialsError::invalid_configuration(InvalidCredential {
+                part,
+                place: index + 1,
+            }));
         }
     }
     Ok(())
@@ -66,7 +67,7 @@ mod tests {
             let broken = format!("{}\r", good[place]);
             bad[place] = &broken;
             let said = check(bad).unwrap_err().source().unwrap().to_string();
-            let expected = format!("{part} holds a character that none has, at place {};", broken.len());
+            let expected = format!("{part} has an invalid character at position {}:", broken.len());
             assert!(said.starts_with(&expected), "{said}");
             assert!(!said.contains(good[place]), "{said}");
         }

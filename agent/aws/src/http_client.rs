@@ -20,7 +20,7 @@ use instance_contract::Failure;
 
 use crate::answer;
 
-/// The variables that name a proxy, as curl and the other AWS tools know them.
+/// The variables that name a proxy, the same as for curl and other AWS tools.
 const PROXIES: [&str; 6] =
     ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
 
@@ -33,15 +33,15 @@ pub fn has_certificates() -> bool {
 }
 
 /// The client that all SDK clients of a program share. `trusts` says whether the machine has a trust store
-/// ([`has_certificates`]); without one only plain HTTP goes through.
+/// ([`has_certificates`]); without one only plain HTTP works.
 ///
-/// Requests go through the proxy that `HTTPS_PROXY`, `HTTP_PROXY` or `ALL_PROXY` name, but for the hosts in `NO_PROXY`;
-/// never those to this machine or to the metadata service. An answer is read to its end before the SDK sees it, and
-/// is an error where it is not whole ([`crate::NoAnswer`]). An error says of what address it is ([`Failure`]).
+/// Requests use the proxy in `HTTPS_PROXY`, `HTTP_PROXY` or `ALL_PROXY`, except for hosts in `NO_PROXY`, this machine and
+/// the metadata service. The SDK gets an answer only once it is complete; an incomplete one is an error
+/// ([`crate::NoAnswer`]). Errors contain the address ([`Failure`]).
 pub fn http_client(trusts: bool) -> SharedHttpClient {
-    // Native roots that are not there are an assertion's failure in the client's debug builds.
+    // In debug builds the client asserts that native roots exist.
     let trusted = if trusts { TrustStore::default() } else { TrustStore::empty() };
-    // Fails where a certificate of our own cannot be read; there is none.
+    // Fails only for unreadable custom certificates; there are none.
     let tls = TlsContext::builder().with_trust_store(trusted).build().unwrap_or_default();
     let rustls = Provider::Rustls(CryptoMode::Ring);
     let direct = Builder::new().tls_provider(rustls.clone()).tls_context(tls.clone()).build_https();
@@ -55,23 +55,23 @@ pub fn http_client(trusts: bool) -> SharedHttpClient {
             connector.tls_provider(rustls.clone()).tls_context(tls.clone()).build()
         })
     });
-    SharedHttpClient::new(Client { direct, proxied })
+    SharedHttpClient::new(ProxyingClient { direct, proxied })
 }
 
 #[derive(Debug)]
-struct Client {
+struct ProxyingClient {
     direct: SharedHttpClient,
     proxied: Option<SharedHttpClient>,
 }
 
-impl HttpClient for Client {
+impl HttpClient for ProxyingClient {
     fn http_connector(
         &self,
         settings: &HttpConnectorSettings,
         components: &RuntimeComponents,
     ) -> SharedHttpConnector {
         let connector = |client: &SharedHttpClient| client.http_connector(settings, components);
-        SharedHttpConnector::new(Whole {
+        SharedHttpConnector::new(CompleteAnswers {
             direct: connector(&self.direct),
             proxied: self.proxied.as_ref().map(connector),
         })
@@ -90,14 +90,13 @@ impl HttpClient for Client {
     }
 }
 
-/// Answers with whole answers only.
 #[derive(Debug)]
-struct Whole {
+struct CompleteAnswers {
     direct: SharedHttpConnector,
     proxied: Option<SharedHttpConnector>,
 }
 
-impl HttpConnector for Whole {
+impl HttpConnector for CompleteAnswers {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let is_metadata =
             request.headers().iter().any(|(name, _)| name.starts_with("x-aws-ec2-metadata-token"));
@@ -114,7 +113,7 @@ impl HttpConnector for Whole {
     }
 }
 
-/// The same failure, which says of what address it is and what to do.
+/// The same failure, with the address and what to do.
 fn explained(url: &str, error: ConnectorError) -> ConnectorError {
     let failure = Failure::of(url, &error).into();
     match error.as_other() {
@@ -125,7 +124,7 @@ fn explained(url: &str, error: ConnectorError) -> ConnectorError {
     }
 }
 
-/// Whether a host is this machine, or one that only this machine can reach.
+/// Whether a host is this machine, or reachable only from this machine.
 fn is_local(uri: &str) -> bool {
     let authority = uri.split_once("://").map_or(uri, |(_, rest)| rest);
     let authority = authority.split(['/', '?']).next().unwrap_or_default();

@@ -2,12 +2,12 @@
 //!
 //! | item | does |
 //! | --- | --- |
-//! | [`http_client`] | the one HTTP client that all SDK clients of a program share: TLS, proxies, and what of an answer is believed |
-//! | [`nameless`] | what is said of an error that AWS does not name |
+//! | [`http_client`] | the one HTTP client that all SDK clients of a program share: TLS, proxies, complete answers only |
+//! | [`nameless`] | the text for an error status without an AWS error code |
 //! | [`region_from_environment`] | the region that the environment or a profile names |
-//! | [`Checked`] | refuses credentials that cannot be sent |
+//! | [`Checked`] | refuses credentials with invalid characters |
 //!
-//! What an answer *means* is for the programs to judge; here it is only made sure that it is a whole answer.
+//! The crate only makes sure that an answer is complete; the programs interpret it.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "in a test a panic is the report"))]
 #![forbid(unsafe_code)]

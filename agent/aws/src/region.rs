@@ -1,10 +1,10 @@
-//! The region, where something names one.
+//! The region that the environment or a profile names.
 
 use aws_config::Region;
 use aws_config::meta::region::ProvideRegion as _;
 use aws_config::profile::region::ProfileFileRegionProvider;
 
-/// The region that `AWS_REGION`, `AWS_DEFAULT_REGION` or the profile names. A blank names none: the next source counts.
+/// The region in `AWS_REGION`, `AWS_DEFAULT_REGION` or the profile. A blank value is skipped.
 pub async fn region_from_environment() -> Option<Region> {
     let named = ["AWS_REGION", "AWS_DEFAULT_REGION"].map(|name| std::env::var(name).ok());
     match named.into_iter().flatten().find_map(given) {

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::io;
 
-/// Why a request got no answer, in a sentence that names the address, and the cure where one is known.
+/// Why a request got no answer: a sentence with the address, and what to do if that is known.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{why}")]
 pub struct Failure {
@@ -13,7 +13,7 @@ pub struct Failure {
     pub cure: Option<&'static str>,
 }
 
-/// What kept an answer away, as far as that leads to different sentences.
+/// The causes that have a sentence of their own.
 #[derive(Clone, Copy)]
 enum Cause {
     Refused,
@@ -25,7 +25,7 @@ enum Cause {
     Certificate,
 }
 
-/// How libraries call what has no type that could be asked for.
+/// Texts of library errors that have no type to match.
 const WORDS: [(&str, Cause); 9] = [
     ("dns error", Cause::UnknownName),
     ("failed to lookup address", Cause::UnknownName),
@@ -39,7 +39,7 @@ const WORDS: [(&str, Cause); 9] = [
 ];
 
 impl Failure {
-    /// From the URL of a request, of which only the server is shown, and the error that came instead of an answer.
+    /// From the URL of a request and its error. Only the server's part of the URL is shown.
     #[must_use]
     pub fn of(url: &str, error: &(dyn Error + 'static)) -> Self {
         let server = server(url);
@@ -47,7 +47,7 @@ impl Failure {
         let mut next = Some(error);
         while let Some(error) = next {
             text = error.to_string();
-            // The SDK shows the whole request after it.
+            // The SDK prints the whole request after it.
             if let Some((_, rest)) = text.split_once("failed to apply endpoint `") {
                 return Self::of_endpoint(rest.split('`').next().unwrap_or_default());
             }
@@ -94,7 +94,7 @@ impl Failure {
     }
 }
 
-/// The text of the cause that has none itself: those before it often say no more than that there is one.
+/// The text of the innermost cause: the outer errors often only say that there is one.
 #[must_use]
 pub fn innermost(error: &dyn Error) -> String {
     let mut innermost = error;
@@ -118,7 +118,7 @@ fn of_io(error: &io::Error) -> Option<Cause> {
     })
 }
 
-/// Scheme, host and port: what is before and after may be a secret.
+/// Scheme, host and port: the other parts may contain secrets.
 fn server(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
@@ -211,7 +211,7 @@ mod tests {
                 "the endpoint \"127.0.0.1:5000\" is no URL",
                 "https://HOST",
             ),
-            (&["io error", "the answer breaks off"], None, "https://h:1: the answer breaks off", ""),
+            (&["io error", "the answer is incomplete"], None, "https://h:1: the answer is incomplete", ""),
         ];
         for (texts, innermost, why, cure) in cases {
             let failure = Failure::of("https://me:secret@h:1/path?signature=x", &*chain(texts, innermost));

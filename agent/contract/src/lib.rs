@@ -5,15 +5,14 @@
 //! | [`tags`] | the keys of the instance tags by which `bootstrap` configures the agent |
 //! | [`ClusterName`] | the names of clusters, and the paths that no cluster may take |
 //! | [`Root`] | the meaning of `GET /`, as tag, setting and key of a fleet file |
-//! | [`TargetHealthState`] | the words of Elastic Load Balancing for the health of a target |
+//! | [`TargetHealthState`] | the target health states of Elastic Load Balancing |
 //! | [`duration`] | the grammar of durations in flags, environment, files and stored definitions |
 //! | [`one_line`], [`plain_lines`] | the filter that text from outside passes before it is shown |
 //! | [`Failure`], [`innermost`] | why a request got no answer |
 //! | [`nearest`] | the known key that a misspelt one probably means |
 //! | [`InvalidValue`] | the error of everything here that parses |
 //!
-//! The crate is pure: no I/O, no clock, no state. Whatever only one of the programs needs belongs to
-//! that program.
+//! The crate is pure: no I/O, no clock, no state. Code that only one program needs belongs to that program.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "in a test a panic is the report"))]
 #![forbid(unsafe_code)]

@@ -3,11 +3,11 @@
 /// How similar two keys have to be, from 0 (nothing in common) to 1 (equal).
 const SIMILAR: f64 = 0.75;
 
-/// The key of `known` that a misspelt `text` probably means; `None` where none is similar enough.
+/// The key of `known` that a misspelt `text` probably means; `None` if none is similar enough.
 ///
 /// Upper case counts as lower case, and `_` as `-`, the separator of all our keys. The measure is
-/// Jaro and Winkler's: it forgives exchanged and missing letters, and gives weight to an equal beginning,
-/// so that the first word of a longer key leads to it.
+/// Jaro-Winkler similarity: it tolerates exchanged and missing letters and prefers an equal beginning, so that
+/// the first word of a longer key finds it.
 ///
 /// ```
 /// use instance_contract::nearest;

@@ -1,9 +1,8 @@
-//! Text from outside, made fit for a line of a log, a terminal, a status or a body.
+//! Makes text from outside safe for a line of a log, a terminal, a status or a body.
 
-/// `text` as one line of at most `longest` characters, for whatever AWS, the metadata service, a tag, a file or a
-/// request says. Characters that could begin a line of their own, steer a terminal or show the text in another order
-/// than it has (control characters, line separators, bidirectional marks) become spaces; what is cut off is told by
-/// a last `…`.
+/// `text` as one line of at most `longest` characters, for text from AWS, the metadata service, a tag, a file or a
+/// request. Control characters, line separators and bidirectional marks become spaces: they could start a new line,
+/// control a terminal or reorder the text. Cut text ends in `…`.
 #[must_use]
 pub fn one_line(text: &str, longest: usize) -> String {
     let plain = |c: char| if is_plain(c) { c } else { ' ' };
@@ -13,14 +12,14 @@ pub fn one_line(text: &str, longest: usize) -> String {
     }
 }
 
-/// `text` with its lines as they are, for a writer that cannot know where its text comes from: within a line the same
-/// characters become spaces as in [`one_line`].
+/// `text` with its line breaks; the other characters that [`one_line`] replaces become spaces. For a writer that does not
+/// know where its text comes from.
 #[must_use]
 pub fn plain_lines(text: &str) -> String {
     text.chars().map(|c| if c == '\n' || is_plain(c) { c } else { ' ' }).collect()
 }
 
-/// Whether a character steers nothing: no control character, no line separator, no bidirectional mark.
+/// Whether `c` is not a control character, a line separator or a bidirectional mark.
 #[must_use]
 pub fn is_plain(c: char) -> bool {
     !c.is_control()

@@ -1,4 +1,4 @@
-//! The words of Elastic Load Balancing for the health of a target.
+//! Target health states of Elastic Load Balancing.
 
 use std::fmt;
 
@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 /// The state of a target in one target group, as `DescribeTargetHealth` answers it in
 /// `TargetHealth.State`.
 ///
-/// AWS may add words. A word that is not listed here becomes [`Unknown`](Self::Unknown) and is shown
-/// as AWS sent it:
+/// AWS may add states. A state that is not listed here becomes [`Unknown`](Self::Unknown) and is shown as
+/// AWS sent it:
 ///
 /// ```
 /// use instance_contract::TargetHealthState;
@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub enum TargetHealthState {
-    /// `initial`: being registered, or its first health checks are not over.
+    /// `initial`: being registered, or in its first health checks.
     Initial,
     /// `healthy`: passes its health checks.
     Healthy,
@@ -34,12 +34,11 @@ pub enum TargetHealthState {
     Unused,
     /// `draining`: deregistered; requests in flight may finish until the deregistration delay is over.
     Draining,
-    /// `unhealthy.draining`: unhealthy, and its connections may finish for a while. Network Load
-    /// Balancers only.
+    /// `unhealthy.draining`: unhealthy, but its connections may finish. Network Load Balancers only.
     UnhealthyDraining,
     /// `unavailable`: the group has no health checks.
     Unavailable,
-    /// Any other word, never one of those above: build values with [`From`].
+    /// Any other state, never one of those above: build values with [`From`].
     Unknown(String),
 }
 

@@ -1,4 +1,4 @@
-//! What is written about settings, and where: flags, environment, file, strongest first; and every mistake in it.
+//! The sources of settings, strongest first: flags, environment, file. Collects every mistake in them.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -9,7 +9,7 @@ use instance_contract::InvalidValue;
 
 use super::table::{DEFAULT_FILE, ENVIRONMENT, SETTINGS};
 
-/// Settings that cannot be used: each mistake in a line of its own, with where it stands and what to write instead.
+/// Invalid settings: one line for each mistake, with its place and what to write instead.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ConfigError(Vec<Mistake>);
 
@@ -50,7 +50,7 @@ impl fmt::Display for Origin {
 
 type Layer = BTreeMap<&'static str, (String, Origin)>;
 
-/// What was written where, before anything is interpreted; strongest layer first.
+/// The texts of all sources before they are interpreted; the strongest layer comes first.
 #[derive(Debug, Default)]
 pub(crate) struct Layers {
     layers: Vec<Layer>,
@@ -60,8 +60,7 @@ pub(crate) struct Layers {
 }
 
 impl Layers {
-    /// Reads the three written layers. `flags` are the settings given on the command line; `file`
-    /// is the settings file if one was named, which then has to exist.
+    /// Reads flags, environment and file. `file` is the settings file if one was named; it must exist then.
     pub(crate) fn read(
         flags: impl IntoIterator<Item = (&'static str, String)>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -89,12 +88,11 @@ impl Layers {
         Self { layers: vec![flags, environment, file], file: path.to_owned(), has_file, mistakes }
     }
 
-    /// The settings file, whether there is one or not.
+    /// The path of the settings file, even if there is none.
     pub(crate) fn file(&self) -> &Path {
         &self.file
     }
 
-    /// Whether there is one.
     pub(crate) fn has_file(&self) -> bool {
         self.has_file
     }
@@ -104,18 +102,18 @@ impl Layers {
     }
 }
 
-/// Interprets what was written, and keeps every mistake.
-pub(super) struct Reading<'a> {
+/// Interprets the texts and collects every mistake.
+pub(super) struct SettingsReader<'a> {
     layers: &'a Layers,
     mistakes: Vec<Mistake>,
 }
 
-impl<'a> Reading<'a> {
+impl<'a> SettingsReader<'a> {
     pub(super) fn of(layers: &'a Layers) -> Self {
         Self { layers, mistakes: layers.mistakes.clone() }
     }
 
-    /// The value of a setting; `None` where none is written, or none that fits.
+    /// The value of a setting; `None` if it is not set or invalid.
     pub(super) fn value<T>(
         &mut self,
         key: &'static str,
@@ -135,16 +133,16 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// A folder: as set, else systemd's, else the fixed one.
+    /// A folder: the setting, else systemd's variable, else the default.
     pub(super) fn directory(&mut self, key: &'static str, systemd: &str, default: &str) -> PathBuf {
         let set = self.value(key, |text| {
             if text.is_empty() {
-                Err(InvalidValue { found: String::new(), expected: "a folder's path" })
+                Err(InvalidValue { found: String::new(), expected: "the path of a folder" })
             } else {
                 Ok(PathBuf::from(text))
             }
         });
-        // systemd separates several folders with colons; the unit has one.
+        // systemd separates folders with colons; the unit has only one.
         let of_systemd = || {
             let list = std::env::var(systemd).ok()?;
             list.split(':').next().filter(|first| !first.is_empty()).map(PathBuf::from)
@@ -152,7 +150,7 @@ impl<'a> Reading<'a> {
         set.or_else(of_systemd).unwrap_or_else(|| PathBuf::from(default))
     }
 
-    /// The mistakes that were found, where there are any: flags, environment and file in turn, a file's by line.
+    /// All mistakes in the order flags, environment, file; those of the file by line.
     pub(super) fn mistakes(mut self) -> Option<ConfigError> {
         self.mistakes.sort_by(|one, other| one.origin.cmp(&other.origin));
         (!self.mistakes.is_empty()).then_some(ConfigError(self.mistakes))
@@ -166,7 +164,7 @@ fn environment_layer(
 ) -> Layer {
     let mut layer = Layer::new();
     for (name, value) in environment {
-        // Other variables may hold anything, also what is no text.
+        // Other programs' variables need not be UTF-8.
         let Some(name) = name.to_str() else { continue };
         let Some(rest) = name.strip_prefix(ENVIRONMENT) else { continue };
         let name = name.to_owned();
@@ -185,10 +183,10 @@ fn environment_layer(
             None => {
                 let problem = match nearest(&key) {
                     Some(near) => format!(
-                        "there is no such setting; did you mean {ENVIRONMENT}{}?",
+                        "no such setting; did you mean {ENVIRONMENT}{}?",
                         near.to_ascii_uppercase().replace('-', "_")
                     ),
-                    None => "there is no such setting".to_owned(),
+                    None => "no such setting".to_owned(),
                 };
                 mistakes.push(Mistake { origin: Origin::Environment(name), problem });
             }
@@ -216,7 +214,7 @@ fn file_layer(path: &Path, text: &str, mistakes: &mut Vec<Mistake>) -> Layer {
     for (key, value) in table.get_ref() {
         let Some(known) = known(key.get_ref()) else {
             let near = nearest(key.get_ref()).map_or(String::new(), |near| format!("; did you mean {near}?"));
-            let problem = format!("{}: there is no such setting{near}", key.get_ref());
+            let problem = format!("{}: no such setting{near}", key.get_ref());
             mistakes.push(mistake(Some(key.span().start), problem));
             continue;
         };
@@ -240,7 +238,10 @@ fn file_value(key: &str, value: &toml::de::DeValue<'_>) -> Result<String, String
             let words: Option<Vec<&str>> = items.iter().map(|item| item.get_ref().as_str()).collect();
             words.map(|words| words.join(" ")).ok_or_else(|| "expected a list of strings".to_owned())
         }
-        other => Err(format!("expected a string, found {}", other.type_str())),
+        other if key == "target-group" => {
+            Err(format!("expected a list of strings, found {}", other.type_str()))
+        }
+        other => Err(format!("expected a string or a decimal integer, found {}", other.type_str())),
     }
 }
 

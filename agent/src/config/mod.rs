@@ -1,8 +1,8 @@
 //! Settings: from flags, environment, file and instance tags to one validated [`Settings`].
 //!
-//! Every setting is a row of [`SETTINGS`]; its flag, its environment variable, its key in the file
-//! and its help all follow from that row. What is read is text with its origin ([`Layers`]); what
-//! leaves this module is typed and validated.
+//! Every setting is a row of [`SETTINGS`], which gives its flag, environment variable, key in the file
+//! and help. [`Layers`] holds the texts with their origin; everything that leaves this module is typed
+//! and validated.
 
 mod layers;
 mod table;
@@ -20,7 +20,7 @@ use instance_contract::{ClusterName, InvalidValue, Root};
 use crate::lifecycle::OnRebalance;
 use crate::limits::Limits;
 use crate::target_group::TargetGroupRef;
-use layers::Reading;
+use layers::SettingsReader;
 pub(crate) use layers::{ConfigError, Layers};
 pub use table::{SETTINGS, Setting};
 use values::{
@@ -28,66 +28,52 @@ use values::{
     on_rebalance, seconds, socket_address,
 };
 
-/// The agent's settings, complete but for what identity and instance tags add (see [`Self::role`]).
+/// The agent's settings, without the values from instance tags (see [`Self::role`]).
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Settings {
-    /// Where to serve.
     pub(crate) listen: SocketAddr,
-    /// What `GET /` means, where not left to the tag.
+    /// `None`: the tag decides.
     pub(crate) root: Option<Root>,
-    /// The cluster, where not left to the tag.
+    /// `None`: the tag decides.
     pub(crate) cluster: Option<ClusterName>,
-    /// The target groups, where not left to the tag.
+    /// `None`: the tag decides.
     pub(crate) target_groups: Option<Vec<TargetGroupRef>>,
-    /// Where the seed and a remembered drain are kept.
     pub(crate) state_dir: PathBuf,
-    /// Where the admin socket is.
     pub(crate) runtime_dir: PathBuf,
-    /// The instance id, where not left to IMDS.
+    /// `None`: from IMDS.
     pub(crate) instance_id: Option<String>,
-    /// The port that target groups are told; `None` is the one it listens on.
+    /// `None`: the port of `listen`.
     pub(crate) register_port: Option<u16>,
-    /// Silence that ends a drain.
     pub(crate) drain_quiet: Duration,
-    /// Latest end of a drain; `None` follows the target groups.
+    /// `None`: the deregistration delay of the target groups.
     pub(crate) drain_timeout: Option<Duration>,
-    /// What a rebalance recommendation does.
     pub(crate) on_rebalance: OnRebalance,
-    /// How long a reload waits for the bodies of requests that have begun.
     pub(crate) reload_wait: Duration,
-    /// How often a healthy target asks for its health.
     pub(crate) reconcile_interval: Duration,
-    /// What one client may cost.
     pub(crate) limits: Limits,
-    /// Server threads.
     pub(crate) threads: usize,
-    /// Least important events that are logged.
     pub(crate) log_level: tracing::Level,
 }
 
-/// What the instance is to be, once its tags are known.
+/// The settings that instance tags can give.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Role {
-    /// What `GET /` means.
     pub(crate) root: Root,
-    /// Its cluster.
     pub(crate) cluster: Option<ClusterName>,
-    /// Its target groups.
     pub(crate) target_groups: Vec<TargetGroupRef>,
 }
 
-/// A tag whose value cannot be used, in one line. It is ignored.
+/// An ignored tag: its value is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("instance tag {key}: {error}; the tag is ignored, what held before still holds")]
+#[error("instance tag {key}: {error}; tag ignored, the previous value stays in effect")]
 pub(crate) struct IgnoredTag {
     key: &'static str,
     error: InvalidValue,
 }
 
 impl Layers {
-    /// Interprets and validates what was written.
     pub(crate) fn settings(&self) -> Result<Settings, ConfigError> {
-        let mut read = Reading::of(self);
+        let mut read = SettingsReader::of(self);
         let limits = Limits {
             max_body: read.value("max-body", bytes).unwrap_or(64 * 1024),
             max_buffered: read.value("max-buffered", large_bytes).unwrap_or(64 * 1024 * 1024),
@@ -129,24 +115,24 @@ impl Layers {
         read.mistakes().map_or(Ok(settings), Err)
     }
 
-    /// The admin socket's folder alone, for the commands that only talk to a running agent; and every mistake in the
-    /// settings, none of which keeps them from it.
+    /// Only the folder of the admin socket, for the commands that ask a running agent, and the mistakes in the other
+    /// settings.
     pub(crate) fn runtime_dir(&self) -> (PathBuf, Option<ConfigError>) {
-        let mut read = Reading::of(self);
+        let mut read = SettingsReader::of(self);
         (runtime_dir(&mut read), read.mistakes())
     }
 }
 
-fn runtime_dir(read: &mut Reading<'_>) -> PathBuf {
+fn runtime_dir(read: &mut SettingsReader<'_>) -> PathBuf {
     read.directory("runtime-dir", "RUNTIME_DIRECTORY", "/run/instance-agent")
 }
 
 impl Settings {
-    /// Adds what the instance's tags say where no stronger source spoke. Tags that cannot be used
-    /// leave what `before` says as it is, so that a slip in a tag takes no instance out of its
-    /// group; they are returned beside the role, to be said once.
+    /// Adds the values of the instance's tags where the settings give none. An invalid tag keeps the
+    /// value in `before`, so that a mistake in a tag takes no instance out of its group. Returns the
+    /// invalid tags too, for the log.
     pub(crate) fn role(&self, tags: &BTreeMap<String, String>, before: &Role) -> (Role, Vec<IgnoredTag>) {
-        let mut tags = Tags { tags, ignored: Vec::new() };
+        let mut tags = TagReader { tags, ignored: Vec::new() };
         let role = Role {
             root: match self.root {
                 Some(root) => root,
@@ -165,14 +151,13 @@ impl Settings {
     }
 }
 
-/// The instance's tags, and those of them that could not be used.
-struct Tags<'a> {
+struct TagReader<'a> {
     tags: &'a BTreeMap<String, String>,
     ignored: Vec<IgnoredTag>,
 }
 
-impl Tags<'_> {
-    /// What a tag says: the default where there is none, what was `before` where it makes no sense.
+impl TagReader<'_> {
+    /// The value of a tag: the default if the tag is missing, `before` if its value is invalid.
     fn parse<T: Clone + Default>(
         &mut self,
         key: &'static str,
@@ -301,8 +286,14 @@ mod tests {
         assert_eq!(settings.limits.max_body, 100);
         assert_eq!(settings.register_port, Some(8080));
         assert_eq!(settings.target_groups.unwrap().len(), 2);
-        assert!(refused(&[], &[], "listen = true").contains("expected a string, found boolean"));
-        assert!(refused(&[], &[], "listen = ['a']").contains("expected a string, found array"));
+        assert!(
+            refused(&[], &[], "listen = true")
+                .contains("expected a string or a decimal integer, found boolean")
+        );
+        assert!(
+            refused(&[], &[], "listen = ['a']")
+                .contains("expected a string or a decimal integer, found array")
+        );
         assert!(refused(&[], &[], "target-group = [1]").contains("list of strings"));
         assert!(refused(&[], &[], "a = 1\na = 2").contains(":2"));
     }

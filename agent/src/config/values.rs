@@ -1,4 +1,4 @@
-//! The forms that values of settings take: durations, sizes, numbers, addresses, choices.
+//! Parsers for the values of settings: durations, sizes, numbers, addresses, choices.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,7 +12,7 @@ pub(super) const fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
 }
 
-/// The longest duration a setting takes: beyond it a mistake in the unit is likely.
+/// The longest duration of a setting: a longer one is probably a mistake in the unit.
 pub(super) const LONGEST: Duration = seconds(7 * 24 * 3600);
 pub(super) type Range = (Duration, &'static str);
 pub(super) const ANY: Range = (Duration::ZERO, "a duration such as 500ms, 20s, 5m or 1h, at most 7 days");

@@ -1,4 +1,4 @@
-//! What every member of a target group shares: the calls, and what is known of the instance.
+//! Shared by all members: the AWS calls, and the facts about the instance.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -17,16 +17,16 @@ use crate::local_http;
 use crate::notices::Notices;
 use crate::target_group::{Target, TargetGroup, TargetGroupRef, TargetHealth};
 
-/// How long the agent's own health path may take to answer.
+/// Time limit for the agent's own health path.
 const OWN_HEALTH_LIMIT: Duration = Duration::from_secs(2);
 
 /// The calls that a member makes. Unit tests answer them from a script.
 pub(crate) trait Api: Send + Sync + 'static {
     /// Finds a target group by its name or ARN.
     fn find(&self, group: &TargetGroupRef) -> impl Future<Output = Result<TargetGroup, CallError>> + Send;
-    /// How long a target of the group stays `draining`; `None` where it cannot be read.
+    /// How long a target of the group stays `draining`; `None` if it cannot be read.
     fn deregistration_delay(&self, arn: &str) -> impl Future<Output = Option<Duration>> + Send;
-    /// Asks for the health of `target` alone.
+    /// Asks for the health of `target` only.
     fn health(
         &self,
         arn: &str,
@@ -36,15 +36,14 @@ pub(crate) trait Api: Send + Sync + 'static {
     fn register(&self, arn: &str, target: &Target) -> impl Future<Output = Result<(), CallError>> + Send;
     /// Deregisters `target`, with the port that was registered.
     fn deregister(&self, arn: &str, target: &Target) -> impl Future<Output = Result<(), CallError>> + Send;
-    /// Makes the next call fetch credentials anew: the SDK keeps what it has until it expires, also
-    /// after AWS has stopped accepting it, and also those of a role that the instance has no more.
+    /// Makes the next call fetch new credentials. The SDK keeps its credentials until they expire, even if
+    /// AWS no longer accepts them or the instance no longer has their role.
     fn forget_credentials(&self) -> impl Future<Output = ()> + Send;
-    /// Whether the agent's own health path answers 200; else why not, in one line.
+    /// Whether the agent's own health path answers 200; otherwise the reason.
     fn probe_own_health(&self) -> impl Future<Output = Result<(), String>> + Send;
 }
 
-/// What all members share.
-pub(crate) struct Shared<A> {
+pub(crate) struct MemberContext<A> {
     pub(super) api: A,
     pub(super) instance: watch::Receiver<Option<Instance>>,
     pub(super) notices: watch::Receiver<Option<Notices>>,
@@ -53,7 +52,7 @@ pub(crate) struct Shared<A> {
     pub(super) reconcile_interval: Duration,
 }
 
-impl<A> Shared<A> {
+impl<A> MemberContext<A> {
     pub(super) fn new(api: A, settings: &Settings, listening: SocketAddr, inputs: &Inputs) -> Self {
         Self {
             api,
@@ -69,8 +68,8 @@ impl<A> Shared<A> {
         identity(&self.instance)
     }
 
-    /// Whether it is known that no notice keeps the instance out. Where IMDS does not tell who the
-    /// instance is, it does not tell notices either.
+    /// Whether the notices are known. If IMDS does not give the identity, it gives no notices either, and
+    /// the agent does not wait for them.
     pub(super) fn notices_are_known(&self) -> bool {
         let read = self.notices.borrow().as_ref().is_some_and(|notices| notices.read);
         read || !self.identity().from_imds
@@ -85,9 +84,9 @@ fn identity(instance: &watch::Receiver<Option<Instance>>) -> InstanceIdentity {
 pub(crate) struct LiveApi {
     http_client: SharedHttpClient,
     instance: watch::Receiver<Option<Instance>>,
-    /// The client, with the region it was made for.
+    /// The client, with its region.
     client: tokio::sync::Mutex<Option<(Option<String>, Elbv2)>>,
-    /// Where the agent itself listens.
+    /// The agent's own address.
     own: SocketAddr,
 }
 
@@ -106,8 +105,8 @@ impl LiveApi {
         }
     }
 
-    /// The client for the region the instance is in, made anew when that becomes known. `action`
-    /// is what it is wanted for.
+    /// The client for the instance's region; a new one when the region becomes known. `action` is for
+    /// the error.
     async fn elbv2(&self, action: Action) -> Result<Elbv2, CallError> {
         let region = identity(&self.instance).region;
         let mut client = self.client.lock().await;

@@ -1,4 +1,4 @@
-//! How the instance leaves its target groups, and what operators ask of it: `drain` and `resume`.
+//! The drain, and the operator's commands `drain` and `resume`.
 
 use std::time::Duration;
 
@@ -8,31 +8,35 @@ use super::api::Api;
 use super::waits_for::WaitsFor;
 use super::{Registrar, State};
 use crate::events;
-use crate::lifecycle::{Leaving, Quiet};
+use crate::lifecycle::{Leaving, QuietPeriod};
 use crate::status::Phase;
 
 /// The deregistration delay that AWS gives a target group by default.
 const DEFAULT_DEREGISTRATION_DELAY: Duration = Duration::from_secs(300);
 
-/// How much longer than the quiet period a drain may take at least, where the group's own delay is
-/// shorter: time for the deregistration and for the last late requests.
+/// A drain's time limit is at least `drain-quiet` plus this, even if the group's delay is shorter: time for
+/// the deregistration and for late requests.
 const LEAST_OVER_QUIET: Duration = Duration::from_secs(10);
 
-/// How long after a deregistration the balancer may go on sending new requests; 17 s were seen.
+/// How long after a deregistration the load balancer may send new requests; 17 s were measured.
 const LATE_REQUESTS: Duration = Duration::from_secs(60);
 
 impl<A: Api> Registrar<A> {
-    /// Silence that begins now.
-    pub(super) fn quiet(&self) -> Quiet {
-        Quiet::new(self.settings.drain_quiet, &self.inputs.traffic.snapshot(), Instant::now().into_std())
+    /// A quiet period that begins now.
+    pub(super) fn quiet(&self) -> QuietPeriod {
+        QuietPeriod::new(
+            self.settings.drain_quiet,
+            &self.inputs.traffic.snapshot(),
+            Instant::now().into_std(),
+        )
     }
 
-    pub(super) fn drain_with(&mut self, reason: String, quiet: Quiet) {
+    pub(super) fn drain_with(&mut self, reason: String, quiet: QuietPeriod) {
         let timeout = self.drain_timeout();
         tracing::info!(
             message_id = events::DRAINING,
             reason,
-            "draining: {reason}; at the latest in {} s",
+            "draining: {reason}; ends within {} s",
             timeout.as_secs()
         );
         let begun = Instant::now();
@@ -43,7 +47,7 @@ impl<A: Api> Registrar<A> {
 
     fn drain_timeout(&self) -> Duration {
         self.settings.drain_timeout.unwrap_or_else(|| {
-            // A short delay says how long requests take, not that none come: silence is waited for.
+            // A short delay says how long requests take, not that none come: the quiet period still applies.
             self.members
                 .deregistration_delay()
                 .unwrap_or(DEFAULT_DEREGISTRATION_DELAY)
@@ -51,12 +55,12 @@ impl<A: Api> Registrar<A> {
         })
     }
 
-    /// When the last target group was left that may still send requests in a drain that began at `begun`.
+    /// When the instance left the last target group that may still send requests, in a drain since `begun`.
     pub(super) fn left(&self, begun: Instant) -> Option<Instant> {
         self.members.last_left().filter(|at| *at + LATE_REQUESTS > begun)
     }
 
-    /// Says what a drain waits for, where that has changed.
+    /// Logs what the drain waits for, if that has changed.
     pub(super) fn say_what_is_waited_for(&mut self) {
         let State::Draining { begun, .. } = &self.state else { return };
         let now = if self.members.leaving() != Leaving::Gone {
@@ -74,41 +78,41 @@ impl<A: Api> Registrar<A> {
         }
     }
 
-    /// Drains on behalf of an operator.
     pub(super) fn drain(&mut self) -> Result<String, String> {
         const UNTIL: &str =
-            "it stays out of its target groups, also after a restart, until `instance-agent resume`";
+            "the instance stays out of its target groups, across restarts, until `instance-agent resume`";
         let id = self.inputs.instance.borrow().as_ref().and_then(|instance| instance.identity.id.clone());
         self.remembered.remember(id.as_deref()).map_err(|error| {
-            format!("not drained: this could not be remembered: {error}; free or repair the state folder and try again")
+            format!("not drained: cannot save the drain: {error}; free space in the state folder or repair it, then try again")
         })?;
         self.reasons.operator = true;
         if self.state.phase() == Phase::Drained {
-            return Ok(format!("drained already; {UNTIL}"));
+            return Ok(format!("already drained; {UNTIL}"));
         }
         let groups = self.members.still_in();
         let steps = if groups.is_empty() {
             format!("waiting for {}", WaitsFor::Requests)
         } else {
             let silence = WaitsFor::Silence(self.settings.drain_quiet);
-            format!("leaving {}, then waiting for {silence}", groups.join(", "))
+            format!("deregistering from {}, then waiting for {silence}", groups.join(", "))
         };
-        Ok(format!("draining: {steps}, at the latest in {} s; {UNTIL}", self.drain_timeout().as_secs()))
+        Ok(format!("draining: {steps}; ends within {} s; {UNTIL}", self.drain_timeout().as_secs()))
     }
 
-    /// Ends a drain of an operator.
     pub(super) fn resume(&mut self) -> Result<String, String> {
-        self.remembered
-            .forget()
-            .map_err(|error| format!("not resumed: the remembered drain could not be removed: {error}"))?;
+        self.remembered.forget().map_err(|error| {
+            format!(
+                "not resumed: cannot remove the saved drain: {error}; repair the state folder, then try again"
+            )
+        })?;
         let drained = std::mem::take(&mut self.reasons.operator);
         let other = self.reasons.to_stay_out(self.settings.on_rebalance);
-        const NOTHING: &str = "nothing to resume: no operator has drained this instance";
+        const NOTHING: &str = "nothing to resume: no operator drained this instance";
         Ok(match (drained, other) {
-            (true, None) => "resumed; it registers with its target groups again".to_owned(),
-            (true, Some(reason)) => format!("resumed, but it stays out for another reason: {reason}"),
-            (false, None) => format!("{NOTHING}; it is in service"),
-            (false, Some(reason)) => format!("{NOTHING}; it stays out for another reason: {reason}"),
+            (true, None) => "resumed: registering with the target groups again".to_owned(),
+            (true, Some(reason)) => format!("resumed, but another reason keeps the instance out: {reason}"),
+            (false, None) => format!("{NOTHING}; the instance is in service"),
+            (false, Some(reason)) => format!("{NOTHING}; another reason keeps it out: {reason}"),
         })
     }
 }

@@ -1,13 +1,13 @@
-//! The drain that an operator asked for, remembered over restarts until `resume`.
+//! Remembers an operator's drain across restarts, until `resume`.
 //!
-//! It is remembered with the instance's id, so that an image or a disk made of a drained instance
-//! does not make its copies stay out.
+//! The instance's id is saved with it, so that copies made from a drained instance's image or disk do
+//! not stay out.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// Stands for the id of an instance that does not know it.
+/// Saved while the instance's id is unknown.
 const UNKNOWN: &str = "unknown";
 
 /// The file `drained` in the state folder: one line, the id of the drained instance.
@@ -25,38 +25,41 @@ impl RememberedDrain {
         self.folder.join("drained")
     }
 
-    /// Whether this instance was drained and not resumed. While its id is not known, a drain of
-    /// anybody counts: coming back by mistake is worse than coming back a little later.
+    /// Whether this instance was drained and not resumed. While its id is unknown, any saved drain counts:
+    /// registering by mistake is worse than registering late.
     pub(super) fn applies_to(&self, instance_id: Option<&str>) -> bool {
         let remembered = match fs::read_to_string(self.path()) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return false,
             Err(error) => {
                 let path = self.path();
-                tracing::warn!("going on as if not drained: {} cannot be read: {error}", path.display());
+                tracing::warn!(
+                    "cannot read {}: {error}; treating the instance as not drained",
+                    path.display()
+                );
                 return false;
             }
         };
         let Some(id) = instance_id else { return true };
         match remembered.trim() {
             same if same == id => true,
-            // Asked for when the id was not known: now it is.
+            // Saved before the id was known: save it again with the id.
             UNKNOWN => {
                 if let Err(error) = self.remember(instance_id) {
                     tracing::warn!(
-                        "a restart would forget the drain: {error}; make the state folder writable and drain again"
+                        "cannot save the drain: {error}; a restart would end it: make the state folder writable and drain again"
                     );
                 }
                 true
             }
             other => {
-                tracing::info!("the remembered drain is not this instance's but {other}'s, and is ignored");
+                tracing::info!("ignoring a saved drain: it belongs to instance {other}");
                 false
             }
         }
     }
 
-    /// Remembers, durably, before the drain is acknowledged.
+    /// Saves the drain durably, before the drain is acknowledged.
     pub(super) fn remember(&self, instance_id: Option<&str>) -> io::Result<()> {
         let new = self.folder.join("drained.new");
         let mut file = File::create(&new)?;
@@ -66,7 +69,7 @@ impl RememberedDrain {
         File::open(&self.folder)?.sync_all()
     }
 
-    /// Forgets, durably. Nothing remembered is fine.
+    /// Removes the saved drain durably. It need not exist.
     pub(super) fn forget(&self) -> io::Result<()> {
         match fs::remove_file(self.path()) {
             Ok(()) => File::open(&self.folder)?.sync_all(),

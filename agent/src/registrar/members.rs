@@ -1,4 +1,4 @@
-//! Which target groups have a member, and what is wished of each: those that are named, and those that are left.
+//! The members: one for each target group that is named, and for each that the instance is still leaving.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,31 +6,29 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::api::{Api, Shared};
-use super::member::{Known, MemberHandle, Wish};
+use super::api::{Api, MemberContext};
+use super::member::{InheritedMembership, MemberHandle, Wish};
 use super::sentences;
 use crate::lifecycle::Leaving;
 use crate::status::GroupStatus;
 use crate::target_group::TargetGroupRef;
 use crate::traffic::Traffic;
 
-/// The members of the registrar.
 pub(super) struct Members<A> {
-    shared: Arc<Shared<A>>,
+    shared: Arc<MemberContext<A>>,
     traffic: Arc<Traffic>,
     named: Vec<MemberHandle>,
-    /// Those whose group is no longer named: they leave, and are then forgotten.
+    /// Members whose group is no longer named. They deregister and are then removed.
     parting: Vec<MemberHandle>,
     changed: Arc<Notify>,
-    /// What the program before this one knew of target groups that have no member yet.
+    /// The states from before a reload, of target groups without a member yet.
     known: Vec<GroupStatus>,
-    /// When a group that is no longer named was left.
+    /// When the instance last left a group that is no longer named.
     last_left: Option<Instant>,
 }
 
 impl<A> Members<A> {
-    /// No members yet.
-    pub(super) fn new(shared: Arc<Shared<A>>, traffic: Arc<Traffic>, known: Vec<GroupStatus>) -> Self {
+    pub(super) fn new(shared: Arc<MemberContext<A>>, traffic: Arc<Traffic>, known: Vec<GroupStatus>) -> Self {
         Self {
             shared,
             traffic,
@@ -42,22 +40,19 @@ impl<A> Members<A> {
         }
     }
 
-    /// All of them, those that part last.
+    /// All members; the parting ones come last.
     pub(super) fn iter(&self) -> impl Iterator<Item = &MemberHandle> {
         self.named.iter().chain(&self.parting)
     }
 
-    /// The groups that are left because they are not named any more.
     pub(super) fn parting_groups(&self) -> Vec<TargetGroupRef> {
         self.parting.iter().map(|member| member.group.clone()).collect()
     }
 
-    /// Waits until one of them has changed.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;
     }
 
-    /// How far they are with leaving.
     pub(super) fn leaving(&self) -> Leaving {
         if self.iter().all(MemberHandle::is_gone) {
             Leaving::Gone
@@ -68,37 +63,35 @@ impl<A> Members<A> {
         }
     }
 
-    /// The groups that are not known to be left.
+    /// The groups in which the instance may still be registered.
     pub(super) fn still_in(&self) -> Vec<String> {
         let staying = self.iter().filter(|member| !member.is_gone());
         staying.map(|member| member.group.name().to_owned()).collect()
     }
 
-    /// When a group was last left.
     pub(super) fn last_left(&self) -> Option<Instant> {
         self.iter().filter_map(|member| member.status.borrow().deregistered).max().max(self.last_left)
     }
 
-    /// The longest deregistration delay of their groups, where one is known.
+    /// The longest known deregistration delay.
     pub(super) fn deregistration_delay(&self) -> Option<Duration> {
         self.iter().filter_map(|member| member.status.borrow().deregistration_delay).max()
     }
 
-    /// Wishes the same of all whose groups are named.
+    /// Sets the wish of all named groups.
     pub(super) fn wish(&self, wish: Wish) {
         for member in &self.named {
             member.wish(wish);
         }
     }
 
-    /// Wishes all of them out, now.
     pub(super) fn urge_out(&self) {
         for member in self.iter() {
             member.urge_out();
         }
     }
 
-    /// Lets those that part leave once the others have joined, and forgets those that have left.
+    /// Lets parting members deregister once all others are registered, and removes those that have left.
     pub(super) fn part(&mut self) {
         if self.named.iter().all(|member| member.status.borrow().membership.is_present()) {
             for member in &self.parting {
@@ -114,7 +107,7 @@ impl<A> Members<A> {
         });
     }
 
-    /// Ends all of them; the groups that were still to be left.
+    /// Ends all members. Returns the groups that the instance was still leaving.
     pub(super) fn end(&mut self) -> Vec<TargetGroupRef> {
         let parting = self.parting_groups();
         self.named.clear();
@@ -124,7 +117,7 @@ impl<A> Members<A> {
 }
 
 impl<A: Api> Members<A> {
-    /// Starts and ends members so that there is one for each of these groups, with this wish.
+    /// Makes the named members those of `groups`, with this wish.
     pub(super) fn follow(&mut self, groups: &[TargetGroupRef], wish: Wish) {
         let is_named = |member: &MemberHandle| groups.iter().any(|group| member.is_for(group));
         let (staying, leaving) = std::mem::take(&mut self.named).into_iter().partition(is_named);
@@ -135,7 +128,7 @@ impl<A: Api> Members<A> {
                 let (target_group, named) = (member.group.name(), sentences::names(groups));
                 tracing::info!(
                     target_group,
-                    "target group {target_group}: not named any more; left once the instance is registered with {named}"
+                    "target group {target_group}: no longer named; the agent deregisters once the instance is registered with {named}"
                 );
             }
             member.wish(wish);
@@ -145,7 +138,7 @@ impl<A: Api> Members<A> {
             if self.named.iter().any(|member| member.is_for(group)) {
                 continue;
             }
-            // One that was about to leave still knows where it stands.
+            // A parting member still knows its state.
             let returning = self.parting.iter().position(|member| member.is_for(group));
             let member = match returning {
                 Some(index) => self.parting.swap_remove(index),
@@ -156,7 +149,7 @@ impl<A: Api> Members<A> {
         }
     }
 
-    /// Leaves groups that are no longer named and have no member yet; `wish` is that for those that are named.
+    /// Starts parting members for groups that are no longer named; `wish` is that of the named groups.
     pub(super) fn part_from(&mut self, groups: Vec<TargetGroupRef>, wish: Wish) {
         for group in groups {
             if !self.named.iter().any(|member| member.is_for(&group)) {
@@ -167,16 +160,16 @@ impl<A: Api> Members<A> {
     }
 
     fn start(&mut self, group: TargetGroupRef, wish: Wish) -> MemberHandle {
-        let known = Known::of(&group, &self.known);
-        // It holds once: a member that begins anew asks.
+        let known = InheritedMembership::of(&group, &self.known);
+        // Used once: a restarted member asks AWS.
         self.known.retain(|known| known.name != group.name());
         let (shared, traffic, changed) = (self.shared.clone(), self.traffic.clone(), self.changed.clone());
         MemberHandle::start(group, shared, traffic, wish, changed, known)
     }
 }
 
-/// What is wished of a group that is not named any more. Until the instance has joined those that are, it stays: a name
-/// that does not exist takes no instance out of service.
+/// The wish for a group that is no longer named. The instance stays in it until it is registered with every named group,
+/// so that a misspelt name takes no instance out of service.
 fn when_parting(wish: Wish) -> Wish {
     match wish {
         Wish::In => Wish::Stay,

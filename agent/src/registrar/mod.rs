@@ -1,7 +1,7 @@
-//! Drives the instance's life: who wants it where, and what has to happen before it may leave.
+//! Decides whether the instance belongs in its target groups, and when a drain is over.
 //!
-//! One [`member`] task per target group makes the calls, [`members`] has them; this file decides whether the
-//! instance is wanted at all, tells the server what to answer, and ends a drain when traffic has stopped.
+//! One [`member`] task per target group makes the AWS calls; [`members`] owns these tasks. This file drives the phases,
+//! publishes the server's answers, and ends a drain when traffic has stopped.
 
 mod api;
 mod drain;
@@ -26,49 +26,56 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-pub(crate) use self::inputs::{Inputs, Outputs, Request};
+pub(crate) use self::inputs::{Inputs, OperatorRequest, Outputs};
 use crate::answers::{Answers, InstanceAnswer};
 use crate::config::{Role, Settings};
 use crate::events;
-use crate::guard::{Mistakes, guard};
+use crate::guard::{TaskFailures, guard};
 use crate::identity::Instance;
-use crate::lifecycle::{Facts, KeptOut, Leaving, Quiet, Reasons, Transition};
+use crate::lifecycle::{KeptOut, Leaving, PhaseFacts, QuietPeriod, StayOutReasons, Transition};
 use crate::status::{GroupStatus, Phase};
 use crate::target_group::TargetGroupRef;
-use api::{Api, LiveApi, Shared};
+use api::{Api, LiveApi, MemberContext};
 use drained::RememberedDrain;
 use member::Wish;
 use members::Members;
 use waits_for::WaitsFor;
 
-/// The longest time between two turns, whatever happens.
+/// The longest time between two turns.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// How long a turn may take. It waits for nothing but [`LONGEST_WAIT`].
+/// Time limit of a turn, which waits for [`LONGEST_WAIT`] at most.
 const TURN_LIMIT: Duration = Duration::from_secs(180);
-/// How often a drain looks whether traffic has stopped.
+/// How often a drain checks whether traffic has stopped.
 const DRAIN_TICK: Duration = Duration::from_millis(250);
-/// Where the program before this one had left off.
+
+/// The state before a reload.
 #[derive(Debug, Default)]
-pub(crate) struct Resumed {
-    /// What the instance was to be.
+pub(crate) struct ResumedState {
     pub(crate) role: Role,
-    /// The groups that it was still leaving.
+    /// Target groups that the instance was still leaving.
     pub(crate) parting: Vec<TargetGroupRef>,
-    /// It had left its target groups, and traffic had stopped.
     pub(crate) drained: bool,
-    /// Since when the instance stood where it stands, RFC 3339 in UTC.
+    /// Start of the phase, RFC 3339 in UTC.
     pub(crate) since: Option<String>,
-    /// What each target group thought of it.
     pub(crate) groups: Vec<GroupStatus>,
 }
 
-/// Where the instance as a whole stands, with what that phase needs.
+/// The phase, with the values that it needs.
 #[derive(Debug)]
 enum State {
     Starting,
     Serving,
-    Draining { reason: String, quiet: Quiet, begun: Instant, deadline: Instant, waits_for: Option<WaitsFor> },
-    Drained { reason: String, quiet: Quiet },
+    Draining {
+        reason: String,
+        quiet: QuietPeriod,
+        begun: Instant,
+        deadline: Instant,
+        waits_for: Option<WaitsFor>,
+    },
+    Drained {
+        reason: String,
+        quiet: QuietPeriod,
+    },
 }
 
 impl State {
@@ -81,7 +88,6 @@ impl State {
         }
     }
 
-    /// Why the instance is, or will be, out.
     fn reason(&self) -> Option<&str> {
         match self {
             Self::Starting | Self::Serving => None,
@@ -96,7 +102,7 @@ impl State {
         }
     }
 
-    fn quiet(&self) -> Option<&Quiet> {
+    fn quiet(&self) -> Option<&QuietPeriod> {
         match self {
             Self::Starting | Self::Serving => None,
             Self::Draining { quiet, .. } | Self::Drained { quiet, .. } => Some(quiet),
@@ -104,7 +110,7 @@ impl State {
     }
 }
 
-/// Keeps the instance in the target groups it belongs to, and takes it out well.
+/// Keeps the instance in its target groups, and drains it before it leaves.
 pub(crate) struct Registrar<A = LiveApi> {
     settings: Settings,
     inputs: Inputs,
@@ -112,23 +118,22 @@ pub(crate) struct Registrar<A = LiveApi> {
     members: Members<A>,
     state: State,
     since: SystemTime,
-    reasons: Reasons,
+    reasons: StayOutReasons,
     role: Role,
-    resumed: Option<Resumed>,
+    resumed: Option<ResumedState>,
     ignored_tags: Vec<String>,
     remembered: RememberedDrain,
-    /// The instance id for which it was looked up whether a remembered drain applies.
+    /// The instance id for which the remembered drain was checked.
     decided_for: Option<Option<String>>,
 }
 
 impl Registrar {
-    /// A registrar for a server that listens at `listening`.
     pub(crate) fn new(
         settings: Settings,
         listening: SocketAddr,
         inputs: Inputs,
         outputs: Outputs,
-        resumed: Option<Resumed>,
+        resumed: Option<ResumedState>,
     ) -> Self {
         let api = LiveApi::new(listening, &inputs);
         Self::with_api(api, settings, listening, inputs, outputs, resumed)
@@ -142,10 +147,10 @@ impl<A: Api> Registrar<A> {
         listening: SocketAddr,
         inputs: Inputs,
         outputs: Outputs,
-        resumed: Option<Resumed>,
+        resumed: Option<ResumedState>,
     ) -> Self {
         let known = resumed.as_ref().map(|resumed| resumed.groups.clone()).unwrap_or_default();
-        let shared = Arc::new(Shared::new(api, &settings, listening, &inputs));
+        let shared = Arc::new(MemberContext::new(api, &settings, listening, &inputs));
         Self {
             members: Members::new(shared, inputs.traffic.clone(), known),
             remembered: RememberedDrain::in_folder(&settings.state_dir),
@@ -154,7 +159,7 @@ impl<A: Api> Registrar<A> {
             outputs,
             state: State::Starting,
             since: SystemTime::now(),
-            reasons: Reasons::default(),
+            reasons: StayOutReasons::default(),
             role: resumed.as_ref().map(|resumed| resumed.role.clone()).unwrap_or_default(),
             resumed,
             ignored_tags: Vec::new(),
@@ -162,10 +167,10 @@ impl<A: Api> Registrar<A> {
         }
     }
 
-    /// Runs until a signal asked the agent to stop and the instance is drained. A turn that breaks is
-    /// a mistake in this program: what can be lost by it is lost, and the next one begins anew.
+    /// Runs until a signal has asked the agent to stop and the instance is drained. A turn that panics or
+    /// hangs is a bug: the registrar then starts over with new members.
     pub(crate) async fn run(mut self) {
-        let mut mistakes = Mistakes::default();
+        let mut mistakes = TaskFailures::default();
         loop {
             match guard(TURN_LIMIT, self.turn()).await {
                 Ok(ControlFlow::Continue(())) => {}
@@ -189,14 +194,14 @@ impl<A: Api> Registrar<A> {
         };
         self.publish();
         match tick {
-            Tick::Again => {}
-            Tick::Wait(longest) => self.wait(longest.unwrap_or(LONGEST_WAIT)).await,
-            Tick::Finished => return ControlFlow::Break(()),
+            TurnOutcome::Again => {}
+            TurnOutcome::Wait(longest) => self.wait(longest.unwrap_or(LONGEST_WAIT)).await,
+            TurnOutcome::Finished => return ControlFlow::Break(()),
         }
         ControlFlow::Continue(())
     }
 
-    /// Starts all members again; they look where they stand before they call.
+    /// Starts all members again. They ask AWS for the state before they change anything.
     fn begin_anew(&mut self) {
         let parting = self.members.end();
         if !matches!(self.state, State::Starting) {
@@ -205,13 +210,13 @@ impl<A: Api> Registrar<A> {
         }
     }
 
-    /// Takes over what the other parts of the agent have found out since the last tick.
+    /// Reads the news of the other parts of the agent.
     fn read_inputs(&mut self) {
         self.reasons.signal = *self.inputs.stop.borrow_and_update();
         if let Some(notices) = self.inputs.notices.borrow_and_update().clone() {
             if self.reasons.rebalance != notices.rebalance
                 && let Some(time) = &notices.rebalance
-                // One whose time alone has changed was said.
+                // A changed time alone is no news.
                 && self.reasons.rebalance.is_none()
             {
                 let action = self.settings.on_rebalance;
@@ -246,7 +251,7 @@ impl<A: Api> Registrar<A> {
         if role != self.role {
             let cluster = role.cluster.as_ref().map_or("none", |cluster| cluster.as_str());
             let groups = sentences::names(&role.target_groups);
-            tracing::info!("role: target groups {groups}; cluster {cluster}; / answers {}", role.root);
+            tracing::info!("role: target groups {groups}; cluster {cluster}; root {}", role.root);
             self.role = role;
         }
         if !matches!(self.state, State::Starting) {
@@ -265,10 +270,9 @@ impl<A: Api> Registrar<A> {
         }
     }
 
-    /// What the next step is decided from.
-    fn facts(&mut self, kept_out: bool) -> Facts {
-        // Both come within seconds, also when nobody answers: even one that is to stop at once has
-        // to find out where an earlier process may have left it registered.
+    fn facts(&mut self, kept_out: bool) -> PhaseFacts {
+        // Both become `Some` within seconds, even without an answer. An agent that should stop at once waits
+        // too: an earlier process may have left the instance registered.
         let known = self.inputs.instance.borrow().is_some() && self.inputs.notices.borrow().is_some();
         let kept_out = match (kept_out, self.reasons.signal) {
             (false, _) => KeptOut::No,
@@ -277,7 +281,7 @@ impl<A: Api> Registrar<A> {
         };
         let was_drained = self.resumed.as_ref().is_some_and(|resumed| resumed.drained);
         let left = match &self.state {
-            // A group that was left long before sends nothing any more.
+            // A group that was left long before the drain sends no more requests.
             State::Draining { begun, .. } => self.left(*begun),
             _ => None,
         };
@@ -287,39 +291,38 @@ impl<A: Api> Registrar<A> {
             over = quiet.is_over(&traffic, left.map(Instant::into_std), now.into_std());
             late = now >= *deadline;
         }
-        Facts { known, kept_out, was_drained, leaving: self.members.leaving(), quiet: over, late }
+        PhaseFacts { known, kept_out, was_drained, leaving: self.members.leaving(), quiet: over, late }
     }
 
-    /// Goes to another phase.
-    fn go(&mut self, transition: Transition, wanted: String) -> Tick {
+    fn go(&mut self, transition: Transition, wanted: String) -> TurnOutcome {
         tracing::debug!(
             "phase {}: {transition:?}, {}",
             self.state.phase(),
-            if wanted.is_empty() { "as nothing keeps the instance out" } else { &wanted }
+            if wanted.is_empty() { "nothing keeps the instance out" } else { &wanted }
         );
         self.say(transition, &wanted);
         let quiet = self.state.quiet().cloned().unwrap_or_else(|| self.quiet());
         let starting = self.state.phase() == Phase::Starting;
         match transition {
             Transition::Serve | Transition::CallOff | Transition::Return => self.enter(State::Serving),
-            // Probes see 503 before the first deregistration is sent.
+            // Probes get 503 before the first deregistration is sent.
             Transition::Drain | Transition::DrainAgain => self.drain_with(wanted, quiet),
             Transition::ResumeDrained | Transition::End { exit: false, .. } => {
                 self.enter(State::Drained { reason: wanted, quiet });
             }
-            Transition::End { exit: true, .. } => return Tick::Finished,
+            Transition::End { exit: true, .. } => return TurnOutcome::Finished,
         }
         if starting {
             self.follow_role();
-            if let Some(Resumed { role, parting, drained, since, .. }) = self.resumed.take() {
-                // A reload that changes nothing does not begin anything anew.
+            if let Some(ResumedState { role, parting, drained, since, .. }) = self.resumed.take() {
+                // If the phase is the same after a reload, its start stays.
                 if drained == (transition == Transition::ResumeDrained) && transition != Transition::Drain {
                     self.since = since.as_deref().and_then(rfc3339::time).unwrap_or(self.since);
                 }
                 self.members.part_from([role.target_groups, parting].concat(), self.wish());
             }
         }
-        Tick::Again
+        TurnOutcome::Again
     }
 
     fn say(&self, transition: Transition, wanted: &str) {
@@ -327,11 +330,14 @@ impl<A: Api> Registrar<A> {
         match transition {
             Transition::CallOff => {
                 let before = before.unwrap_or_default();
-                tracing::info!(reason = before, "drain called off, its reason is over: {before}");
+                tracing::info!(reason = before, "drain cancelled, its reason no longer applies: {before}");
             }
             Transition::Return => {
                 let before = before.unwrap_or_default();
-                tracing::info!(reason = before, "in service again, what kept it out is over: {before}");
+                tracing::info!(
+                    reason = before,
+                    "serving again, the reason to stay out no longer applies: {before}"
+                );
             }
             Transition::End { timed_out: false, .. } => {
                 let State::Draining { begun, .. } = &self.state else { return };
@@ -339,32 +345,31 @@ impl<A: Api> Registrar<A> {
                 tracing::info!(
                     message_id = events::DRAINED,
                     reason = wanted,
-                    "drained: {wanted}; no traffic any more after {seconds} s"
+                    "drained after {seconds} s: {wanted}"
                 );
             }
             Transition::End { timed_out: true, .. } => {
                 let gone = self.members.leaving() == Leaving::Gone;
-                let left = if gone { "deregistered" } else { "perhaps still registered" };
+                let left = if gone { "deregistered" } else { "may still be registered" };
                 let in_flight = self.inputs.traffic.snapshot().in_flight;
                 tracing::warn!(
                     message_id = events::DRAIN_TIMED_OUT,
                     reason = wanted,
-                    "drain timeout reached with {in_flight} requests in flight, {left}; going on as if drained: {wanted}"
+                    "drain timeout reached with {in_flight} requests in flight, {left}; treating the instance as drained: {wanted}"
                 );
             }
-            // Said with the time that the drain may take.
+            // `drain_with` logs it, with the time limit.
             Transition::Drain | Transition::DrainAgain => {}
             Transition::Serve | Transition::ResumeDrained => {}
         }
     }
 
-    /// Stays in its phase until something changes.
-    fn stay(&mut self, wanted: Option<String>) -> Tick {
+    fn stay(&mut self, wanted: Option<String>) -> TurnOutcome {
         match &mut self.state {
             State::Starting => {}
             State::Serving => self.members.part(),
             State::Draining { reason, .. } | State::Drained { reason, .. } => {
-                // Another may have taken the place of the first.
+                // The reason may have changed.
                 if let Some(wanted) = wanted {
                     *reason = wanted;
                 }
@@ -372,7 +377,7 @@ impl<A: Api> Registrar<A> {
         }
         self.say_what_is_waited_for();
         let draining = self.state.phase() == Phase::Draining;
-        Tick::Wait(draining.then_some(DRAIN_TICK))
+        TurnOutcome::Wait(draining.then_some(DRAIN_TICK))
     }
 
     fn enter(&mut self, state: State) {
@@ -382,29 +387,29 @@ impl<A: Api> Registrar<A> {
         self.members.wish(self.wish());
     }
 
-    /// Waits until something has changed, `longest` at most.
+    /// Waits until something changes, at most `longest`.
     async fn wait(&mut self, longest: Duration) {
         let starting = matches!(self.state, State::Starting);
         let request = tokio::select! {
-            // Also keeps the wait going should everything that could change be gone.
+            // Also ends the wait if all channels are closed.
             () = tokio::time::sleep(longest) => None,
             () = self.members.changed() => None,
             Ok(()) = self.inputs.instance.changed() => {
-                // Left unseen on purpose: `read_inputs` looks whether it has changed.
+                // `read_inputs` checks for changes itself.
                 self.inputs.instance.mark_changed();
                 None
             }
             Ok(()) = self.inputs.notices.changed() => None,
             Ok(()) = self.inputs.stop.changed() => None,
-            // Before the instance is known a drain could not be remembered with its id.
+            // While starting, the id with which to remember a drain is unknown.
             Some(request) = self.inputs.requests.recv(), if !starting => Some(request),
         };
-        // A caller that went away does not need the answer.
+        // A caller that has disconnected needs no answer.
         match request {
-            Some(Request::Drain(reply)) => _ = reply.send(self.drain()),
-            Some(Request::Resume(reply)) => _ = reply.send(self.resume()),
+            Some(OperatorRequest::Drain(reply)) => _ = reply.send(self.drain()),
+            Some(OperatorRequest::Resume(reply)) => _ = reply.send(self.resume()),
             #[cfg(test)]
-            Some(Request::Panic) => std::panic::panic_any("a test asked for it"),
+            Some(OperatorRequest::Panic) => std::panic::panic_any("a test asked for it"),
             None => {}
         }
     }
@@ -447,8 +452,7 @@ impl<A: Api> Registrar<A> {
     }
 }
 
-/// What a tick leads to.
-enum Tick {
+enum TurnOutcome {
     Again,
     Wait(Option<Duration>),
     Finished,

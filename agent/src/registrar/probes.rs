@@ -1,4 +1,4 @@
-//! What the coming and going of the balancer's health checks tells.
+//! News from the load balancer's health checks: they stop, come again, or get refused.
 
 use std::time::Duration;
 
@@ -6,28 +6,27 @@ use tokio::time::Instant;
 
 use crate::traffic::{Traffic, TrafficSnapshot};
 
-/// How often a balancer checks a target, where that is not known: AWS's default.
+/// AWS's default health check interval, used while the group's own is unknown.
 const USUAL_INTERVAL: Duration = Duration::from_secs(30);
 
-/// What the balancer's health checks tell by coming or not, and by their answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ProbeNews {
-    /// None has come for three intervals.
+    /// No health check for three intervals.
     Overdue,
-    /// They come again.
+    /// Health checks come again.
     Resumed,
-    /// This agent has answered one with anything but 200, and none of those in the three intervals before.
+    /// This agent answered a health check with a status other than 200, for the first time in three intervals.
     Refused,
 }
 
-/// Notices when the balancer's health checks stop coming, and when they come again; and when this agent refuses them.
-/// They are counted for all groups together: those of one can hide that another's are missing.
+/// Watches the counters of health checks. These count all groups together, so checks of one group can hide that those
+/// of another are missing.
 #[derive(Default)]
 pub(super) struct ProbeWatch {
     /// The group's check interval; `None` where checks are off.
     pub(super) interval: Option<Duration>,
     seen: u64,
-    /// When the count last moved; `None` after that was too long ago.
+    /// When the count last changed; `None` once `Overdue` was reported.
     moved: Option<Instant>,
     refused: u64,
     refused_at: Option<Instant>,
@@ -41,7 +40,7 @@ impl ProbeWatch {
             Self { interval: self.interval, seen: probes, moved, refused: refused_probes, refused_at: None };
     }
 
-    /// Each change is told once.
+    /// Reports each change once.
     pub(super) fn news(&mut self, traffic: &Traffic) -> Option<ProbeNews> {
         let TrafficSnapshot { probes, refused_probes, .. } = traffic.snapshot();
         let came = std::mem::replace(&mut self.seen, probes) != probes;
@@ -60,7 +59,7 @@ impl ProbeWatch {
         self.moved.take_if(|moved| moved.elapsed() >= 3 * interval).map(|_| ProbeNews::Overdue)
     }
 
-    /// Whether this agent has refused one in the last three intervals.
+    /// Whether this agent refused a health check in the last three intervals.
     pub(super) fn are_refused(&self) -> bool {
         let lately = 3 * self.interval.unwrap_or(USUAL_INTERVAL);
         self.refused_at.is_some_and(|at| at.elapsed() < lately)

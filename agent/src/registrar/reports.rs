@@ -1,4 +1,4 @@
-//! What the registrar tells people: the part of the status that it knows.
+//! The registrar's part of the status.
 
 use super::Registrar;
 use super::member::{MemberHandle, MemberStatus};
@@ -52,7 +52,7 @@ fn group_status(member: &MemberHandle) -> GroupStatus {
         age_seconds: None,
         freshness: Freshness {
             asked: as_of.map(|(_, at)| at.into_std()),
-            // Otherwise it waits for something else than its time to look.
+            // A member with a problem waits for its next attempt instead.
             can_be_asked: membership.is_present() && problem.is_none(),
         },
         problem,

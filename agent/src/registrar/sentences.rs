@@ -1,4 +1,4 @@
-//! What is said of a target group, and how.
+//! Log messages about target groups.
 
 use instance_contract::TargetHealthState;
 
@@ -9,13 +9,11 @@ use crate::target_group::{Target, TargetGroupRef};
 /// A failure and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Problem {
-    /// What happened, in one line.
     pub(super) what: String,
-    /// What to do, in one line.
     pub(super) cure: String,
 }
 
-/// Says that the instance's membership of a target group has changed.
+/// Logs a change of membership.
 pub(super) fn moved(
     target_group: &str,
     target: Option<&Target>,
@@ -23,7 +21,7 @@ pub(super) fn moved(
     after: &Membership,
     event: &Event,
 ) {
-    let Said { message_id, message, reason, cure } = describe(target, before, after, event);
+    let ChangeMessage { message_id, message, reason, cure } = describe(target, before, after, event);
     let target_state = after.name();
     match cure {
         Some(cure) => tracing::warn!(
@@ -44,7 +42,7 @@ pub(super) fn moved(
     }
 }
 
-/// Says that something keeps the instance from joining or leaving, after `earlier` other failures.
+/// Logs a failure to register or deregister, after `earlier` other failures.
 pub(super) fn fails(target_group: &str, membership: &Membership, problem: &Problem, earlier: u64) {
     let Problem { what, cure } = problem;
     let earlier = if earlier > 0 { format!(" (after {earlier} other failures)") } else { String::new() };
@@ -54,11 +52,11 @@ pub(super) fn fails(target_group: &str, membership: &Membership, problem: &Probl
         target_state = membership.name(),
         reason = what,
         cure,
-        "target group {target_group}: {what}{earlier}; {cure}; it is tried again, and said again when it changes"
+        "target group {target_group}: {what}{earlier}; {cure}; retrying; logs again only if the error changes"
     );
 }
 
-/// Says that this is over.
+/// Logs the end of the failures.
 pub(super) fn works(target_group: &str, membership: &Membership, failures: u64) {
     tracing::info!(
         message_id = events::REGISTRATION_WORKS,
@@ -68,7 +66,7 @@ pub(super) fn works(target_group: &str, membership: &Membership, failures: u64) 
     );
 }
 
-/// Target groups as they are named.
+/// The target groups as named in the tag or the settings.
 pub(super) fn names(groups: &[TargetGroupRef]) -> String {
     if groups.is_empty() {
         return "none".to_owned();
@@ -76,20 +74,24 @@ pub(super) fn names(groups: &[TargetGroupRef]) -> String {
     groups.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
-/// A change of membership in words.
 #[derive(Debug, PartialEq, Eq)]
-struct Said {
+struct ChangeMessage {
     message_id: Option<&'static str>,
     message: String,
-    /// The balancer's reason code where it gives one, else a sentence.
+    /// The load balancer's reason code, or a sentence if it gives none.
     reason: String,
     cure: Option<&'static str>,
 }
 
-fn describe(target: Option<&Target>, before: &Membership, after: &Membership, event: &Event) -> Said {
+fn describe(
+    target: Option<&Target>,
+    before: &Membership,
+    after: &Membership,
+    event: &Event,
+) -> ChangeMessage {
     let (from, to) = (before.name(), after.name());
     let state = if from == to { format!("still {to}") } else { format!("{to} (was {from})") };
-    let plain = |reason: &str| Said {
+    let plain = |reason: &str| ChangeMessage {
         message_id: None,
         message: format!("{state}: {reason}"),
         reason: reason.to_owned(),
@@ -97,15 +99,15 @@ fn describe(target: Option<&Target>, before: &Membership, after: &Membership, ev
     };
     match event {
         Event::Resolved => plain("the target group was found"),
-        Event::Lost => plain("the target group does not exist any more"),
+        Event::Lost => plain("the target group no longer exists"),
         Event::Deregistered => plain("DeregisterTargets accepted"),
-        Event::AnswerLost => plain("no answer to a call that may have taken effect"),
-        Event::Rejoin => plain("wanted again"),
+        Event::AnswerLost => plain("a call got no answer and may have taken effect"),
+        Event::Rejoin => plain("the instance may register again"),
         Event::Registered => {
             let target = target.map_or_else(String::new, |target| format!(" {}:{}", target.id, target.port));
-            Said {
+            ChangeMessage {
                 message_id: Some(events::REGISTERED),
-                message: format!("registered{target}, {state}: the load balancer checks it now"),
+                message: format!("registered{target}, {state}: waiting for health checks"),
                 reason: "RegisterTargets accepted".to_owned(),
                 cure: None,
             }
@@ -124,9 +126,9 @@ fn describe(target: Option<&Target>, before: &Membership, after: &Membership, ev
             let parts: Vec<&str> = [state.as_str()].into_iter().chain(why).collect();
             let reason = code.or(description).unwrap_or(match health.state {
                 TargetHealthState::Healthy => "the load balancer's health checks pass",
-                _ => "the load balancer says so",
+                _ => "reported by the load balancer",
             });
-            Said { message_id, message: parts.join(": "), reason: reason.to_owned(), cure }
+            ChangeMessage { message_id, message: parts.join(": "), reason: reason.to_owned(), cure }
         }
     }
 }
@@ -140,7 +142,7 @@ mod tests {
         TargetHealth { state, reason: Some(reason.to_owned()), description: Some(description.to_owned()) }
     }
 
-    fn observed(before: &Membership, health: TargetHealth) -> Said {
+    fn observed(before: &Membership, health: TargetHealth) -> ChangeMessage {
         let event = Event::Observed(health);
         let after = before.after(event.clone());
         assert!(after.is_ok(), "{after:?}");
@@ -197,10 +199,7 @@ mod tests {
         let target = Target { id: "i-1".to_owned(), port: 80 };
         let after = Membership::Present(TargetHealth::bare(TargetHealthState::Initial));
         let said = describe(Some(&target), &Membership::Absent, &after, &Event::Registered);
-        assert_eq!(
-            said.message,
-            "registered i-1:80, initial (was unregistered): the load balancer checks it now"
-        );
+        assert_eq!(said.message, "registered i-1:80, initial (was unregistered): waiting for health checks");
         assert_eq!(said.message_id, Some(events::REGISTERED));
     }
 }

@@ -1,16 +1,15 @@
-//! What a drain waits for, in words.
+//! What a drain waits for, for the log and the status.
 
 use std::fmt;
 use std::time::Duration;
 
-/// What a drain waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum WaitsFor {
-    /// These target groups may still send requests.
+    /// From these target groups.
     Deregistration(Vec<String>),
-    /// No request may come for this long. Requests come and go meanwhile, which is no news.
+    /// No request for this long.
     Silence(Duration),
-    /// The instance was in no target group: what has begun is to end.
+    /// The instance was in no target group: only the requests in flight count.
     Requests,
 }
 

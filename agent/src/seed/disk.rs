@@ -1,10 +1,9 @@
-//! The file operations that the seed's durability rests on, so that tests can make them fail.
+//! The file operations that the seed's durability depends on, as a trait so that tests can make them fail.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
-/// Writing, and making durable.
 pub(super) trait Disk: Send + 'static {
     /// Writes all of `bytes` at `offset`; on an error any part of them may have been written.
     fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()>;
@@ -14,7 +13,6 @@ pub(super) trait Disk: Send + 'static {
     fn sync_all(&self, file: &File) -> io::Result<()>;
 }
 
-/// The kernel's own.
 pub(super) struct RealDisk;
 
 impl Disk for RealDisk {

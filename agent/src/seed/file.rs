@@ -1,4 +1,4 @@
-//! The seed's file: opening, committing, and what to do when the disk says no.
+//! The seed's file: opens it, writes to it, and handles disk errors.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -10,49 +10,46 @@ use super::error::{SetError, is_full, owner};
 use super::number::Seed;
 use super::slot::{SLOT_LEN, SLOTS, Slot};
 use crate::events;
-use crate::repeated::Repeated;
+use crate::repeat_filter::RepeatFilter;
 
-/// The file in its folder, whatever state both are in. One thread owns it.
+/// The seed's file, usable or not. One thread owns it.
 pub(super) struct SeedFile<D> {
     disk: D,
     dir: PathBuf,
-    /// Held open for as long as the file is ours; the kernel frees it when the process ends.
+    /// The locked lock file; the kernel unlocks it when the process ends.
     lock: Option<File>,
-    state: Result<Opened, Trouble>,
-    /// The value of a file that was moved away or deleted while it was open: what a new one begins with.
+    state: Result<OpenSeedFile, SeedFileError>,
+    /// The first value of a new file: `0`, or the value of a file that was moved or deleted while open.
     carried: Seed,
-    failures: Repeated<SetError>,
+    failures: RepeatFilter<SetError>,
 }
 
 /// A file whose current value is durable.
-struct Opened {
+struct OpenSeedFile {
     file: File,
-    /// The value that is served.
     seed: Seed,
-    /// Which slot holds it.
+    /// The slot that holds it.
     slot: usize,
-    /// The next number; used up by a failed write too.
+    /// The next sequence number; a failed write uses one too.
     sequence: u64,
-    /// The other slot may hold a value that was refused: a write of it failed.
+    /// A write failed, so the other slot may hold a value that was refused.
     unsettled: bool,
 }
 
 /// Why there is no usable file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Trouble {
+pub(super) enum SeedFileError {
     /// There is no file yet and the disk has no room for one.
     #[error("the disk is full")]
     NoSpace,
     /// Neither slot can be trusted.
-    #[error(
-        "{path} is damaged in both of its slots; store a new seed with POST and the damaged file is kept aside"
-    )]
+    #[error("both slots of {path} are damaged; POST a new seed: the damaged file is kept under another name")]
     Damaged {
         /// The file.
         path: String,
     },
     /// A file operation failed.
-    #[error("{doing} failed: {reason}; make the state-dir a folder that the agent can write to")]
+    #[error("{doing} failed: {reason}; make the state-dir writable for the agent")]
     Unusable {
         /// The operation and its path.
         doing: String,
@@ -60,7 +57,7 @@ pub(super) enum Trouble {
         reason: String,
     },
     /// Files in the folder belong to another user, such as root, who ran an agent there.
-    #[error("{files} belong to {owner}; give them back with `chown {uid}: {files}`")]
+    #[error("{files} belong to {owner}; run `chown {uid}: {files}`")]
     Foreign {
         /// Their paths.
         files: String,
@@ -70,31 +67,30 @@ pub(super) enum Trouble {
         uid: u32,
     },
     /// Another process holds the lock.
-    #[error("it belongs to {}", owner(*pid))]
+    #[error("in use by {}", owner(*pid))]
     Owned {
         /// Its process id, if the lock file tells.
         pid: Option<u32>,
     },
 }
 
-/// Names the operation that failed.
-fn during(doing: &str, path: &Path) -> impl Fn(io::Error) -> Trouble {
+/// Makes an error that names the operation that failed.
+fn during(doing: &str, path: &Path) -> impl Fn(io::Error) -> SeedFileError {
     let doing = format!("{doing} {}", path.display());
-    move |error| Trouble::Unusable { doing: doing.clone(), reason: error.to_string() }
+    move |error| SeedFileError::Unusable { doing: doing.clone(), reason: error.to_string() }
 }
 
-fn not_opened() -> Trouble {
-    Trouble::Unusable { doing: "opening".to_owned(), reason: "not tried yet".to_owned() }
+fn not_opened() -> SeedFileError {
+    SeedFileError::Unusable { doing: "opening".to_owned(), reason: "not tried yet".to_owned() }
 }
 
-/// Like [`during`], where the file is known not to exist: a full disk is then a case of its own.
-fn creating(path: &Path) -> impl Fn(io::Error) -> Trouble {
+/// Like [`during`], for a file that does not exist: a full disk is then its own case, because the seed is `0`.
+fn creating(path: &Path) -> impl Fn(io::Error) -> SeedFileError {
     let failed = during("creating", path);
-    move |error| if is_full(&error) { Trouble::NoSpace } else { failed(error) }
+    move |error| if is_full(&error) { SeedFileError::NoSpace } else { failed(error) }
 }
 
 impl<D: Disk> SeedFile<D> {
-    /// Touches nothing yet.
     pub(super) fn new(disk: D, dir: &Path) -> Self {
         Self {
             disk,
@@ -102,24 +98,24 @@ impl<D: Disk> SeedFile<D> {
             lock: None,
             state: Err(not_opened()),
             carried: Seed::zero(),
-            failures: Repeated::default(),
+            failures: RepeatFilter::default(),
         }
     }
 
     /// Opens the file, or creates it with the value `0`.
-    pub(super) fn load(&mut self) -> Result<(), Trouble> {
-        // One that is open already is locked by it.
+    pub(super) fn load(&mut self) -> Result<(), SeedFileError> {
+        // Closes an open file first, which unlocks it.
         self.state = Err(not_opened());
         self.state = self.try_load();
-        self.state.as_ref().map(drop).map_err(Trouble::clone)
+        self.state.as_ref().map(drop).map_err(SeedFileError::clone)
     }
 
     /// The value to serve, or why there is none.
-    pub(super) fn value(&self) -> Result<&Seed, &Trouble> {
+    pub(super) fn value(&self) -> Result<&Seed, &SeedFileError> {
         self.state.as_ref().map(|opened| &opened.seed)
     }
 
-    fn try_load(&mut self) -> Result<Opened, Trouble> {
+    fn try_load(&mut self) -> Result<OpenSeedFile, SeedFileError> {
         fs::create_dir_all(&self.dir).map_err(creating(&self.dir))?;
         if self.lock.is_none() {
             self.lock = Some(self.take_lock()?);
@@ -137,8 +133,8 @@ impl<D: Disk> SeedFile<D> {
         }
     }
 
-    /// A file of its own, so that replacing the seed's file does not lose the lock.
-    fn take_lock(&self) -> Result<File, Trouble> {
+    /// Locks a separate file, so that replacing the seed's file does not lose the lock.
+    fn take_lock(&self) -> Result<File, SeedFileError> {
         let path = self.dir.join("seed.lock");
         let failed = during("locking", &path);
         let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
@@ -151,32 +147,32 @@ impl<D: Disk> SeedFile<D> {
             Err(TryLockError::WouldBlock) => {
                 let mut text = String::new();
                 let pid = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
-                return Err(Trouble::Owned { pid });
+                return Err(SeedFileError::Owned { pid });
             }
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
-        // The id only helps a person; a disk too full for it must not keep the seed from being read.
+        // The id only informs people: on a full disk the seed must still be readable.
         let told = file
             .set_len(0)
             .and_then(|()| file.rewind())
             .and_then(|()| writeln!(file, "{}", std::process::id()));
         if let Err(error) = told {
-            tracing::debug!("process id not noted in {}: {error}", path.display());
+            tracing::debug!("cannot write the process id to {}: {error}", path.display());
         }
         Ok(file)
     }
 
-    /// Locks the seed's file too: the lock's file may have been removed, and with it the lock of an agent that runs.
-    fn own(&self, file: &File) -> Result<(), Trouble> {
+    /// Locks the seed's file too, in case someone removed the lock file of a running agent.
+    fn own(&self, file: &File) -> Result<(), SeedFileError> {
         match file.try_lock() {
             Ok(()) => Ok(()),
-            Err(TryLockError::WouldBlock) => Err(Trouble::Owned { pid: None }),
+            Err(TryLockError::WouldBlock) => Err(SeedFileError::Owned { pid: None }),
             Err(TryLockError::Error(error)) => Err(during("locking", &self.path())(error)),
         }
     }
 
-    /// What denied access means where files in the folder are another user's.
-    fn foreign(&self, error: &io::Error) -> Option<Trouble> {
+    /// Explains a denied access by files in the folder that belong to another user.
+    fn foreign(&self, error: &io::Error) -> Option<SeedFileError> {
         if error.kind() != io::ErrorKind::PermissionDenied {
             return None;
         }
@@ -185,15 +181,15 @@ impl<D: Disk> SeedFile<D> {
         let owned = paths.iter().filter_map(|path| Some((path, fs::metadata(path).ok()?.uid())));
         let foreign: Vec<_> = owned.filter(|(_, owner)| *owner != uid).collect();
         let owner = match foreign.first()?.1 {
-            0 => "root, from an agent that root ran".to_owned(),
+            0 => "root, because an agent ran as root".to_owned(),
             other => format!("user {other}"),
         };
         let files: Vec<String> = foreign.iter().map(|(path, _)| path.display().to_string()).collect();
-        Some(Trouble::Foreign { files: files.join(" "), owner, uid })
+        Some(SeedFileError::Foreign { files: files.join(" "), owner, uid })
     }
 
-    /// Reads a file found on the disk, and makes what it says durable before anyone sees it.
-    fn adopt(&self, file: File) -> Result<Opened, Trouble> {
+    /// Reads an existing file and makes its value durable before it is served.
+    fn adopt(&self, file: File) -> Result<OpenSeedFile, SeedFileError> {
         let path = self.path();
         let mut bytes = Vec::with_capacity(SLOTS * SLOT_LEN);
         (&file).take((SLOTS * SLOT_LEN) as u64).read_to_end(&mut bytes).map_err(during("reading", &path))?;
@@ -206,34 +202,37 @@ impl<D: Disk> SeedFile<D> {
             [Some(first), Some(second)] if first.sequence > second.sequence => (0, first),
             [_, Some(second)] => (1, second),
             [Some(first), None] => (0, first),
-            [None, None] => return Err(Trouble::Damaged { path: path.display().to_string() }),
+            [None, None] => return Err(SeedFileError::Damaged { path: path.display().to_string() }),
         };
         if let Some(damaged) = damaged {
             let reason = format!("slot {damaged} of {} is damaged", path.display());
             tracing::warn!(
                 message_id = events::SEED_DAMAGED,
                 reason,
-                "seed: {reason}; going on with what the other slot says, and the next POST repairs it"
+                "seed: {reason}; using the other slot; the next POST repairs the damaged one"
             );
         }
-        // A process that was killed may have left a value that is in memory only; after a failed
-        // sync Linux even calls such a page clean. Writing the same bytes again makes the sync mean
-        // something. Nothing is served before it succeeds.
+        // A killed process may have left a value that is only in the page cache; after a failed sync Linux
+        // even marks such a page clean. Only after the same bytes are written again does a sync prove
+        // anything. Nothing is served before it succeeds.
         let doing = during("making durable", &path);
         self.disk.write_at(&file, &current.encode(), offset(slot)).map_err(&doing)?;
         self.disk.sync_data(&file).map_err(&doing)?;
         self.sync_dir()?;
-        Ok(Opened { file, seed: current.seed, slot, sequence: current.sequence + 1, unsettled: false })
+        Ok(OpenSeedFile { file, seed: current.seed, slot, sequence: current.sequence + 1, unsettled: false })
     }
 
     /// Writes a new file that holds `seed` in both slots; `place` gives it its name.
-    fn create(&self, seed: &Seed, place: impl FnOnce(&Path) -> io::Result<()>) -> Result<Opened, Trouble> {
+    fn create(
+        &self,
+        seed: &Seed,
+        place: impl FnOnce(&Path) -> io::Result<()>,
+    ) -> Result<OpenSeedFile, SeedFileError> {
         let temporary = self.dir.join("seed.tmp");
         let failed = creating(&temporary);
         let created =
             OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&temporary).and_then(
                 |file| {
-                    // Nobody else knows it yet.
                     file.try_lock()?;
                     for slot in 0..SLOTS {
                         let bytes = Slot { sequence: slot as u64 + 1, seed: seed.clone() }.encode();
@@ -247,7 +246,7 @@ impl<D: Disk> SeedFile<D> {
         match created {
             Ok(file) => {
                 self.sync_dir()?;
-                Ok(Opened {
+                Ok(OpenSeedFile {
                     file,
                     seed: seed.clone(),
                     slot: SLOTS - 1,
@@ -256,14 +255,14 @@ impl<D: Disk> SeedFile<D> {
                 })
             }
             Err(error) => {
-                // Half a file is of no use, and on a full disk it takes the room that is missing.
+                // An incomplete file is useless, and takes space on a full disk.
                 let _ = fs::remove_file(&temporary);
                 Err(failed(error))
             }
         }
     }
 
-    /// Stores the seed durably, or says why not; then the value before it is still served.
+    /// Stores the seed durably. On an error the previous value is still served.
     pub(super) fn commit(&mut self, seed: &Seed) -> Result<(), SetError> {
         let result = self.commit_or_make_anew(seed);
         match &result {
@@ -271,7 +270,7 @@ impl<D: Disk> SeedFile<D> {
                 if let Some(count) = self.failures.end() {
                     tracing::info!(
                         message_id = events::SEED_WRITE_WORKS,
-                        "the seed is stored again, after {count} failed writes"
+                        "seed writes succeed again after {count} failures"
                     );
                 }
             }
@@ -280,7 +279,7 @@ impl<D: Disk> SeedFile<D> {
                     tracing::error!(
                         message_id = events::SEED_WRITE_FAILED,
                         reason = %error,
-                        "{error} (failure {} in a row; its like are only counted)",
+                        "{error} (failure {} in a row; repeats are not logged)",
                         earlier + 1
                     );
                 }
@@ -296,15 +295,14 @@ impl<D: Disk> SeedFile<D> {
         if result.is_ok() || opened.is_at(&path) {
             return result;
         }
-        // Somebody did that while it was open, with the lock's file perhaps, or with the folder.
         tracing::warn!(
-            "{} was moved, replaced or deleted while it was in use; going on with what is there now",
+            "{} was moved, replaced or deleted while in use; now using the file at that path",
             path.display()
         );
         self.carried = opened.seed.clone();
         self.lock = None;
         let reason = "it was moved, replaced or deleted".to_owned();
-        self.state = Err(Trouble::Unusable { doing: "writing".to_owned(), reason });
+        self.state = Err(SeedFileError::Unusable { doing: "writing".to_owned(), reason });
         self.try_commit(seed)
     }
 
@@ -312,8 +310,8 @@ impl<D: Disk> SeedFile<D> {
         if self.state.is_err() {
             match self.load_again() {
                 Ok(()) => {}
-                Err(Trouble::NoSpace) => return Err(SetError::NoSpace),
-                Err(Trouble::Damaged { .. }) => return self.heal(seed),
+                Err(SeedFileError::NoSpace) => return Err(SetError::NoSpace),
+                Err(SeedFileError::Damaged { .. }) => return self.heal(seed),
                 Err(trouble) => return Err(SetError::Failed { reason: trouble.to_string() }),
             }
         }
@@ -321,13 +319,13 @@ impl<D: Disk> SeedFile<D> {
         let Ok(opened) = &mut self.state else { return Ok(()) };
         let Err(error) = opened.write(&self.disk, seed, &self.dir.join("seed")) else { return Ok(()) };
         opened.unsettled = true;
-        // At once, so that a power cut finds the refused value as seldom as can be. If it fails
-        // too, the next write begins with it.
+        // At once, to keep the time short in which a power cut would bring the refused value back. If this
+        // fails too, the next write starts with it.
         let _ = self.settle();
-        Err(SetError::Failed { reason: format!("writing it failed: {error}") })
+        Err(SetError::Failed { reason: format!("writing the file failed: {error}") })
     }
 
-    fn load_again(&mut self) -> Result<(), Trouble> {
+    fn load_again(&mut self) -> Result<(), SeedFileError> {
         self.load()?;
         let path = self.path();
         tracing::info!(
@@ -338,16 +336,16 @@ impl<D: Disk> SeedFile<D> {
         Ok(())
     }
 
-    /// Whether something is to be put right that no write asks for: a refused value in the slot that is not served, or
-    /// a file that could not be used. One that is damaged is kept aside by the next write alone.
+    /// Whether `mend` should be called: a refused value is in the slot that is not served, or the file could not be used.
+    /// A damaged file waits for the next POST, since only a new value can replace it.
     pub(super) fn needs_mending(&self) -> bool {
         match &self.state {
             Ok(opened) => opened.unsettled,
-            Err(trouble) => !matches!(trouble, Trouble::Damaged { .. }),
+            Err(trouble) => !matches!(trouble, SeedFileError::Damaged { .. }),
         }
     }
 
-    /// Tries to. The failure was said when it began; a success is said inside.
+    /// Tries to repair. The failure has been logged before; success is logged inside.
     pub(super) fn mend(&mut self) {
         let _ = match self.state {
             Ok(_) => self.settle().is_ok(),
@@ -355,7 +353,7 @@ impl<D: Disk> SeedFile<D> {
         };
     }
 
-    /// After a failed write: puts the old value, under a higher number, where the refused one may be.
+    /// After a failed write: writes the previous value, with a higher sequence number, over the refused one.
     fn settle(&mut self) -> Result<(), SetError> {
         let path = self.path();
         let Ok(opened) = &mut self.state else { return Ok(()) };
@@ -367,16 +365,27 @@ impl<D: Disk> SeedFile<D> {
             reason: format!("an earlier write failed and the old value could not be written again: {error}"),
         })?;
         opened.unsettled = false;
-        tracing::info!("the seed's value from before a failed write is on the disk again");
+        tracing::info!("the previous value of the seed is on disk again after a failed write");
         Ok(())
     }
 
-    /// Replaces a file with two damaged slots, keeping it under another name.
+    /// Replaces a file with two damaged slots by a new file that holds `seed`, and keeps the damaged one as
+    /// `seed.damaged-N`.
+    ///
+    /// Invariant: the path `seed` names a file at every moment. If it named none, a crash and a restart would make a file
+    /// with `0`, and the damaged file would be forgotten. Hence this order:
+    ///
+    /// 1. Write the new file as `seed.tmp` and sync it. A crash leaves the damaged file in place.
+    /// 2. Give the damaged file its second name with a hard link, so that it keeps the first. A crash here leaves one extra
+    ///    name; the next POST starts over and takes the next free number.
+    /// 3. Rename `seed.tmp` to `seed`, which replaces the name in one step, and sync the folder. Only then is the POST
+    ///    answered.
+    ///
+    /// If any step fails, the state stays damaged: reads get the error and the next POST tries again.
     fn heal(&mut self, seed: &Seed) -> Result<(), SetError> {
         let path = self.path();
         let mut kept = None;
         let healed = self.create(seed, |temporary| {
-            // Linked first and then replaced: at no moment is there no file, which would mean `0`.
             kept = Some(keep_aside(&path)?);
             fs::rename(temporary, &path)
         });
@@ -385,7 +394,7 @@ impl<D: Disk> SeedFile<D> {
                 let kept = kept.unwrap_or_default();
                 let (path, kept) = (path.display(), kept.display());
                 tracing::warn!(
-                    "the damaged {path} is replaced by a new seed; the damaged file is kept as {kept}"
+                    "replaced the damaged {path} with a new seed; the damaged file is kept as {kept}"
                 );
                 self.state = Ok(opened);
                 Ok(())
@@ -400,14 +409,14 @@ impl<D: Disk> SeedFile<D> {
         self.dir.join("seed")
     }
 
-    fn sync_dir(&self) -> Result<(), Trouble> {
+    fn sync_dir(&self) -> Result<(), SeedFileError> {
         let doing = during("making durable", &self.dir);
         File::open(&self.dir).and_then(|dir| self.disk.sync_all(&dir)).map_err(doing)
     }
 }
 
-impl Opened {
-    /// Writes the seed to the slot that is not served and makes it durable: then it is served.
+impl OpenSeedFile {
+    /// Writes the seed to the slot that is not served, makes it durable, and serves it from then on.
     fn write(&mut self, disk: &impl Disk, seed: &Seed, path: &Path) -> io::Result<()> {
         let slot = SLOTS - 1 - self.slot;
         let bytes = Slot { sequence: self.sequence, seed: seed.clone() }.encode();
@@ -422,7 +431,7 @@ impl Opened {
         Ok(())
     }
 
-    /// Whether `path` leads to the file: what is written to another is not found after a restart.
+    /// Whether `path` still names this file: otherwise a restart would not find the value.
     fn is_at(&self, path: &Path) -> bool {
         let found = fs::metadata(path).and_then(|there| Ok((there, self.file.metadata()?)));
         found.is_ok_and(|(there, open)| (there.dev(), there.ino()) == (open.dev(), open.ino()))
@@ -433,7 +442,7 @@ fn offset(slot: usize) -> u64 {
     (slot * SLOT_LEN) as u64
 }
 
-/// Gives the damaged file a second name that is not taken yet.
+/// Gives the damaged file a second, unused name.
 fn keep_aside(path: &Path) -> io::Result<PathBuf> {
     let mut number = 1_u32;
     loop {

@@ -1,8 +1,8 @@
-//! The seed: the stored integer, and the file that keeps it over a power cut.
+//! The seed: the stored integer, in a file that survives power cuts.
 //!
-//! `number` and `slot` are pure; `disk` is the few file operations the store's promises rest on;
-//! `file` keeps the promises; `store` drives it from one writer thread; `error` says what failed. The file
-//! format is described in `docs/seed-format.md`.
+//! `number` and `slot` are pure; `disk` has the file operations that durability depends on; `file` keeps the
+//! guarantees; `store` runs it in one writer thread; `error` has the errors. `docs/seed-format.md` describes
+//! the file format and the guarantees.
 
 mod disk;
 mod error;
@@ -11,6 +11,6 @@ mod number;
 mod slot;
 mod store;
 
-pub(crate) use error::{OpenError, SetError};
+pub(crate) use error::{SeedInUse, SetError};
 pub(crate) use number::Seed;
 pub(crate) use store::{SeedReader, SeedStore};

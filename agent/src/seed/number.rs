@@ -1,4 +1,4 @@
-//! The integer itself, kept as its digits so that none is ever lost.
+//! The integer, stored as its digits so that none is ever lost.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
-/// Digits a seed may have, its sign not counted: where Python stops turning text into an integer.
+/// The most digits of a seed, without its sign: Python's default limit for converting text to an integer.
 pub(crate) const MAX_DIGITS: usize = 4_300;
 
 /// An integer in its canonical decimal form: no leading zeros, no `+`, no `-0`.
@@ -15,17 +15,17 @@ pub(crate) const MAX_DIGITS: usize = 4_300;
 pub(crate) struct Seed(Bytes);
 
 impl Seed {
-    /// The seed of an instance that was never told one.
+    /// The seed of a new instance.
     pub(crate) fn zero() -> Self {
         Self(Bytes::from_static(b"0"))
     }
 
     /// Reads the seed from a request's body: a JSON object with an integer `num`.
     ///
-    /// Of a repeated `num` the last counts; other keys are ignored. The digits are taken from the
-    /// body's own text, so no float or machine integer ever rounds them.
+    /// If `num` is repeated, the last one counts; other keys are ignored. The digits come from the text of the
+    /// body, so no float or machine integer ever rounds them.
     pub(crate) fn from_json_body(body: &[u8]) -> Result<Self, SeedError> {
-        // Checked first: serde_json does not look into the strings that it skips.
+        // Checked first: serde_json does not check the strings that it skips.
         let not_an_object = |found| SeedError::NotAnObject { found };
         let body =
             std::str::from_utf8(body).map_err(|_| not_an_object("the body is not UTF-8 text".to_owned()))?;
@@ -49,7 +49,7 @@ impl Seed {
         Ok(Self(Bytes::copy_from_slice(text.as_bytes())))
     }
 
-    /// Reads a seed's canonical form back; anything else is `None`.
+    /// Reads a seed's canonical form; `None` for anything else.
     pub(super) fn from_canonical(text: &[u8]) -> Option<Self> {
         let digits = text.strip_prefix(b"-").unwrap_or(text);
         let shaped = match digits {
@@ -60,43 +60,34 @@ impl Seed {
         (shaped && digits.len() <= MAX_DIGITS).then(|| Self(Bytes::copy_from_slice(text)))
     }
 
-    /// The sign and digits as ASCII text.
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The sign and digits as ASCII text, as an answer's body.
     pub(crate) fn into_bytes(self) -> Bytes {
         self.0
     }
 }
 
-/// Why a body holds no seed, in one line that shows the right form.
+/// Why a body contains no seed: one line that shows the right form.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SeedError {
     /// Not JSON, or JSON but not an object.
     #[error("send a JSON object such as {{\"num\": 100}}: {found}")]
-    NotAnObject {
-        /// What the body is instead, and where that shows.
-        found: String,
-    },
+    NotAnObject { found: String },
     /// An object without the key.
-    #[error("send a JSON object such as {{\"num\": 100}}: the body's object has no \"num\"")]
+    #[error("send a JSON object such as {{\"num\": 100}}: the object has no key \"num\"")]
     Missing,
     /// A `num` of another kind, or a number in another notation.
     #[error(
         "\"num\" is not an integer: send plain digits without quotes, point or exponent, such as {{\"num\": 100}}"
     )]
     NotAnInteger,
-    /// More digits than are kept.
     #[error("\"num\" has {digits} digits: send at most {MAX_DIGITS}, such as {{\"num\": 100}}")]
-    TooLong {
-        /// How many it had, sign not counted.
-        digits: usize,
-    },
+    TooLong { digits: usize },
 }
 
-/// What a body is that holds no JSON object.
+/// Describes a body that is not a JSON object.
 fn found(body: &str, error: &serde_json::Error) -> String {
     let what = match body.trim_start().bytes().next() {
         None => return "the body is empty".to_owned(),
@@ -108,8 +99,8 @@ fn found(body: &str, error: &serde_json::Error) -> String {
     };
     match error.classify() {
         Category::Data => format!("the body is {what}"),
-        Category::Eof => "the body ends in the middle".to_owned(),
-        _ => format!("the body is no JSON at line {}, column {}", error.line(), error.column()),
+        Category::Eof => "the body is cut off".to_owned(),
+        _ => format!("the body is not valid JSON at line {}, column {}", error.line(), error.column()),
     }
 }
 
@@ -137,7 +128,7 @@ impl<'de> Visitor<'de> for NumVisitor {
     }
 }
 
-/// A key, compared after JSON's escapes are resolved: `"\u006eum"` is `num` too.
+/// A key with JSON escapes resolved: `"\u006eum"` is `num` too.
 enum Key {
     Num,
     Other,
@@ -237,9 +228,9 @@ mod tests {
             ("\"100\"", "the body is a string"),
             ("true", "the body is true or false"),
             ("null", "the body is null"),
-            ("{\"num\": 1", "the body ends in the middle"),
-            ("{\n \"num\": x}", "the body is no JSON at line 2, column 9"),
-            ("num=100", "the body is no JSON at line 1, column 3"),
+            ("{\"num\": 1", "the body is cut off"),
+            ("{\n \"num\": x}", "the body is not valid JSON at line 2, column 9"),
+            ("num=100", "the body is not valid JSON at line 1, column 3"),
         ] {
             let said = parse(body).unwrap_err().to_string();
             assert_eq!(said, format!("send a JSON object such as {{\"num\": 100}}: {found}"));

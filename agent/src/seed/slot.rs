@@ -1,4 +1,4 @@
-//! One slot of the seed's file: pure text in, pure text out. See docs/seed-format.md.
+//! One slot of the seed's file. Pure. See docs/seed-format.md.
 
 use super::number::Seed;
 
@@ -15,14 +15,13 @@ const CHECKSUM_DIGITS: usize = 8;
 const CHECKSUM_AT: usize = MAGIC.len() + SEQUENCE_DIGITS + BEFORE_CHECKSUM.len();
 const NUMBER_AT: usize = CHECKSUM_AT + CHECKSUM_DIGITS + 1;
 
-/// Far above what a disk can see in its life; a larger number in the file is damage, and keeping
-/// out of the range's end means the next number always exists.
+/// Far more writes than a disk survives. A larger number in the file is damage, and below it the next number
+/// always exists.
 const LAST_SEQUENCE: u64 = u64::MAX / 2;
 
-/// What a slot says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Slot {
-    /// Of two good slots the one with the higher number counts.
+    /// Of two good slots, the one with the higher number counts.
     pub(super) sequence: u64,
     /// The stored integer.
     pub(super) seed: Seed,
@@ -53,7 +52,7 @@ impl Slot {
         let sequence = std::str::from_utf8(sequence).ok()?.parse().ok().filter(|n| *n <= LAST_SEQUENCE)?;
         let number = bytes.get(NUMBER_AT..)?.split(|b| *b == b'\n').next()?;
         let slot = Self { sequence, seed: Seed::from_canonical(number)? };
-        // Writing it again and comparing leaves no field, checksum or padding unchecked.
+        // Encoding it again and comparing checks every byte: fields, checksum and padding.
         (slot.encode() == bytes).then_some(slot)
     }
 }

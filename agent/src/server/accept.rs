@@ -1,4 +1,4 @@
-//! Where connections come from.
+//! Accepts connections, and takes over those of an earlier server.
 
 use std::io::{self, ErrorKind};
 use std::rc::Rc;
@@ -12,24 +12,24 @@ use tokio::task::spawn_local;
 
 use super::buffers::bound_buffers;
 use super::connection::{self, Arrival, Connections};
-use super::handed::{HandedConnection, Stage};
-use super::notice::Notice;
-use super::orders::{Numbered, Order};
+use super::handover_sockets::{HandoverConnection, Stage};
+use super::log_limiter::LogLimiter;
+use super::orders::{NumberedOrder, Order};
 use super::room::{Place, Room};
 
 /// The first and the longest pause after a failed accept.
 const PAUSES: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(1);
 
-/// How long connections may take to come to rest after every request has been answered.
+/// How long connections may take to be given back after all requests are answered.
 const GIVING_BACK: Duration = Duration::from_millis(500);
 
-/// Accepts connections until an order to end; closes this thread's copy of the port and returns the
-/// deadline for the connections. Before a stop, those that wait in the kernel are taken.
+/// Accepts connections until an order to end, then closes this thread's copy of the port. Returns the
+/// deadline for the open connections. Before a stop, it accepts those that wait in the kernel.
 pub(super) async fn accept_connections(
     connections: &Rc<Connections>,
     listener: TcpListener,
     room: &Arc<Room>,
-    mut orders: watch::Receiver<Numbered>,
+    mut orders: watch::Receiver<NumberedOrder>,
     rest: &watch::Sender<u64>,
 ) -> Instant {
     let worker = connections.worker();
@@ -40,7 +40,7 @@ pub(super) async fn accept_connections(
         tokio::select! {
             biased;
             changed = orders.changed() => {
-                // The server was dropped without a word: nothing is waited for.
+                // The server was dropped without an order: stop at once.
                 let (number, order) = match changed {
                     Ok(()) => *orders.borrow_and_update(),
                     Err(_) => (u64::MAX, Order::Stop(Instant::now())),
@@ -49,7 +49,7 @@ pub(super) async fn accept_connections(
                 match order {
                     Order::Serve | Order::Freeze { .. } => {}
                     Order::HandOver => {
-                        // It is given back with the others.
+                        // An accepted connection that waits for room is given back too.
                         waiting.into_iter().for_each(|socket| spawn(connections, socket, room.seat(None)));
                         return Instant::now() + GIVING_BACK;
                     }
@@ -73,18 +73,18 @@ pub(super) async fn accept_connections(
     }
 }
 
-/// Goes on with a connection that an earlier server gave back.
+/// Continues a connection that an earlier server gave back.
 pub(super) fn adopt_connection(
     connections: &Rc<Connections>,
-    connection: HandedConnection,
+    connection: HandoverConnection,
     room: &Arc<Room>,
 ) {
-    let HandedConnection { socket, read, unwritten, stage } = connection;
-    // A program that knew no bound may have accepted it. That it fails is not to be expected.
+    let HandoverConnection { socket, read, unwritten, stage } = connection;
+    // An older program may have accepted it without these limits. Does not fail in practice.
     let _ = bound_buffers(&socket);
     let Ok(socket) = TcpStream::from_std(socket) else { return };
-    // Where the limit is lower now, it is kept again once enough of them have closed.
-    let open = connection::Open::new(connections, room.seat(room.try_permit()));
+    // If the limit is lower now, it applies once enough connections have closed.
+    let open = connection::OpenConnection::new(connections, room.seat(room.try_permit()));
     let arrival = Arrival { socket, read, unwritten, stage };
     spawn_local(connection::serve(arrival, open));
 }
@@ -97,18 +97,18 @@ async fn accept(listener: &TcpListener, failures: &mut Failures) -> TcpStream {
                 failures.in_a_row = 0;
                 return socket;
             }
-            // That one connection's own fault.
+            // The fault of that connection only.
             Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
-            // EMFILE, ENFILE and the like: trying again at once would burn the CPU.
+            // EMFILE, ENFILE and similar: retrying at once would burn the CPU.
             Err(error) => tokio::time::sleep(failures.pause_after(&error)).await,
         }
     }
 }
 
-/// Takes what the kernel has already accepted for us, then closes this thread's copy of the port.
+/// Accepts the connections in the kernel's queue, then closes this thread's copy of the port.
 fn drain_backlog(connections: &Rc<Connections>, listener: TcpListener, room: &Arc<Room>) {
-    // Straight from the kernel: the runtime may not have heard of them yet. The limit no longer
-    // matters, each of them is served once.
+    // Asks the kernel: the runtime may not know of them yet. The limit of connections does not apply, since
+    // each gets only one answer.
     let Ok(listener) = listener.into_std() else { return };
     loop {
         let socket = match listener.accept() {
@@ -118,7 +118,7 @@ fn drain_backlog(connections: &Rc<Connections>, listener: TcpListener, room: &Ar
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => return,
             Err(error) => {
-                tracing::warn!("connections that were waiting are lost: {error}");
+                tracing::warn!("cannot accept the waiting connections: {error}; they are lost");
                 return;
             }
         };
@@ -129,34 +129,34 @@ fn drain_backlog(connections: &Rc<Connections>, listener: TcpListener, room: &Ar
 }
 
 fn spawn(connections: &Rc<Connections>, socket: TcpStream, place: Place) {
-    // Said here, as it may be a while before its task runs.
+    // Now, since its task may run later.
     place.idle(connections.worker().now(), false);
-    let open = connection::Open::new(connections, place);
-    // Without it a small answer can wait for the acknowledgement of the one before.
+    let open = connection::OpenConnection::new(connections, place);
+    // Otherwise a small answer can wait for the acknowledgement of the previous one.
     if socket.set_nodelay(true).is_err() {
         return;
     }
     let arrival = Arrival { socket, read: Bytes::new(), unwritten: Bytes::new(), stage: Stage::New };
-    // A panic ends this task and with it this connection alone.
+    // A panic ends only this task and its connection.
     spawn_local(connection::serve(arrival, open));
 }
 
-/// Failed accepts: said now and then, and slower each time in a row.
+/// Failed accepts: logged at intervals, retried after longer and longer pauses.
 #[derive(Default)]
 struct Failures {
     in_a_row: u32,
     unsaid: u64,
-    notice: Notice,
+    notice: LogLimiter,
 }
 
 impl Failures {
-    /// How long to wait; not the same for every thread.
+    /// The pause, random so that threads do not retry together.
     fn pause_after(&mut self, error: &io::Error) -> Duration {
         self.unsaid += 1;
         if self.notice.is_due() {
             let times = self.unsaid;
             tracing::warn!(
-                "accepting connections fails, {times} times since this was last said, and is tried on: {error}"
+                "cannot accept connections ({times} failures since the last message): {error}; retrying"
             );
             self.unsaid = 0;
         }

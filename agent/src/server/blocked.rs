@@ -1,8 +1,8 @@
-//! Connections whose peers take nothing of their answers: so many at a time over all threads, no more.
+//! Limits the connections whose clients read nothing of their answers, over all threads.
 //!
-//! The send buffer has room for any one answer, so a peer that reads what it asks for never gets here. Each of these
-//! holds what no other does: full buffers in the kernel, in both directions, and requests that were read and not begun.
-//! Past the limit the one that has been blocked for longest is dropped.
+//! Every single answer fits into the send buffer, so a client that reads its answers never gets here. A blocked connection
+//! costs more memory than others: full kernel buffers in both directions, and requests that were read but not begun. Beyond
+//! the limit, the connection that has been blocked for longest is dropped.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -10,29 +10,28 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-use super::notice::Notice;
+use super::log_limiter::LogLimiter;
 
-/// How many there may be.
 pub(super) const MAX_BLOCKED: usize = 128;
 
-/// All of them, in the order in which they came to be blocked.
+/// The blocked connections, longest first.
 #[derive(Default)]
 pub(super) struct Blocked {
     in_order: Mutex<BTreeMap<u64, (Arc<AtomicBool>, Waker)>>,
     came: AtomicU64,
-    notice: Notice,
+    notice: LogLimiter,
 }
 
-/// One connection, as long as it is blocked.
-pub(super) struct Turn {
+/// The entry of a connection in the list; dropping it removes the entry.
+pub(super) struct BlockedConnection {
     blocked: Arc<Blocked>,
     number: u64,
     dropped: Arc<AtomicBool>,
 }
 
 impl Blocked {
-    /// A connection is blocked from now on; `waker` wakes it when it is dropped for others.
-    pub(super) fn enter(self: &Arc<Self>, waker: Waker) -> Turn {
+    /// Adds a connection; `waker` wakes it if it is dropped later.
+    pub(super) fn enter(self: &Arc<Self>, waker: Waker) -> BlockedConnection {
         let (number, dropped) = (self.came.fetch_add(1, Relaxed), Arc::new(AtomicBool::new(false)));
         let mut in_order = self.lock();
         in_order.insert(number, (Arc::clone(&dropped), waker));
@@ -42,10 +41,10 @@ impl Blocked {
             dropped.store(true, Relaxed);
             waker.wake();
         }
-        Turn { blocked: Arc::clone(self), number, dropped }
+        BlockedConnection { blocked: Arc::clone(self), number, dropped }
     }
 
-    /// Whether to say now that some are dropped.
+    /// Whether to log now that connections are dropped.
     pub(super) fn is_news(&self) -> bool {
         self.notice.is_due()
     }
@@ -55,14 +54,14 @@ impl Blocked {
     }
 }
 
-impl Turn {
-    /// Whether the connection is to be dropped, as too many others are blocked too.
+impl BlockedConnection {
+    /// Whether the connection must be dropped because too many are blocked.
     pub(super) fn is_dropped(&self) -> bool {
         self.dropped.load(Relaxed)
     }
 }
 
-impl Drop for Turn {
+impl Drop for BlockedConnection {
     fn drop(&mut self) {
         self.blocked.lock().remove(&self.number);
     }
@@ -77,11 +76,11 @@ mod tests {
         let blocked = Arc::new(Blocked::default());
         let enter = || blocked.enter(Waker::noop().clone());
         let mut turns: Vec<_> = (0..MAX_BLOCKED).map(|_| enter()).collect();
-        assert!(!turns.iter().any(Turn::is_dropped));
+        assert!(!turns.iter().any(BlockedConnection::is_dropped));
         // One that its peer has read again is blocked no more.
         drop(turns.remove(0));
         turns.push(enter());
-        assert!(!turns.iter().any(Turn::is_dropped));
+        assert!(!turns.iter().any(BlockedConnection::is_dropped));
         turns.push(enter());
         assert!(turns[0].is_dropped() && turns.iter().filter(|turn| turn.is_dropped()).count() == 1);
         turns.clear();

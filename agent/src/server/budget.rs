@@ -1,16 +1,16 @@
-//! How much memory requests may take that have not all come yet.
+//! Limits the memory for incomplete requests.
 //!
-//! Each connection may hold a little for nothing, so that the usual request costs no accounting. What
-//! is beyond that comes out of one budget for the whole server: many clients that each send most of a
-//! large request must not take the instance's memory.
+//! Each request has a small free allowance, so that usual requests need no accounting. Memory beyond it
+//! comes out of one budget for the whole server: many clients that each send most of a large request must
+//! not use up the instance's memory.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What a request may hold without asking: most heads, and every body that holds a number.
+/// The free allowance: enough for most heads and for every body with a number.
 const FREE: usize = 8 * 1024;
 
-/// The bytes that are left, over all threads.
+/// The bytes left, shared by all threads.
 #[derive(Clone)]
 pub(super) struct Budget(Arc<AtomicUsize>);
 
@@ -28,15 +28,15 @@ impl Budget {
     }
 }
 
-/// What one request has taken.
+/// The memory of one request.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Held {
+pub(super) struct RequestMemory {
     received: usize,
     taken: usize,
 }
 
-impl Held {
-    /// More of the request has come. False when there is no room for it.
+impl RequestMemory {
+    /// Counts bytes that arrived. False if the budget has no room for them.
     pub(super) fn receive(&mut self, bytes: usize, budget: &Budget) -> bool {
         self.received = self.received.saturating_add(bytes);
         let owed = self.received.saturating_sub(FREE);
@@ -51,7 +51,6 @@ impl Held {
         taken
     }
 
-    /// The request is over.
     pub(super) fn release(&mut self, budget: &Budget) {
         if self.taken > 0 {
             budget.give_back(self.taken);
@@ -67,7 +66,7 @@ mod tests {
     #[test]
     fn small_requests_are_free_and_large_ones_give_back_what_they_took() {
         let budget = Budget::of(10_000);
-        let (mut first, mut second) = (Held::default(), Held::default());
+        let (mut first, mut second) = (RequestMemory::default(), RequestMemory::default());
         assert!(first.receive(FREE, &budget) && second.receive(FREE, &budget));
         assert!(first.receive(6_000, &budget));
         assert!(!second.receive(6_000, &budget));

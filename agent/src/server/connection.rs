@@ -1,7 +1,7 @@
-//! One connection's life: hyper polled by hand, with timers of our own around it.
+//! One connection: hyper is polled by hand, with our own timers around it.
 //!
-//! By hand, because hyper's single header timeout also runs while a connection is idle, and because
-//! a connection can so be stopped, or handed to another process, at a known point.
+//! Two reasons: hyper's only header timeout also runs while a connection is idle, and polling by hand
+//! stops a connection, or hands it to another process, at a known point.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -16,27 +16,27 @@ use tokio::io::AsyncWrite as _;
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
+use super::closing::{ClosingConnection, close_at_once};
 use super::endpoints::{CROWDED, Service, ServiceState};
-use super::farewell::{Farewell, close_at_once};
-use super::handed::{HandedConnection, Stage};
-use super::io::{Io, Rest, write_now};
+use super::handover_sockets::{HandoverConnection, Stage};
+use super::io::{Io, IoParts, write_now};
 use super::orders::Order;
 use super::room::Place;
-use super::traced::Traced;
-use super::track::{Late, Phase, Track};
+use super::traced::TracedConnection;
+use super::track::{LateBody, RequestPhase, Track};
 use super::worker::{BEAT, Worker};
 
-/// Largest request head: what the load balancer may send (a request line of 16 KiB and 64 KiB of
-/// header fields), and some room for what it adds.
+/// Largest request head: what a load balancer accepts (a request line of 16 KiB and 64 KiB of header
+/// fields), and room for the fields that it adds.
 pub(super) const MAX_HEAD: usize = 96 * 1024;
 
 /// Most header fields in a request.
 const MAX_HEADERS: usize = 1_024;
 
-/// How long a connection that has not sent anything yet may still do so while the server stops.
+/// While the server stops, a connection that has not sent anything yet gets this long for its first request.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
-/// What all connections of one thread are served with.
+/// Shared by all connections of one thread.
 pub(super) struct Connections {
     worker: Rc<Worker>,
     service_state: Rc<ServiceState>,
@@ -53,7 +53,6 @@ impl Connections {
     }
 }
 
-/// How hyper serves, configured once for a thread.
 struct Builders {
     /// For nearly all connections.
     usual: http1::Builder,
@@ -64,7 +63,7 @@ struct Builders {
 impl Builders {
     fn new() -> Self {
         let mut usual = http1::Builder::new();
-        // Whoever sends a request and then closes its writing half still gets the answer.
+        // A client that closes its sending half after the request still gets the answer.
         usual.half_close(true).header_read_timeout(None).max_buf_size(MAX_HEAD).max_header_size(MAX_HEAD);
         let mut roomy = usual.clone();
         roomy.max_headers(MAX_HEADERS);
@@ -72,20 +71,20 @@ impl Builders {
     }
 }
 
-/// A connection's place among the open ones, given back when it is dropped.
-pub(super) struct Open {
+/// Counts a connection as open until it is dropped.
+pub(super) struct OpenConnection {
     connections: Rc<Connections>,
     place: Rc<Place>,
 }
 
-impl Open {
+impl OpenConnection {
     pub(super) fn new(connections: &Rc<Connections>, place: Place) -> Self {
         connections.worker.opened();
         Self { connections: Rc::clone(connections), place: Rc::new(place) }
     }
 }
 
-impl Drop for Open {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.connections.worker.closed();
     }
@@ -93,51 +92,51 @@ impl Drop for Open {
 
 type Connection = http1::Connection<Io, Service>;
 
-/// Why a connection is no longer hyper's.
-enum End {
-    /// hyper is done with it.
+/// Why hyper no longer serves a connection.
+enum ConnectionEnd {
+    /// hyper has finished it.
     Done,
-    /// The peer does not take its answer.
+    /// The client reads nothing of its answer.
     Stuck,
-    /// The peer left more unread than is kept for it, or for all like it.
+    /// The client left more answers unread than the agent keeps for it, or too many clients read nothing.
     Overfull,
     /// A head did not come in time.
     HeadLate,
-    /// A head could not be read; the status that says why.
+    /// hyper could not read the head, and answered with this status.
     Rejected(StatusCode),
-    /// There is no room for the rest of a head.
+    /// `max-buffered` is used up.
     Crowded,
-    /// It is to be given back, or to catch up with its answers; no request is being answered on it.
+    /// The server hands its connections over, or the client has to read earlier answers first. No request is in flight.
     GivenBack,
 }
 
-/// A connection as it comes to a thread.
+/// A connection that a thread begins to serve: a new one, or one that an earlier server gave back.
 pub(super) struct Arrival {
     pub(super) socket: TcpStream,
-    /// What was read from it before.
+    /// Bytes that were read from it before.
     pub(super) read: Bytes,
-    /// What is to be written to it first.
+    /// Bytes to write to it first.
     pub(super) unwritten: Bytes,
     pub(super) stage: Stage,
 }
 
 /// Serves a connection to its end, or until it is to be given back.
-pub(super) async fn serve(arrival: Arrival, open: Open) {
+pub(super) async fn serve(arrival: Arrival, open: OpenConnection) {
     let connections = &*open.connections;
-    let _traced = Traced::new(&arrival.socket, arrival.stage);
+    let _traced = TracedConnection::new(&arrival.socket, arrival.stage);
     let left = match arrival.stage {
         Stage::New | Stage::Used => converse(arrival, connections, &open.place).await,
-        Stage::Ending | Stage::Lingering => Left::Farewell(Farewell {
+        Stage::Ending | Stage::Lingering => AfterServing::Closing(ClosingConnection {
             socket: arrival.socket,
             unwritten: arrival.unwritten,
             lingers: arrival.stage == Stage::Lingering,
         }),
     };
     let arrival = match left {
-        Left::GivenBack(arrival) => arrival,
-        Left::Dropped(socket) => return close_at_once(&socket),
-        Left::Farewell(farewell) => {
-            let Some(Farewell { socket, unwritten, lingers }) =
+        AfterServing::GivenBack(arrival) => arrival,
+        AfterServing::Dropped(socket) => return close_at_once(&socket),
+        AfterServing::Closing(farewell) => {
+            let Some(ClosingConnection { socket, unwritten, lingers }) =
                 farewell.send(&connections.worker, &open.place).await
             else {
                 return;
@@ -147,30 +146,30 @@ pub(super) async fn serve(arrival: Arrival, open: Open) {
         }
     };
     let Arrival { socket, read, unwritten, stage } = arrival;
-    // Takes it from this thread's runtime; that it fails is not to be expected.
+    // Deregisters it from this thread's runtime, which does not fail in practice.
     if let Ok(socket) = socket.into_std() {
-        connections.worker.give_back(HandedConnection { socket, read, unwritten, stage });
+        connections.worker.give_back(HandoverConnection { socket, read, unwritten, stage });
     }
 }
 
-/// What is left of a connection when hyper is done with it.
-enum Left {
-    Farewell(Farewell),
-    /// There are no last words for a peer that reads nothing.
+/// What to do with a connection that hyper no longer serves.
+enum AfterServing {
+    Closing(ClosingConnection),
+    /// Close it at once: a client that reads nothing needs no last answer.
     Dropped(TcpStream),
     GivenBack(Arrival),
 }
 
-/// Answers requests for as long as they come.
-async fn converse(arrival: Arrival, connections: &Connections, place: &Rc<Place>) -> Left {
+/// Answers requests until the connection ends or is given back.
+async fn converse(arrival: Arrival, connections: &Connections, place: &Rc<Place>) -> AfterServing {
     let Connections { worker, service_state, builders } = connections;
     let track = Track::new(Rc::clone(worker), Rc::clone(place), arrival.stage == Stage::Used);
     let Arrival { socket, read, unwritten, .. } = arrival;
-    let mut rest = Rest { socket, read, unwritten };
+    let mut rest = IoParts { socket, read, unwritten };
     let mut builder = &builders.usual;
     let end = loop {
         if !rest.unwritten.is_empty() {
-            // In a box, as it is rare and would be part of every connection's memory.
+            // Boxed: it is rare, and would otherwise enlarge every connection's memory.
             track.set_behind(true);
             if let Err(end) = Box::pin(catch_up(&mut rest, &track)).await {
                 break end;
@@ -182,70 +181,70 @@ async fn converse(arrival: Arrival, connections: &Connections, place: &Rc<Place>
             builder.serve_connection(io, Service::new(Rc::clone(&track), Rc::clone(service_state)));
         let end = drive(&mut connection, &track).await;
         let parts = connection.into_parts();
-        rest = parts.io.into_rest(parts.read_buf);
-        if matches!(end, End::GivenBack) && worker.order() != Order::HandOver {
+        rest = parts.io.into_parts(parts.read_buf);
+        if matches!(end, ConnectionEnd::GivenBack) && worker.order() != Order::HandOver {
             continue;
         }
         let usual = std::ptr::eq(builder, &builders.usual);
-        if usual && matches!(end, End::Rejected(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)) {
-            // Perhaps only more fields than hyper parses on its stack: once more, with room.
+        if usual && matches!(end, ConnectionEnd::Rejected(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)) {
+            // Perhaps just more fields than hyper parses without allocating: parse again with room for them.
             track.set_rejected(None);
             builder = &builders.roomy;
             continue;
         }
         break end;
     };
-    let Rest { socket, read, unwritten } = rest;
+    let IoParts { socket, read, unwritten } = rest;
     if place.leaves() {
         worker.traffic().made_room.increment();
     }
-    Left::Farewell(match end {
-        End::GivenBack => {
+    AfterServing::Closing(match end {
+        ConnectionEnd::GivenBack => {
             let stage = if track.was_used() { Stage::Used } else { Stage::New };
-            return Left::GivenBack(Arrival { socket, read, unwritten, stage });
+            return AfterServing::GivenBack(Arrival { socket, read, unwritten, stage });
         }
-        End::Done => Farewell { socket, unwritten, lingers: track.may_still_send() },
-        End::Stuck => return Left::Dropped(socket),
-        End::Overfull => {
+        ConnectionEnd::Done => ClosingConnection { socket, unwritten, lingers: track.may_still_send() },
+        ConnectionEnd::Stuck => return AfterServing::Dropped(socket),
+        ConnectionEnd::Overfull => {
             worker.drops_unread();
-            return Left::Dropped(socket);
+            return AfterServing::Dropped(socket);
         }
-        End::HeadLate => {
+        ConnectionEnd::HeadLate => {
             worker.traffic().refused.increment();
             let limit = worker.limits().header_timeout;
             let text = format!("the request's head took longer than {limit:?}: send it faster");
-            Farewell::refusal(socket, StatusCode::REQUEST_TIMEOUT, &text)
+            ClosingConnection::refusal(socket, StatusCode::REQUEST_TIMEOUT, &text)
         }
-        End::Crowded => {
+        ConnectionEnd::Crowded => {
             worker.traffic().refused.increment();
-            Farewell::refusal(socket, StatusCode::SERVICE_UNAVAILABLE, CROWDED)
+            ClosingConnection::refusal(socket, StatusCode::SERVICE_UNAVAILABLE, CROWDED)
         }
-        End::Rejected(status) => {
+        ConnectionEnd::Rejected(status) => {
             worker.traffic().refused.increment();
-            Farewell::refusal(socket, status, &rejection(status))
+            ClosingConnection::refusal(socket, status, &rejection(status))
         }
     })
 }
 
-/// Writes what was kept for the peer. Meanwhile no request of it begins, however often the server comes to
-/// rest: what is kept does not grow. A peer that takes none of it is one of those that are blocked.
-async fn catch_up(rest: &mut Rest, track: &Track) -> Result<(), End> {
+/// Writes the answers that were kept for the client. No request of this connection begins meanwhile, so that the kept
+/// bytes do not grow with every reload. A client that reads none of them counts as blocked.
+async fn catch_up(rest: &mut IoParts, track: &Track) -> Result<(), ConnectionEnd> {
     let worker = track.worker();
-    // hyper has not had a connection yet that an earlier server gave back.
+    // Only `drive` sets the waker, and it has not run yet on a connection from an earlier server.
     poll_fn(|cx| {
         track.place().wake(cx.waker());
         Poll::Ready(())
     })
     .await;
     while rest.unwritten.has_remaining() {
-        // Before the look, so that no order is missed.
+        // Before the order is read, so that none is missed.
         let ordered = worker.ordered();
         match worker.order() {
-            Order::HandOver => return Err(End::GivenBack),
+            Order::HandOver => return Err(ConnectionEnd::GivenBack),
             Order::Freeze { .. } => {
                 tokio::select! {
                     biased;
-                    () = track.dropped() => return Err(End::Overfull),
+                    () = track.dropped() => return Err(ConnectionEnd::Overfull),
                     () = ordered => continue,
                 }
             }
@@ -258,15 +257,15 @@ async fn catch_up(rest: &mut Rest, track: &Track) -> Result<(), End> {
         });
         tokio::select! {
             biased;
-            () = track.dropped() => return Err(End::Overfull),
+            () = track.dropped() => return Err(ConnectionEnd::Overfull),
             () = ordered => {}
             written = tokio::time::timeout(worker.limits().write_timeout, write) => match written {
                 Ok(Ok(written @ 1..)) => rest.unwritten.advance(written),
-                Ok(_) => return Err(End::Stuck),
-                // The process may have stood still for all that time, and the peer not.
+                Ok(_) => return Err(ConnectionEnd::Stuck),
+                // The process may have been stopped all that time, while the client read.
                 Err(_) => match write_now(&rest.socket, &rest.unwritten) {
                     Some(Ok(written @ 1..)) => rest.unwritten.advance(written),
-                    _ => return Err(End::Stuck),
+                    _ => return Err(ConnectionEnd::Stuck),
                 }
             }
         }
@@ -274,7 +273,7 @@ async fn catch_up(rest: &mut Rest, track: &Track) -> Result<(), End> {
     Ok(())
 }
 
-/// Says what hyper found wrong with a head.
+/// The text for a head that hyper could not read.
 fn rejection(status: StatusCode) -> String {
     match status {
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => format!(
@@ -285,13 +284,31 @@ fn rejection(status: StatusCode) -> String {
     }
 }
 
-/// Polls hyper until the connection ends, one way or another.
-async fn drive(connection: &mut Connection, track: &Rc<Track>) -> End {
+/// Polls hyper until the connection ends or has to leave hyper.
+///
+/// hyper speaks the protocol; this loop keeps the time limits and obeys the server's orders. While hyper is polled, the
+/// IO wrapper, the service and the request's body note in [`Track`] what happens. The loop reads those notes after each
+/// poll. What it decides takes effect when hyper is polled again, hence the many `continue`s.
+///
+/// The order of the checks matters:
+///
+/// 1. Register the wakers, then read the state: in the other order an order could be missed.
+/// 2. Before hyper is polled: leave if the connection is dropped, behind or held. hyper would begin the next request if it
+///    has read one already, and a server that comes to rest must begin none.
+/// 3. Poll hyper. If it is done, `Track` knows why.
+/// 4. Check again, since the poll may have ended a request. Then refuse late bodies, close an idle connection of a server
+///    that stops, or make room for another connection.
+/// 5. The timer comes last, when hyper can do nothing without the client. A time limit counts only after the socket was
+///    read once more: a process that was stopped sees its clock before its sockets.
+///
+/// A connection is given back only between two requests: everything read or not yet written is then in hyper's parts, and
+/// another server can continue with it.
+async fn drive(connection: &mut Connection, track: &Rc<Track>) -> ConnectionEnd {
     let worker = track.worker();
     let sleep = std::pin::pin!(tokio::time::sleep_until(Timer::idle_until(worker).into()));
     let mut timer = Timer::new(sleep);
     let mut ordered = std::pin::pin!(worker.ordered());
-    // The last order for which this task was registered to be woken by the next one.
+    // The order after which this task registered to be woken by the next one.
     let mut obeyed = None;
     let mut known = false;
     poll_fn(|cx| {
@@ -302,110 +319,114 @@ async fn drive(connection: &mut Connection, track: &Rc<Track>) -> End {
         if obeyed != Some(worker.order_number()) {
             obeyed = Some(worker.order_number());
             ordered.set(worker.ordered());
-            // Polled once, for the waking alone: what there is to do is decided below.
+            // Polled once, only to register the waker: the order itself is read below.
             let _ = ordered.as_mut().poll(cx);
         }
         loop {
             if track.is_dropped() {
-                return Poll::Ready(End::Overfull);
+                return Poll::Ready(ConnectionEnd::Overfull);
             }
             if track.is_behind() {
-                return Poll::Ready(End::GivenBack);
+                return Poll::Ready(ConnectionEnd::GivenBack);
             }
-            // hyper is not even asked: it would go on with requests that it has read already. The
-            // next order wakes this task.
+            // hyper is not polled: it would begin requests that it has read already. The next order
+            // wakes this task.
             match worker.order() {
-                Order::HandOver if track.is_held() => return Poll::Ready(End::GivenBack),
+                Order::HandOver if track.is_held() => return Poll::Ready(ConnectionEnd::GivenBack),
                 Order::Freeze { .. } if track.is_held() => return Poll::Pending,
                 _ => {}
             }
             if let Poll::Ready(result) = connection.poll_without_shutdown(cx) {
                 return Poll::Ready(match (track.rejected(), result) {
-                    _ if track.is_overfull() => End::Overfull,
-                    (Some(status), _) => End::Rejected(status),
-                    // Recognised as another protocol, which hyper does not answer at all.
+                    _ if track.is_overfull() => ConnectionEnd::Overfull,
+                    (Some(status), _) => ConnectionEnd::Rejected(status),
+                    // Another protocol, to which hyper gives no answer at all.
                     (None, Err(error)) if error.is_parse() && track.is_between_requests() => {
-                        End::Rejected(StatusCode::BAD_REQUEST)
+                        ConnectionEnd::Rejected(StatusCode::BAD_REQUEST)
                     }
-                    (None, _) => End::Done,
+                    (None, _) => ConnectionEnd::Done,
                 });
             }
-            if track.take_crowded() && track.phase() == Phase::Head {
-                return Poll::Ready(End::Crowded);
+            if track.take_crowded() && track.phase() == RequestPhase::Head {
+                return Poll::Ready(ConnectionEnd::Crowded);
             }
             if track.is_behind() {
-                return Poll::Ready(End::GivenBack);
+                return Poll::Ready(ConnectionEnd::GivenBack);
             }
             match worker.order() {
-                Order::HandOver if track.is_held() => return Poll::Ready(End::GivenBack),
+                Order::HandOver if track.is_held() => return Poll::Ready(ConnectionEnd::GivenBack),
                 Order::Freeze { bodies } if track.refuses_body(bodies) => {
                     if track.looks_once_more() {
                         continue;
                     }
                     worker.count_refused_body();
-                    track.set_late_body(Late::Reload);
+                    track.set_late_body(LateBody::Reload);
                     continue;
                 }
                 Order::Stop(_)
-                    if track.phase() == Phase::Idle && track.was_used() && track.end_if_unread_is_empty() =>
+                    if track.phase() == RequestPhase::Idle
+                        && track.was_used()
+                        && track.end_if_unread_is_empty() =>
                 {
                     continue;
                 }
                 _ => {}
             }
-            if track.place().leaves() && track.phase() == Phase::Idle && track.end_if_unread_is_empty() {
+            if track.place().leaves() && track.phase() == RequestPhase::Idle && track.end_if_unread_is_empty()
+            {
                 continue;
             }
             match timer.poll(track, cx) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(WaitsFor::Request) if track.end_if_unread_is_empty() => {}
-                // A request has come just now: reading it wakes this task.
-                Poll::Ready(WaitsFor::Request) => return Poll::Pending,
-                Poll::Ready(WaitsFor::Head | WaitsFor::Body | WaitsFor::Peer) if track.looks_once_more() => {}
-                Poll::Ready(WaitsFor::Head) => return Poll::Ready(End::HeadLate),
-                // Whoever reads the body answers, when hyper asks it again.
-                Poll::Ready(WaitsFor::Body) => track.set_late_body(Late::Timeout),
-                Poll::Ready(WaitsFor::Peer) => return Poll::Ready(End::Stuck),
+                Poll::Ready(TimedWait::Request) if track.end_if_unread_is_empty() => {}
+                // A request has just arrived; reading it wakes this task.
+                Poll::Ready(TimedWait::Request) => return Poll::Pending,
+                Poll::Ready(TimedWait::Head | TimedWait::Body | TimedWait::Peer)
+                    if track.looks_once_more() => {}
+                Poll::Ready(TimedWait::Head) => return Poll::Ready(ConnectionEnd::HeadLate),
+                // The reader of the body answers 408 when hyper polls it again.
+                Poll::Ready(TimedWait::Body) => track.set_late_body(LateBody::Timeout),
+                Poll::Ready(TimedWait::Peer) => return Poll::Ready(ConnectionEnd::Stuck),
             }
         }
     })
     .await
 }
 
-/// What a connection waits for that must not take for ever.
+/// What a connection waits for, if that has a time limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum WaitsFor {
+enum TimedWait {
     /// The next request's first byte.
     Request,
     /// The rest of a head.
     Head,
     /// The rest of a body.
     Body,
-    /// The peer to take more of an answer.
+    /// The client to read more of an answer.
     Peer,
 }
 
-impl WaitsFor {
+impl TimedWait {
     fn of(track: &Track) -> Option<Self> {
         match track.phase() {
             _ if track.is_write_blocked() => Some(Self::Peer),
-            Phase::Idle => Some(Self::Request),
-            Phase::Head => Some(Self::Head),
-            Phase::Body => Some(Self::Body),
-            // Ours to do; the peer is not kept to any time.
-            Phase::Handling | Phase::Answered => None,
+            RequestPhase::Idle => Some(Self::Request),
+            RequestPhase::Head => Some(Self::Head),
+            RequestPhase::Body => Some(Self::Body),
+            // The agent's own work: no limit for the client.
+            RequestPhase::Handling | RequestPhase::Answered => None,
         }
     }
 }
 
-/// The one timer of a connection. It is moved forward only when it fires too early: a request costs
-/// it a comparison, not a turn of the runtime's timer wheel.
+/// The one timer of a connection. It is rearmed only when it fires too early, so that a request costs
+/// a comparison and no change to the runtime's timer wheel.
 struct Timer<'a> {
     sleep: Pin<&'a mut Sleep>,
-    /// Whether the sleep knows whom to wake.
+    /// Whether the sleep has a waker.
     registered: bool,
-    /// What `deadline` is for: the wait, its turn, and whether the server was stopping.
-    timed: Option<(WaitsFor, u32, bool)>,
+    /// The wait that `deadline` belongs to, its turn, and whether the server was stopping.
+    timed: Option<(TimedWait, u32, bool)>,
     deadline: Instant,
 }
 
@@ -415,24 +436,24 @@ impl<'a> Timer<'a> {
         Self { sleep, registered: false, timed: None, deadline }
     }
 
-    /// When a connection that is idle from now on is closed: never too early, at most two beats late.
+    /// When a connection that becomes idle now is closed: never too early, at most two beats late.
     fn idle_until(worker: &Worker) -> Instant {
         worker.now() + BEAT + worker.limits().keep_alive
     }
 
-    /// Ready when what the connection waits for has taken too long.
-    fn poll(&mut self, track: &Track, cx: &mut Context<'_>) -> Poll<WaitsFor> {
-        let Some(waiting) = WaitsFor::of(track) else { return Poll::Pending };
+    /// Ready when the time limit of the current wait is over.
+    fn poll(&mut self, track: &Track, cx: &mut Context<'_>) -> Poll<TimedWait> {
+        let Some(waiting) = TimedWait::of(track) else { return Poll::Pending };
         let worker = track.worker();
         let timed = (waiting, track.turn(), worker.order().is_stopping());
         if self.timed != Some(timed) {
             self.timed = Some(timed);
             self.deadline = match waiting {
-                WaitsFor::Request if worker.order().is_stopping() => Instant::now() + FIRST_REQUEST,
-                WaitsFor::Request => Self::idle_until(worker),
-                WaitsFor::Head => Instant::now() + worker.limits().header_timeout,
-                WaitsFor::Body => Instant::now() + worker.limits().body_timeout,
-                WaitsFor::Peer => Instant::now() + worker.limits().write_timeout,
+                TimedWait::Request if worker.order().is_stopping() => Instant::now() + FIRST_REQUEST,
+                TimedWait::Request => Self::idle_until(worker),
+                TimedWait::Head => Instant::now() + worker.limits().header_timeout,
+                TimedWait::Body => Instant::now() + worker.limits().body_timeout,
+                TimedWait::Peer => Instant::now() + worker.limits().write_timeout,
             };
             if self.deadline < self.sleep.deadline().into_std() {
                 self.rearm();
@@ -444,7 +465,7 @@ impl<'a> Timer<'a> {
                     return Poll::Pending;
                 }
             } else {
-                // Out of budget, a sleep wakes the task at once instead of registering it.
+                // Without budget left, a sleep wakes the task at once and registers nothing.
                 self.registered = tokio::task::coop::has_budget_remaining();
                 if self.sleep.as_mut().poll(cx).is_pending() {
                     return Poll::Pending;

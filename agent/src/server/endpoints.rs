@@ -1,7 +1,7 @@
-//! What the routes answer.
+//! Answers requests.
 //!
-//! The answers of a thread are rendered when they change, not when they are asked for: a request
-//! takes a reference to text that is ready, and reuses its own header map for the answer.
+//! Each thread renders its answers when they change, not for each request: a request takes a reference
+//! to finished text, and reuses its own header map for the response.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -19,17 +19,17 @@ use hyper::header::{
 use hyper::{Request, Response, StatusCode, Version};
 use instance_contract::Root;
 
-use super::routes::{Action, Clusters, Endpoint, Refusal, route};
-use super::track::{InFlight, Late, Track};
-use super::worker::Sender;
+use super::routes::{Clusters, Endpoint, Refusal, RouteAction, route};
+use super::track::{InFlight, LateBody, Track};
+use super::worker::RequestSource;
 use crate::answers::Answers;
 use crate::seed::{Seed, SeedReader, SeedStore, SetError};
 use crate::traffic::{Counter, ThreadTraffic};
 
-/// How the load balancer's health checks name themselves.
+/// The user agent of the load balancer's health checks begins with this.
 const PROBE: &[u8] = b"ELB-HealthChecker/";
 
-/// The answer to a request that there is no room for.
+/// The answer when `max-buffered` is used up.
 pub(super) const CROWDED: &str = "too many large requests are arriving at once: try again later";
 
 const HEALTHY: Bytes = Bytes::from_static(b"Healthy!");
@@ -39,22 +39,22 @@ const MALFORMED_PATH: Bytes =
 const BROKEN_BODY: Bytes =
     Bytes::from_static(b"the body ended early or its chunks are malformed: send it whole");
 const REPLACED: Bytes = Bytes::from_static(
-    b"the server is being replaced and the request's body has not all come: send the request again",
+    b"the server is being replaced and the request's body is incomplete: send the request again",
 );
-const HOST_WANTED: Bytes = Bytes::from_static(b"a request of HTTP/1.1 needs one Host header: send just one");
+const HOST_WANTED: Bytes = Bytes::from_static(b"an HTTP/1.1 request needs exactly one Host header: send one");
 const HOST_INVALID: Bytes =
-    Bytes::from_static(b"the Host header is no host: send a name or an address, and a port where it has one");
-const ENCODING_UNKNOWN: Bytes =
-    Bytes::from_static(b"no transfer encoding but one of chunked is understood: send the body as it is");
+    Bytes::from_static(b"the Host header is not valid: send a name or an address, with an optional port");
+const ENCODING_UNKNOWN: Bytes = Bytes::from_static(
+    b"the transfer encoding is not supported: send the body chunked or with a Content-Length",
+);
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
-/// Who is answered with a panic, to see what that does.
+/// A user agent that makes the service panic, for a test.
 #[cfg(test)]
 pub(super) const PANIC_FOR: &str = "panic, please";
 
-/// What the routes of one thread answer from.
 pub(super) struct ServiceState {
-    rendered: RefCell<Rc<Rendered>>,
+    rendered: RefCell<Rc<RenderedAnswers>>,
     seed: SeedStore,
     seed_reader: RefCell<SeedReader>,
 }
@@ -62,20 +62,20 @@ pub(super) struct ServiceState {
 impl ServiceState {
     pub(super) fn new(answers: &Answers, seed: SeedStore) -> Self {
         Self {
-            rendered: RefCell::new(Rc::new(Rendered::new(answers))),
+            rendered: RefCell::new(Rc::new(RenderedAnswers::new(answers))),
             seed_reader: RefCell::new(seed.reader()),
             seed,
         }
     }
 
-    /// Replaces the answers of requests that begin from now on.
+    /// Replaces the answers for all later requests.
     pub(super) fn set_answers(&self, answers: &Answers) {
-        self.rendered.replace(Rc::new(Rendered::new(answers)));
+        self.rendered.replace(Rc::new(RenderedAnswers::new(answers)));
     }
 }
 
-/// The answers, as text that is ready to send.
-struct Rendered {
+/// Finished texts.
+struct RenderedAnswers {
     root: Root,
     clusters: Clusters,
     draining: Option<Bytes>,
@@ -83,7 +83,7 @@ struct Rendered {
     not_found: Bytes,
 }
 
-impl Rendered {
+impl RenderedAnswers {
     fn new(answers: &Answers) -> Self {
         let clusters = Clusters::of(answers);
         let known = match &clusters {
@@ -97,12 +97,11 @@ impl Rendered {
             clusters,
             draining: answers.draining.clone().map(Bytes::from),
             instance: instance.map(|known| format!("Instance {} is responding now!", known.id).into()),
-            not_found: format!("no such path here: ask for one of {known}").into(),
+            not_found: format!("no such path: use one of {known}").into(),
         }
     }
 }
 
-/// Answers one connection's requests.
 pub(super) struct Service {
     track: Rc<Track>,
     state: Rc<ServiceState>,
@@ -115,38 +114,38 @@ impl Service {
 }
 
 impl hyper::service::Service<Request<Incoming>> for Service {
-    type Response = Response<Answer>;
+    type Response = Response<ResponseBody>;
     type Error = Infallible;
-    type Future = Reply;
+    type Future = ResponseFuture;
 
-    fn call(&self, request: Request<Incoming>) -> Reply {
+    fn call(&self, request: Request<Incoming>) -> ResponseFuture {
         let (head, body) = request.into_parts();
         let sender = sender(&head.headers);
-        let draft = Draft { sender, headers: head.headers, guard: self.track.begin(sender) };
+        let draft = ResponseDraft { sender, headers: head.headers, guard: self.track.begin(sender) };
         #[cfg(test)]
         assert!(draft.headers.get(USER_AGENT).is_none_or(|agent| agent != PANIC_FOR), "a test asked for it");
         if let Some(text) = malformed(head.version, &draft.headers) {
             self.track.leaves_body_unread();
-            return Reply::Now(Some(draft.refuse_and_close(StatusCode::BAD_REQUEST, text)));
+            return ResponseFuture::Now(Some(draft.refuse_and_close(StatusCode::BAD_REQUEST, text)));
         }
         let rendered = Rc::clone(&self.state.rendered.borrow());
         let action = route(&head.method, &head.uri, &rendered.clusters);
         let acceptable = body.size_hint().lower() <= self.track.worker().limits().max_body as u64;
-        if action == Ok(Action::Store) && acceptable {
-            return Reply::Later(Box::pin(store(Rc::clone(&self.state), draft, body)));
+        if action == Ok(RouteAction::Store) && acceptable {
+            return ResponseFuture::Later(Box::pin(store(Rc::clone(&self.state), draft, body)));
         }
-        // Nobody reads the body: hyper skips what has come of it, and closes if that is not all.
+        // Nobody reads the body: hyper skips the bytes that have arrived, and closes if more are missing.
         if !body.is_end_stream() {
             self.track.leaves_body_unread();
         }
-        Reply::Now(Some(match action {
-            Ok(Action::Read(endpoint)) => draft.read(endpoint, &rendered, &self.state.seed_reader),
-            Ok(Action::Store) => draft.refuse_too_large(),
+        ResponseFuture::Now(Some(match action {
+            Ok(RouteAction::Read(endpoint)) => draft.read(endpoint, &rendered, &self.state.seed_reader),
+            Ok(RouteAction::Store) => draft.refuse_too_large(),
             Err(Refusal::NotFound) => draft.refuse(StatusCode::NOT_FOUND, rendered.not_found.clone()),
             Err(Refusal::MalformedPath) => draft.refuse(StatusCode::BAD_REQUEST, MALFORMED_PATH),
             Err(Refusal::Method(allowed)) => {
                 let allow = allowed.header();
-                let text = format!("wrong method: this path takes {allow}");
+                let text = format!("wrong method: this path accepts {allow}");
                 let mut response = draft.refuse(StatusCode::METHOD_NOT_ALLOWED, text.into());
                 response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
                 response
@@ -155,8 +154,8 @@ impl hyper::service::Service<Request<Incoming>> for Service {
     }
 }
 
-/// What RFC 9112 has a server refuse and hyper lets pass: a request of HTTP/1.1 that does not name
-/// its host just once, a host that cannot be one, and a body in an encoding that would have to be undone first.
+/// Finds errors that RFC 9112 makes a server refuse but hyper accepts: an HTTP/1.1 request without exactly one valid
+/// `Host`, and a body in an unsupported transfer encoding.
 fn malformed(version: Version, headers: &HeaderMap) -> Option<Bytes> {
     let mut hosts = headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
@@ -171,30 +170,30 @@ fn malformed(version: Version, headers: &HeaderMap) -> Option<Bytes> {
     (!chunked).then_some(ENCODING_UNKNOWN)
 }
 
-/// Whether a `Host` is made of what a URI's host and port are made of. It may be empty.
+/// Whether a `Host` has only characters of a URI's host and port. It may be empty.
 fn is_host(host: &[u8]) -> bool {
     host.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%:[]".contains(b))
 }
 
-fn sender(headers: &HeaderMap) -> Sender {
+fn sender(headers: &HeaderMap) -> RequestSource {
     match headers.get(USER_AGENT) {
-        Some(agent) if agent.as_bytes().starts_with(PROBE) => Sender::Probe,
-        _ => Sender::Client,
+        Some(agent) if agent.as_bytes().starts_with(PROBE) => RequestSource::Probe,
+        _ => RequestSource::Client,
     }
 }
 
-/// Reads the body, stores the seed in it and answers what was stored.
-async fn store(state: Rc<ServiceState>, draft: Draft, body: Incoming) -> Response<Answer> {
+/// Reads the body, stores its seed and answers the stored value.
+async fn store(state: Rc<ServiceState>, draft: ResponseDraft, body: Incoming) -> Response<ResponseBody> {
     let body = match read_body(&draft.guard, body).await {
         Ok(body) => body,
         Err(BodyError::TooLarge) => return draft.refuse_too_large(),
         Err(BodyError::Late(late)) => {
             let limit = draft.guard.track().worker().limits().body_timeout;
             let text = match late {
-                Late::Timeout => {
+                LateBody::Timeout => {
                     format!("the request's body took longer than {limit:?}: send it faster").into()
                 }
-                Late::Reload => REPLACED,
+                LateBody::Reload => REPLACED,
             };
             return draft.refuse_and_close(StatusCode::REQUEST_TIMEOUT, text);
         }
@@ -223,13 +222,10 @@ async fn store(state: Rc<ServiceState>, draft: Draft, body: Incoming) -> Respons
     }
 }
 
-/// Why a body is not there.
 enum BodyError {
-    /// More bytes than are allowed.
     TooLarge,
-    /// It took too long.
-    Late(Late),
-    /// Too much is held for requests that have not all come.
+    Late(LateBody),
+    /// `max-buffered` is used up.
     Crowded,
     /// It ended early, or its chunks are malformed.
     Broken,
@@ -238,11 +234,11 @@ enum BodyError {
 async fn read_body(guard: &InFlight, mut body: Incoming) -> Result<Bytes, BodyError> {
     guard.reads_body();
     let track = guard.track();
-    // Nearly always it comes in one piece, which then needs no copy.
+    // Nearly always the body arrives in one piece, which then needs no copy.
     let (mut first, mut all) = (Bytes::new(), BytesMut::new());
     loop {
         let frame = poll_fn(|cx| match Pin::new(&mut body).poll_frame(cx) {
-            // The connection's timer sets this and then has hyper ask again.
+            // The connection's timer sets this and then polls hyper again.
             Poll::Pending => {
                 track.late_body().map_or(Poll::Pending, |late| Poll::Ready(Err(BodyError::Late(late))))
             }
@@ -271,22 +267,20 @@ async fn read_body(guard: &InFlight, mut body: Incoming) -> Result<Bytes, BodyEr
     Ok(if all.is_empty() { first } else { all.freeze() })
 }
 
-/// An answer in the making.
-struct Draft {
-    sender: Sender,
-    /// The request's header map, for the answer's fields: saves an allocation.
+struct ResponseDraft {
+    sender: RequestSource,
+    /// The request's header map, reused for the response to save an allocation.
     headers: HeaderMap,
     guard: InFlight,
 }
 
-impl Draft {
-    /// Answers a GET or HEAD.
+impl ResponseDraft {
     fn read(
         self,
         endpoint: Endpoint,
-        rendered: &Rendered,
+        rendered: &RenderedAnswers,
         seed_reader: &RefCell<SeedReader>,
-    ) -> Response<Answer> {
+    ) -> Response<ResponseBody> {
         self.count(|traffic| match endpoint {
             Endpoint::Root => &traffic.root,
             Endpoint::Health => &traffic.health,
@@ -294,7 +288,7 @@ impl Draft {
             Endpoint::Seed => &traffic.seed_read,
         });
         if let Some(reason) = &rendered.draining
-            && (self.sender == Sender::Probe || endpoint == Endpoint::Health)
+            && (self.sender == RequestSource::Probe || endpoint == Endpoint::Health)
         {
             return self.answer(StatusCode::SERVICE_UNAVAILABLE, reason.clone());
         }
@@ -314,63 +308,61 @@ impl Draft {
         }
     }
 
-    /// Counts the request once: as a probe, or where `counter` says.
+    /// Counts the request: as a probe, or with `counter`.
     fn count(&self, counter: impl FnOnce(&ThreadTraffic) -> &Counter) {
         let traffic = self.guard.track().worker().traffic();
         let counter = match self.sender {
-            Sender::Probe => &traffic.probes,
-            Sender::Client => counter(traffic),
+            RequestSource::Probe => &traffic.probes,
+            RequestSource::Client => counter(traffic),
         };
         counter.increment();
     }
 
-    fn refuse(self, status: StatusCode, text: Bytes) -> Response<Answer> {
+    fn refuse(self, status: StatusCode, text: Bytes) -> Response<ResponseBody> {
         self.count(|traffic| &traffic.refused);
         self.answer(status, text)
     }
 
-    /// For a request whose rest nobody reads.
-    fn refuse_and_close(self, status: StatusCode, text: Bytes) -> Response<Answer> {
+    /// For a request that is not read completely.
+    fn refuse_and_close(self, status: StatusCode, text: Bytes) -> Response<ResponseBody> {
         let mut response = self.refuse(status, text);
         response.headers_mut().insert(CONNECTION, CLOSE);
         response
     }
 
-    fn refuse_too_large(self) -> Response<Answer> {
+    fn refuse_too_large(self) -> Response<ResponseBody> {
         let limit = self.guard.track().worker().limits().max_body;
         let text = format!("the body is larger than {limit} bytes: send a smaller one");
         self.refuse_and_close(StatusCode::PAYLOAD_TOO_LARGE, text.into())
     }
 
-    fn answer(self, status: StatusCode, text: Bytes) -> Response<Answer> {
-        if self.sender == Sender::Probe && status != StatusCode::OK {
+    fn answer(self, status: StatusCode, text: Bytes) -> Response<ResponseBody> {
+        if self.sender == RequestSource::Probe && status != StatusCode::OK {
             self.guard.track().worker().traffic().refuse_probe();
         }
         let mut headers = self.headers;
         headers.clear();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        // Every answer, errors too, may be another one the next moment.
+        // Every answer, errors too, can change at any time.
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if self.guard.track().worker().order().is_stopping() {
             headers.insert(CONNECTION, CLOSE);
         }
-        let mut response = Response::new(Answer { text, _guard: self.guard });
+        let mut response = Response::new(ResponseBody { text, _guard: self.guard });
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         response
     }
 }
 
-/// An answer, or the promise of one.
-pub(super) enum Reply {
-    /// Taken by the first poll.
-    Now(Option<Response<Answer>>),
+pub(super) enum ResponseFuture {
+    Now(Option<Response<ResponseBody>>),
     /// A write of the seed.
-    Later(Pin<Box<dyn Future<Output = Response<Answer>>>>),
+    Later(Pin<Box<dyn Future<Output = Response<ResponseBody>>>>),
 }
 
-impl Future for Reply {
-    type Output = Result<Response<Answer>, Infallible>;
+impl Future for ResponseFuture {
+    type Output = Result<Response<ResponseBody>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.get_mut() {
@@ -382,14 +374,14 @@ impl Future for Reply {
     }
 }
 
-/// An answer's body: one piece of text.
-pub(super) struct Answer {
+/// One piece of text.
+pub(super) struct ResponseBody {
     text: Bytes,
-    /// Dropped with the body, once hyper has encoded it.
+    /// hyper drops it with the body, once it has encoded the answer.
     _guard: InFlight,
 }
 
-impl Body for Answer {
+impl Body for ResponseBody {
     type Data = Bytes;
     type Error = Infallible;
 

@@ -1,51 +1,59 @@
-//! Bringing a running server to a point at which another process, or a new set of threads, can go on
-//! with its socket and its connections.
+//! Brings a running server to a point where another program, or new threads, can continue with its
+//! socket and its connections.
 
 use std::time::{Duration, Instant};
 
 use super::Server;
-use super::handed::Handed;
+use super::handover_sockets::HandoverSockets;
 use super::orders::{Bodies, Order};
 use super::thread::ServerThread;
 
-/// How long everyone is kept waiting for those requests that had begun, at a time.
+/// The longest time that new requests wait in one attempt, while requests in flight finish.
 const GRACE: Duration = Duration::from_millis(60);
 
-/// Between two looks whether a body is still being waited for. Nobody is kept waiting meanwhile.
+/// Between two checks for incomplete bodies. Requests are served meanwhile.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// How much longer, once everyone waits, the bodies have that began since.
+/// After the deadline: extra time for bodies that began since `quiesce` was called.
 const LAST_BODIES: Duration = Duration::from_millis(500);
 
-/// How long requests whose body is refused may take to be answered.
+/// Time limit for the answers to requests whose body is refused.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
-/// How a server came to rest.
+/// How a server came to rest, for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Rest {
+pub(crate) struct QuiesceReport {
     /// Since when no request has begun.
     pub(crate) since: Instant,
     /// Requests that were refused (408) because their body had not come in time.
     pub(crate) refused_bodies: usize,
 }
 
-/// Why a server did not come to rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("requests that had begun were not answered in time; try again")]
-pub(crate) struct Busy;
+#[error("requests in flight were not answered in time; try again")]
+pub(crate) struct QuiesceTimeout;
 
 impl Server {
-    /// Brings every thread to a point at which no request is being answered. Requests whose body has
-    /// not come by `deadline` are refused (408), at once those that had begun before this call.
+    /// Brings every thread to rest: no request is in flight and none begins. After `Ok` the server stays frozen until
+    /// [`Self::thaw`] or [`Self::hand_over`]; after `Err` it serves again.
     ///
-    /// Until then clients are served as always, but for moments of [`GRACE`] in which no request
-    /// begins. Afterwards none begins until [`Self::thaw`] or [`Self::hand_over`].
-    pub(crate) async fn quiesce(&self, deadline: Instant) -> Result<Rest, Busy> {
+    /// The states, in order:
+    ///
+    /// 1. *Serving.* While bodies are incomplete, requests are served as usual: a freeze now would make all clients wait
+    ///    for one slow sender.
+    /// 2. *Short freeze.* No request begins for [`GRACE`]; those in flight finish. If a thread is not at rest by then, the
+    ///    server thaws and starts over. So no request waits longer than [`GRACE`] before `deadline`.
+    /// 3. *After `deadline`: frozen, old bodies refused.* Bodies that began before this call get 408 at once. Those that
+    ///    began since are not slow yet: with steady uploads there are always some, so they get [`LAST_BODIES`] more.
+    /// 4. *All bodies refused.* Every incomplete body gets 408, and the answers get [`LAST_ANSWERS`].
+    ///
+    /// If requests are still in flight then, for example because the disk hangs, the server thaws and returns `Err`: no
+    /// request is ever cut off for a reload.
+    pub(crate) async fn quiesce(&self, deadline: Instant) -> Result<QuiesceReport, QuiesceTimeout> {
         let begun = Instant::now();
         let refused_before = self.refused_bodies();
-        let rest = |since| Rest { since, refused_bodies: self.refused_bodies() - refused_before };
+        let rest = |since| QuiesceReport { since, refused_bodies: self.refused_bodies() - refused_before };
         loop {
-            // A body that takes its time must not keep everyone else waiting: wait for it first.
             while self.awaited.count() > 0 && Instant::now() < deadline {
                 tokio::time::sleep(LOOK.min(deadline.saturating_duration_since(Instant::now()))).await;
             }
@@ -58,7 +66,6 @@ impl Server {
                 tokio::time::sleep(LOOK).await;
                 continue;
             }
-            // Where there is always somebody's body on its way, the late ones are not all slow ones.
             for (bodies, patience) in
                 [(Bodies::RefuseFrom(begun), LAST_BODIES), (Bodies::Refuse, LAST_ANSWERS)]
             {
@@ -67,11 +74,11 @@ impl Server {
                 }
             }
             self.thaw();
-            return Err(Busy);
+            return Err(QuiesceTimeout);
         }
     }
 
-    /// Goes on as if nothing had been.
+    /// Serves again.
     pub(crate) fn thaw(&self) {
         self.orders.give(Order::Serve);
     }
@@ -88,12 +95,11 @@ impl Server {
         true
     }
 
-    /// Takes the server apart. Every request that had begun should be answered: see
-    /// [`Self::quiesce`].
-    pub(crate) async fn hand_over(self) -> Handed {
+    /// Ends the threads and returns the port and the connections. Call [`Self::quiesce`] first.
+    pub(crate) async fn hand_over(self) -> HandoverSockets {
         self.orders.give(Order::HandOver);
         let deadline = Instant::now() + LAST_ANSWERS;
-        let mut handed = Handed { listener: self.listener, connections: Vec::new(), lost: 0 };
+        let mut handed = HandoverSockets { listener: self.listener, connections: Vec::new(), lost: 0 };
         for thread in self.threads {
             let ending = thread.ended(deadline).await;
             handed.connections.extend(ending.connections);

@@ -1,4 +1,4 @@
-//! What hyper reads and writes through: the socket, with the connection's phase noted on the way.
+//! The reader and writer for hyper: the socket, which also tells [`Track`] what happens.
 
 use std::io;
 use std::pin::Pin;
@@ -13,23 +13,23 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 use tokio::net::TcpStream;
 
-use super::track::{Phase, Track};
+use super::track::{RequestPhase, Track};
 
-/// The most that is kept for a peer which leaves its answers unread while the server comes to rest: more
-/// than hyper makes of the requests that it has read already.
+/// The most bytes kept for a client that reads nothing while the server comes to rest: more than the answers
+/// to all requests that hyper has read already.
 pub(super) const MAX_UNWRITTEN: usize = 256 * 1024;
 
 /// A socket under hyper.
 pub(super) struct Io {
     socket: TokioIo<TcpStream>,
-    /// Bytes that were read from the socket before hyper got it, read first.
+    /// Bytes that were read before hyper got the socket; hyper reads them first.
     prefix: Bytes,
-    /// Bytes that hyper has written and the peer has not taken, written first. Empty but for a freeze.
+    /// Bytes that hyper has written but the kernel has not taken. Only a freeze fills it.
     unwritten: BytesMut,
     track: Rc<Track>,
 }
 
-/// Writes without asking the runtime whether there is room; `None` where there is none.
+/// Writes directly, without the runtime's readiness; `None` if the kernel has no room.
 pub(super) fn write_now(socket: &TcpStream, bytes: &[u8]) -> Option<io::Result<usize>> {
     match rustix::net::send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
         Err(Errno::AGAIN | Errno::INTR) => None,
@@ -37,47 +37,45 @@ pub(super) fn write_now(socket: &TcpStream, bytes: &[u8]) -> Option<io::Result<u
     }
 }
 
-/// What is left of an [`Io`].
-pub(super) struct Rest {
+pub(super) struct IoParts {
     pub(super) socket: TcpStream,
     pub(super) read: Bytes,
     pub(super) unwritten: Bytes,
 }
 
 impl Io {
-    /// Goes on with a socket on which `read` has been read before.
+    /// `read` are the bytes that were read from the socket before.
     pub(super) fn new(socket: TcpStream, read: Bytes, track: Rc<Track>) -> Self {
         Self { socket: TokioIo::new(socket), prefix: read, unwritten: BytesMut::new(), track }
     }
 
-    /// The socket and what is still to be read and written; hyper had `read` in its hands.
-    pub(super) fn into_rest(self, read: Bytes) -> Rest {
+    /// The socket, with the bytes not yet handled and not yet written. `read` comes from hyper.
+    pub(super) fn into_parts(self, read: Bytes) -> IoParts {
         let read = match (read.is_empty(), self.prefix.is_empty()) {
             (true, _) => self.prefix,
             (false, true) => read,
             (false, false) => [read, self.prefix].concat().into(),
         };
-        Rest { socket: self.socket.into_inner(), read, unwritten: self.unwritten.freeze() }
+        IoParts { socket: self.socket.into_inner(), read, unwritten: self.unwritten.freeze() }
     }
 
-    /// Whether the kernel holds bytes that were not read. Asked directly: the runtime may not have
-    /// heard of them yet.
+    /// Whether the kernel holds unread bytes. Asks the kernel: the runtime may not know of them yet.
     fn has_unread(&self) -> bool {
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         rustix::net::recv(self.socket.inner(), &mut [0_u8; 1], flags).is_ok_and(|(_, len)| len > 0)
     }
 
-    /// How much of a head that has begun is about to be read. Asked of the kernel, as hyper does not
-    /// tell; few heads come in more than one piece.
+    /// How many bytes of an incomplete head the next read will bring. Asks the kernel, since hyper does not
+    /// tell; few heads need more than one read.
     fn rest_of_head(&self, room: usize) -> usize {
-        if self.track.phase() != Phase::Head {
+        if self.track.phase() != RequestPhase::Head {
             return 0;
         }
         let waiting = rustix::io::ioctl_fionread(self.socket.inner()).unwrap_or(0);
         room.min(usize::try_from(waiting).unwrap_or(usize::MAX))
     }
 
-    /// Reads from the socket without asking the runtime whether there is anything; `None` where there is nothing.
+    /// Reads directly, without the runtime's readiness; `None` if there is nothing.
     fn read_now(&self, buf: &mut ReadBufCursor<'_>) -> Option<io::Result<()>> {
         let mut bytes = [0_u8; 8 * 1024];
         let room = bytes.len().min(buf.remaining());
@@ -91,7 +89,7 @@ impl Io {
         }
     }
 
-    /// Writes to the socket itself where the time for that is over: the runtime may not have heard yet that there is room.
+    /// After a time limit, writes directly: the runtime may not know yet that there is room.
     fn poll_socket(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.track.is_overdue()
             && let Some(written) = write_now(self.socket.inner(), bytes)
@@ -101,7 +99,6 @@ impl Io {
         Pin::new(&mut self.socket).poll_write(cx, bytes)
     }
 
-    /// Writes what is left from before.
     fn poll_unwritten(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.unwritten.is_empty() {
             let unwritten = std::mem::take(&mut self.unwritten);
@@ -117,7 +114,7 @@ impl Io {
         Poll::Ready(Ok(()))
     }
 
-    /// A peer that reads slowly must not keep the server from coming to rest.
+    /// Whether to keep bytes instead of waiting: a slow client must not delay a freeze.
     fn writes_later(&self) -> bool {
         self.track.worker().order().is_frozen()
     }
@@ -141,8 +138,9 @@ impl Read for Io {
         {
             read?;
         } else if Pin::new(&mut self.socket).poll_read(cx, buf)?.is_pending() {
-            // An end of file that the peer did not send: hyper then ends the connection cleanly.
-            let end = self.track.is_ending() && self.track.phase() == Phase::Idle && !self.has_unread();
+            // Reports an end of file that the client did not send: hyper then ends the connection cleanly.
+            let end =
+                self.track.is_ending() && self.track.phase() == RequestPhase::Idle && !self.has_unread();
             return if end { Poll::Ready(Ok(())) } else { Poll::Pending };
         }
         self.track.read();
@@ -153,9 +151,9 @@ impl Read for Io {
 
 impl Write for Io {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        // No request was handed on and none is being answered: this is hyper's own answer to a head
-        // it cannot read. Its body is empty; the connection writes one that says what was wrong.
-        if matches!(self.track.phase(), Phase::Idle | Phase::Head) {
+        // Without a request in flight, this is hyper's own answer to a bad head. It has no body, so it is
+        // held back and the connection writes one that explains the error.
+        if matches!(self.track.phase(), RequestPhase::Idle | RequestPhase::Head) {
             let status = buf.get(9..12).and_then(|code| StatusCode::from_bytes(code).ok());
             self.track.set_rejected(Some(status.unwrap_or(StatusCode::BAD_REQUEST)));
             return Poll::Ready(Ok(buf.len()));
@@ -190,7 +188,7 @@ impl Write for Io {
         Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 
-    /// Answers are short: copying them behind their head costs less than `writev`.
+    /// Answers are short: copying them costs less than `writev`.
     fn is_write_vectored(&self) -> bool {
         false
     }

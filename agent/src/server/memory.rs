@@ -1,4 +1,4 @@
-//! What clients can make the agent and the kernel keep for it, at most: the sum of the bounds in this folder.
+//! The most memory that clients can make the agent and the kernel use: the sum of the limits in this folder.
 
 use super::blocked::MAX_BLOCKED;
 use super::buffers::{RECEIVE_BUFFER, SEND_BUFFER};
@@ -11,10 +11,9 @@ const CONNECTION: u64 = 14 * 1024;
 /// The rest of the agent: code, AWS's clients, one answer of AWS.
 const REST: u64 = 64 * 1024 * 1024;
 
-/// The most memory, in bytes, with these settings. Of what has come and is about to be read the kernel may keep more for
-/// moments.
+/// The most memory, in bytes, with these settings. For moments, the kernel may buffer more bytes that are about to be read.
 pub(crate) const fn most_memory(max_connections: usize, max_buffered: usize) -> u64 {
-    // The kernel allows itself twice what it is asked for.
+    // Linux doubles buffer sizes.
     let each = CONNECTION + 2 * SEND_BUFFER as u64;
     let blocked = (2 * RECEIVE_BUFFER + MAX_HEAD + MAX_UNWRITTEN) as u64;
     REST + max_connections as u64 * each + MAX_BLOCKED as u64 * blocked + max_buffered as u64

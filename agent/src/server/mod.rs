@@ -1,45 +1,45 @@
 //! The HTTP server: one listening socket, one thread with its own runtime per core.
 //!
-//! A connection lives and ends on the thread that accepted it, so a request takes no lock and shares no
-//! counter.
+//! A connection stays on the thread that accepted it, so a request takes no lock and shares no counter.
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `accept` | where connections come from |
-//! | `blocked` | connections whose peers take nothing of their answers |
-//! | `budget` | how much memory requests may take before they are complete |
-//! | `buffers` | how much the kernel keeps for a connection |
-//! | `connection` | one connection's life |
-//! | `endpoints` | what the routes answer |
-//! | `farewell` | the last bytes of a connection, before it is closed |
-//! | `handed`, `handover` | the port and the connections, handed to a successor |
-//! | `io` | what hyper reads and writes through |
-//! | `memory` | what all of it may take at most |
-//! | `notice` | what is said now and then |
+//! | `accept` | accepts connections, and takes over those of an earlier server |
+//! | `blocked` | limits the connections whose clients read nothing |
+//! | `budget` | limits the memory for incomplete requests |
+//! | `buffers` | limits the kernel's buffers of a connection |
+//! | `closing` | the last bytes of a connection before it is closed |
+//! | `connection` | one connection, from its first byte to its last |
+//! | `endpoints` | answers requests |
+//! | `handover` | brings a running server to rest and takes it apart |
+//! | `handover_sockets` | the port and the connections that the next program gets |
+//! | `io` | the reader and writer that hyper uses |
+//! | `log_limiter` | limits how often one message is logged |
+//! | `memory` | the most memory that all limits together allow |
 //! | `open_files` | how many connections the limit of open files allows |
-//! | `orders` | what the threads are to do |
-//! | `room` | how many connections there may be, and which one goes for another |
+//! | `orders` | the orders to the server threads |
+//! | `room` | the limit of connections, and which connection closes for another |
 //! | `routes` | the route table |
 //! | `thread` | one server thread and its tasks |
-//! | `traced` | what `--log-level trace` tells of a connection |
-//! | `track` | what one connection is doing |
-//! | `worker` | what the connections of one thread share |
+//! | `traced` | connections at `--log-level trace` |
+//! | `track` | the state of one connection |
+//! | `worker` | the state that the connections of one thread share |
 //!
-//! What clients see is written down in `docs/http-api.md`.
+//! `docs/http-api.md` describes what clients see.
 
 mod accept;
 mod blocked;
 mod budget;
 mod buffers;
+mod closing;
 mod connection;
 mod endpoints;
-mod farewell;
-mod handed;
 mod handover;
+mod handover_sockets;
 mod io;
+mod log_limiter;
 #[cfg(test)]
 mod memory;
-mod notice;
 mod open_files;
 mod orders;
 mod room;
@@ -59,9 +59,9 @@ use tokio::sync::watch;
 
 use self::blocked::Blocked;
 use self::budget::Budget;
-pub(crate) use self::handed::{Handed, HandedConnection, Stage};
+pub(crate) use self::handover_sockets::{HandoverConnection, HandoverSockets, Stage};
 pub(crate) use self::open_files::limit_connections;
-use self::orders::{Awaited, Order, Orders};
+use self::orders::{AwaitedBodies, Order, Orders};
 use self::room::Room;
 use self::thread::{ServerThread, ThreadInputs};
 use crate::answers::Answers;
@@ -69,7 +69,6 @@ use crate::limits::Limits;
 use crate::seed::SeedStore;
 use crate::traffic::Traffic;
 
-/// Connections that may wait in the kernel to be accepted.
 const BACKLOG: i32 = 1_024;
 
 /// Binds the one listening socket.
@@ -85,9 +84,9 @@ pub(crate) fn bind(addr: SocketAddr) -> std::io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Makes a socket that somebody else has bound ready to be served on.
+/// Prepares a listening socket that systemd has bound.
 pub(crate) fn adopt_listener(socket: OwnedFd) -> std::io::Result<TcpListener> {
-    let unfit = |why| Err(std::io::Error::other(format!("it {why}; one TCP ListenStream= is wanted")));
+    let unfit = |why| Err(std::io::Error::other(format!("it {why}; use one TCP ListenStream=")));
     if sockopt::socket_type(&socket)? != SocketType::STREAM || !sockopt::socket_acceptconn(&socket)? {
         return unfit("does not listen");
     }
@@ -99,27 +98,27 @@ pub(crate) fn adopt_listener(socket: OwnedFd) -> std::io::Result<TcpListener> {
     Ok(listener)
 }
 
-/// Serves on `listener` with `threads` threads until [`Server::shutdown`], going on with
-/// `connections` that an earlier server gave back.
+/// Serves on `listener` with `threads` threads until [`Server::shutdown`], and continues `connections` of
+/// an earlier server.
 ///
-/// The threads take their counters from `traffic`, which must have been made for as many.
+/// `traffic` must have counters for as many threads.
 pub(crate) fn start(
     listener: TcpListener,
-    connections: Vec<HandedConnection>,
+    connections: Vec<HandoverConnection>,
     threads: usize,
     limits: Limits,
     answers: watch::Receiver<Arc<Answers>>,
     traffic: Arc<Traffic>,
     seed: SeedStore,
 ) -> std::io::Result<Server> {
-    // Whoever has bound it: this program, systemd, or the program before.
+    // Also for a socket from systemd or from before a reload.
     buffers::bound_buffers(&listener)?;
     let room = Room::of(limits.max_connections);
     let budget = Budget::of(limits.max_buffered);
     let blocked = Arc::new(Blocked::default());
     let orders = Orders::new();
-    let awaited = Awaited::default();
-    let mut shares: Vec<Vec<HandedConnection>> = (0..threads).map(|_| Vec::new()).collect();
+    let awaited = AwaitedBodies::default();
+    let mut shares: Vec<Vec<HandoverConnection>> = (0..threads).map(|_| Vec::new()).collect();
     for (number, connection) in connections.into_iter().enumerate() {
         shares[number % threads].push(connection);
     }
@@ -137,7 +136,7 @@ pub(crate) fn start(
             blocked: Arc::clone(&blocked),
             awaited: server.awaited.clone(),
         };
-        // Another descriptor for the same socket; the last one closed closes the port.
+        // Another descriptor of the same socket; closing the last one closes the port.
         let listener = server.listener.try_clone()?;
         server.threads.push(ServerThread::start(number, listener, inputs)?);
     }
@@ -148,16 +147,16 @@ pub(crate) fn start(
 pub(crate) struct Server {
     listener: TcpListener,
     orders: Orders,
-    awaited: Awaited,
+    awaited: AwaitedBodies,
     threads: Vec<ServerThread>,
 }
 
 impl Server {
-    /// Stops accepting, lets what was begun finish, and returns how many requests were cut off
-    /// because they had not by the deadline. Needs a tokio runtime with time.
+    /// Stops accepting and lets requests in flight finish. Returns how many were cut off at the deadline.
+    /// Needs a tokio runtime with time.
     pub(crate) async fn shutdown(self, deadline: Instant) -> usize {
         self.orders.give(Order::Stop(deadline));
-        // The threads take what still waits in it, and close it.
+        // The threads accept the connections in its queue, then close their copies.
         drop(self.listener);
         let mut cut_off = 0;
         for thread in self.threads {

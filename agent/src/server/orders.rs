@@ -1,4 +1,4 @@
-//! What the server's threads are told to do, and how they say that it is done.
+//! The orders to the server threads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,57 +6,52 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
-/// What a thread is to do from now on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Order {
     /// Accept connections and answer requests.
     Serve,
-    /// Begin no further request; what clients send stays in the kernel.
-    Freeze {
-        /// What becomes of requests whose body has not all come.
-        bodies: Bodies,
-    },
-    /// Give every connection back, as it is between two requests, and end.
+    /// Begin no further request; bytes from clients stay in the kernel.
+    Freeze { bodies: Bodies },
+    /// Give back every connection between two requests, and end.
     HandOver,
-    /// Accept no more, let what was begun finish until the deadline, and end.
+    /// Accept no more, let requests in flight finish until the deadline, and end.
     Stop(Instant),
 }
 
-/// What becomes of requests whose body has not all come.
+/// What a freeze does with incomplete bodies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Bodies {
-    /// They are waited for.
+    /// Wait for them.
     Wait,
-    /// Those that began before this moment are answered 408.
+    /// Answer 408 to those that began before this moment.
     RefuseFrom(Instant),
-    /// All are answered 408.
+    /// Answer 408 to all.
     Refuse,
 }
 
 impl Order {
-    /// No request may begin.
     pub(super) fn is_frozen(self) -> bool {
         matches!(self, Self::Freeze { .. } | Self::HandOver)
     }
 
-    /// Connections are to end after what they are doing.
+    /// Connections close after their current request.
     pub(super) fn is_stopping(self) -> bool {
         matches!(self, Self::Stop(_))
     }
 }
 
-/// An order, and its number in the sequence of all that were given.
-pub(super) type Numbered = (u64, Order);
+/// An order with its number.
+pub(super) type NumberedOrder = (u64, Order);
 
-/// Gives the same orders to all threads.
-pub(super) struct Orders(watch::Sender<Numbered>);
+/// Sends orders to all threads.
+pub(super) struct Orders(watch::Sender<NumberedOrder>);
 
 impl Orders {
     pub(super) fn new() -> Self {
         Self(watch::Sender::new((0, Order::Serve)))
     }
 
-    pub(super) fn follow(&self) -> watch::Receiver<Numbered> {
+    pub(super) fn follow(&self) -> watch::Receiver<NumberedOrder> {
         self.0.subscribe()
     }
 
@@ -71,11 +66,11 @@ impl Orders {
     }
 }
 
-/// How many requests' bodies are being waited for, over all threads.
+/// The number of incomplete bodies, over all threads.
 #[derive(Clone, Default)]
-pub(super) struct Awaited(Arc<AtomicUsize>);
+pub(super) struct AwaitedBodies(Arc<AtomicUsize>);
 
-impl Awaited {
+impl AwaitedBodies {
     pub(super) fn add(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }

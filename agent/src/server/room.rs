@@ -1,9 +1,9 @@
-//! Room for connections: how many are open, and which of them goes when another comes and there is none left.
+//! Limits the open connections, and chooses the one to close when a new one arrives and there is no room.
 //!
-//! Those that never sent anything go first, then those that have been idle for longest; never one with a request begun. All
-//! threads share the list: a connection that comes to one may take the place of one on another. Its lock is taken when a
-//! connection comes, ends, or has to make room. A request costs two plain stores: the list is put right only where it is
-//! read, by taking its first entry until that one's place is still true.
+//! Connections that never sent anything close first, then those that have been idle for longest, never one with a request
+//! in progress. All threads share one list, so a new connection on one thread may close a connection on another. The list's
+//! lock is taken when a connection opens, closes or must make room. A request costs only two plain stores: it does not move
+//! its connection in the list. Entries may therefore be outdated, and `make` moves them while it looks for one that is not.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -14,21 +14,20 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use super::notice::Notice;
+use super::log_limiter::LogLimiter;
 use super::worker::BEAT;
 use crate::events;
 
-/// A request has begun, or the connection is ending: it is not to be closed for another.
+/// A request is in progress, or the connection is ending: it must not be closed for another.
 const BUSY: u64 = u64::MAX;
 
-/// Before it, the second since which a connection that never sent anything is open; from it on, the second since which
-/// another is idle.
+/// Added for connections that had a request, so that they sort behind those that never sent anything.
 const USED: u64 = 1 << 62;
 
-/// How long a connection that became idle may at most go unnoticed.
+/// A connection that becomes idle is noticed within this time.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Where a connection stands in the list: by [`Seat::state`], and among the same by when it came.
+/// The order of the list: by [`Seat::state`], then by arrival.
 type Key = (u64, u64);
 
 /// See the module's description.
@@ -39,26 +38,25 @@ pub(super) struct Room {
     came: AtomicU64,
     /// How many connections wait for a place.
     waiting: AtomicUsize,
-    /// A connection that was to make room has ended or turned out to have a request, or another could make room now.
+    /// Notified when a connection that should make room has ended or got a request, or when another one became idle.
     settled: Notify,
-    notices: Notices,
+    notices: LimitLogs,
 }
 
-/// What is said when the limit of connections is reached.
 #[derive(Default)]
-struct Notices {
-    closing: Notice,
-    full: Notice,
+struct LimitLogs {
+    closing: LogLimiter,
+    full: LogLimiter,
 }
 
 /// One connection, as the list sees it.
 struct Seat {
     number: u64,
-    /// [`BUSY`], or since when it is idle. Its own thread alone writes it.
+    /// [`BUSY`], or since when it is idle. Only its own thread writes it.
     state: AtomicU64,
-    /// What it is listed under: its state, or an earlier one. Written under the list's lock.
+    /// Its key in the list: the state, or an earlier one. Written under the list's lock.
     listed: AtomicU64,
-    /// It is to make room, and no longer listed.
+    /// It must make room, and is no longer in the list.
     leaves: AtomicBool,
     waker: Mutex<Option<Waker>>,
 }
@@ -67,12 +65,11 @@ struct Seat {
 pub(super) struct Place {
     room: Arc<Room>,
     seat: Arc<Seat>,
-    /// `None` where there was none: a connection from an earlier server, or one that waited when this one stops.
+    /// `None` for a connection beyond the limit: from an earlier server, or accepted while the server stops.
     permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Room {
-    /// For so many connections.
     pub(super) fn of(max_connections: usize) -> Arc<Self> {
         Arc::new(Self {
             places: Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS))),
@@ -81,21 +78,20 @@ impl Room {
             came: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
             settled: Notify::new(),
-            notices: Notices::default(),
+            notices: LimitLogs::default(),
         })
     }
 
-    /// A place if there is one.
     pub(super) fn try_permit(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.places).try_acquire_owned().ok()
     }
 
-    /// A place for a connection that waits: a free one, that of an idle connection, or the next that is given back.
-    /// Until then further connections stay in the kernel's queue.
+    /// Waits for a place: a free one, that of an idle connection, or the next one that is released. Meanwhile further
+    /// connections stay in the kernel's queue.
     pub(super) async fn permit(&self) -> OwnedSemaphorePermit {
         let _waiting = Waiting::new(&self.waiting);
         loop {
-            // Before the look, so that nothing is missed.
+            // Before the check, so that no notification is missed.
             let mut settled = std::pin::pin!(self.settled.notified());
             settled.as_mut().enable();
             if let Some(permit) = self.try_permit() {
@@ -105,17 +101,17 @@ impl Room {
             tokio::select! {
                 permit = Arc::clone(&self.places).acquire_owned() => match permit {
                     Ok(permit) => return permit,
-                    // Never closed; if it were, waiting is all there is to do.
+                    // The semaphore is never closed.
                     Err(_) => std::future::pending().await,
                 },
                 () = settled => {}
-                // A thread may just have looked whether anybody waits: that is not synchronised with this.
+                // Not synchronised with `waiting`: a thread may just have seen that nobody waits.
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
             }
         }
     }
 
-    /// Seats a connection; busy until it says otherwise.
+    /// Adds a connection, busy at first.
     pub(super) fn seat(self: &Arc<Self>, permit: Option<OwnedSemaphorePermit>) -> Place {
         let seat = Arc::new(Seat {
             number: self.came.fetch_add(1, Relaxed),
@@ -128,7 +124,7 @@ impl Room {
         Place { room: Arc::clone(self), seat, permit }
     }
 
-    /// Has one connection end that no request has begun on; false if there is none.
+    /// Tells one idle connection to close; false if there is none.
     fn make(&self) -> bool {
         let mut idle = self.lock();
         let (mut busy, mut leaving) = (Vec::new(), None);
@@ -153,17 +149,17 @@ impl Room {
         leaving.is_some()
     }
 
-    /// Says that a connection waits, and whether an idle one was found to end for it.
+    /// Logs that the limit is reached; `made`: an idle connection closes.
     fn say(&self, made: bool) {
         match made {
             true if self.notices.closing.is_due() => tracing::warn!(
                 message_id = events::CONNECTION_LIMIT,
-                "connection limit reached: for each new connection an idle one is closed; max-connections raises it"
+                "connection limit reached: each new connection closes an idle one; raise max-connections"
             ),
             false if self.notices.full.is_due() => tracing::warn!(
                 message_id = events::CONNECTION_LIMIT,
-                "connection limit reached, with a request on every connection: new ones wait until others close; \
-                 max-connections raises it"
+                "connection limit reached and no connection is idle: new ones wait until others close; raise \
+                 max-connections"
             ),
             _ => {}
         }
@@ -174,7 +170,7 @@ impl Room {
         idle.insert((at, seat.number), Arc::clone(seat));
     }
 
-    /// The earliest since when a connection will be idle that is busy now; the threads' clocks are a beat behind.
+    /// The earliest idle time of a connection that is busy now; the threads' clocks may be a beat behind.
     fn idle_from_now(&self) -> u64 {
         USED | self.seconds(Instant::now()).saturating_sub(BEAT.as_secs())
     }
@@ -188,7 +184,6 @@ impl Room {
     }
 }
 
-/// Counted for as long as it lives.
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
@@ -211,12 +206,12 @@ impl Seat {
 }
 
 impl Place {
-    /// Whether the connection is to end, as another needs its place.
+    /// Whether the connection must close to make room.
     pub(super) fn leaves(&self) -> bool {
         self.seat.leaves.load(Relaxed)
     }
 
-    /// Nothing of a request has come since `since`, by the coarse clock; `used`: there was one before.
+    /// Idle since `since`, by the coarse clock; `used`: it had a request before.
     pub(super) fn idle(&self, since: Instant, used: bool) {
         self.seat.state.store(self.room.seconds(since) | if used { USED } else { 0 }, Relaxed);
         if self.room.waiting.load(Relaxed) > 0 {
@@ -224,10 +219,9 @@ impl Place {
         }
     }
 
-    /// A request has begun, or the connection is ending.
     pub(super) fn busy(&self) {
         self.seat.state.store(BUSY, Relaxed);
-        // Its bytes came while it was being chosen: somebody else has to make room.
+        // Its request arrived while it was chosen: another connection must make room.
         if self.leaves() && self.seat.leaves.swap(false, Relaxed) {
             let from_now = self.room.idle_from_now();
             self.room.list(&mut self.room.lock(), &self.seat, from_now);
@@ -235,12 +229,11 @@ impl Place {
         }
     }
 
-    /// Who is woken when the connection is to end.
     pub(super) fn waker(&self) -> Option<Waker> {
         self.seat.waker()
     }
 
-    /// Sets who is woken when the connection is to end.
+    /// Sets the waker for when the connection must close.
     pub(super) fn wake(&self, waker: &Waker) {
         *self.seat.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker.clone());
     }

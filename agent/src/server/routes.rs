@@ -1,4 +1,4 @@
-//! The route table: method and path in, what to do out. Pure.
+//! The route table: from method and path to an action. Pure.
 //!
 //! | path | methods |
 //! | --- | --- |
@@ -13,7 +13,6 @@ use percent_encoding::percent_decode;
 
 use crate::answers::Answers;
 
-/// A path that the agent knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Endpoint {
     /// `/`
@@ -26,34 +25,31 @@ pub(super) enum Endpoint {
     Cluster,
 }
 
-/// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Action {
+pub(super) enum RouteAction {
     /// GET and HEAD; hyper leaves a HEAD's body out itself.
     Read(Endpoint),
     /// POST and PUT of the seed.
     Store,
 }
 
-/// Why a request asks for nothing that there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// The path is not percent-encoded properly: 400.
     MalformedPath,
     /// No such path: 404.
     NotFound,
-    /// The path takes other methods, these: 405.
+    /// The path accepts only these methods: 405.
     Method(Allowed),
 }
 
-/// The methods a path takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Allowed {
-    /// Paths that only tell.
+    /// Paths that can only be read.
     Read,
     /// `/`
     Root,
-    /// `/seed`, and a request that names no path at all: what the server as a whole takes.
+    /// `/seed`, and requests without a path: all methods of the server.
     Seed,
 }
 
@@ -71,7 +67,7 @@ impl Allowed {
 /// The clusters whose paths are answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Clusters {
-    /// Not known yet: whatever could be a cluster's name may turn out to be this one's.
+    /// Not known yet: every valid cluster name may be this instance's.
     Unknown,
     /// The instance has no cluster.
     Both,
@@ -80,7 +76,6 @@ pub(super) enum Clusters {
 }
 
 impl Clusters {
-    /// The clusters that the answers name.
     pub(super) fn of(answers: &Answers) -> Self {
         match &answers.instance {
             None => Self::Unknown,
@@ -99,8 +94,8 @@ impl Clusters {
     }
 }
 
-/// Finds what a request asks for. Scheme, host and query do not matter.
-pub(super) fn route(method: &Method, target: &Uri, clusters: &Clusters) -> Result<Action, Refusal> {
+/// Finds the action of a request. Ignores scheme, host and query.
+pub(super) fn route(method: &Method, target: &Uri, clusters: &Clusters) -> Result<RouteAction, Refusal> {
     let endpoint = match target.path() {
         "/" => Endpoint::Root,
         "/health" => Endpoint::Health,
@@ -115,19 +110,21 @@ pub(super) fn route(method: &Method, target: &Uri, clusters: &Clusters) -> Resul
         Endpoint::Health | Endpoint::Cluster => Allowed::Read,
     };
     match (method, allowed) {
-        (&Method::GET | &Method::HEAD, _) => Ok(Action::Read(endpoint)),
-        (&Method::POST, Allowed::Root | Allowed::Seed) | (&Method::PUT, Allowed::Seed) => Ok(Action::Store),
+        (&Method::GET | &Method::HEAD, _) => Ok(RouteAction::Read(endpoint)),
+        (&Method::POST, Allowed::Root | Allowed::Seed) | (&Method::PUT, Allowed::Seed) => {
+            Ok(RouteAction::Store)
+        }
         _ => Err(Refusal::Method(allowed)),
     }
 }
 
-/// The paths that are not known at first sight: clusters, and anything percent-encoded.
+/// The paths that need parsing: those of clusters, and percent-encoded ones.
 fn by_segments(path: &[u8], clusters: &Clusters) -> Result<Endpoint, Refusal> {
     if !is_well_encoded(path) {
         return Err(Refusal::MalformedPath);
     }
     let path = path.strip_prefix(b"/").ok_or(Refusal::NotFound)?;
-    // Split before decoding: an encoded slash is a character of its segment, not a border.
+    // Split before decoding: an encoded slash belongs to its segment.
     let mut segments = path.split(|b| *b == b'/');
     let first: std::borrow::Cow<'_, [u8]> =
         segments.next().map(percent_decode).ok_or(Refusal::NotFound)?.into();
@@ -150,21 +147,21 @@ fn is_well_encoded(path: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    const READ: fn(Endpoint) -> Result<Action, Refusal> = |endpoint| Ok(Action::Read(endpoint));
-    const NOT_FOUND: Result<Action, Refusal> = Err(Refusal::NotFound);
+    const READ: fn(Endpoint) -> Result<RouteAction, Refusal> = |endpoint| Ok(RouteAction::Read(endpoint));
+    const NOT_FOUND: Result<RouteAction, Refusal> = Err(Refusal::NotFound);
 
     fn own() -> Clusters {
         Clusters::Own("cluster1".parse().unwrap())
     }
 
-    fn get(target: &str, clusters: &Clusters) -> Result<Action, Refusal> {
+    fn get(target: &str, clusters: &Clusters) -> Result<RouteAction, Refusal> {
         route(&Method::GET, &target.parse().unwrap(), clusters)
     }
 
     #[test]
     fn each_path_and_method() {
         use Endpoint::{Cluster, Health, Root, Seed};
-        let store = Ok(Action::Store);
+        let store = Ok(RouteAction::Store);
         let rows = [
             ("/", Root, "GET, HEAD, POST", store, Err(Refusal::Method(Allowed::Root))),
             ("/seed", Seed, "GET, HEAD, POST, PUT", store, store),

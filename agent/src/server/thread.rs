@@ -16,8 +16,8 @@ use super::blocked::Blocked;
 use super::budget::Budget;
 use super::connection::Connections;
 use super::endpoints::ServiceState;
-use super::handed::{Ending, HandedConnection};
-use super::orders::{Awaited, Numbered};
+use super::handover_sockets::{HandoverConnection, ThreadResult};
+use super::orders::{AwaitedBodies, NumberedOrder};
 use super::room::Room;
 use super::worker::{BEAT, Worker};
 use crate::answers::Answers;
@@ -25,31 +25,29 @@ use crate::limits::Limits;
 use crate::seed::SeedStore;
 use crate::traffic::ThreadTraffic;
 
-/// How long past the deadline a thread that does not answer is waited for.
+/// How long after the deadline to wait for a thread that does not respond.
 const UNRESPONSIVE: Duration = Duration::from_secs(1);
 
-/// What a thread is given at its start.
 pub(super) struct ThreadInputs {
-    /// Connections that an earlier server gave back.
-    pub(super) connections: Vec<HandedConnection>,
-    /// Room for further connections, on any thread.
+    /// Connections from an earlier server.
+    pub(super) connections: Vec<HandoverConnection>,
     pub(super) room: Arc<Room>,
     pub(super) answers: watch::Receiver<Arc<Answers>>,
-    pub(super) orders: watch::Receiver<Numbered>,
+    pub(super) orders: watch::Receiver<NumberedOrder>,
     pub(super) limits: Limits,
     pub(super) traffic: Arc<ThreadTraffic>,
     pub(super) seed: SeedStore,
     pub(super) budget: Budget,
     pub(super) blocked: Arc<Blocked>,
-    pub(super) awaited: Awaited,
+    pub(super) awaited: AwaitedBodies,
 }
 
 /// A running thread, as the server sees it.
 pub(super) struct ServerThread {
     number: usize,
     handle: JoinHandle<()>,
-    ending: oneshot::Receiver<Ending>,
-    /// The number of the last order to freeze that this thread has obeyed.
+    ending: oneshot::Receiver<ThreadResult>,
+    /// The number of the last freeze that this thread has obeyed.
     rests: watch::Receiver<u64>,
     refused_bodies: Arc<AtomicUsize>,
 }
@@ -71,7 +69,7 @@ impl ServerThread {
                 .enable_io()
                 .enable_time()
                 .build_local(tokio::runtime::LocalOptions::default());
-            // The listener can only be registered inside the runtime it will be polled on.
+            // The listener must be registered inside the runtime that polls it.
             let runtime = runtime.and_then(|runtime| {
                 let _inside = runtime.enter();
                 let listener = TcpListener::from_std(listener)?;
@@ -92,41 +90,40 @@ impl ServerThread {
         Ok(Self { number, handle, ending, rests, refused_bodies })
     }
 
-    /// Waits until the thread has ended, a moment longer than until `deadline`.
-    pub(super) async fn ended(self, deadline: Instant) -> Ending {
+    /// Waits until the thread has ended, until shortly after `deadline`.
+    pub(super) async fn ended(self, deadline: Instant) -> ThreadResult {
         let number = self.number;
         match timeout_at((deadline + UNRESPONSIVE).into(), self.ending).await {
             Ok(Ok(ending)) => {
-                // It has nothing left to do but to free its memory.
+                // The thread only frees its memory now.
                 let _ = self.handle.join();
                 return ending;
             }
             Ok(Err(_)) => tracing::error!("server thread {number} panicked: its connections are lost"),
             Err(_) => tracing::error!("server thread {number} does not respond: its connections are lost"),
         }
-        Ending::default()
+        ThreadResult::default()
     }
 
-    /// Whether the thread has come to rest by `deadline`, as the order with this number asks.
+    /// Whether the thread has obeyed the order with this number by `deadline`.
     pub(super) async fn has_obeyed(&self, order_number: u64, deadline: Instant) -> bool {
         let mut rests = self.rests.clone();
         let obeyed = rests.wait_for(|rests| *rests == order_number);
         matches!(timeout_at(deadline.into(), obeyed).await, Ok(Ok(_)))
     }
 
-    /// Requests refused because their body was not there when the server had to come to rest.
     pub(super) fn refused_bodies(&self) -> usize {
         self.refused_bodies.load(Ordering::Relaxed)
     }
 }
 
-/// Serves until an order to end was obeyed and everything has ended, or the deadline came.
+/// Serves until an order to end, then until all connections are closed or the deadline is over.
 async fn run(
     listener: TcpListener,
     inputs: ThreadInputs,
     rest: watch::Sender<u64>,
     refused_bodies: Arc<AtomicUsize>,
-) -> Ending {
+) -> ThreadResult {
     let ThreadInputs { connections, room, answers, orders, limits, traffic, seed, budget, blocked, awaited } =
         inputs;
     let worker = Rc::new(Worker::new(limits, traffic, budget, blocked, awaited, refused_bodies));
@@ -147,14 +144,14 @@ async fn run(
 async fn follow_answers(service_state: Rc<ServiceState>, mut answers: watch::Receiver<Arc<Answers>>) {
     loop {
         service_state.set_answers(&answers.borrow_and_update());
-        // Nobody left to publish: the last answers stay true.
+        // The publisher is gone: the last answers stay in effect.
         if answers.changed().await.is_err() {
             return;
         }
     }
 }
 
-/// Shows that the thread is alive, and keeps its coarse clock.
+/// Counts beats for the watchdog, and sets the thread's coarse clock.
 async fn beat(worker: Rc<Worker>) {
     let mut ticks = tokio::time::interval(BEAT);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,17 +1,17 @@
-//! What `--log-level trace` tells of a connection.
+//! Logs connections at `--log-level trace`.
 
 use std::net::SocketAddr;
 
 use tokio::net::TcpStream;
 use tracing::Level;
 
-use super::handed::Stage;
+use super::handover_sockets::Stage;
 
-/// A connection whose end is told. In a box, as few have one and it would be part of every connection's memory.
-pub(super) struct Traced(Option<Box<SocketAddr>>);
+/// Logs the end of a connection when dropped. Boxed, so that it costs little memory at other log levels.
+pub(super) struct TracedConnection(Option<Box<SocketAddr>>);
 
-impl Traced {
-    /// Tells that a connection begins, or goes on after a reload, where anybody wants to know.
+impl TracedConnection {
+    /// Logs the begin of a connection, at trace level only.
     pub(super) fn new(socket: &TcpStream, stage: Stage) -> Self {
         if !tracing::enabled!(Level::TRACE) {
             return Self(None);
@@ -24,7 +24,7 @@ impl Traced {
     }
 }
 
-impl Drop for Traced {
+impl Drop for TracedConnection {
     fn drop(&mut self) {
         if let Some(peer) = &self.0 {
             tracing::trace!("connection from {peer}: ended, or handed over");

@@ -1,5 +1,22 @@
-//! What one connection is doing: written by the IO wrapper, the service and the answer's body,
-//! read by the connection's timers.
+//! The state of one connection. The IO wrapper, the service and the answer's body write it while hyper
+//! polls them; `drive` in `connection` and its timer read it. hyper itself reports none of this.
+//!
+//! ```text
+//!         read            begin              reads_body
+//! Idle ─────────▶ Head ─────────▶ Handling ────────────▶ Body
+//!  ▲                               │    ▲                  │
+//!  │            InFlight dropped   │    └──── has_body ────┘
+//!  └─ flushed ─── Answered ◀───────┘
+//! ```
+//!
+//! - A request is in flight from `begin` until its answer is flushed, or until the connection is lost. Both ends go
+//!   through `finish`, which the `Drop` of [`Track`] calls too, so that the counts of the worker always balance.
+//! - hyper drops the body of an answer when it has encoded it. [`InFlight`] travels in that body: its drop marks the
+//!   moment from outside.
+//! - A connection can be given back, closed for another or kept from its next request only in `Idle` and `Head`: between
+//!   requests, where hyper holds nothing but unread bytes.
+//! - `turn` changes with each phase and each progress of a blocked write. The timer compares it, and so needs no reset on
+//!   the fast path.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -9,89 +26,87 @@ use std::time::Instant;
 
 use hyper::StatusCode;
 
-use super::blocked::Turn;
-use super::budget::Held;
+use super::blocked::BlockedConnection;
+use super::budget::RequestMemory;
 use super::orders::Bodies;
 use super::room::Place;
-use super::worker::{Sender, Worker};
+use super::worker::{RequestSource, Worker};
 
-/// Where a connection is in its current request.
+/// The phase of a connection's current request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// Every answer is written, and nothing of a next request has been read.
+pub(super) enum RequestPhase {
+    /// Every answer is written, and no byte of a next request has been read.
     Idle,
     /// Part of a head has been read.
     Head,
     /// The head is complete, the body is being read.
     Body,
-    /// The answer is being made.
     Handling,
-    /// The answer is in hyper's buffer, not yet all written.
+    /// The answer is in hyper's buffer, not completely written yet.
     Answered,
 }
 
-/// One connection's memory. It never leaves its thread.
+/// See the module's description. It never leaves its thread.
 pub(super) struct Track {
     worker: Rc<Worker>,
     place: Rc<Place>,
-    phase: Cell<Phase>,
-    /// Changes with every phase and with every progress of a write that was stuck, so that a timer
-    /// can tell whether it still times the same thing.
+    phase: Cell<RequestPhase>,
+    /// Changes with every phase and every progress of a blocked write, so that the timer knows whether
+    /// it still times the same wait.
     turn: Cell<u32>,
-    /// The request that is being answered.
-    request: Cell<Option<Sender>>,
-    /// Whether there was any request yet.
+    request: Cell<Option<RequestSource>>,
+    /// Whether the connection had a request before.
     used: Cell<bool>,
-    /// The peer takes no bytes at the moment.
+    /// The client reads nothing at the moment.
     write_blocked: Cell<bool>,
-    /// Its turn among those.
-    turn_to_go: RefCell<Option<Turn>>,
-    /// Answers were taken that the peer has not.
+    /// Its entry in the list of blocked connections.
+    blocked_turn: RefCell<Option<BlockedConnection>>,
+    /// The agent keeps answers that the client has not read.
     behind: Cell<bool>,
-    /// The peer has left more unread than is kept for it.
+    /// The client has left more unread than the agent keeps.
     overfull: Cell<bool>,
-    /// Why the body is not waited for any longer: whoever reads it answers 408.
-    body_late: Cell<Option<Late>>,
-    /// There is no room for what has come of the request.
+    /// Why the body is refused: its reader answers 408.
+    body_late: Cell<Option<LateBody>>,
+    /// `max-buffered` has no room for the last bytes.
     crowded: Cell<bool>,
-    held: Cell<Held>,
-    /// When the body that is being waited for began to be.
+    held: Cell<RequestMemory>,
+    /// Since when the body is being read.
     body_since: Cell<Option<Instant>>,
-    /// The status of an answer that hyper made up itself and that was kept back.
+    /// The status of hyper's own answer to a bad head, which is held back.
     rejected: Cell<Option<StatusCode>>,
-    /// Part of a request was left unread: its sender may not be done when the answer is written.
+    /// Part of a request was not read: the client may still be sending when the answer is written.
     unread_body: Cell<bool>,
-    /// The connection ends now unless a request is already there.
+    /// The connection ends now, unless a request has already arrived.
     ending: Cell<bool>,
-    /// The time for what is waited for is over: how often the socket was looked at since, and whether that moved anything.
+    /// Set when a time limit is over: how often the socket was read since then, and whether that brought anything.
     overdue: Cell<Option<(u8, bool)>>,
 }
 
-/// How often the socket is looked at before its time is judged to be over: the kernel holds no more than is read by then.
+/// How often the socket is read after a time limit before it counts as over: the kernel buffers no more than that.
 const LAST_LOOKS: u8 = 64;
 
-/// Why a body is not waited for any longer.
+/// Why a body is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Late {
+pub(super) enum LateBody {
     /// It took longer than any body may.
     Timeout,
-    /// The server has to come to rest.
+    /// A reload.
     Reload,
 }
 
 impl Track {
-    /// `used`: an earlier server had already answered a request on this connection.
+    /// `used`: an earlier server answered a request on this connection.
     pub(super) fn new(worker: Rc<Worker>, place: Rc<Place>, used: bool) -> Rc<Self> {
         place.idle(worker.now(), used);
         Rc::new(Self {
             worker,
             place,
-            phase: Cell::new(Phase::Idle),
+            phase: Cell::new(RequestPhase::Idle),
             turn: Cell::new(0),
             request: Cell::new(None),
             used: Cell::new(used),
             write_blocked: Cell::new(false),
-            turn_to_go: RefCell::default(),
+            blocked_turn: RefCell::default(),
             behind: Cell::new(false),
             overfull: Cell::new(false),
             body_late: Cell::new(None),
@@ -113,7 +128,7 @@ impl Track {
         &self.place
     }
 
-    pub(super) fn phase(&self) -> Phase {
+    pub(super) fn phase(&self) -> RequestPhase {
         self.phase.get()
     }
 
@@ -125,23 +140,22 @@ impl Track {
         self.used.get()
     }
 
-    /// Nothing has been handed to the service that is not answered.
     pub(super) fn is_between_requests(&self) -> bool {
-        matches!(self.phase(), Phase::Idle | Phase::Head)
+        matches!(self.phase(), RequestPhase::Idle | RequestPhase::Head)
     }
 
-    /// The peer may still be sending after its last answer: a plain close could destroy that answer.
+    /// The client may still be sending after its last answer: a plain close could destroy that answer.
     pub(super) fn may_still_send(&self) -> bool {
         self.unread_body.get() || (self.worker.order().is_stopping() && !self.ending.get())
     }
 
-    /// An answer goes out without its request having been read to the end.
+    /// The request is answered without being read completely.
     pub(super) fn leaves_body_unread(&self) {
         self.unread_body.set(true);
     }
 
-    /// Lets the next read of an idle connection end it, unless the kernel holds bytes of a request.
-    /// False if that was asked before.
+    /// Ends the idle connection at its next read, unless the kernel holds bytes of a request. False if
+    /// this was called before.
     pub(super) fn end_if_unread_is_empty(&self) -> bool {
         !self.ending.replace(true)
     }
@@ -154,33 +168,32 @@ impl Track {
         self.write_blocked.get()
     }
 
-    /// Whether answers were taken that the peer has not.
     pub(super) fn set_behind(&self, behind: bool) {
         self.behind.set(behind);
         if behind {
             self.place.busy();
-        } else if self.phase() == Phase::Idle {
+        } else if self.phase() == RequestPhase::Idle {
             self.place.idle(self.worker.now(), true);
         }
     }
 
-    /// No request begins before the peer has taken earlier answers: hyper holds nothing but perhaps the
-    /// next requests' bytes.
+    /// No request may begin before the client has read earlier answers. hyper holds at most bytes of the
+    /// next requests.
     pub(super) fn is_behind(&self) -> bool {
         self.behind.get() && self.is_between_requests() && !self.unread_body.get()
     }
 
-    /// Whether it is dropped, as the peers of too many others take nothing either.
+    /// Whether it is dropped because too many connections are blocked.
     pub(super) fn is_dropped(&self) -> bool {
-        self.write_blocked.get() && self.turn_to_go.borrow().as_ref().is_some_and(Turn::is_dropped)
+        self.write_blocked.get()
+            && self.blocked_turn.borrow().as_ref().is_some_and(BlockedConnection::is_dropped)
     }
 
-    /// Returns once it is to be dropped for that reason. Its turn wakes the connection's task itself.
+    /// Returns once [`Self::is_dropped`]. The entry in the list wakes the connection's task.
     pub(super) async fn dropped(&self) {
         poll_fn(|_| if self.is_dropped() { Poll::Ready(()) } else { Poll::Pending }).await;
     }
 
-    /// The peer has left more unread than is kept for it.
     pub(super) fn set_overfull(&self) {
         self.overfull.set(true);
     }
@@ -189,48 +202,47 @@ impl Track {
         self.overfull.get()
     }
 
-    /// Nothing of a next request is read or begun while the server comes to rest. One that is to be
-    /// closed, as its last request was not read to its end, is not kept from that.
+    /// While the server comes to rest, no next request is read or begun. A connection that will be
+    /// closed, because its last request was not read completely, may go on to close.
     pub(super) fn is_held(&self) -> bool {
         self.worker.order().is_frozen() && self.is_between_requests() && !self.unread_body.get()
     }
 
-    /// Whether a body that is being waited for is to be refused now.
     pub(super) fn refuses_body(&self, bodies: Bodies) -> bool {
         let refused = match bodies {
             Bodies::Wait => false,
             Bodies::RefuseFrom(before) => self.body_since.get().is_some_and(|since| since < before),
             Bodies::Refuse => true,
         };
-        refused && self.phase() == Phase::Body && self.body_late.get().is_none()
+        refused && self.phase() == RequestPhase::Body && self.body_late.get().is_none()
     }
 
-    fn enter(&self, phase: Phase) {
+    fn enter(&self, phase: RequestPhase) {
         let before = self.phase.replace(phase);
         match (before, phase) {
-            (Phase::Idle, Phase::Idle) => {}
-            (Phase::Idle, _) => self.place.busy(),
-            (_, Phase::Idle) => self.place.idle(self.worker.now(), true),
+            (RequestPhase::Idle, RequestPhase::Idle) => {}
+            (RequestPhase::Idle, _) => self.place.busy(),
+            (_, RequestPhase::Idle) => self.place.idle(self.worker.now(), true),
             _ => {}
         }
-        if before == Phase::Body {
+        if before == RequestPhase::Body {
             self.worker.end_body();
         }
-        if phase == Phase::Body {
+        if phase == RequestPhase::Body {
             self.worker.begin_body();
             self.body_since.set(Some(Instant::now()));
         }
         self.next_turn();
     }
 
-    /// Something else is waited for, or the same with new time.
+    /// Starts a new wait, with a new time limit.
     fn next_turn(&self) {
         self.turn.set(self.turn.get().wrapping_add(1));
         self.overdue.set(None);
     }
 
-    /// Whether to look at the socket itself before the time for what is waited for is judged to be over. A process that was
-    /// stopped, or is slow, sees its clock before its sockets: what has come meanwhile is not late.
+    /// Whether to read the socket once more before a time limit counts as over. A process that was stopped sees its clock
+    /// before its sockets: bytes that arrived meanwhile are not late.
     pub(super) fn looks_once_more(&self) -> bool {
         let looks = match self.overdue.get() {
             None => 0,
@@ -244,27 +256,25 @@ impl Track {
         true
     }
 
-    /// The socket is to be asked itself: what the runtime knows of it may be old.
+    /// Read the socket directly: the runtime's knowledge of it may be old.
     pub(super) fn is_overdue(&self) -> bool {
         self.overdue.get().is_some()
     }
 
-    /// Why the body is not waited for any longer.
-    pub(super) fn late_body(&self) -> Option<Late> {
+    pub(super) fn late_body(&self) -> Option<LateBody> {
         self.body_late.get()
     }
 
-    /// Gives up waiting for the body: its reader answers 408 when hyper polls it again.
-    pub(super) fn set_late_body(&self, late: Late) {
+    /// Refuses the body: its reader answers 408 when hyper polls it again.
+    pub(super) fn set_late_body(&self, late: LateBody) {
         self.body_late.set(Some(late));
     }
 
-    /// Whether there was no room for the last bytes of the request. Returns true once.
+    /// Whether `max-buffered` had no room for the last bytes. True only once.
     pub(super) fn take_crowded(&self) -> bool {
         self.crowded.take()
     }
 
-    /// The status of an answer that hyper made up itself and that was kept back.
     pub(super) fn rejected(&self) -> Option<StatusCode> {
         self.rejected.get()
     }
@@ -273,7 +283,7 @@ impl Track {
         self.rejected.set(status);
     }
 
-    /// So much more is held for the request. False when there is no room for it.
+    /// Counts more memory for the request. False if there is no room for it.
     pub(super) fn receive(&self, bytes: usize) -> bool {
         if bytes == 0 {
             return true;
@@ -285,42 +295,42 @@ impl Track {
         fits
     }
 
-    /// Bytes came from the peer.
+    /// Bytes arrived.
     pub(super) fn read(&self) {
         self.overdue.set(self.overdue.get().map(|(looks, _)| (looks, true)));
-        if self.phase() == Phase::Idle {
+        if self.phase() == RequestPhase::Idle {
             self.ending.set(false);
-            self.enter(Phase::Head);
+            self.enter(RequestPhase::Head);
         }
     }
 
-    /// Bytes were written, or the peer took none.
+    /// A write was tried; `taken` says whether the kernel took bytes.
     pub(super) fn wrote(&self, taken: bool) {
         if taken == self.write_blocked.get() {
             self.write_blocked.set(!taken);
             let blocked = || self.place.waker().map(|waker| self.worker.blocked().enter(waker));
-            self.turn_to_go.replace(if taken { None } else { blocked() });
+            self.blocked_turn.replace(if taken { None } else { blocked() });
             if taken {
                 self.next_turn();
             }
         }
     }
 
-    /// hyper has nothing left to write. It flushes the socket only then.
+    /// hyper has written everything: it flushes the socket only then.
     pub(super) fn flushed(&self) {
-        if self.phase() == Phase::Answered {
+        if self.phase() == RequestPhase::Answered {
             self.finish();
-            self.enter(Phase::Idle);
+            self.enter(RequestPhase::Idle);
         }
     }
 
     /// A head is complete.
-    pub(super) fn begin(self: &Rc<Self>, sender: Sender) -> InFlight {
+    pub(super) fn begin(self: &Rc<Self>, sender: RequestSource) -> InFlight {
         self.worker.begin_request(sender);
         self.request.set(Some(sender));
         self.body_late.set(None);
         self.used.set(true);
-        self.enter(Phase::Handling);
+        self.enter(RequestPhase::Handling);
         InFlight(Rc::clone(self))
     }
 
@@ -340,8 +350,8 @@ impl Drop for Track {
     }
 }
 
-/// A request that is being answered. It travels from the service into the answer's body, which
-/// hyper drops once it is encoded: that is how the moment is known from outside.
+/// A request in flight. It moves from the service into the answer's body, which hyper drops once it
+/// has encoded it; see the module's description.
 pub(super) struct InFlight(Rc<Track>);
 
 impl InFlight {
@@ -349,19 +359,17 @@ impl InFlight {
         &self.0
     }
 
-    /// The body is being read.
     pub(super) fn reads_body(&self) {
-        self.0.enter(Phase::Body);
+        self.0.enter(RequestPhase::Body);
     }
 
-    /// The body is complete.
     pub(super) fn has_body(&self) {
-        self.0.enter(Phase::Handling);
+        self.0.enter(RequestPhase::Handling);
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.enter(Phase::Answered);
+        self.0.enter(RequestPhase::Answered);
     }
 }

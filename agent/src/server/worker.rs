@@ -1,6 +1,6 @@
-//! What the connections of one server thread share.
+//! The state that the connections of one server thread share.
 //!
-//! It never leaves its thread, so nothing is locked. Other files change it by its methods alone.
+//! It never leaves its thread, so nothing is locked. Other files change it only through its methods.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -12,21 +12,19 @@ use tokio::sync::futures::Notified;
 
 use super::blocked::Blocked;
 use super::budget::Budget;
-use super::handed::{Ending, HandedConnection};
-use super::orders::{Awaited, Numbered, Order};
+use super::handover_sockets::{HandoverConnection, ThreadResult};
+use super::orders::{AwaitedBodies, NumberedOrder, Order};
 use crate::events;
 use crate::limits::Limits;
 use crate::traffic::ThreadTraffic;
 
-/// Between two beats of a thread, and the grain of its coarse clock.
+/// Between two beats of a thread; also the resolution of its coarse clock.
 pub(super) const BEAT: Duration = Duration::from_secs(1);
 
-/// Who sent a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sender {
-    /// The load balancer's health check; not traffic.
+pub(super) enum RequestSource {
+    /// A health check of the load balancer, which is not traffic.
     Probe,
-    /// Anyone else.
     Client,
 }
 
@@ -34,22 +32,22 @@ pub(super) enum Sender {
 pub(super) struct Worker {
     limits: Limits,
     traffic: Arc<ThreadTraffic>,
-    /// The time of the last beat. Enough for idle connections, and no clock is read per request
-    /// (on Xen instance types that is a system call).
+    /// The time of the last beat. It is exact enough for idle connections and saves reading the clock for each
+    /// request, which is a system call on Xen instance types.
     now: Cell<Instant>,
-    /// Requests being answered, probes included.
+    /// Requests in flight, including probes.
     in_flight: Cell<usize>,
     /// Memory for incomplete requests, shared by all threads.
     budget: Budget,
-    /// Connections whose peers take nothing of their answers, on any thread.
+    /// Blocked connections, on all threads.
     blocked: Arc<Blocked>,
-    /// Requests' bodies that are being waited for, on any thread.
-    awaited: Awaited,
-    /// Requests refused because their body was not there when the server had to come to rest.
+    /// Incomplete bodies, on all threads.
+    awaited: AwaitedBodies,
+    /// Requests refused because their body was incomplete at a reload.
     refused_bodies: Arc<AtomicUsize>,
     /// Open connections.
     open: Cell<usize>,
-    /// Notified when no request is being answered any more, while that is waited for.
+    /// Notified in a freeze when no request is in flight any more.
     at_rest: Notify,
     /// Notified when the last connection closes.
     all_closed: Notify,
@@ -58,8 +56,7 @@ pub(super) struct Worker {
     order_number: Cell<u64>,
     /// Wakes every connection when there is a new order.
     ordered: Notify,
-    /// Connections that were given back.
-    handed: RefCell<Vec<HandedConnection>>,
+    handed: RefCell<Vec<HandoverConnection>>,
 }
 
 impl Worker {
@@ -68,7 +65,7 @@ impl Worker {
         traffic: Arc<ThreadTraffic>,
         budget: Budget,
         blocked: Arc<Blocked>,
-        awaited: Awaited,
+        awaited: AwaitedBodies,
         refused_bodies: Arc<AtomicUsize>,
     ) -> Self {
         Self {
@@ -106,12 +103,11 @@ impl Worker {
         &self.blocked
     }
 
-    /// The coarse clock: at most one beat behind.
+    /// The coarse clock, at most one beat behind.
     pub(super) fn now(&self) -> Instant {
         self.now.get()
     }
 
-    /// Shows that the thread is alive, and sets the coarse clock.
     pub(super) fn beat(&self, now: Instant) {
         self.now.set(now);
         self.traffic.beats.increment();
@@ -121,13 +117,12 @@ impl Worker {
         self.order.get()
     }
 
-    /// Changes with every order.
     pub(super) fn order_number(&self) -> u64 {
         self.order_number.get()
     }
 
-    /// Sets what every connection on this thread is to do from now on, and wakes them.
-    pub(super) fn set_order(&self, (number, order): Numbered) {
+    /// Sets the order for every connection on this thread, and wakes them.
+    pub(super) fn set_order(&self, (number, order): NumberedOrder) {
         self.order.set(order);
         self.order_number.set(number);
         self.ordered.notify_waiters();
@@ -138,54 +133,48 @@ impl Worker {
         self.ordered.notified()
     }
 
-    /// A request's head is complete.
-    pub(super) fn begin_request(&self, sender: Sender) {
+    pub(super) fn begin_request(&self, sender: RequestSource) {
         self.in_flight.set(self.in_flight.get() + 1);
-        if sender == Sender::Client {
+        if sender == RequestSource::Client {
             self.traffic.started.increment();
         }
     }
 
-    /// A request's answer is written, or its connection is lost.
-    pub(super) fn end_request(&self, sender: Sender) {
+    /// The answer is written, or the connection is lost.
+    pub(super) fn end_request(&self, sender: RequestSource) {
         self.in_flight.set(self.in_flight.get() - 1);
         if self.in_flight.get() == 0 && self.order.get().is_frozen() {
             self.at_rest.notify_one();
         }
-        if sender == Sender::Client {
+        if sender == RequestSource::Client {
             self.traffic.finished.increment();
         }
     }
 
-    /// Returns once no request is being answered.
+    /// Returns once no request is in flight.
     pub(super) async fn at_rest(&self) {
         while self.in_flight.get() > 0 {
             self.at_rest.notified().await;
         }
     }
 
-    /// A request's body is waited for from now on.
     pub(super) fn begin_body(&self) {
         self.awaited.add();
     }
 
-    /// A request's body is complete, or no longer waited for.
     pub(super) fn end_body(&self) {
         self.awaited.remove();
     }
 
-    /// A request is refused because its body is not there.
     pub(super) fn count_refused_body(&self) {
         self.refused_bodies.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A connection is open from now on.
     pub(super) fn opened(&self) {
         self.traffic.opened.increment();
         self.open.set(self.open.get() + 1);
     }
 
-    /// A connection is closed, or was given back.
     pub(super) fn closed(&self) {
         self.traffic.closed.increment();
         self.open.set(self.open.get() - 1);
@@ -201,24 +190,23 @@ impl Worker {
         }
     }
 
-    /// A connection is dropped, as it has left more unread than is kept for it, or for all like it.
+    /// Counts and logs a dropped connection whose client reads nothing.
     pub(super) fn drops_unread(&self) {
         self.traffic.unread_dropped.increment();
         if self.blocked.is_news() {
             tracing::warn!(
                 message_id = events::UNREAD_DROPPED,
-                "connections are dropped: their clients send requests and read no answers"
+                "dropping connections: their clients send requests and read no answers"
             );
         }
     }
 
-    /// Gives a connection back: it leaves this thread.
-    pub(super) fn give_back(&self, connection: HandedConnection) {
+    /// Keeps a connection for the next server.
+    pub(super) fn give_back(&self, connection: HandoverConnection) {
         self.handed.borrow_mut().push(connection);
     }
 
-    /// What is left at the thread's end.
-    pub(super) fn ending(&self) -> Ending {
-        Ending { cut_off: self.in_flight.get(), connections: self.handed.take(), lost: self.open.get() }
+    pub(super) fn ending(&self) -> ThreadResult {
+        ThreadResult { cut_off: self.in_flight.get(), connections: self.handed.take(), lost: self.open.get() }
     }
 }

@@ -1,4 +1,4 @@
-//! A log entry: one sentence, and the fields that the journal can filter by.
+//! A log entry: one sentence, and the fields for the journal's filters.
 
 use std::fmt::{self, Display};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -7,34 +7,32 @@ use instance_contract::one_line;
 use tracing_core::field::{Field, Value, Visit};
 use tracing_core::{Event, Level, Metadata};
 
-/// The crate's own events; the others are its libraries'.
+/// The target of the crate's own events; others come from libraries.
 pub(super) const OURS: &str = "instance_agent";
 
-/// No text in an event is longer, in characters.
+/// The longest text in an event, in characters.
 const LONGEST: usize = 4_096;
 
-/// The id that goes with every entry in the journal.
+/// The id in every entry of the journal.
 static INSTANCE_ID: RwLock<Option<Arc<str>>> = RwLock::new(None);
 
-/// From here on, entries in the journal name this instance. On each, since a fleet's journals are
-/// often read as one.
+/// Sets the instance id in all later entries. Each entry has it, since the journals of a fleet are often read
+/// together.
 pub(crate) fn name_instance(id: Option<&str>) {
     *INSTANCE_ID.write().unwrap_or_else(PoisonError::into_inner) = id.map(|id| one_line(id, LONGEST).into());
 }
 
-/// The instance that entries name at the moment.
 pub(super) fn instance() -> Option<Arc<str>> {
     INSTANCE_ID.read().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-/// An event with values of its own, to be shown in another thread.
+/// An owned copy of an event, for another thread.
 pub(super) struct Entry {
     metadata: &'static Metadata<'static>,
-    /// One line that says everything.
+    /// One line.
     pub(super) message: String,
-    /// What the journal can filter by; a library's are in its message.
+    /// The fields for the journal; those of a library's event are in the message.
     fields: Vec<(Field, String)>,
-    /// The instance that this is, as far as it was known.
     pub(super) instance: Option<Arc<str>>,
 }
 
@@ -45,7 +43,7 @@ impl Entry {
         event.record(&mut entry);
         let target = metadata.target();
         if target.split("::").next() != Some(OURS) {
-            // A library says in fields what belongs into the sentence, and under names of its own.
+            // Libraries put parts of their sentence into fields, with their own names.
             let said = std::mem::take(&mut entry.message);
             let fields = std::mem::take(&mut entry.fields).into_iter();
             let fields = fields.map(|(field, value)| format!("{}={value}", field.name()));
@@ -56,17 +54,17 @@ impl Entry {
         entry
     }
 
-    /// Bytes of memory, about.
+    /// Approximate memory in bytes.
     pub(super) fn size(&self) -> usize {
         let fields: usize = self.fields.iter().map(|(_, value)| value.len() + size_of::<Field>()).sum();
         size_of::<Self>() + self.message.len() + fields
     }
 
-    /// Makes it an event again, of the callsite that it came from, for this thread's subscriber.
+    /// Sends it as an event of its original callsite to this thread's subscriber.
     pub(super) fn dispatch(&self) {
         let set = self.metadata.fields();
         let Some(message) = set.field("message") else {
-            // A library's callsite that has no place for the sentence.
+            // The callsite of a library, without a message field.
             return match *self.metadata.level() {
                 Level::ERROR => tracing::error!("{}", self.message),
                 _ => tracing::warn!("{}", self.message),

@@ -1,8 +1,8 @@
-//! The way to the journal: a queue, and one thread that reads from it and writes with tracing-journald.
+//! Writes to journald: a queue, and one thread that reads from it and uses tracing-journald.
 //!
-//! tracing-journald waits while the journal takes nothing, be it because it hangs or is slow: a web server must not
-//! stand still for its log. So its layer belongs to a subscriber of its own, which that thread alone uses. The
-//! subscriber that all others use has the layer below, which puts a copy of each event into the queue.
+//! tracing-journald blocks while journald is slow or hangs, and a web server must not wait for its log. So only this
+//! thread uses a subscriber with tracing-journald's layer. The subscriber of all other threads has the layer below, which
+//! puts a copy of each event into the queue.
 
 use std::io;
 use std::os::unix::net::UnixDatagram;
@@ -20,10 +20,10 @@ use tracing_subscriber::{Layer, Registry};
 use super::entry::{self, Entry};
 use super::queue::Queue;
 
-/// Where it listens, as tracing-journald has it.
+/// journald's socket, the same as in tracing-journald.
 const SOCKET: &str = "/run/systemd/journal/socket";
 
-/// How long the end of the program, or the next program in its place, waits for the journal.
+/// How long a stop or a reload waits for journald.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
 static QUEUE: Queue<Entry> = Queue::new();
@@ -32,10 +32,9 @@ static QUEUE: Queue<Entry> = Queue::new();
 pub(super) struct Journal(());
 
 impl Journal {
-    /// Starts the thread that writes what passes `filter`, if a journal listens. It is told first of entries that
-    /// are `lost` already.
+    /// Starts the thread that writes entries that pass `filter`, if journald listens. `lost` entries were dropped before.
     ///
-    /// The thread handles the signals that the calling one handles: none.
+    /// The thread inherits the signal mask of the calling one, which blocks the handled signals.
     pub(super) fn start(filter: Targets, lost: u64) -> io::Result<Self> {
         listens(Path::new(SOCKET))?;
         let mut writer = Writer { filter, current: None };
@@ -54,12 +53,12 @@ impl<S: Subscriber> Layer<S> for Journal {
     }
 }
 
-/// Waits for a moment until the journal has what was said. Returns the number of entries that it has not.
+/// Waits a moment for journald to take all entries. Returns the number of those that it did not take.
 pub(crate) fn flush() -> u64 {
     QUEUE.flush(LAST_WORDS)
 }
 
-/// Whether a journal listens. A datagram socket connects without waiting, also to one whose queue is full.
+/// Whether journald listens. A datagram socket connects without waiting, even if the other queue is full.
 fn listens(path: &Path) -> io::Result<()> {
     UnixDatagram::unbound()?.connect(path)
 }
@@ -75,18 +74,18 @@ impl Writer {
         let instance = entry.map_or_else(entry::instance, |entry| entry.instance.clone());
         with_default(self.naming(instance)?, || {
             if lost > 0 {
-                tracing::warn!("{lost} log entries are lost: the journal did not take them");
+                tracing::warn!("journald was too slow: {lost} log entries dropped");
             }
             if let Some(entry) = entry {
                 entry.dispatch();
             }
         });
-        // tracing-journald does not say whether it could send.
+        // tracing-journald does not report whether it could send.
         listens(Path::new(SOCKET))
     }
 
-    /// The subscriber whose entries name this instance. A layer's fields of its own are fixed: there is another
-    /// one for each id, which seldom changes.
+    /// The subscriber whose entries have this instance's id. The custom fields of a layer are fixed, so a new id, which is
+    /// rare, needs a new subscriber.
     fn naming(&mut self, instance: Option<Arc<str>>) -> io::Result<&Dispatch> {
         let current = match self.current.take() {
             Some(current) if current.0 == instance => current,
@@ -96,13 +95,13 @@ impl Writer {
                     debug: Priority::Debug,
                     ..PriorityMappings::new()
                 };
-                // Waits as well: it sends an empty entry, which the journal ignores.
+                // May block too: it sends an empty entry, which journald ignores.
                 let layer = tracing_journald::Layer::new()?
                     .with_field_prefix(None)
                     .with_priority_mappings(priorities)
                     .with_syslog_identifier("instance-agent".to_owned())
                     .with_custom_fields(instance.iter().map(|id| ("INSTANCE_ID", id.as_bytes())));
-                // Without a filter, it would make tracing ask for every event of every library.
+                // Without a filter, tracing would enable every event of every library.
                 (instance, Dispatch::new(Registry::default().with(self.filter.clone()).with(layer)))
             }
         };

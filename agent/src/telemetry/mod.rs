@@ -1,7 +1,7 @@
-//! Logging: natively to the journal when stderr is the journal, else one readable line per event.
+//! Logging: natively to the journal if stderr is the journal, else one line for each event.
 //!
-//! Each event's message is a sentence that says everything. Its fields are for the journal alone, to
-//! filter by and to fill in the catalog's texts.
+//! The message of each event is a complete sentence. Its fields are only for the journal, for filters and for
+//! the catalog's texts.
 
 #[cfg(test)]
 mod captured;
@@ -30,7 +30,7 @@ use self::entry::{Entry, OURS};
 use self::journal::Journal;
 pub(crate) use self::journal::flush;
 
-/// When it is dropped, the journal has been given a moment to take what was said.
+/// When dropped, waits a moment for the journal to take the last entries.
 #[must_use]
 pub(crate) struct Logging(());
 
@@ -40,18 +40,17 @@ impl Drop for Logging {
     }
 }
 
-/// Starts logging events of `level` and above. The libraries' own events are logged from `warn`. `lost` entries are
-/// missing in the journal already.
+/// Starts logging events of `level` and above; of libraries only from `warn`. `lost` entries were dropped before a reload.
 ///
-/// To be called in a thread that handles no signals.
+/// Call it in a thread that handles no signals.
 pub(crate) fn start(level: Level, lost: u64) -> Logging {
     let libraries = LevelFilter::from_level(level).min(LevelFilter::WARN);
     let filter = Targets::new()
         .with_default(libraries)
         .with_target(OURS, level)
-        // That entries are lost is said whatever their level was.
+        // Dropped entries are logged at every level.
         .with_target(module_path!(), LevelFilter::from_level(level).max(LevelFilter::WARN))
-        // Says at length what the agent says in a line.
+        // The agent logs the same failures itself.
         .with_target("aws_config", libraries.min(LevelFilter::ERROR));
     let registry = Registry::default().with(filter.clone());
     match stderr_is_the_journal().then(|| Journal::start(filter, lost)).and_then(Result::ok) {
@@ -65,8 +64,8 @@ pub(crate) fn start(level: Level, lost: u64) -> Logging {
     Logging(())
 }
 
-/// systemd sets `JOURNAL_STREAM` to the device and inode of the stream it connected. Anything that
-/// redirected stderr since then inherits the variable but not the file.
+/// systemd sets `JOURNAL_STREAM` to device and inode of the stream that it connected. A program whose stderr was
+/// redirected since then inherits the variable, but not the stream.
 fn stderr_is_the_journal() -> bool {
     let Ok(stream) = std::env::var("JOURNAL_STREAM") else {
         return false;
@@ -79,7 +78,7 @@ fn stderr_is_the_journal() -> bool {
 
 /// `2026-01-01T00:00:00.000000Z  INFO the sentence`
 struct Line {
-    /// Whether the level is in colour: nothing else is, for which tracing-subscriber would bring a crate.
+    /// Whether the level is in colour. Done here, since tracing-subscriber would need another crate for it.
     colour: bool,
 }
 

@@ -1,13 +1,13 @@
-//! Entries on their way to a reader that may hang: nobody who puts one in ever waits.
+//! A queue whose writers never wait, even if its reader hangs.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// As much waits at most, in bytes. Some thousand entries of usual length.
+/// The size in bytes: some thousand entries of usual length.
 const ROOM: usize = 256 * 1024;
 
-/// A queue with a bound, and with a count of what it could not hold.
+/// A bounded queue that counts the entries it had to drop.
 pub(super) struct Queue<T> {
     state: Mutex<State<T>>,
     changed: Condvar,
@@ -15,13 +15,13 @@ pub(super) struct Queue<T> {
 
 struct State<T> {
     waiting: VecDeque<Waiting<T>>,
-    /// Of all that waits, in bytes.
+    /// The size of all waiting entries, in bytes.
     size: usize,
-    /// Entries that were lost since the last one that found room, and nobody has been told of.
+    /// Entries dropped since the last accepted one, not reported yet.
     lost: u64,
-    /// Entries that the reader holds at the moment, with the lost ones that it is about to tell of.
+    /// Entries that the reader has taken, including dropped ones that it is about to report.
     held: u64,
-    /// The reader had nobody to pass the last one on to: what is lost is told of with the next one.
+    /// The reader could not pass on the last entry: dropped ones are reported with the next one.
     refused: bool,
 }
 
@@ -41,13 +41,13 @@ impl<T> Queue<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts entries that were lost before this queue began.
+    /// Counts entries that were dropped before.
     pub(super) fn add_lost(&self, lost: u64) {
         self.state().lost += lost;
         self.changed.notify_all();
     }
 
-    /// Takes an entry of this size, or counts it as lost.
+    /// Adds an entry of this size, or counts it as dropped.
     pub(super) fn put(&self, entry: T, size: usize) {
         let mut state = self.state();
         if state.size + size > ROOM {
@@ -60,10 +60,10 @@ impl<T> Queue<T> {
         self.changed.notify_all();
     }
 
-    /// Gives `pass_on` each entry, with the number of entries lost right before it, for as long as the program runs.
-    /// It says whether it could pass them on; if not, they are lost.
+    /// Passes each entry to `pass_on`, with the number of entries dropped right before it. If `pass_on` returns false, these
+    /// count as dropped.
     ///
-    /// The entry is missing where some were lost and none came after them.
+    /// The entry is `None` if some were dropped and none came after them.
     pub(super) fn read(&self, mut pass_on: impl FnMut(u64, Option<&T>) -> bool) -> ! {
         loop {
             let (lost, entry) = self.next();
@@ -93,7 +93,7 @@ impl<T> Queue<T> {
         (lost, entry)
     }
 
-    /// Waits until everything is passed on, for this long at most. Returns how many entries are not.
+    /// Waits at most `limit` until all entries are passed on. Returns how many are not.
     pub(super) fn flush(&self, limit: Duration) -> u64 {
         let unread = |state: &mut State<T>| {
             !state.waiting.is_empty() || state.held > 0 || (state.lost > 0 && !state.refused)

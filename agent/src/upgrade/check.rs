@@ -1,4 +1,4 @@
-//! Whether the installed program can take over: it is asked before anything is given up.
+//! Asks the installed program whether it can take over, before the reload changes anything.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -15,27 +15,24 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use super::record::{HANDOVER_VERSION, without_record};
 use crate::config::Settings;
 
-/// How long the installed program may take to say whether it can take over.
+/// Time limit for the installed program's answer.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// How much of what it says is read.
+/// How many bytes of its output are read.
 const MOST_SAID: u64 = 16 * 1024;
 
-/// What a program says of itself when it is asked whether it can take over.
+/// A program's answer to the question whether it can take over.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Candidate {
-    /// Its version.
     pub(crate) version: String,
-    /// The settings that it found and that a running process cannot change, as text.
-    pub(crate) pinned: Pinned,
+    /// Its values of the settings that only a restart can change.
+    pub(crate) pinned: PinnedSettings,
 }
 
-/// The settings that only a restart can change, by key: what they name is in use, or is what the
-/// instance is registered with.
-pub(crate) type Pinned = BTreeMap<String, Option<String>>;
+/// The settings that only a restart can change, by key: their values are in use or registered.
+pub(crate) type PinnedSettings = BTreeMap<String, Option<String>>;
 
-/// The settings of `settings` that only a restart can change.
-pub(crate) fn pinned(settings: &Settings) -> Pinned {
+pub(crate) fn pinned(settings: &Settings) -> PinnedSettings {
     let folder = |path: &Path| Some(path.display().to_string());
     [
         ("listen", Some(settings.listen.to_string())),
@@ -48,8 +45,7 @@ pub(crate) fn pinned(settings: &Settings) -> Pinned {
     .into()
 }
 
-/// What a program answers that is asked whether it can take over from one that writes records of
-/// version `handover`; its settings are those given.
+/// The answer of this program to an agent that writes records of version `handover`.
 pub(crate) fn answer(handover: u32, settings: &Settings) -> Result<String, String> {
     if handover != HANDOVER_VERSION {
         return Err(format!(
@@ -62,22 +58,22 @@ pub(crate) fn answer(handover: u32, settings: &Settings) -> Result<String, Strin
     serde_json::to_string(&candidate).map_err(|error| error.to_string())
 }
 
-/// The files that a reload depends on, as they were when they were looked at; `None` for one that was
-/// not there.
+/// The identities of the files that a reload depends on; `None` for a missing one. They show changes during the
+/// reload.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Stamps(Vec<Option<Stamp>>);
+pub(super) struct FileStamps(Vec<Option<FileStamp>>);
 
 #[derive(Debug, PartialEq, Eq)]
-struct Stamp {
+struct FileStamp {
     device: u64,
     inode: u64,
     changed: (i64, i64),
     size: u64,
 }
 
-impl Stamps {
+impl FileStamps {
     pub(super) fn of(files: &[&Path]) -> Self {
-        let stamp = |file: Metadata| Stamp {
+        let stamp = |file: Metadata| FileStamp {
             device: file.dev(),
             inode: file.ino(),
             changed: (file.ctime(), file.ctime_nsec()),
@@ -87,8 +83,8 @@ impl Stamps {
     }
 }
 
-/// Where the program is installed that `argv0` started: its name as it was called, so that what is
-/// put in its place later is found there.
+/// The path where the program is installed, from `argv0`: after an upgrade the new program has the same name, while
+/// the kernel's path of the running one may be gone.
 pub(super) fn installed_path(argv0: Option<OsString>) -> io::Result<PathBuf> {
     let running = std::env::current_exe()?;
     let called = argv0.map(PathBuf::from).filter(|called| called.components().count() > 1);
@@ -99,8 +95,12 @@ pub(super) fn installed_path(argv0: Option<OsString>) -> io::Result<PathBuf> {
     Ok(if id(&called).is_some() && id(&called) == id(Path::new("/proc/self/exe")) { called } else { running })
 }
 
-/// Asks the program at `path` whether it can take over, with the arguments this one was given.
-pub(super) async fn ask(path: &Path, arguments: &[OsString], own: &Pinned) -> Result<Candidate, String> {
+/// Asks the program at `path` whether it can take over, with this program's arguments.
+pub(super) async fn ask(
+    path: &Path,
+    arguments: &[OsString],
+    own: &PinnedSettings,
+) -> Result<Candidate, String> {
     let refused = |why: String| format!("{}: {why}", path.display());
     let mut command = tokio::process::Command::new(path);
     without_record(&mut command);
@@ -114,9 +114,11 @@ pub(super) async fn ask(path: &Path, arguments: &[OsString], own: &Pinned) -> Re
     let output = match tokio::time::timeout(DEADLINE, run(command)).await {
         Ok(Ok(output)) => output,
         Ok(Err(error)) => {
-            return Err(refused(format!("cannot be run: {error}; install it again, then reload")));
+            return Err(refused(format!("cannot run it: {error}; install it again, then reload")));
         }
-        Err(_) => return Err(refused(format!("did not say within {DEADLINE:?} whether it can take over"))),
+        Err(_) => {
+            return Err(refused(format!("did not answer within {DEADLINE:?} whether it can take over")));
+        }
     };
     let candidate = read_answer(&output).map_err(refused)?;
     for (key, value) in own {
@@ -124,7 +126,7 @@ pub(super) async fn ask(path: &Path, arguments: &[OsString], own: &Pinned) -> Re
         if wanted != *value {
             let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "not set".to_owned());
             return Err(format!(
-                "{key} cannot change in a reload ({} to {}); restart instead, or take the change back",
+                "a reload cannot change {key} ({} to {}); restart instead, or undo the change",
                 text(value),
                 text(&wanted)
             ));
@@ -133,7 +135,7 @@ pub(super) async fn ask(path: &Path, arguments: &[OsString], own: &Pinned) -> Re
     Ok(candidate)
 }
 
-/// Runs a program to its end and keeps the beginning of what it says: a broken one may say anything.
+/// Runs a program to its end and keeps the beginning of its output: a broken program may print anything.
 async fn run(mut command: tokio::process::Command) -> io::Result<Output> {
     let mut child = command.spawn()?;
     let (stdout, stderr) = tokio::join!(beginning(child.stdout.take()), beginning(child.stderr.take()));
@@ -143,7 +145,7 @@ async fn run(mut command: tokio::process::Command) -> io::Result<Output> {
 async fn beginning(pipe: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
     let mut kept = Vec::new();
     if let Some(pipe) = pipe {
-        // What was read before a failure still tells something.
+        // The bytes before a failure may still help.
         _ = pipe.take(MOST_SAID).read_to_end(&mut kept).await;
     }
     kept
@@ -155,11 +157,11 @@ fn read_answer(output: &Output) -> Result<Candidate, String> {
         let said = said.trim().lines().last().unwrap_or("").trim_start_matches("instance-agent: ").to_owned();
         return Err(match (said.as_str(), output.status.code()) {
             ("", _) => format!("ended with {}", output.status),
-            // Its own words say what is wrong, where, and what to do.
+            // Its message says what is wrong and what to do.
             (_, Some(_)) => said,
             (_, None) => format!("{said} ({})", output.status),
         });
     }
     serde_json::from_slice(&output.stdout)
-        .map_err(|_| "is no instance-agent that can take over: it did not answer as one".to_owned())
+        .map_err(|_| "is not an instance-agent that can take over".to_owned())
 }

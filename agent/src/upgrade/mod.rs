@@ -1,9 +1,12 @@
-//! Reload: the running program is replaced in place by the installed one, with the same process id,
-//! port, connections and registrations.
+//! Reload: replaces the running program in place with the installed one. Process id, port, connections and
+//! registrations stay.
 //!
-//! The installed program is first asked, as a child, whether it can take over ([`check`]). Then the
-//! server comes to rest, what the next program needs is written down ([`record`]), and `execve`
-//! starts it. Whatever goes wrong before that leaves everything as it was.
+//! 1. The installed program, started as a child, says whether it can take over ([`check`]).
+//! 2. The server comes to rest.
+//! 3. The state for the next program is written down ([`record`]).
+//! 4. `execve` starts the next program.
+//!
+//! A failure in any step leaves everything as it was.
 
 pub(crate) mod check;
 mod record;
@@ -18,26 +21,30 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, watch};
 
-pub(crate) use self::record::{Inherited, Predecessor, inherit, monotonic_now};
+pub(crate) use self::record::{InheritedState, Predecessor, inherit, monotonic_now};
 pub(crate) use self::sys::{block_signals, survive_file_size_limit, take_descriptor, unblock_signals};
-use crate::server::{Handed, Server};
+use crate::server::{HandoverSockets, Server};
 use crate::status::{ReloadOutcome, ReloadStatus};
 use crate::{events, telemetry};
-use check::{Pinned, Stamps};
+use check::{FileStamps, PinnedSettings};
 
-/// The program that runs, and where the next one is found.
+/// The running program, and the path of the next one.
 #[derive(Debug)]
 pub(crate) struct Program {
     path: PathBuf,
     arguments: Vec<OsString>,
     settings_file: PathBuf,
-    pinned: Pinned,
+    pinned: PinnedSettings,
 }
 
 impl Program {
-    /// The program of this process. To be asked for early: later, another one may have been put in
-    /// its place. `known` is where the program before this one was told to look.
-    pub(crate) fn running(known: Option<&str>, settings_file: PathBuf, pinned: Pinned) -> io::Result<Self> {
+    /// The program of this process. Call it early: later another program may be installed at its path. `known`
+    /// is the path from before a reload.
+    pub(crate) fn running(
+        known: Option<&str>,
+        settings_file: PathBuf,
+        pinned: PinnedSettings,
+    ) -> io::Result<Self> {
         let arguments: Vec<OsString> = std::env::args_os().collect();
         let path = match known {
             Some(known) => known.into(),
@@ -46,25 +53,25 @@ impl Program {
         Ok(Self { path, arguments, settings_file, pinned })
     }
 
-    fn stamps(&self) -> Stamps {
-        Stamps::of(&[&self.path, &self.settings_file])
+    fn stamps(&self) -> FileStamps {
+        FileStamps::of(&[&self.path, &self.settings_file])
     }
 }
 
-/// The latest reload, for everyone who asks for one or wants to know.
+/// The latest reload.
 #[derive(Clone)]
 pub(crate) struct Reloads(Arc<watch::Sender<ReloadStatus>>);
 
 impl Reloads {
-    /// `attempt` reloads have been asked for, and the last of them has led to this program.
+    /// After `attempt` reloads, the last of which started this program.
     pub(crate) fn after(attempt: u64) -> Self {
         let outcome = if attempt == 0 { ReloadOutcome::None } else { ReloadOutcome::Done };
         Self(Arc::new(watch::Sender::new(ReloadStatus { attempt, outcome, reason: None })))
     }
 
-    /// Asks for a reload, unless one is under way; returns its number.
+    /// Requests a reload, unless one is running. Returns its number.
     pub(crate) fn ask(&self) -> Result<u64, String> {
-        let mut asked = Err("a reload is under way; wait for it to end".to_owned());
+        let mut asked = Err("a reload is already running; wait for it to finish".to_owned());
         self.0.send_if_modified(|status| {
             if status.outcome == ReloadOutcome::Running {
                 return false;
@@ -77,7 +84,6 @@ impl Reloads {
         asked
     }
 
-    /// The latest one.
     pub(crate) fn status(&self) -> ReloadStatus {
         self.0.borrow().clone()
     }
@@ -90,31 +96,28 @@ impl Reloads {
     }
 }
 
-/// What a reload needs of the rest of the agent.
-pub(crate) trait Host {
-    /// Why the program must not be replaced now.
+/// What a reload needs from the rest of the agent.
+pub(crate) trait ReloadHost {
+    /// A reason not to reload now.
     fn veto(&self) -> Option<String>;
-    /// What the next program has to know.
+    /// The state for the next program.
     fn as_predecessor(&self) -> Predecessor;
-    /// The listening admin socket.
     fn admin(&self) -> Option<BorrowedFd<'_>>;
-    /// Serves again with what an earlier server gave back.
-    fn serve(&self, handed: Handed) -> io::Result<Server>;
+    /// Serves again after a failed reload.
+    fn serve(&self, handed: HandoverSockets) -> io::Result<Server>;
 }
 
-/// Replaces the program when it is asked to.
 pub(crate) struct Reloader<H> {
     pub(crate) program: Program,
-    /// How long requests' bodies are waited for.
+    /// How long to wait for request bodies.
     pub(crate) wait: Duration,
     pub(crate) reloads: Reloads,
-    /// The server. Whoever stops the agent takes it out, and so ends reloading.
+    /// A stop takes the server out, so that no reload follows.
     pub(crate) server: Arc<Mutex<Option<Server>>>,
     pub(crate) host: H,
 }
 
-impl<H: Host> Reloader<H> {
-    /// Does what is asked for as long as the agent runs.
+impl<H: ReloadHost> Reloader<H> {
     pub(crate) async fn run(&self) {
         let mut asked = self.reloads.0.subscribe();
         loop {
@@ -124,13 +127,13 @@ impl<H: Host> Reloader<H> {
             tracing::warn!(
                 message_id = events::RELOAD_REFUSED,
                 reason,
-                "reload refused: {reason}; the running version serves on"
+                "reload refused: {reason}; the running version keeps serving"
             );
             self.reloads.refused(reason);
         }
     }
 
-    /// Returns only when it is refused, with the reason.
+    /// Returns only if the reload is refused, with the reason.
     async fn reload(&self, attempt: u64) -> Result<std::convert::Infallible, String> {
         self.vetoed()?;
         let before = self.program.stamps();
@@ -140,8 +143,8 @@ impl<H: Host> Reloader<H> {
         let mut slot = self.server.lock().await;
         let server = slot.as_ref().ok_or("the agent is stopping")?;
         let rest = server.quiesce(Instant::now() + self.wait).await.map_err(|busy| busy.to_string())?;
-        // From here on a signal waits for the next program. One that came just before is dealt with
-        // by the runtime when this task yields, and then is a reason not to go on.
+        // From here on signals wait for the next program. The runtime handles an earlier one when this task
+        // yields; `vetoed` then refuses the reload.
         block_signals();
         tokio::task::yield_now().await;
         let unchanged = || {
@@ -157,7 +160,7 @@ impl<H: Host> Reloader<H> {
         let Some(server) = slot.take() else { return Err("the agent is stopping".to_owned()) };
         let handed = server.hand_over().await;
         if handed.lost > 0 {
-            tracing::warn!("{} connections are lost: they did not come to rest in time", handed.lost);
+            tracing::warn!("{} connections lost: they did not come to rest in time", handed.lost);
         }
         let paused = u64::try_from(rest.since.elapsed().as_nanos()).unwrap_or(0);
         let predecessor = Predecessor {
@@ -174,13 +177,15 @@ impl<H: Host> Reloader<H> {
             }
             Err(error) => error,
         };
-        // Still here: everything goes on as it was, on new threads.
+        // `execve` failed: serve again, on new threads.
         let served = self.host.serve(handed);
         unblock_signals();
         match served {
             Ok(server) => *slot = Some(server),
             Err(error) => {
-                tracing::error!("ending, to be started again: cannot serve any longer: {error}");
+                tracing::error!(
+                    "cannot serve any longer: {error}; exiting so that systemd starts the agent again"
+                );
                 telemetry::flush();
                 #[expect(
                     clippy::disallowed_methods,
@@ -189,7 +194,7 @@ impl<H: Host> Reloader<H> {
                 std::process::exit(1);
             }
         }
-        Err(format!("{} cannot be started: {error}", self.program.path.display()))
+        Err(format!("cannot start {}: {error}", self.program.path.display()))
     }
 
     fn vetoed(&self) -> Result<(), String> {

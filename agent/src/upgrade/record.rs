@@ -1,9 +1,9 @@
-//! What a program leaves to the one that replaces it in the same process.
+//! The handover record: what a program leaves to the one that replaces it in the same process.
 //!
-//! It is written into a memory file whose descriptor, like those of the sockets it names, stays open
-//! over `execve`: a line of JSON, then the bytes that were read from and are to be written to each
-//! connection, one after the other, in the lengths that the JSON says. A newer agent must go on
-//! reading the record of the one before it.
+//! The record is a memory file. Its descriptor, like those of the sockets it names, stays open over
+//! `execve`. It holds one line of JSON, then for each connection the bytes already read from it and
+//! the bytes still to write to it, in the lengths that the JSON gives. Newer agents must be able to
+//! read the records of older ones.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -19,61 +19,59 @@ use super::sys;
 use crate::config::Role;
 use crate::identity::Instance;
 use crate::notices::Notices;
-use crate::server::{Handed, HandedConnection, Stage};
+use crate::server::{HandoverConnection, HandoverSockets, Stage};
 use crate::status::GroupStatus;
 use crate::target_group::TargetGroupRef;
 use crate::traffic::TrafficSnapshot;
 
-/// The form of the record. A program that cannot read the running one's form does not replace it.
+/// The version of the record's form. A program that cannot read the running agent's form refuses to replace it.
 pub(crate) const HANDOVER_VERSION: u32 = 1;
 
-/// Names the record's descriptor to the next program.
+/// The environment variable with the record's descriptor.
 const DESCRIPTOR: &str = "HANDOVER_FD";
 
-/// What the next program has to know of the one before it, beside the sockets. A later version may add a
-/// field, with a default, and removes none: records of older and newer programs stay readable.
+/// The state that the next program needs, except the sockets. Later versions may add fields with a default and must
+/// not remove any, so that older and newer programs can read each other's records.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Predecessor {
-    /// The version of the program that wrote it.
+    /// The version of the program that wrote the record.
     pub(crate) from: String,
-    /// How many reloads were asked for, this one included.
+    /// The number of reload requests so far, including this one.
     pub(crate) attempt: u64,
-    /// Where the program is installed, if that is text.
+    /// The path of the installed program, if it is UTF-8.
     pub(crate) program: Option<String>,
-    /// When clients began to wait, on the monotonic clock, in nanoseconds.
+    /// When requests began to wait, on the monotonic clock, in nanoseconds.
     pub(crate) paused_at: u64,
-    /// Requests refused because their body had not come in time.
+    /// Requests refused because their body was late.
     pub(crate) refused_bodies: usize,
-    /// What the unit's files held when the process was started.
+    /// The fingerprint of the unit's files when the process started.
     pub(crate) unit: Option<u32>,
-    /// The use that was counted so far.
     pub(crate) traffic: TrafficSnapshot,
-    /// Identity and tags, once they were tried.
+    /// Identity and tags; `None` before the first attempt to read them.
     pub(crate) instance: Option<Instance>,
-    /// Notices in force, once they were asked.
+    /// Notices in force; `None` before the first attempt to read them.
     pub(crate) notices: Option<Notices>,
-    /// What `GET /` meant.
+    /// The meaning of `GET /`.
     pub(crate) root: String,
-    /// The cluster whose path was answered.
     pub(crate) cluster: Option<String>,
-    /// The target groups it was to be in, as they are named in the settings or the tag.
+    /// The target groups to be in, as named in the settings or the tag.
     pub(crate) target_groups: Vec<String>,
-    /// Groups that it was still leaving.
+    /// Target groups that the instance was still leaving.
     pub(crate) parting: Vec<String>,
-    /// It had left them, and traffic had stopped.
+    /// The instance was drained.
     pub(crate) drained: bool,
-    /// Log entries that the journal had not taken.
+    /// Log entries that journald had not taken.
     pub(crate) unlogged: u64,
-    /// Since when the instance stood where it stands, RFC 3339 in UTC.
+    /// Since when the phase lasts, RFC 3339 in UTC.
     pub(crate) since: Option<String>,
-    /// What each target group thought of it.
+    /// The last known state of each target group.
     pub(crate) group_states: Vec<GroupStatus>,
 }
 
 impl Predecessor {
-    /// What the instance was to be. What this program does not understand is left out: settings and
-    /// tags are about to say it again.
+    /// The role before the reload. Values that this program does not understand are left out: settings
+    /// and tags will give them again.
     pub(crate) fn role(&self) -> Role {
         Role {
             root: self.root.parse().unwrap_or_default(),
@@ -82,12 +80,10 @@ impl Predecessor {
         }
     }
 
-    /// The groups that it was still leaving.
     pub(crate) fn parting(&self) -> Vec<TargetGroupRef> {
         groups(&self.parting)
     }
 
-    /// Records what the instance is to be, and the groups that it is still leaving.
     pub(crate) fn set_role(&mut self, role: &Role, parting: &[TargetGroupRef]) {
         self.root = role.root.to_string();
         self.cluster = role.cluster.as_ref().map(ToString::to_string);
@@ -107,37 +103,37 @@ struct Record {
     pid: u32,
     listener: RawFd,
     admin: Option<RawFd>,
-    connections: Vec<Connection>,
-    /// Programs that are installed somewhere read and write this key.
+    connections: Vec<ConnectionRecord>,
+    /// Released programs read and write this key.
     #[serde(rename = "legacy")]
     predecessor: Predecessor,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Connection {
+struct ConnectionRecord {
     socket: RawFd,
     stage: Stage,
-    /// How many bytes were read from it.
+    /// The number of bytes read from it, which follow the JSON.
     read: usize,
-    /// How many bytes are to be written to it.
+    /// The number of bytes to write to it, which follow those.
     unwritten: usize,
 }
 
-/// A record that was written, with everything it names open for the next program. Dropping it takes
-/// that back.
-pub(super) struct Written<'a> {
+/// A written record, with every descriptor that it names open over `execve`. Dropping it sets
+/// close-on-exec again.
+pub(super) struct WrittenRecord<'a> {
     memory: File,
-    handed: &'a Handed,
+    handed: &'a HandoverSockets,
     admin: Option<BorrowedFd<'a>>,
 }
 
-/// Writes the record. What it names stays the caller's, in case there is no next program.
+/// Writes the record. The caller keeps the sockets, in case `execve` fails.
 pub(super) fn write<'a>(
-    handed: &'a Handed,
+    handed: &'a HandoverSockets,
     admin: Option<BorrowedFd<'a>>,
     predecessor: Predecessor,
-) -> io::Result<Written<'a>> {
-    let connections = handed.connections.iter().map(|connection| Connection {
+) -> io::Result<WrittenRecord<'a>> {
+    let connections = handed.connections.iter().map(|connection| ConnectionRecord {
         socket: connection.socket.as_raw_fd(),
         stage: connection.stage,
         read: connection.read.len(),
@@ -151,12 +147,11 @@ pub(super) fn write<'a>(
         connections: connections.collect(),
         predecessor,
     };
-    // Kernels that insist on the first flag (vm.memfd_noexec) refuse a file without; older ones do
-    // not know it.
+    // Kernels with vm.memfd_noexec=2 require NOEXEC_SEAL; older ones do not know it.
     let memory = rustix::fs::memfd_create("handover", MemfdFlags::CLOEXEC | MemfdFlags::NOEXEC_SEAL)
         .or_else(|_| rustix::fs::memfd_create("handover", MemfdFlags::CLOEXEC))?;
     let memory = File::from(memory);
-    let mut written = Written { memory, handed, admin };
+    let mut written = WrittenRecord { memory, handed, admin };
     let mut file = BufWriter::new(&written.memory);
     serde_json::to_writer(&mut file, &record)?;
     file.write_all(b"\n")?;
@@ -171,8 +166,8 @@ pub(super) fn write<'a>(
     Ok(written)
 }
 
-impl Written<'_> {
-    /// The environment for the next program: this one's, and where the record is.
+impl WrittenRecord<'_> {
+    /// The environment for the next program: this one's, with the record's descriptor.
     pub(super) fn environment(&self) -> Vec<(OsString, OsString)> {
         std::env::vars_os()
             .filter(|(name, _)| name != DESCRIPTOR)
@@ -193,37 +188,49 @@ impl Written<'_> {
     }
 }
 
-impl Drop for Written<'_> {
+impl Drop for WrittenRecord<'_> {
     fn drop(&mut self) {
-        // The descriptors are open and ours: it cannot fail.
+        // Cannot fail: the descriptors are open.
         _ = self.set_flags(FdFlags::CLOEXEC);
     }
 }
 
-/// What was left to this program by the one before it.
-pub(crate) struct Inherited {
+/// The state that this program got from the previous one.
+pub(crate) struct InheritedState {
     /// The port and the connections.
-    pub(crate) handed: Handed,
+    pub(crate) handed: HandoverSockets,
     /// The listening admin socket.
     pub(crate) admin: Option<OwnedFd>,
     /// Everything else.
     pub(crate) predecessor: Predecessor,
 }
 
-/// Takes what the program before this one left, where there was one. To be called once, before
-/// anything else opens a descriptor or starts a program.
-pub(crate) fn inherit() -> io::Result<Option<Inherited>> {
+/// Restores the state that the previous program left in this process; `None` if there was none.
+///
+/// Call it once, before anything else opens a descriptor or starts a program: the record names descriptors by number,
+/// and these numbers mean something only while nothing has closed or reused them.
+///
+/// 1. The environment variable gives the descriptor of the record. Programs that the agent starts must not inherit the
+///    variable (`without_record`), and a record for another process id is an error.
+/// 2. The first line says which descriptors are sockets. Each is taken exactly once and gets close-on-exec again, so that
+///    no child program keeps a connection open.
+/// 3. The bytes of the connections follow in the order of the list, for each first `read`, then `unwritten`. They are
+///    read in that order, because the file has no other separators.
+///
+/// Every failure ends the start. There is no previous program to fall back to after `execve`, and a server that had lost
+/// some of its connections silently would be worse than one that systemd starts again.
+pub(crate) fn inherit() -> io::Result<Option<InheritedState>> {
     let Some(number) = std::env::var(DESCRIPTOR).ok().and_then(|number| number.parse().ok()) else {
         return Ok(None);
     };
-    // SAFETY: the program before this one left it open and named it for this program alone.
+    // SAFETY: the previous program left it open for this program alone.
     #[expect(unsafe_code, reason = "descriptors known by number only have no safe form")]
     let mut file = BufReader::new(File::from(unsafe { sys::take_descriptor(number) }?));
     let mut line = Vec::new();
     file.read_until(b'\n', &mut line)?;
     let record: Record = serde_json::from_slice(&line)?;
     if record.version != HANDOVER_VERSION || record.pid != std::process::id() {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "it was left for another program"));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the handover record is for another process"));
     }
     let take = |number| -> io::Result<OwnedFd> {
         // SAFETY: as above; the record names each descriptor once.
@@ -232,13 +239,14 @@ pub(crate) fn inherit() -> io::Result<Option<Inherited>> {
         fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
         Ok(socket)
     };
-    let mut handed = Handed { listener: take(record.listener)?.into(), connections: Vec::new(), lost: 0 };
-    for Connection { socket, stage, read, unwritten } in record.connections {
+    let mut handed =
+        HandoverSockets { listener: take(record.listener)?.into(), connections: Vec::new(), lost: 0 };
+    for ConnectionRecord { socket, stage, read, unwritten } in record.connections {
         let mut bytes = |length| {
             let mut bytes = vec![0; length];
             file.read_exact(&mut bytes).map(|()| bytes.into())
         };
-        handed.connections.push(HandedConnection {
+        handed.connections.push(HandoverConnection {
             read: bytes(read)?,
             unwritten: bytes(unwritten)?,
             socket: take(socket)?.into(),
@@ -246,15 +254,15 @@ pub(crate) fn inherit() -> io::Result<Option<Inherited>> {
         });
     }
     let admin = record.admin.map(take).transpose()?;
-    Ok(Some(Inherited { handed, admin, predecessor: record.predecessor }))
+    Ok(Some(InheritedState { handed, admin, predecessor: record.predecessor }))
 }
 
-/// The environment of a program that is started beside this one.
+/// Keeps the record's descriptor from a child program.
 pub(super) fn without_record(command: &mut tokio::process::Command) {
     command.env_remove(DESCRIPTOR);
 }
 
-/// Now, on the clock that goes on over `execve`, in nanoseconds.
+/// The monotonic clock, which continues over `execve`, in nanoseconds.
 pub(crate) fn monotonic_now() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     u64::try_from(i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec)).unwrap_or(0)

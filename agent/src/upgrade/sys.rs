@@ -1,4 +1,4 @@
-//! The few system calls that replace the running program, which no safe interface offers.
+//! System calls for replacing the running program, for which there is no safe interface.
 #![expect(
     unsafe_code,
     reason = "execve, signal masks and descriptors known by number only have no safe form"
@@ -10,16 +10,14 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
-/// The signals that the agent handles.
 const HANDLED: [libc::c_int; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
 
-/// Keeps the handled signals waiting in this thread, in threads started from it and in a program
-/// that replaces this one; [`unblock_signals`] lets them through.
+/// Blocks the handled signals in this thread, in threads started from it, and in a program that replaces
+/// this one; [`unblock_signals`] ends that.
 pub(crate) fn block_signals() {
     mask_signals(libc::SIG_BLOCK);
 }
 
-/// Lets the handled signals through in this thread.
 pub(crate) fn unblock_signals() {
     mask_signals(libc::SIG_UNBLOCK);
 }
@@ -37,16 +35,15 @@ fn mask_signals(how: libc::c_int) {
     }
 }
 
-/// Makes a write past the limit for the size of files (`ulimit -f`, `LimitFSIZE=`) an error of that write: by itself
-/// the kernel ends the process.
+/// Makes a write above the limit for file sizes (`ulimit -f`, `LimitFSIZE=`) fail: by default the kernel kills the process.
 pub(crate) fn survive_file_size_limit() {
-    // SAFETY: it ignores a signal that nothing in this process handles.
+    // SAFETY: ignores a signal that nothing in this process handles.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
 /// Replaces this process's program. Returns only if that fails.
 ///
-/// Not `Command::exec`: that one resets the handling of SIGPIPE also when it fails.
+/// Not `Command::exec`, which resets the handling of SIGPIPE even if it fails.
 pub(super) fn execve(
     program: &Path,
     arguments: Vec<OsString>,
@@ -76,17 +73,16 @@ pub(super) fn execve(
     io::Error::last_os_error()
 }
 
-/// Takes a descriptor that this process was handed by number.
+/// Takes ownership of a descriptor that is known by number.
 ///
 /// # Safety
 ///
-/// The number has to come from whoever handed it over (the program before this one, or systemd), and
-/// may be taken once.
+/// The number must come from the previous program or from systemd, and may be taken only once.
 pub(crate) unsafe fn take_descriptor(number: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: F_GETFD looks at nothing but the number.
+    // SAFETY: F_GETFD uses only the number.
     if number <= libc::STDERR_FILENO || unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
         return Err(io::Error::new(io::ErrorKind::NotFound, format!("descriptor {number} is not open")));
     }
-    // SAFETY: it is open, and by this function's contract nobody else owns it.
+    // SAFETY: it is open, and by this function's contract it has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }

@@ -295,7 +295,7 @@ mod tests {
         let error = SdkError::service_error(ErrorMetadata::builder().build(), response);
         let said = CallError::new("list the load balancers".to_owned(), &error).to_string();
         let expected =
-            "cannot list the load balancers: status 503 Service Unavailable without an error of AWS's; ";
+            "cannot list the load balancers: status 503 Service Unavailable without an AWS error code; ";
         assert!(said.starts_with(expected), "{said}");
     }
     fn refused(code: &str, message: &str, date: Option<&str>) -> String {

@@ -6,16 +6,16 @@ use instance_agent::Setting;
 use crate::text::wrap;
 
 const HEAD: &str = "\
-# The settings of instance-agent. What is commented out is the default, or an
-# example where the default depends on the instance; see instance-agent.toml(5).
+# Settings of instance-agent; see instance-agent.toml(5). Each commented line
+# shows the default, or an example if the default depends on the instance.
 #
-# Flags and the environment (INSTANCE_AGENT_...) are stronger than this file,
-# instance tags are weaker. After a change: systemctl reload instance-agent
+# Flags and the environment (INSTANCE_AGENT_...) override this file; this file
+# overrides instance tags. After a change: systemctl reload instance-agent
 #
 # A duration is a whole number with ms, s, m or h; a bare number is seconds.
 ";
 
-/// What to show for a setting whose default is no fixed value.
+/// Examples for the settings without a fixed default.
 const EXAMPLES: &[(&str, &str)] = &[
     ("cluster", "\"cluster1\""),
     ("drain-timeout", "\"300s\""),

@@ -11,7 +11,7 @@ use roff::{Roff, bold, italic, roman};
 
 use crate::{Program, write};
 
-/// A section that clap knows nothing of: its heading, and terms with what they mean.
+/// A section beside those of clap: its heading, and terms with their meanings.
 type Section = (&'static str, &'static [(&'static str, &'static str)]);
 
 const AGENT: &[Section] = &[
@@ -20,14 +20,12 @@ const AGENT: &[Section] = &[
         &[
             (
                 "INSTANCE_AGENT_CONFIG",
-                "The settings file, as --config names it. Every setting can be given in a variable of its own: \
-                 see instance-agent.toml(5).",
+                "Settings file, like --config. Each setting also has its own variable: see instance-agent.toml(5).",
             ),
             (
                 "AWS_REGION, AWS_ENDPOINT_URL_EC2, AWS_ENDPOINT_URL_ELASTIC_LOAD_BALANCING_V2, \
                  AWS_EC2_METADATA_SERVICE_ENDPOINT, AWS_EC2_METADATA_DISABLED",
-                "Where AWS is, in the names that every AWS SDK uses. Without any, the instance's own region and \
-                 role count.",
+                "The standard variables of the AWS SDKs. Without them, the agent uses the instance's region and role.",
             ),
         ],
     ),
@@ -35,8 +33,11 @@ const AGENT: &[Section] = &[
         "FILES",
         &[
             ("/etc/instance-agent/agent.toml", "The settings; see instance-agent.toml(5)."),
-            ("/var/lib/instance-agent", "The stored number, and a drain to be remembered over restarts."),
-            ("/run/instance-agent", "The socket through which the other commands reach the running agent."),
+            ("/var/lib/instance-agent", "The seed, and a drain that is remembered across restarts."),
+            (
+                "/run/instance-agent",
+                "The admin socket, through which the other commands reach the running agent.",
+            ),
         ],
     ),
     (
@@ -143,14 +144,15 @@ pub(crate) fn write_settings(settings: &[Setting], folder: &Path, day: &str) -> 
     paragraphs(
         &mut roff,
         &[
-            "A TOML file with one line for each setting that is not to have its default. Each can also be given \
-             as a flag of instance-agent(1), --KEY, and in the environment, as INSTANCE_AGENT_KEY in capitals \
-             with underscores for hyphens. Flags are strongest, then the environment, then this file, then the \
-             instance's tags, then the default.",
-            "Durations are a whole number with ms, s, m or h, such as 20s; a bare number is seconds. Sizes are bytes, \
-             or a number with KiB or MiB. A key that does not exist and a value that cannot be used are errors, which name the line.",
-            "systemctl reload instance-agent reads the file again. When it cannot be used, the reload is refused \
-             and the agent goes on with the settings it has.",
+            "A TOML file with one line for each setting that differs from its default. Each setting is also a \
+             flag of instance-agent(1), --KEY, and an environment variable, INSTANCE_AGENT_KEY in capitals \
+             with underscores for hyphens. Flags override the environment, then come this file, the \
+             instance's tags and the default.",
+            "A duration is a whole number with ms, s, m or h, such as 20s; a bare number is seconds. A size is a \
+             number of bytes, or a number with KiB or MiB. Unknown keys and invalid values are errors that \
+             name the line.",
+            "systemctl reload instance-agent reads the file again. If it has errors, the reload is refused and \
+             the agent keeps its settings.",
         ],
     );
     roff.control("SH", ["SETTINGS"]);

@@ -108,7 +108,7 @@ async fn a_mistake_in_the_file_and_a_broken_program_are_refused_and_the_old_one_
 
     // dpkg is content, and says what is the matter.
     let said = bed.machine.install_any(&broken).await;
-    assert!(said.contains("the running service did not take the new version over"), "{said}");
+    assert!(said.contains("the new version did not take over"), "{said}");
     assert_eq!(bed.machine.ok("dpkg-query -W -f '${Status}' instance-agent").await, "install ok installed");
     // Asking for the reload is the new program's work too; here it is systemd that names it.
     let journal = bed.machine.journal().await;

@@ -53,7 +53,7 @@ async fn it_tries_again_until_the_server_answers_and_waits_for_the_lock_of_dpkg(
     boot.machine().write("usr/local/lib/hold.py", include_str!("../../guest/hold_dpkg_lock.py"));
     boot.machine().ok("python3 /usr/local/lib/hold.py").await;
     boot.begin(&from_address(&FirstBoot::url("agent.deb"), &package("instance-agent"))).await;
-    boot.until_logged("Connection refused; again in").await;
+    boot.until_logged("Connection refused; retrying in").await;
     let files = FirstBoot::files().await;
     files.put("agent.deb", agent());
     boot.until_logged("Waiting for cache lock").await;
@@ -191,7 +191,7 @@ async fn another_file_than_the_launcher_saw_is_not_installed() {
     files.put("agent.deb", [agent(), vec![0]].concat());
     let url = FirstBoot::url("agent.deb");
     let said = boot.run(&from_address(&url, &package("instance-agent"))).await;
-    assert!(said.starts_with(&format!("FAILED: what {url} answered has SHA-256 ")), "{said}");
+    assert!(said.starts_with(&format!("FAILED: the file from {url} has SHA-256 ")), "{said}");
     assert!(!boot.has_package().await);
 }
 

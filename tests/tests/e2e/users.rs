@@ -22,14 +22,14 @@ async fn others_are_refused_and_told_what_to_do() {
     std::os::unix::fs::chown(&solo.runtime_dir, Some(0), Some(0)).unwrap();
     let mut agent = solo.start().await;
     for command in ["status", "drain", "resume"] {
-        refuses(&solo.command(&as_nobody(), &[command]).await, 1, &["admin.sock", "try sudo"]);
+        refuses(&solo.command(&as_nobody(), &[command]).await, 1, &["admin.sock", "use sudo"]);
     }
     // Opened up by hand: the kernel still tells who asks.
     let socket = solo.runtime_dir.join("admin.sock");
     set_mode(&solo.runtime_dir, 0o755);
     set_mode(&socket, 0o666);
     for command in ["status", "drain", "resume"] {
-        refuses(&solo.command(&as_nobody(), &[command]).await, 1, &["only root and the agent's own user"]);
+        refuses(&solo.command(&as_nobody(), &[command]).await, 1, &["only root and the agent's user"]);
     }
     let curl = ["--silent", "--write-out", "%{http_code}", "--unix-socket", socket.to_str().unwrap()];
     for (method, path) in [("GET", "status"), ("GET", "metrics"), ("POST", "drain")] {
@@ -37,7 +37,7 @@ async fn others_are_refused_and_told_what_to_do() {
         let arguments = [&curl[..], &["--request", method, &url]].concat();
         let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
         let answer = text(&output(program(&as_nobody(), "curl".as_ref(), &arguments, &[])).await.stdout);
-        assert!(answer.ends_with("403") && answer.contains("try sudo"), "{path}: {answer}");
+        assert!(answer.ends_with("403") && answer.contains("use sudo"), "{path}: {answer}");
     }
     let status = solo.status().await.expect("root may");
     assert_eq!(status["phase"], "serving", "nobody's drain was not obeyed");

@@ -33,11 +33,7 @@ async fn a_taken_port_is_said_in_one_line() {
     let mut second = Solo::new();
     second.listen = first.listen;
     let address = first.listen.to_string();
-    refuses(
-        &second.fails().await,
-        1,
-        &["cannot listen on", &address, "another program listens there", "--listen"],
-    );
+    refuses(&second.fails().await, 1, &["cannot listen on", &address, "address in use", "--listen"]);
     // Whoever does not get the port touches nothing else either.
     assert!(!second.state_dir.exists() && !second.runtime_dir.exists());
     first.get("/").await.is(200, "Healthy!");
@@ -269,7 +265,7 @@ async fn variables_that_are_no_text_matter_only_where_they_are_ours() {
         let output = status_command.output().await.unwrap();
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         let said = text(&output.stderr);
-        assert!(said.contains("no agent answers on /nonexistent/admin.sock"), "{said}");
+        assert!(said.contains("no agent is listening on /nonexistent/admin.sock"), "{said}");
         assert_eq!(said.contains("INSTANCE_AGENT_LISTEN: the value is not UTF-8 text"), is_told, "{said}");
     }
 }
@@ -302,13 +298,13 @@ async fn all_mistakes_of_a_settings_file_are_told_at_once() {
         text(&output.stderr),
         format!(
             "instance-agent: {file}:1: root: \"both\" is not valid: expected health or seed\n\
-             {file}:2: listn: there is no such setting; did you mean listen?\n\
-             {file}:3: max-body: expected a string, found boolean\n"
+             {file}:2: listn: no such setting; did you mean listen?\n\
+             {file}:3: max-body: expected a string or a decimal integer, found boolean\n"
         )
     );
     fs::write(file, "root = 'seed'\n").unwrap();
     let output = agent(&["serve", "--check", "--config", file], &[]).await;
-    assert_eq!(text(&output.stdout), format!("the settings can be used; read from {file}\n"));
+    assert_eq!(text(&output.stdout), format!("the settings are valid, read from {file}\n"));
 }
 
 #[tokio::test]
@@ -357,7 +353,7 @@ async fn a_runtime_folder_of_another_user_and_a_link_in_place_of_the_lock_are_no
     set_mode(&foreign.runtime_dir, 0o700);
     std::os::unix::fs::chown(&foreign.runtime_dir, Some(tests::solo::NOBODY), None).unwrap();
     let _agent = foreign.start().await;
-    foreign.until_logged("belongs to another user than this agent's").await;
+    foreign.until_logged("belongs to another user: ").await;
     foreign.get("/").await.is(200, "Healthy!");
 }
 
@@ -380,7 +376,7 @@ async fn a_folder_that_others_use_is_not_closed_to_them() {
     std::fs::write(shared.path().join("theirs"), "").unwrap();
     solo.runtime_dir = shared.path().to_owned();
     let command = solo.start().await;
-    solo.until_logged("not the agent's own").await;
+    solo.until_logged("is open to other users and holds other files").await;
     assert_eq!(mode(shared.path()), 0o755);
     solo.get("/").await.is(200, "Healthy!");
     command.terminate();
@@ -392,13 +388,13 @@ async fn without_an_agent_the_commands_say_what_to_do() {
     for command in ["status", "drain", "resume"] {
         let said = solo.command(&[], &[command]).await;
         let socket = solo.runtime_dir.join("admin.sock");
-        refuses(&said, 1, &[socket.to_str().unwrap(), "is it running?", "--runtime-dir"]);
+        refuses(&said, 1, &[socket.to_str().unwrap(), "no agent is listening", "--runtime-dir"]);
         assert!(said.stdout.is_empty());
     }
     // A socket that nobody listens on any more is the same.
     let mut agent = solo.start().await;
     agent.die(&solo).await;
-    refuses(&solo.command(&[], &["status"]).await, 1, &["is it running?"]);
+    refuses(&solo.command(&[], &["status"]).await, 1, &["no agent is listening"]);
 }
 
 fn mode(path: &Path) -> u32 {
@@ -566,7 +562,7 @@ async fn on_a_plain_stderr_each_event_is_one_line() {
     // Sentences alone: neither ids nor fields, which are for the journal.
     assert!(!log.contains("message_id") && !log.contains("reason="), "{log}");
     let listening = format!(" INFO listening on {}, version ", solo.listen);
-    for wanted in ["ERROR the seed cannot be used: ", &listening, " INFO stopped: the port is closed"] {
+    for wanted in ["ERROR cannot use the seed: ", &listening, " INFO stopped: the port is closed"] {
         assert!(log.contains(wanted), "no {wanted}:\n{log}");
     }
     let mut quiet = Solo::new().with(&["--log-level", "error"]);

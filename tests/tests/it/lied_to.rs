@@ -49,7 +49,7 @@ async fn a_page_where_the_tags_belong_takes_nothing_out_of_its_group() {
         machine.until_logged("tags/instance: the answer is not a list of tags").await;
         assert!(bed.calls(&machine, "DeregisterTargets").is_empty());
         machine.instance.answer_metadata(TAGS, None);
-        machine.until_logged("instance metadata are back after").await;
+        machine.until_logged("instance metadata available again after").await;
         assert_eq!(machine.status().await.unwrap()["target_groups"][0]["state"], "healthy");
     }
 }
@@ -58,7 +58,7 @@ async fn a_page_where_the_tags_belong_takes_nothing_out_of_its_group() {
 async fn tags_that_vanish_from_the_metadata_alone_have_not_vanished() {
     let (bed, machine, _agent) = Bed::healthy().await;
     machine.instance.answer_metadata(TAGS, Some((200, "Name")));
-    machine.until_logged("tells none of this instance's tags any more").await;
+    machine.until_logged("no longer lists any tag").await;
     let asked = async || (!bed.calls(&machine, "DescribeTags").is_empty()).then_some(());
     assert!(tests::eventually(asked).await.is_some(), "EC2 is not asked");
     // What EC2 says of the cluster from now on is heard, so its answer has been taken in.
@@ -83,7 +83,7 @@ async fn half_an_answer_about_its_group_or_health_is_no_answer() {
     let mut bed = Bed::start().await;
     bed.cloud.set_fault("DescribeTargetGroups", Some(Fault::BreakOff));
     let (machine, mut agent) = bed.boot().await;
-    machine.until_logged(": the answer breaks off;").await;
+    machine.until_logged(": the answer is incomplete;").await;
     bed.cloud.set_fault("DescribeTargetGroups", None);
     bed.until_target("cluster1", &machine, TargetState::Healthy).await;
     bed.cloud.set_fault("DescribeTargetHealth", Some(Fault::BreakOff));
@@ -100,7 +100,7 @@ async fn half_an_answer_about_its_tags_does_not_leave_it_without() {
     spec.publishes_tags = false;
     let machine = bed.machine(spec).await;
     let _agent = machine.start();
-    machine.until_logged(": the answer breaks off").await;
+    machine.until_logged(": the answer is incomplete").await;
     bed.cloud.set_fault("DescribeTags", None);
     bed.until_target("cluster1", &machine, TargetState::Healthy).await;
 }
@@ -136,7 +136,7 @@ async fn an_access_key_with_a_carriage_return_is_said_once_in_words() {
         machine.command.environment.push((name.to_owned(), value.to_owned()));
     }
     let _agent = machine.start();
-    machine.until_logged("the access key id holds a character that none has, at place 12").await;
+    machine.until_logged("the access key id has an invalid character at position 12").await;
     for absent in ["panicked", "AKIDEXAMPLE", "\r"] {
         assert_eq!(said(&machine, absent), 0, "{absent:?}: {}", machine.log());
     }

@@ -11,7 +11,8 @@ async fn resume_waits_until_the_instance_is_in_service_and_says_when_there_was_n
     let (bed, machine, _agent) = Bed::healthy().await;
     let resumed = machine.command(&["resume", "--wait"]).await;
     assert!(resumed.status.success(), "{resumed:?}");
-    let nothing = "nothing to resume: no operator has drained this instance; it is in service\nin service\n";
+    let nothing =
+        "nothing to resume: no operator drained this instance; the instance is in service\nin service\n";
     assert_eq!(text(&resumed.stdout), nothing);
 
     let drained = machine.command(&["drain", "--wait"]).await;
@@ -37,7 +38,7 @@ async fn a_wait_that_takes_too_long_says_what_for() {
     let late = machine.command(&["drain", "--wait", "--timeout", "1s"]).await;
     tests::solo::refuses_after_lines(
         &late,
-        &["not drained within 1s, still waiting for the deregistration from cluster1; "],
+        &["not drained within 1s: still waiting for the deregistration from cluster1; "],
     );
     bed.cloud.set_fault("DeregisterTargets", None);
     machine.until_phase("drained").await;
@@ -46,7 +47,7 @@ async fn a_wait_that_takes_too_long_says_what_for() {
     let late = machine.command(&["resume", "--wait", "--timeout", "1s"]).await;
     tests::solo::refuses_after_lines(
         &late,
-        &["not in service within 1s, still waiting for target group cluster1: ", "; `instance-agent status`"],
+        &["not in service within 1s: still waiting for target group cluster1: ", "; `instance-agent status`"],
     );
     bed.cloud.set_fault("RegisterTargets", None);
     bed.until_target("cluster1", &machine, TargetState::Healthy).await;
@@ -54,7 +55,7 @@ async fn a_wait_that_takes_too_long_says_what_for() {
     machine.instance.set_lifecycle(Some("Standby"));
     machine.until_phase("drained").await;
     let out = machine.command(&["resume", "--wait"]).await;
-    let why = "the instance stays out for another reason: Auto Scaling state Standby";
+    let why = "another reason keeps the instance out: Auto Scaling state Standby";
     tests::solo::refuses_after_lines(&out, &["not in service: ", why]);
 }
 
@@ -75,7 +76,7 @@ async fn a_stop_says_what_it_waits_for() {
     // Longer than the test waits: only not waiting at all can pass.
     machine.arguments(&["--drain-quiet", "1h", "--drain-timeout", "1h"]);
     let mut agent = machine.start();
-    machine.until_logged("no answer to a call that may have taken effect").await;
+    machine.until_logged("a call got no answer and may have taken effect").await;
     agent.terminate();
     assert!(ended(&mut agent, &machine).await.success(), "never registered, it waits for nobody");
     assert!(!machine.log().contains("without requests"), "{}", machine.log());
@@ -97,7 +98,7 @@ async fn a_health_check_path_that_this_agent_does_not_know_is_noticed_by_its_pro
     // Nobody asks for a status, and the next regular look is ten minutes away.
     machine.until_logged("target group cluster1: unhealthy (was healthy): Target.ResponseCodeMismatch").await;
     assert!(
-        machine.log().contains("answered a health check with another status than 200"),
+        machine.log().contains("answered a health check with a status other than 200"),
         "{}",
         machine.log()
     );
@@ -150,7 +151,7 @@ async fn at_debug_each_look_and_each_decision_is_told_and_at_info_none() {
         "elasticloadbalancing:RegisterTargets of i-",
         "elasticloadbalancing:DescribeTargetHealth of i-",
         "target group cluster1: healthy; asking again in ",
-        "phase starting: Serve, as nothing keeps the instance out",
+        "phase starting: Serve, nothing keeps the instance out",
         "own health path http://",
     ];
     let mut bed = Bed::start().await;
@@ -161,10 +162,10 @@ async fn at_debug_each_look_and_each_decision_is_told_and_at_info_none() {
     bed.cloud.set_fault("DescribeTargetHealth", Some(Fault::Deny));
     assert!(machine.command(&["drain", "--wait"]).await.status.success());
     machine.until_logged("phase serving: Drain, drained by an operator").await;
-    machine.until_logged("target group cluster1: wanted Out, and healthy").await;
+    machine.until_logged("target group cluster1: wish Out, state healthy").await;
     assert!(machine.command(&["resume"]).await.status.success());
     machine.until_logged("failed: AccessDenied: ").await;
-    machine.until_logged("; trying again in ").await;
+    machine.until_logged("; retrying in ").await;
     bed.cloud.set_fault("DescribeTargetHealth", None);
 
     let mut quiet = bed.machine(bed.spec()).await;

@@ -74,7 +74,7 @@ async fn when_the_checks_stop_coming_it_asks_at_once() {
     assert!(bed.cloud.deregister("cluster1", machine.instance.id(), PORT));
     bed.until_target("cluster1", &machine, TargetState::Unused).await;
     bed.until_target("cluster1", &machine, TargetState::Healthy).await;
-    machine.until_logged("no health checks for three intervals").await;
+    machine.until_logged("no health check for three intervals").await;
 }
 
 #[tokio::test]
@@ -300,7 +300,7 @@ async fn a_registration_whose_answer_is_lost_is_looked_up_before_it_is_repeated(
     let mut bed = Bed::start().await;
     bed.cloud.set_fault("RegisterTargets", Some(Fault::Fail(503)));
     let (machine, _agent) = bed.boot().await;
-    machine.until_logged("no answer to a call that may have taken effect").await;
+    machine.until_logged("a call got no answer and may have taken effect").await;
     bed.cloud.set_fault("RegisterTargets", None);
     bed.until_target("cluster1", &machine, TargetState::Healthy).await;
     let calls = bed.cloud.calls();
@@ -319,7 +319,7 @@ async fn a_registration_that_took_effect_without_an_answer_is_not_repeated() {
     let mut bed = Bed::start().await;
     bed.cloud.set_fault("RegisterTargets", Some(Fault::LoseAnswer));
     let (machine, _agent) = bed.boot().await;
-    machine.until_logged("no answer to a call that may have taken effect").await;
+    machine.until_logged("a call got no answer and may have taken effect").await;
     machine.until_status("healthy", |status| status["target_groups"][0]["state"] == "healthy").await;
     assert_eq!(bed.calls(&machine, "RegisterTargets").len(), 1, "{}", machine.log());
 }
@@ -362,7 +362,7 @@ async fn without_metadata_it_serves_says_so_once_and_registers_when_they_come() 
     machine.instance.set_imds_outage(Outage::Up);
     bed.until_target("cluster1", &machine, TargetState::Healthy).await;
     assert_eq!(machine.log().matches("no instance metadata").count(), 1, "{}", machine.log());
-    machine.until_logged("instance metadata are back after ").await;
+    machine.until_logged("instance metadata available again after ").await;
 }
 
 #[tokio::test]
@@ -422,7 +422,7 @@ async fn tags_that_ec2_refuses_to_tell_are_said_once_and_counted_until_it_does()
     assert!(eventually(tried_again).await.is_some(), "it does not try again");
     bed.cloud.set_fault("DescribeTags", None);
     bed.until_target("cluster1", &machine, TargetState::Healthy).await;
-    assert!(machine.log().contains("instance tags are told by EC2 after "), "{}", machine.log());
+    assert!(machine.log().contains("EC2 returns the instance tags again after "), "{}", machine.log());
     assert_eq!(machine.log().matches("allow ec2:DescribeTags").count(), 1, "{}", machine.log());
 }
 
@@ -542,7 +542,7 @@ async fn naming_the_same_group_otherwise_does_not_leave_it() {
 async fn a_slip_in_the_tag_takes_no_instance_out_of_its_group() {
     let (bed, machine, _agent) = Bed::healthy().await;
     machine.instance.set_tag(instance_contract::tags::TARGET_GROUP, "cluster1,cluster2");
-    machine.until_logged("what held before still holds").await;
+    machine.until_logged("the previous value stays in effect").await;
     let status = machine.until_phase("serving").await;
     assert_eq!(status["target_groups"][0]["name"], "cluster1");
     assert!(bed.calls(&machine, "DeregisterTargets").is_empty());
@@ -635,7 +635,7 @@ async fn a_restarted_agent_that_gets_no_checks_asks_at_once() {
     // Registered with a port that no check comes to; the default would look again in ten minutes.
     machine.arguments(&["--listen", "127.0.0.1:0", "--register-port", "8080"]);
     let _agent = machine.start();
-    machine.until_logged("no health checks for three intervals").await;
+    machine.until_logged("no health check for three intervals").await;
 }
 
 #[tokio::test]
@@ -686,7 +686,7 @@ async fn a_notice_that_cannot_be_read_hides_no_other() {
     bed.until_target("cluster1", &machine, TargetState::Healthy).await;
     machine.instance.set_spot(Some((SpotAction::Terminate, SystemTime::now())));
     machine.until_phase("drained").await;
-    assert_eq!(machine.log().matches("this notice cannot be read").count(), 1, "{}", machine.log());
+    assert_eq!(machine.log().matches("cannot read a notice").count(), 1, "{}", machine.log());
 }
 
 #[tokio::test]

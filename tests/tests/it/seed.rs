@@ -287,7 +287,7 @@ async fn a_damaged_file_says_so_serves_on_and_is_kept_aside() {
     let damaged = vec![b'?'; 2 * SLOT];
     fs::write(solo.seed_file(), &damaged).unwrap();
     let mut agent = solo.start().await;
-    solo.get("/seed").await.refuses(500, "damaged in both of its slots");
+    solo.get("/seed").await.refuses(500, "both slots of ");
     solo.get("/health").await.is(200, "Healthy!");
     solo.get("/").await.is(200, "Healthy!");
     let status = solo.status().await.expect("status");
@@ -318,9 +318,7 @@ async fn a_torn_slot_falls_back_to_the_other_with_a_warning() {
     fs::write(solo.seed_file(), &bytes).unwrap();
     let mut agent = solo.start().await;
     solo.get("/seed").await.is(200, "1");
-    let warned = |line: &str| {
-        line.contains("WARN") && line.contains("is damaged; going on with what the other slot says")
-    };
+    let warned = |line: &str| line.contains("WARN") && line.contains("is damaged; using the other slot");
     assert_eq!(solo.log().lines().filter(|line| warned(line)).count(), 1, "{}", solo.log());
     solo.post("3").await.is(200, "3");
     agent.die(&solo).await;
@@ -342,7 +340,7 @@ async fn a_second_agent_on_the_same_folder_names_the_first() {
     let reason = said.lines().last().unwrap_or_default();
     assert_eq!(refused.status.code(), Some(1), "{said}");
     assert!(reason.starts_with("instance-agent: "), "{said}");
-    assert!(reason.contains(&format!("the running process {pid}")), "{said}");
+    assert!(reason.contains(&format!("process {pid}")), "{said}");
     first.post("1").await.is(200, "1");
 
     // A killed owner leaves the lock file, and no lock.
@@ -408,7 +406,7 @@ async fn a_folder_it_may_not_write_to_costs_the_seed_and_nothing_else() {
     set_mode(&solo.path(""), 0o511);
     let mut agent = solo.start().await;
     solo.get("/seed").await.refuses(500, "state-dir");
-    solo.post("1").await.refuses(503, "the value before it stays");
+    solo.post("1").await.refuses(503, "the previous value stays");
     solo.get("/health").await.is(200, "Healthy!");
     agent.stop(&solo).await;
     set_mode(&solo.path(""), 0o711);

@@ -1,30 +1,30 @@
-//! What goes wrong with a target group: what it means for the member, what is said of it, and when to try again.
+//! Failures of a member: their effect on the state, the log message, and the pause before the next attempt.
 
 use std::time::Duration;
 
-use super::{Member, Next};
+use super::{Member, NextTick};
 use crate::aws::{CallError, CallErrorKind};
 use crate::backoff::jitter;
-use crate::guard::Broken;
+use crate::guard::TaskFailure;
 use crate::lifecycle::{Event, Membership};
 use crate::registrar::api::Api;
 use crate::registrar::sentences::{self, Problem};
 
-/// The longest wait between two tries to leave, for as long as a drain usually may take.
+/// The longest pause between attempts to deregister, for as long as a drain usually takes.
 pub(super) const RETRY_DRAINING: Duration = Duration::from_secs(15);
 const DRAIN: Duration = Duration::from_secs(300);
-/// How often a condition on the instance itself is looked at.
+/// How often a condition on the instance itself is checked.
 const RECHECK: Duration = Duration::from_secs(2);
 
 impl<A: Api> Member<A> {
-    /// After a mistake in this program. What was known may be wrong: look again.
-    pub(super) fn begin_anew(&mut self, broken: &Broken) -> Next {
+    /// Starts over after a bug. The known state may be wrong, so the member asks AWS again.
+    pub(super) fn begin_anew(&mut self, broken: &TaskFailure) -> NextTick {
         (self.resolved, self.taken_over) = (None, false);
         let problem = Problem {
-            what: format!("a mistake in the agent: {broken}"),
-            cure: "nothing: it looks again; please report it with the log".to_owned(),
+            what: format!("a bug in the agent: {broken}"),
+            cure: "nothing to do: the agent asks AWS again; please report the bug with the log".to_owned(),
         };
-        // Not among the failures, which are over as soon as a call succeeds: the next look may break again.
+        // Not in `failures`, which end with the next successful call: the bug may come back after it.
         if let Some(earlier) = self.mistakes.news(&broken.to_string()) {
             sentences::fails(self.group.name(), &Membership::Unresolved, &problem, earlier);
         }
@@ -35,16 +35,16 @@ impl<A: Api> Member<A> {
         });
         self.changed.notify_one();
         let pause = self.mistakes.pause();
-        Next::After(if self.is_in_a_drains_time() { pause.min(jitter(RETRY_DRAINING)) } else { pause })
+        NextTick::After(if self.is_in_a_drains_time() { pause.min(jitter(RETRY_DRAINING)) } else { pause })
     }
 
     pub(super) fn group_is_missing(&self) -> bool {
         matches!(self.last_refusal, Some(CallErrorKind::GroupNotFound | CallErrorKind::OtherRegion))
     }
 
-    /// Takes in a failed call: what it means for the state, what to say, when to try again.
-    pub(super) async fn failed(&mut self, error: &CallError) -> Next {
-        // Denied may be those of a role that the instance has no more.
+    /// Handles a failed call: updates the state, logs, and returns when to try again.
+    pub(super) async fn failed(&mut self, error: &CallError) -> NextTick {
+        // The denied credentials may be those of a role that the instance no longer has.
         if matches!(error.kind, CallErrorKind::AccessDenied | CallErrorKind::Credentials) {
             self.shared.api.forget_credentials().await;
         }
@@ -59,7 +59,7 @@ impl<A: Api> Member<A> {
         self.failed_with(Problem { what: error.to_string(), cure: error.cure() })
     }
 
-    pub(super) fn failed_with(&mut self, problem: Problem) -> Next {
+    pub(super) fn failed_with(&mut self, problem: Problem) -> NextTick {
         let mut pause = self.retry.next_delay();
         if self.is_in_a_drains_time() {
             pause = pause.min(jitter(RETRY_DRAINING));
@@ -67,23 +67,23 @@ impl<A: Api> Member<A> {
         let target_group = self.group.name();
         tracing::debug!(
             target_group,
-            "target group {target_group}: {}; trying again in {:.1} s",
+            "target group {target_group}: {}; retrying in {:.1} s",
             problem.what,
             pause.as_secs_f64()
         );
         self.say(problem);
-        Next::After(pause)
+        NextTick::After(pause)
     }
 
-    /// A drain must use its time; what fails for longer than one slows down like everything else.
+    /// Retries stay frequent for as long as a drain usually takes, then slow down like all others.
     fn is_in_a_drains_time(&self) -> bool {
         self.leaving_since.is_some_and(|since| since.elapsed() < DRAIN)
     }
 
-    /// For something on this instance: looking at it costs nobody anything.
-    pub(super) fn waits_for(&mut self, problem: Problem) -> Next {
+    /// Waits for a condition on this instance, which is cheap to check.
+    pub(super) fn waits_for(&mut self, problem: Problem) -> NextTick {
         self.say(problem);
-        Next::After(jitter(RECHECK))
+        NextTick::After(jitter(RECHECK))
     }
 
     fn say(&mut self, problem: Problem) {

@@ -1,9 +1,9 @@
-//! Membership of one target group: makes the calls that [`Membership`] asks for, at their time.
+//! Membership of one target group: makes the AWS calls that the state and the wish require.
 
 mod failures;
 mod handle;
-mod known;
-mod looks;
+mod health_schedule;
+mod inherited_membership;
 #[cfg(test)]
 mod tests;
 
@@ -13,44 +13,42 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use self::handle::Wished;
+use self::handle::NumberedWish;
 pub(crate) use self::handle::{MemberHandle, MemberStatus, Wish};
-pub(crate) use self::known::Known;
-use self::looks::Looks;
-use super::api::{Api, Shared};
+use self::health_schedule::HealthSchedule;
+pub(crate) use self::inherited_membership::InheritedMembership;
+use super::api::{Api, MemberContext};
 use super::probes::ProbeNews;
 use super::sentences::{self, Problem};
 use crate::aws::{CallError, CallErrorKind};
 use crate::backoff::Backoff;
-use crate::guard::{Mistakes, guard};
+use crate::guard::{TaskFailures, guard};
 use crate::identity::Instance;
 use crate::lifecycle::{Event, Membership};
-use crate::repeated::Repeated;
+use crate::repeat_filter::RepeatFilter;
 use crate::target_group::{Target, TargetGroup, TargetGroupRef, TargetType};
 use crate::traffic::Traffic;
 
-/// How long a member that is to leave tries to find out whether it is in the group at all, when
-/// this process never saw it there.
+/// If this process never saw the instance in the group, a drain waits this long for AWS to say whether it is.
 const LOOKUP_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Waits after a failed call: quick at first, and slow enough in the end that a thousand agents
-/// that are all throttled stay under the account's rate.
+/// Pauses after failed calls: short at first, and in the end long enough that a thousand throttled
+/// agents stay below the account's rate.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
-/// How long one step may take, far above all calls in it with their own deadlines.
+/// Time limit of one tick, far above the time limits of its calls.
 const TICK_LIMIT: Duration = Duration::from_secs(300);
 
 impl MemberHandle {
-    /// Starts a member; `changed` is notified at each change of its status. `known` is what the program before this one
-    /// knew.
+    /// Starts a member; `changed` is notified at each change of its status. `known` is the state before a reload.
     pub(crate) fn start<A: Api>(
         group: TargetGroupRef,
-        shared: Arc<Shared<A>>,
+        shared: Arc<MemberContext<A>>,
         traffic: Arc<Traffic>,
         wish: Wish,
         changed: Arc<Notify>,
-        known: Option<Known>,
+        known: Option<InheritedMembership>,
     ) -> Self {
-        let first = Wished { wish, generation: 0 };
+        let first = NumberedWish { wish, generation: 0 };
         let (wished, wishes) = watch::channel(first);
         let (publish, status) = watch::channel(MemberStatus {
             arn: known.as_ref().map(|known| known.arn.clone()),
@@ -66,23 +64,23 @@ impl MemberHandle {
             tried: false,
         });
         let mut member = Member::new(group.clone(), shared, traffic, wishes, publish, changed);
-        if let Some(Known { arn, target, .. }) = known {
-            member.take_over(Resolved { arn, target, deregistration_delay: None });
+        if let Some(InheritedMembership { arn, target, .. }) = known {
+            member.take_over(ResolvedGroup { arn, target, deregistration_delay: None });
         }
         Self { group, status, wished, task: tokio::spawn(member.run(first)) }
     }
 }
 
-/// When to tick again, unless the wish changes before.
-enum Next {
+/// When to tick again; a changed wish comes first.
+enum NextTick {
     Now,
     After(Duration),
-    /// As `After`, but also when there is news of the balancer's health checks, or an operator asks.
+    /// As `After`, but also on news of the load balancer's health checks, or when an operator asks.
     Watching(Duration),
     WhenWished,
 }
 
-struct Resolved {
+struct ResolvedGroup {
     arn: String,
     target: Target,
     deregistration_delay: Option<Duration>,
@@ -90,36 +88,36 @@ struct Resolved {
 
 struct Member<A> {
     group: TargetGroupRef,
-    shared: Arc<Shared<A>>,
+    shared: Arc<MemberContext<A>>,
     traffic: Arc<Traffic>,
-    wishes: watch::Receiver<Wished>,
+    wishes: watch::Receiver<NumberedWish>,
     instance: watch::Receiver<Option<Instance>>,
     publish: watch::Sender<MemberStatus>,
     changed: Arc<Notify>,
-    resolved: Option<Resolved>,
-    /// What is resolved is what the program before this one knew, and may be old.
+    resolved: Option<ResolvedGroup>,
+    /// `resolved` comes from before a reload and may be old.
     taken_over: bool,
     retry: Backoff,
-    looks: Looks,
+    schedule: HealthSchedule,
     refusals: watch::Receiver<()>,
     questions: watch::Receiver<()>,
     leaving_since: Option<Instant>,
-    /// This process was in the group or asked to be, so that it may still be there.
+    /// This process registered or tried to, so that the instance may be in the group.
     ever_present: bool,
-    /// It was in the group, as far as anybody can tell.
+    /// The instance was in the group, as far as AWS said.
     was_present: bool,
-    failures: Repeated<Problem>,
-    mistakes: Mistakes,
-    /// What the last failed call was refused for.
+    failures: RepeatFilter<Problem>,
+    mistakes: TaskFailures,
+    /// Why the last call failed.
     last_refusal: Option<CallErrorKind>,
 }
 
 impl<A: Api> Member<A> {
     fn new(
         group: TargetGroupRef,
-        shared: Arc<Shared<A>>,
+        shared: Arc<MemberContext<A>>,
         traffic: Arc<Traffic>,
-        wishes: watch::Receiver<Wished>,
+        wishes: watch::Receiver<NumberedWish>,
         publish: watch::Sender<MemberStatus>,
         changed: Arc<Notify>,
     ) -> Self {
@@ -136,28 +134,28 @@ impl<A: Api> Member<A> {
             resolved: None,
             taken_over: false,
             retry: Backoff::new(RETRY.0, RETRY.1),
-            looks: Looks::new(),
+            schedule: HealthSchedule::new(),
             refusals,
             questions,
             leaving_since,
             ever_present: false,
             was_present: false,
-            failures: Repeated::default(),
-            mistakes: Mistakes::default(),
+            failures: RepeatFilter::default(),
+            mistakes: TaskFailures::default(),
             last_refusal: None,
         }
     }
 
-    /// Goes on where the program before this one was, in the group or out of it.
-    fn take_over(&mut self, resolved: Resolved) {
+    /// Continues with the state from before a reload.
+    fn take_over(&mut self, resolved: ResolvedGroup) {
         (self.ever_present, self.was_present, self.taken_over) = (true, true, true);
         self.resolved = Some(resolved);
-        self.looks.probes.restart(&self.traffic);
+        self.schedule.probes.restart(&self.traffic);
     }
 
-    async fn run(mut self, mut wished: Wished) {
+    async fn run(mut self, mut wished: NumberedWish) {
         loop {
-            // The first may have changed before this task came to run.
+            // The wish may have changed before this task first ran.
             let latest = *self.wishes.borrow_and_update();
             if latest != wished {
                 wished = latest;
@@ -168,25 +166,25 @@ impl<A: Api> Member<A> {
                 Err(broken) => self.begin_anew(&broken),
             };
             match next {
-                Next::Now => {}
-                Next::After(pause) => tokio::select! {
+                NextTick::Now => {}
+                NextTick::After(pause) => tokio::select! {
                     () = tokio::time::sleep(pause) => {}
-                    // A closed channel means that the registrar is gone, and this task with it.
+                    // A closed channel means that the registrar has ended, so this task ends too.
                     changed = self.wishes.changed() => if changed.is_err() { return },
-                    // News of the instance may be what a lookup was waiting for.
+                    // The lookup may have failed for lack of the instance's identity.
                     Ok(()) = self.instance.changed(), if self.resolved.is_none() => self.retry.reset(),
                 },
-                Next::Watching(pause) => tokio::select! {
+                NextTick::Watching(pause) => tokio::select! {
                     () = tokio::time::sleep(pause) => {}
                     changed = self.wishes.changed() => if changed.is_err() { return },
-                    // Those that follow on one another are no news, however many they are.
-                    Ok(()) = self.refusals.changed(), if !self.looks.probes.are_refused() => {}
+                    // Repeated refusals are no news.
+                    Ok(()) = self.refusals.changed(), if !self.schedule.probes.are_refused() => {}
                     Ok(()) = self.questions.changed() => {
                         let known = self.publish.borrow().as_of.map(|(_, at)| at);
-                        self.looks.operator_asks(known);
+                        self.schedule.operator_asks(known);
                     }
                 },
-                Next::WhenWished => {
+                NextTick::WhenWished => {
                     if self.wishes.changed().await.is_err() {
                         return;
                     }
@@ -195,7 +193,7 @@ impl<A: Api> Member<A> {
         }
     }
 
-    async fn tick(&mut self, wish: Wish) -> Next {
+    async fn tick(&mut self, wish: Wish) -> NextTick {
         match wish {
             Wish::In => self.tick_in().await,
             Wish::Stay => self.tick_stay().await,
@@ -203,15 +201,15 @@ impl<A: Api> Member<A> {
         }
     }
 
-    fn wish_changed(&mut self, Wished { wish, generation }: Wished) {
+    fn wish_changed(&mut self, NumberedWish { wish, generation }: NumberedWish) {
         self.retry.reset();
         let target_group = self.group.name();
         tracing::debug!(
             target_group,
-            "target group {target_group}: wanted {wish:?}, and {}",
+            "target group {target_group}: wish {wish:?}, state {}",
             self.membership()
         );
-        self.looks.begin_anew();
+        self.schedule.begin_anew();
         self.leaving_since = (wish == Wish::Out).then(Instant::now);
         self.publish.send_modify(|status| {
             status.generation = generation;
@@ -220,7 +218,7 @@ impl<A: Api> Member<A> {
         });
     }
 
-    async fn tick_in(&mut self) -> Next {
+    async fn tick_in(&mut self) -> NextTick {
         match self.membership() {
             Membership::Unresolved => self.tick_unresolved().await,
             Membership::Unknown => self.tick_unknown().await,
@@ -228,35 +226,35 @@ impl<A: Api> Member<A> {
             Membership::Present(_) => self.tick_present().await,
             Membership::Left => {
                 self.advance(Event::Rejoin);
-                Next::Now
+                NextTick::Now
             }
         }
     }
 
-    async fn tick_stay(&mut self) -> Next {
+    async fn tick_stay(&mut self) -> NextTick {
         match self.membership() {
             Membership::Unresolved if !self.group_is_missing() => self.tick_unresolved().await,
             Membership::Unknown => self.tick_unknown().await,
             Membership::Present(_) => self.tick_present().await,
             Membership::Unresolved | Membership::Absent | Membership::Left => {
                 self.gone();
-                Next::WhenWished
+                NextTick::WhenWished
             }
         }
     }
 
-    async fn tick_out(&mut self) -> Next {
+    async fn tick_out(&mut self) -> NextTick {
         match self.membership() {
             Membership::Absent | Membership::Left => {
                 self.gone();
-                return Next::WhenWished;
+                return NextTick::WhenWished;
             }
             Membership::Unresolved if self.group_is_missing() => {
                 self.gone();
-                return Next::WhenWished;
+                return NextTick::WhenWished;
             }
             Membership::Unresolved | Membership::Unknown if !self.ever_present => {
-                // Nobody waits for ever for an answer that may not matter; it is still looked for.
+                // The answer may not matter, so the drain stops waiting for it; the member keeps asking.
                 if self.leaving_since.is_none_or(|since| since.elapsed() >= LOOKUP_PATIENCE) {
                     self.gone();
                 }
@@ -265,17 +263,17 @@ impl<A: Api> Member<A> {
         }
         match self.membership() {
             Membership::Unresolved => self.tick_unresolved().await,
-            // A look that fails does not excuse staying: leaving what one is not in does no harm.
+            // If the query fails, deregister anyway: deregistering a target that is not registered does no harm.
             Membership::Unknown => match self.look().await {
-                Ok(()) => Next::Now,
+                Ok(()) => NextTick::Now,
                 Err(_) => self.tick_leaving().await,
             },
             _ => self.tick_leaving().await,
         }
     }
 
-    /// Finds the group, and what of this instance it takes as a target.
-    async fn tick_unresolved(&mut self) -> Next {
+    /// Finds the group and the target to register: instance id or IP address.
+    async fn tick_unresolved(&mut self) -> NextTick {
         let identity = self.shared.identity();
         if identity.id.is_none() && identity.private_ip.is_none() {
             return self.failed_with(unknown_target("the instance id"));
@@ -287,13 +285,13 @@ impl<A: Api> Member<A> {
         match self.resolve(group) {
             Ok(()) => {
                 self.advance(Event::Resolved);
-                Next::Now
+                NextTick::Now
             }
             Err(missing) => self.failed_with(unknown_target(missing)),
         }
     }
 
-    /// Takes in what the group is, and what of this instance it takes as a target; else what is missing of that.
+    /// Takes over the group's properties and the target to register. Returns what is unknown, if anything.
     fn resolve(&mut self, group: TargetGroup) -> Result<(), &'static str> {
         let identity = self.shared.identity();
         let (id, missing) = match group.target_type {
@@ -302,19 +300,19 @@ impl<A: Api> Member<A> {
         };
         let target = Target { id: id.ok_or(missing)?, port: self.shared.register_port };
         let TargetGroup { arn, deregistration_delay, .. } = group;
-        self.looks.probes.interval = group.check_interval;
+        self.schedule.probes.interval = group.check_interval;
         self.publish.send_modify(|status| {
             status.arn = Some(arn.clone());
             status.target = Some(target.clone());
             status.deregistration_delay = deregistration_delay;
         });
-        self.resolved = Some(Resolved { arn, target, deregistration_delay });
+        self.resolved = Some(ResolvedGroup { arn, target, deregistration_delay });
         self.taken_over = false;
         Ok(())
     }
 
-    /// Finds the group again that the program before this one knew: it, or its settings, may be others by now.
-    async fn find_again(&mut self) -> Result<(), Next> {
+    /// After a reload: finds the group again, since it or its settings may have changed.
+    async fn find_again(&mut self) -> Result<(), NextTick> {
         let group = match self.shared.api.find(&self.group).await {
             Ok(group) => group,
             Err(error) => return Err(self.failed(&error).await),
@@ -324,61 +322,61 @@ impl<A: Api> Member<A> {
         let now = self.resolved.as_ref().map(|now| (now.arn.clone(), now.target.clone()));
         if resolved.is_err() || known != now {
             self.advance(Event::Lost);
-            return Err(Next::Now);
+            return Err(NextTick::Now);
         }
         Ok(())
     }
 
-    /// Looks before it calls: a restarted agent may be registered already.
-    async fn tick_unknown(&mut self) -> Next {
+    /// Asks for the health before it registers: a restarted agent may be registered already.
+    async fn tick_unknown(&mut self) -> NextTick {
         match self.observe().await {
-            Ok(()) => Next::Now,
+            Ok(()) => NextTick::Now,
             Err(next) => next,
         }
     }
 
     /// Registers, once the agent's own health path answers.
-    async fn tick_absent(&mut self) -> Next {
+    async fn tick_absent(&mut self) -> NextTick {
         if !self.shared.notices_are_known() {
             return self.waits_for(Problem {
-                what: "not yet known whether a notice keeps the instance out".to_owned(),
-                cure: "it registers as soon as the metadata service tells its notices".to_owned(),
+                what: "the instance's notices are not known yet".to_owned(),
+                cure: "the agent registers once the metadata service answers".to_owned(),
             });
         }
         if let Err(what) = self.shared.api.probe_own_health().await {
             let cure = "the agent registers as soon as its own health path answers 200".to_owned();
             return self.waits_for(Problem { what, cure });
         }
-        let Some(Resolved { arn, target, .. }) = &self.resolved else {
+        let Some(ResolvedGroup { arn, target, .. }) = &self.resolved else {
             self.advance(Event::Lost);
-            return Next::Now;
+            return NextTick::Now;
         };
-        // Whatever the answer is: from here on it may be in the group.
+        // Whatever the answer is: from here on the instance may be in the group.
         self.ever_present = true;
         match self.shared.api.register(arn, target).await {
             Ok(()) => {
                 self.advance(Event::Registered);
-                Next::After(self.looks.registered())
+                NextTick::After(self.schedule.registered())
             }
             Err(error) => self.failed(&error).await,
         }
     }
 
-    /// Watches: [`Looks`] says when to ask.
-    async fn tick_present(&mut self) -> Next {
+    /// Watches the health; [`HealthSchedule`] decides when to ask AWS.
+    async fn tick_present(&mut self) -> NextTick {
         let target_group = self.group.name();
-        match self.looks.take_news(&self.traffic) {
+        match self.schedule.take_news(&self.traffic) {
             Some(ProbeNews::Overdue) => tracing::info!(
                 target_group,
-                "target group {target_group}: no health checks for three intervals; asking"
+                "target group {target_group}: no health check for three intervals; asking AWS"
             ),
             Some(ProbeNews::Refused) => tracing::info!(
                 target_group,
-                "target group {target_group}: this agent answered a health check with another status than 200; asking"
+                "target group {target_group}: the agent answered a health check with a status other than 200; asking AWS"
             ),
             Some(ProbeNews::Resumed) | None => {}
         }
-        if self.looks.is_due() {
+        if self.schedule.is_due() {
             if self.taken_over
                 && let Err(next) = self.find_again().await
             {
@@ -391,10 +389,10 @@ impl<A: Api> Member<A> {
             }
             let after = self.membership();
             let Membership::Present(health) = &after else {
-                return Next::Now;
+                return NextTick::Now;
             };
             let pause =
-                self.looks.looked(health.is_in_service(), before != after, self.shared.reconcile_interval);
+                self.schedule.looked(health.is_in_service(), before != after, self.shared.reconcile_interval);
             let target_group = self.group.name();
             tracing::debug!(
                 target_group,
@@ -402,10 +400,10 @@ impl<A: Api> Member<A> {
                 pause.as_secs_f64()
             );
         }
-        Next::Watching(self.looks.pause())
+        NextTick::Watching(self.schedule.pause())
     }
 
-    /// One failed read must not leave the drain's deadline a guess for ever.
+    /// Reads the delay again if the first read failed: the drain's deadline depends on it.
     async fn learn_deregistration_delay(&mut self) {
         let Some(resolved) = &mut self.resolved else { return };
         if resolved.deregistration_delay.is_none()
@@ -417,23 +415,23 @@ impl<A: Api> Member<A> {
     }
 
     /// Deregisters, with the port that was registered.
-    async fn tick_leaving(&mut self) -> Next {
-        let Some(Resolved { arn, target, .. }) = &self.resolved else {
+    async fn tick_leaving(&mut self) -> NextTick {
+        let Some(ResolvedGroup { arn, target, .. }) = &self.resolved else {
             self.advance(Event::Lost);
-            return Next::Now;
+            return NextTick::Now;
         };
-        // Known or not: nobody leaves on a guess, and the balancer may have been sending.
+        // Even if the state is unknown: the load balancer may have been sending requests.
         self.was_present = true;
         match self.shared.api.deregister(arn, target).await {
             Ok(()) => {
                 self.advance(Event::Deregistered);
-                Next::Now
+                NextTick::Now
             }
             Err(error) => self.failed(&error).await,
         }
     }
 
-    /// Nothing is left to deregister, as far as can be told.
+    /// Publishes that nothing is left to deregister, as far as AWS says.
     fn gone(&mut self) {
         self.publish.send_modify(|status| {
             status.gone = true;
@@ -442,8 +440,8 @@ impl<A: Api> Member<A> {
         self.changed.notify_one();
     }
 
-    /// Asks for the target's health, and takes it in.
-    async fn observe(&mut self) -> Result<(), Next> {
+    /// Asks AWS for the target's health and applies the answer.
+    async fn observe(&mut self) -> Result<(), NextTick> {
         match self.look().await {
             Ok(()) => Ok(()),
             Err(error) => Err(self.failed(&error).await),
@@ -451,7 +449,7 @@ impl<A: Api> Member<A> {
     }
 
     async fn look(&mut self) -> Result<(), CallError> {
-        let Some(Resolved { arn, target, .. }) = &self.resolved else {
+        let Some(ResolvedGroup { arn, target, .. }) = &self.resolved else {
             self.advance(Event::Lost);
             return Ok(());
         };
@@ -464,16 +462,31 @@ impl<A: Api> Member<A> {
         self.publish.borrow().membership.clone()
     }
 
-    /// Moves the state machine, and says so where the state changed.
+    /// Applies an event to the membership, logs a change and publishes it. Together with `begin_anew`, the only place
+    /// where the membership changes; [`Membership`] has the states.
+    ///
+    /// The order of the steps matters:
+    ///
+    /// 1. Compute the next state. An illegal transition is a bug; the member then forgets the state and asks AWS, which
+    ///    is right in every state.
+    /// 2. Update the member's own memory. `ever_present` and `was_present` never go back to false: a drain must assume
+    ///    that a target group which this process may have joined still sends requests.
+    /// 3. End the failures only when the member is where it should be. A successful query in between must not shorten the
+    ///    pause before the next refused registration.
+    /// 4. Publish `as_of`, but only for events that are answers of AWS.
+    /// 5. If the state changed, publish it in one step with the time of deregistration: the registrar counts `drain-quiet`
+    ///    from that time, and must never see a member that is out without it.
     fn advance(&mut self, event: Event) {
         let before = self.membership();
         let after = match before.after(event.clone()) {
             Ok(after) => after,
             Err(error) => {
-                // A bug. Looking again is right whatever the state is.
                 if self.mistakes.news(&error.to_string()).is_some() {
                     let target_group = self.group.name();
-                    tracing::error!(target_group, "target group {target_group}: {error}; looking again");
+                    tracing::error!(
+                        target_group,
+                        "target group {target_group}: {error}; asking AWS again; this is a bug, please report it"
+                    );
                 }
                 if self.resolved.is_some() { Membership::Unknown } else { Membership::Unresolved }
             }
@@ -483,10 +496,8 @@ impl<A: Api> Member<A> {
         }
         if after.is_present() && !before.is_present() {
             (self.ever_present, self.was_present) = (true, true);
-            self.looks.probes.restart(&self.traffic);
+            self.schedule.probes.restart(&self.traffic);
         }
-        // Being in the group, or out of it as wished, is what all the calls are for; a successful
-        // look alone must not make the next refused registration come sooner.
         if after.is_present() || (self.leaving_since.is_some() && after.is_out()) {
             self.recovered();
         }
@@ -499,8 +510,8 @@ impl<A: Api> Member<A> {
         }
         let target = self.resolved.as_ref().map(|resolved| &resolved.target);
         sentences::moved(self.group.name(), target, &before, &after, &event);
-        // Counted from when it was seen: that is never too early. A restarted agent that finds
-        // itself draining, or whose own deregistration was not answered, was in the group too.
+        // The time counts from when the agent saw it, which is never too early. An agent that finds itself
+        // draining after a restart, or whose deregistration got no answer, was in the group too.
         let draining = matches!(&event, Event::Observed(health) if health.is_draining());
         let left = after.is_out() && (draining || self.was_present);
         self.publish.send_modify(|status| {
@@ -517,7 +528,7 @@ impl<A: Api> Member<A> {
 
 fn unknown_target(missing: &str) -> Problem {
     Problem {
-        what: format!("{missing} is not known, so there is nothing to register"),
+        what: format!("{missing} is unknown: nothing to register"),
         cure: "let the instance reach its metadata service, or set instance-id".to_owned(),
     }
 }

@@ -46,7 +46,7 @@ impl Setup {
         let (instance, seen) = watch::channel(Some(known_instance()));
         let (notices, told) = watch::channel(Some(Notices { read: true, ..Notices::default() }));
         let (questions, asked) = watch::channel(());
-        let shared = Shared {
+        let shared = MemberContext {
             api: api.clone(),
             instance: seen,
             notices: told,
@@ -160,7 +160,7 @@ async fn a_registration_that_took_effect_without_an_answer_is_not_repeated() {
     setup.until_state("initial", LONG).await;
     assert_eq!(setup.api.targets(GROUP), [TARGET]);
     assert_eq!(setup.api.count(RegisterTargets), 1, "it looked, and was there");
-    assert_eq!(log.lines("no answer to a call that may have taken effect").len(), 1);
+    assert_eq!(log.lines("a call got no answer and may have taken effect").len(), 1);
 }
 
 #[tokio::test(start_paused = true)]

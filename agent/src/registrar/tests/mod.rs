@@ -51,7 +51,7 @@ struct Setup {
     api: FakeApi,
     instance: watch::Sender<Option<Instance>>,
     notices: watch::Sender<Option<Notices>>,
-    requests: mpsc::Sender<Request>,
+    requests: mpsc::Sender<OperatorRequest>,
     stop: watch::Sender<Option<&'static str>>,
     _questions: watch::Sender<()>,
     traffic: Arc<Traffic>,
@@ -63,7 +63,7 @@ struct Setup {
 
 impl Setup {
     /// One that does not know yet who it is.
-    fn unknown(api: &FakeApi, settings: Settings, resumed: Option<Resumed>) -> Self {
+    fn unknown(api: &FakeApi, settings: Settings, resumed: Option<ResumedState>) -> Self {
         Self::run_by(|registrar| tokio::spawn(registrar.run()), api, settings, resumed)
     }
 
@@ -71,7 +71,7 @@ impl Setup {
         run: impl FnOnce(Registrar<FakeApi>) -> JoinHandle<()>,
         api: &FakeApi,
         settings: Settings,
-        resumed: Option<Resumed>,
+        resumed: Option<ResumedState>,
     ) -> Self {
         let (instance, seen_instance) = watch::channel(None);
         let (notices, seen_notices) = watch::channel(None);
@@ -115,7 +115,7 @@ impl Setup {
         }
     }
 
-    fn with(api: &FakeApi, settings: Settings, resumed: Option<Resumed>, groups: &str) -> Self {
+    fn with(api: &FakeApi, settings: Settings, resumed: Option<ResumedState>, groups: &str) -> Self {
         let setup = Self::unknown(api, settings, resumed);
         setup.instance.send_replace(Some(instance("i-1", groups)));
         setup.notices.send_replace(Some(notices()));
@@ -153,7 +153,7 @@ impl Setup {
 
     async fn ask(
         &self,
-        request: impl FnOnce(oneshot::Sender<Result<String, String>>) -> Request,
+        request: impl FnOnce(oneshot::Sender<Result<String, String>>) -> OperatorRequest,
     ) -> Result<String, String> {
         let (reply, answer) = oneshot::channel();
         self.requests.send(request(reply)).await.unwrap();
@@ -218,7 +218,7 @@ async fn a_notice_before_the_start_keeps_it_out_until_it_is_over() {
 async fn a_drain_is_remembered_over_restarts_until_it_is_resumed() {
     let (api, folder) = (FakeApi::new(&["a"]), tempfile::tempdir().unwrap());
     let setup = Setup::registered(&api, settings_in(&folder)).await;
-    setup.ask(Request::Drain).await.unwrap();
+    setup.ask(OperatorRequest::Drain).await.unwrap();
     setup.until_phase(Phase::Drained, LONG).await;
     assert_eq!(api.targets("a"), NOBODY);
     drop(setup);
@@ -227,7 +227,7 @@ async fn a_drain_is_remembered_over_restarts_until_it_is_resumed() {
     setup.until_phase(Phase::Drained, LONG).await;
     sleep(seconds(3600)).await;
     assert_eq!(api.targets("a"), NOBODY, "not after a restart");
-    assert!(setup.ask(Request::Resume).await.unwrap().starts_with("resumed"));
+    assert!(setup.ask(OperatorRequest::Resume).await.unwrap().starts_with("resumed"));
     setup.until(LONG, "registered", |setup| setup.api.targets("a") == [TARGET]).await;
     drop(setup);
 
@@ -241,7 +241,7 @@ async fn a_drain_is_remembered_over_restarts_until_it_is_resumed() {
 async fn a_drain_that_cannot_be_remembered_is_refused() {
     let nowhere = Settings { state_dir: "/nonexistent".into(), ..settings() };
     let setup = Setup::registered(&FakeApi::new(&["a"]), nowhere).await;
-    assert!(setup.ask(Request::Drain).await.unwrap_err().starts_with("not drained"));
+    assert!(setup.ask(OperatorRequest::Drain).await.unwrap_err().starts_with("not drained"));
     sleep(LONG).await;
     assert_eq!((setup.phase(), setup.api.targets("a")), (Phase::Serving, vec![TARGET.to_owned()]));
 }
@@ -250,13 +250,13 @@ async fn a_drain_that_cannot_be_remembered_is_refused() {
 async fn a_drain_that_is_resumed_in_the_middle_is_called_off() {
     let (log, folder) = (Log::capture(), tempfile::tempdir().unwrap());
     let setup = Setup::registered(&FakeApi::new(&["a"]), settings_in(&folder)).await;
-    setup.ask(Request::Drain).await.unwrap();
+    setup.ask(OperatorRequest::Drain).await.unwrap();
     setup.until(LONG, "left", |setup| setup.api.targets("a") == NOBODY).await;
     assert_eq!(setup.phase(), Phase::Draining);
-    setup.ask(Request::Resume).await.unwrap();
+    setup.ask(OperatorRequest::Resume).await.unwrap();
     setup.until(LONG, "registered", |setup| setup.api.targets("a") == [TARGET]).await;
     assert_eq!(setup.phase(), Phase::Serving);
-    assert_eq!(log.lines("drain called off, its reason is over: drained by an operator").len(), 1);
+    assert_eq!(log.lines("drain cancelled, its reason no longer applies: drained by an operator").len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -299,7 +299,7 @@ async fn a_drain_ends_at_its_deadline_whatever_still_stands() {
         assert!(exact.contains(&took), "{took:?} with {timeout:?}");
         assert!(setup.api.count(Action::DeregisterTargets) >= 1, "it was tried");
     }
-    let said = log.lines("drain timeout reached with 0 requests in flight, perhaps still registered");
+    let said = log.lines("drain timeout reached with 0 requests in flight, may still be registered");
     assert_eq!(said.len(), 3, "{said:?}");
 }
 
@@ -330,14 +330,17 @@ async fn drained_before_a_reload_it_stays_drained_without_another_drain() {
     let (log, folder) = (Log::capture(), tempfile::tempdir().unwrap());
     RememberedDrain::in_folder(folder.path()).remember(Some("i-1")).unwrap();
     let role = Role { target_groups: vec![name("a")], ..Role::default() };
-    let resumed = Resumed { role, drained: true, ..Resumed::default() };
+    let resumed = ResumedState { role, drained: true, ..ResumedState::default() };
     let setup = Setup::with(&FakeApi::new(&["a"]), settings_in(&folder), Some(resumed), "a");
     setup.until_phase(Phase::Drained, seconds(1)).await;
     sleep(LONG).await;
     assert_eq!(log.lines("draining: "), NOBODY, "it was drained before");
-    setup.ask(Request::Resume).await.unwrap();
+    setup.ask(OperatorRequest::Resume).await.unwrap();
     setup.until(LONG, "registered", |setup| setup.api.targets("a") == [TARGET]).await;
-    assert_eq!(log.lines("in service again, what kept it out is over: drained by an operator").len(), 1);
+    assert_eq!(
+        log.lines("serving again, the reason to stay out no longer applies: drained by an operator").len(),
+        1
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -347,7 +350,7 @@ async fn after_a_reload_it_goes_on_leaving_the_groups_that_it_was_leaving() {
         api.put(group, crate::target_group::Target { id: "i-1".to_owned(), port: 8081 });
     }
     let role = Role { target_groups: vec![name("a")], ..Role::default() };
-    let resumed = Resumed { role, parting: vec![name("b")], ..Resumed::default() };
+    let resumed = ResumedState { role, parting: vec![name("b")], ..ResumedState::default() };
     let setup = Setup::with(&api, settings(), Some(resumed), "a");
     setup.until(LONG, "out of b", |setup| setup.api.targets("b") == NOBODY).await;
     setup.until(LONG, "forgotten", |setup| setup.group_names() == ["a"]).await;
@@ -442,13 +445,17 @@ async fn a_name_that_does_not_exist_takes_no_instance_out_of_its_group() {
     sleep(seconds(3600)).await;
     assert_eq!(api.targets("a"), [TARGET]);
     assert_eq!(setup.group_names(), ["misspelled", "a"]);
-    assert_eq!(log.lines("target group a: not named any more; ").len(), 1, "{:?}", log.lines("group a"));
+    assert_eq!(log.lines("target group a: no longer named; ").len(), 1, "{:?}", log.lines("group a"));
     // A reload takes over what is not left yet, and does not leave it either.
     let (role, parting) = setup.role.borrow().clone();
     assert_eq!(parting, [name("a")]);
     drop(setup);
-    let setup =
-        Setup::with(&api, settings(), Some(Resumed { role, parting, ..Resumed::default() }), "misspelled");
+    let setup = Setup::with(
+        &api,
+        settings(),
+        Some(ResumedState { role, parting, ..ResumedState::default() }),
+        "misspelled",
+    );
     sleep(seconds(3600)).await;
     assert_eq!(api.targets("a"), [TARGET]);
     // It is not registered anew, where somebody takes it out.

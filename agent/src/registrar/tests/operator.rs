@@ -92,22 +92,22 @@ async fn a_drain_says_what_it_waits_for_and_each_once() {
 async fn a_resume_says_when_there_was_nothing_to_resume_and_a_drain_when_it_is_drained_already() {
     let folder = tempfile::tempdir().unwrap();
     let setup = Setup::registered(&FakeApi::new(&["a"]), settings_in(&folder)).await;
-    let said = setup.ask(Request::Resume).await.unwrap();
-    assert_eq!(said, "nothing to resume: no operator has drained this instance; it is in service");
-    let said = setup.ask(Request::Drain).await.unwrap();
-    let how = "draining: leaving a, then waiting for 20 s without requests, at the latest in 30 s; ";
+    let said = setup.ask(OperatorRequest::Resume).await.unwrap();
+    assert_eq!(said, "nothing to resume: no operator drained this instance; the instance is in service");
+    let said = setup.ask(OperatorRequest::Drain).await.unwrap();
+    let how = "draining: deregistering from a, then waiting for 20 s without requests; ends within 30 s; ";
     assert!(said.starts_with(how), "{said}");
     setup.until_phase(Phase::Drained, LONG).await;
-    let said = setup.ask(Request::Drain).await.unwrap();
-    assert!(said.starts_with("drained already; "), "{said}");
-    assert!(setup.ask(Request::Resume).await.unwrap().starts_with("resumed; "));
+    let said = setup.ask(OperatorRequest::Drain).await.unwrap();
+    assert!(said.starts_with("already drained; "), "{said}");
+    assert!(setup.ask(OperatorRequest::Resume).await.unwrap().starts_with("resumed: "));
 
     setup.notices.send_replace(Some(Notices { auto_scaling: Some("Standby".to_owned()), ..notices() }));
     setup.until_phase(Phase::Drained, LONG * 2).await;
-    let said = setup.ask(Request::Resume).await.unwrap();
+    let said = setup.ask(OperatorRequest::Resume).await.unwrap();
     assert_eq!(
         said,
-        "nothing to resume: no operator has drained this instance; it stays out for another reason: Auto Scaling \
+        "nothing to resume: no operator drained this instance; another reason keeps it out: Auto Scaling \
          state Standby"
     );
 }
@@ -137,7 +137,7 @@ async fn a_registrar_that_breaks_again_and_again_says_it_once() {
     let log = Log::capture();
     let setup = Setup::registered(&FakeApi::new(&["a"]), settings()).await;
     for _ in 0..5 {
-        setup.requests.send(Request::Panic).await.unwrap();
+        setup.requests.send(OperatorRequest::Panic).await.unwrap();
         sleep(LONG * 6).await;
         assert_eq!((setup.phase(), setup.api.targets("a")), (Phase::Serving, vec![TARGET.to_owned()]));
     }
@@ -145,12 +145,12 @@ async fn a_registrar_that_breaks_again_and_again_says_it_once() {
 }
 
 /// What the next program is told of this one.
-fn resumed_from(setup: &Setup) -> Resumed {
+fn resumed_from(setup: &Setup) -> ResumedState {
     let (role, parting) = setup.role.borrow().clone();
     let registration = setup.registration.borrow();
     // As the record has it.
     let groups = serde_json::to_string(&registration.target_groups).unwrap();
-    Resumed {
+    ResumedState {
         role,
         parting,
         drained: registration.phase == Phase::Drained,

@@ -1,6 +1,6 @@
-//! The durable store: many requests, one writer thread, one `fdatasync` for all that wait.
+//! The durable store: one writer thread, and one `fdatasync` for all POSTs that wait.
 //!
-//! Readers never wait for the disk: they see the last value that is known to be durable.
+//! Readers never wait for the disk: they get the last durable value.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,78 +13,79 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::disk::{Disk, RealDisk};
-use super::error::{OpenError, QUEUE, SetError, Unreadable};
-use super::file::{SeedFile, Trouble};
+use super::error::{QUEUE, SeedInUse, SeedUnreadable, SetError};
+use super::file::{SeedFile, SeedFileError};
 use super::number::Seed;
 use crate::events;
 
-/// How often what is wrong with the file is tried to be put right when no write asks for it.
+/// How often to try to repair the file while no POST arrives.
 const MEND_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A handle on the seed; clones share one store. The last one dropped ends the writer thread.
+/// A handle to the seed; clones share one store. Dropping the last one ends the writer thread.
 #[derive(Clone)]
 pub(crate) struct SeedStore(Arc<Store>);
 
 struct Store {
-    latest: Arc<Latest>,
-    queue: Option<SyncSender<Write>>,
+    latest: Arc<PublishedSeed>,
+    queue: Option<SyncSender<SeedWrite>>,
     writer: Option<JoinHandle<()>>,
 }
 
 impl SeedStore {
-    /// Opens the store in `state_dir`, creating folder and file where they are missing.
+    /// Opens the store in `state_dir`, and creates folder and file if they are missing.
     ///
-    /// A folder or file that cannot be used is no error here: the store then answers every read
-    /// and write with the reason, and each write tries again. Blocks for a few disk operations.
-    pub(crate) fn open(state_dir: &Path) -> Result<Self, OpenError> {
+    /// An unusable folder or file is no error here: the store then answers every read and write with the reason,
+    /// and each write tries again. Blocks for a few disk operations.
+    pub(crate) fn open(state_dir: &Path) -> Result<Self, SeedInUse> {
         Self::open_on(RealDisk, state_dir)
     }
 
-    fn open_on<D: Disk>(disk: D, state_dir: &Path) -> Result<Self, OpenError> {
+    fn open_on<D: Disk>(disk: D, state_dir: &Path) -> Result<Self, SeedInUse> {
         let mut file = SeedFile::new(disk, state_dir);
         match file.load() {
-            Err(Trouble::Owned { pid }) => {
-                return Err(OpenError { path: state_dir.display().to_string(), pid });
+            Err(SeedFileError::Owned { pid }) => {
+                return Err(SeedInUse { path: state_dir.display().to_string(), pid });
             }
             Err(trouble) => {
                 let message_id = match trouble {
-                    Trouble::Damaged { .. } => events::SEED_DAMAGED,
+                    SeedFileError::Damaged { .. } => events::SEED_DAMAGED,
                     _ => events::SEED_WRITE_FAILED,
                 };
-                tracing::error!(message_id, reason = %trouble, "the seed cannot be used: {trouble}");
+                tracing::error!(message_id, reason = %trouble, "cannot use the seed: {trouble}");
             }
             Ok(()) => {}
         }
-        let latest = Arc::new(Latest::new(shown(&file)));
+        let latest = Arc::new(PublishedSeed::new(shown(&file)));
         let (queue, writes) = sync_channel(QUEUE);
         let published = Arc::clone(&latest);
         let writer = std::thread::Builder::new()
             .name("seed-writer".to_owned())
             .spawn(move || write_until_closed(file, &writes, &published))
             .inspect_err(|error| {
-                tracing::error!("the seed cannot be written until a restart: no thread for it: {error}")
+                tracing::error!(
+                    "cannot start the seed writer: {error}; the seed is read-only until a restart"
+                )
             });
         Ok(Self(Arc::new(Store { latest, queue: Some(queue), writer: writer.ok() })))
     }
 
-    /// The stored integer's text. Takes a lock for the length of a copy: use a [`SeedReader`] where
-    /// that matters.
-    pub(crate) fn read(&self) -> Result<Bytes, Unreadable> {
+    /// The stored integer's text. Takes a lock for the length of a copy; [`SeedReader`] does not.
+    pub(crate) fn read(&self) -> Result<Bytes, SeedUnreadable> {
         self.0.latest.get().1
     }
 
-    /// A reader that one thread keeps for itself.
+    /// A reader for one thread.
     pub(crate) fn reader(&self) -> SeedReader {
         let (version, value) = self.0.latest.get();
         SeedReader { latest: Arc::clone(&self.0.latest), version, value }
     }
 
-    /// Stores the seed; returns its text once it would survive a power cut.
+    /// Stores the seed. Returns its text once it would survive a power cut.
     pub(crate) async fn set(&self, seed: Seed) -> Result<Bytes, SetError> {
         let (answer, answered) = oneshot::channel();
-        let stopped = || SetError::Failed { reason: "the seed's writer has stopped".to_owned() };
+        let stopped = || SetError::Failed { reason: "the seed writer has stopped".to_owned() };
         let queue = self.0.queue.as_ref().ok_or_else(stopped)?;
-        queue.try_send(Write { seed, answer }).map_err(|error| match error {
+        queue.try_send(SeedWrite { seed, answer }).map_err(|error| match error {
             TrySendError::Full(_) => SetError::Busy,
             TrySendError::Disconnected(_) => stopped(),
         })?;
@@ -93,31 +94,31 @@ impl SeedStore {
 }
 
 impl Drop for Store {
-    /// Waits for what is queued, so that the file is free once the last handle is gone.
+    /// Waits for queued writes, so that the file is unlocked once the last handle is gone.
     fn drop(&mut self) {
         self.queue = None;
         if let Some(writer) = self.writer.take()
             && writer.join().is_err()
         {
-            tracing::error!("the seed's writer panicked: this is a bug");
+            tracing::error!("the seed writer panicked: this is a bug, please report it");
         }
     }
 }
 
-/// Reads the seed at the cost of one load from memory while it does not change.
+/// Reads the seed with one memory load while it does not change.
 pub(crate) struct SeedReader {
-    latest: Arc<Latest>,
+    latest: Arc<PublishedSeed>,
     version: u64,
-    value: Result<Bytes, Unreadable>,
+    value: Result<Bytes, SeedUnreadable>,
 }
 
 impl SeedReader {
-    /// The stored integer's text; never one that could still be lost.
-    pub(crate) fn read(&mut self) -> Result<Bytes, Unreadable> {
+    /// The stored integer's text, always a durable one.
+    pub(crate) fn read(&mut self) -> Result<Bytes, SeedUnreadable> {
         if self.latest.version.load(Ordering::Acquire) != self.version {
             let (version, value) = self.latest.get();
             self.version = version;
-            // A copy of its own: threads that count references to one text slow each other down.
+            // Its own copy: threads that share one reference count slow each other down.
             self.value = value.map(|text| Bytes::copy_from_slice(&text));
         }
         self.value.clone()
@@ -125,36 +126,36 @@ impl SeedReader {
 }
 
 /// The last durable value, as published by the writer.
-struct Latest {
+struct PublishedSeed {
     version: AtomicU64,
-    value: Mutex<Result<Bytes, Unreadable>>,
+    value: Mutex<Result<Bytes, SeedUnreadable>>,
 }
 
-impl Latest {
-    fn new(value: Result<Bytes, Unreadable>) -> Self {
+impl PublishedSeed {
+    fn new(value: Result<Bytes, SeedUnreadable>) -> Self {
         Self { version: AtomicU64::new(0), value: Mutex::new(value) }
     }
 
-    fn get(&self) -> (u64, Result<Bytes, Unreadable>) {
+    fn get(&self) -> (u64, Result<Bytes, SeedUnreadable>) {
         let value = self.value.lock().unwrap_or_else(PoisonError::into_inner);
         (self.version.load(Ordering::Acquire), value.clone())
     }
 
-    fn publish(&self, new: Result<Bytes, Unreadable>) {
+    fn publish(&self, new: Result<Bytes, SeedUnreadable>) {
         let mut value = self.value.lock().unwrap_or_else(PoisonError::into_inner);
         *value = new;
         self.version.fetch_add(1, Ordering::Release);
     }
 }
 
-struct Write {
+struct SeedWrite {
     seed: Seed,
     answer: oneshot::Sender<Result<Bytes, SetError>>,
 }
 
-/// The writer thread. Everything that waits is one commit: the last seed is written, and the others
-/// were stored and at once replaced, which no reader can tell from having been written in turn.
-fn write_until_closed<D: Disk>(mut file: SeedFile<D>, writes: &Receiver<Write>, latest: &Latest) {
+/// The writer thread. All waiting writes become one commit: only the last seed is written. No reader can
+/// tell this from writing them one after the other.
+fn write_until_closed<D: Disk>(mut file: SeedFile<D>, writes: &Receiver<SeedWrite>, latest: &PublishedSeed) {
     loop {
         let first = if file.needs_mending() {
             match writes.recv_timeout(MEND_INTERVAL) {
@@ -174,20 +175,20 @@ fn write_until_closed<D: Disk>(mut file: SeedFile<D>, writes: &Receiver<Write>, 
         batch.extend(writes.try_iter().take(QUEUE));
         let result = batch.last().map_or(Ok(()), |last| file.commit(&last.seed));
         latest.publish(shown(&file));
-        for Write { seed, answer } in batch {
-            // Whoever asked may be gone; the value stays stored.
+        for SeedWrite { seed, answer } in batch {
+            // The client may have disconnected; the value stays stored.
             let _ = answer.send(result.clone().map(|()| seed.into_bytes()));
         }
     }
 }
 
-/// What readers are shown of the file.
-fn shown<D: Disk>(file: &SeedFile<D>) -> Result<Bytes, Unreadable> {
+/// The value or error for readers.
+fn shown<D: Disk>(file: &SeedFile<D>) -> Result<Bytes, SeedUnreadable> {
     match file.value() {
         Ok(seed) => Ok(seed.clone().into_bytes()),
-        // The disk has no room for a file that would say nothing else.
-        Err(Trouble::NoSpace) => Ok(Seed::zero().into_bytes()),
-        Err(trouble) => Err(Unreadable { reason: trouble.to_string() }),
+        // The file that the disk has no room for would contain this value.
+        Err(SeedFileError::NoSpace) => Ok(Seed::zero().into_bytes()),
+        Err(trouble) => Err(SeedUnreadable { reason: trouble.to_string() }),
     }
 }
 

@@ -365,7 +365,7 @@ fn without_the_locks_file_a_second_owner_is_refused_too() {
     let _first = SeedStore::open(dir.path()).unwrap();
     fs::remove_file(dir.path().join("seed.lock")).unwrap();
     let error = SeedStore::open(dir.path()).err().unwrap();
-    assert!(error.to_string().contains("another running process"), "{error}");
+    assert!(error.to_string().contains("in use by another process"), "{error}");
 }
 
 /// A small file system of its own, unmounted at the end.

@@ -1,26 +1,26 @@
-//! What happens again and again: said once, then counted.
+//! Logs repeated events once and counts the rest.
 
-/// The like of one event in a row. What is said of it is up to the caller.
+/// Counts equal events in a row. The caller logs them.
 #[derive(Debug)]
-pub(crate) struct Repeated<T> {
+pub(crate) struct RepeatFilter<T> {
     said: Option<T>,
     count: u64,
 }
 
-// Not derived: that would ask the same of `T`.
-impl<T> Default for Repeated<T> {
+// Not derived: that would require `T: Default`.
+impl<T> Default for RepeatFilter<T> {
     fn default() -> Self {
         Self { said: None, count: 0 }
     }
 }
 
-impl<T: Clone + PartialEq> Repeated<T> {
-    /// In the middle of one that was said before this program began.
+impl<T: Clone + PartialEq> RepeatFilter<T> {
+    /// Starts in the middle of a series that the previous program has logged.
     pub(crate) fn already_said(what: T) -> Self {
         Self { said: Some(what), count: 1 }
     }
 
-    /// Counts one more; when it is not like the one said last, how many came before it.
+    /// Counts an event. If it differs from the last one, returns how many came before it.
     pub(crate) fn news(&mut self, what: &T) -> Option<u64> {
         let earlier = self.count;
         self.count += 1;
@@ -31,7 +31,7 @@ impl<T: Clone + PartialEq> Repeated<T> {
         Some(earlier)
     }
 
-    /// It is over; how many there were, if any.
+    /// Ends the series. Returns its length, if there was one.
     pub(crate) fn end(&mut self) -> Option<u64> {
         let count = std::mem::take(self).count;
         (count > 0).then_some(count)
@@ -44,7 +44,7 @@ mod tests {
 
     #[test]
     fn it_is_news_once_until_it_is_another_or_over() {
-        let mut failures = Repeated::default();
+        let mut failures = RepeatFilter::default();
         assert_eq!(failures.news(&"denied"), Some(0));
         assert_eq!(failures.news(&"denied"), None);
         assert_eq!(failures.news(&"denied"), None);
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn what_was_said_before_is_no_news_and_ends_all_the_same() {
-        let mut failures = Repeated::already_said("denied");
+        let mut failures = RepeatFilter::already_said("denied");
         assert_eq!(failures.news(&"denied"), None);
         assert_eq!(failures.end(), Some(2));
     }

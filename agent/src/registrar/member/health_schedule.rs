@@ -1,5 +1,5 @@
-//! When the balancer is asked what it thinks of a registered target: often until it is healthy, rarely after that, and
-//! at once when there is news, or when an operator wants to know.
+//! When to ask AWS for the health of a registered target: often until it is healthy, rarely after that, at once on news
+//! of its health checks, and when an operator asks.
 
 use std::time::Duration;
 
@@ -9,28 +9,28 @@ use crate::backoff::{Backoff, jitter, spread};
 use crate::registrar::probes::{ProbeNews, ProbeWatch};
 use crate::traffic::Traffic;
 
-/// How often the health of a target that is not healthy is asked.
+/// First and longest pause while the target is not healthy.
 const POLL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
-/// How often that of a healthy one is asked while this agent refuses the balancer's health checks. Anyone can make
-/// requests that look like such a check, so it slows down as well.
+/// First and longest pause while the target is healthy but this agent refuses health checks. Anyone can send requests
+/// that look like health checks, so these calls slow down too.
 const DOUBT: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
-/// The agents of a whole fleet may have the same news in one moment.
+/// Spreads the calls of a fleet whose agents all get the same news at one moment.
 const AT_ONCE: Duration = Duration::from_secs(1);
-/// An operator is told what is known where that is no older.
+/// An operator gets the known answer if it is no older.
 const FRESH: Duration = Duration::from_secs(10);
 
 /// See the module's description.
-pub(super) struct Looks {
+pub(super) struct HealthSchedule {
     pub(super) probes: ProbeWatch,
     poll: Backoff,
     doubt: Backoff,
     due: Instant,
-    /// When a look was due before an operator asked for one.
+    /// When the next call was due before an operator asked.
     planned: Option<Instant>,
 }
 
-impl Looks {
-    /// One is due now.
+impl HealthSchedule {
+    /// The first call is due now.
     pub(super) fn new() -> Self {
         Self {
             probes: ProbeWatch::default(),
@@ -41,21 +41,21 @@ impl Looks {
         }
     }
 
-    /// One is due now, and often after it until all is well.
+    /// Makes a call due now, and frequent calls after it until the target is healthy.
     pub(super) fn begin_anew(&mut self) {
         self.poll.reset();
         self.planned = None;
         self.due = Instant::now();
     }
 
-    /// The balancer has a new target; returns the pause before it is asked for the first time.
+    /// After a registration; returns the pause before the first call.
     pub(super) fn registered(&mut self) -> Duration {
         let pause = self.poll.next_delay();
         self.due = Instant::now() + pause;
         pause
     }
 
-    /// Looks whether there is news of the balancer's health checks. If so a look is due until one succeeds.
+    /// Checks for news of the load balancer's health checks. After news a call is due until one succeeds.
     pub(super) fn take_news(&mut self, traffic: &Traffic) -> Option<ProbeNews> {
         let news = self.probes.news(traffic)?;
         let due = match news {
@@ -66,7 +66,7 @@ impl Looks {
         Some(news)
     }
 
-    /// An operator wants to know; `known` is when the balancer was last asked.
+    /// An operator asks; `known` is the time of the last answer.
     pub(super) fn operator_asks(&mut self, known: Option<Instant>) {
         if known.is_none_or(|known| known.elapsed() >= FRESH) {
             self.planned = self.planned.or(Some(self.due));
@@ -78,7 +78,7 @@ impl Looks {
         Instant::now() >= self.due
     }
 
-    /// The balancer was asked; plans the next look, and returns in how long that is.
+    /// After a call: plans the next one and returns the pause before it.
     pub(super) fn looked(&mut self, in_service: bool, changed: bool, rarely: Duration) -> Duration {
         let planned = self.planned.take().filter(|planned| *planned > Instant::now() && !changed);
         if let Some(planned) = planned {
@@ -98,7 +98,7 @@ impl Looks {
         pause
     }
 
-    /// How long to wait before it is seen whether there is news, or a look is due.
+    /// The pause before the next check for news or the next call.
     pub(super) fn pause(&self) -> Duration {
         let pause = self.due.saturating_duration_since(Instant::now());
         self.probes.interval.map_or(pause, |interval| pause.min(interval))

@@ -1,20 +1,18 @@
-//! What clients can cause again and again, said now and then.
+//! Limits how often a message is logged that clients can cause.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// At most this often it is said.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 
-/// Keeps it from filling the log. By time, and not until it is over as `Repeated` does: clients decide how often this is
-/// over and begins anew.
+/// Limits by time, unlike `RepeatFilter`: clients control how often the condition ends and begins again.
 #[derive(Default)]
-pub(super) struct Notice {
+pub(super) struct LogLimiter {
     said: Mutex<Option<Instant>>,
 }
 
-impl Notice {
-    /// Whether to say it now; then not again for a while, on whichever thread.
+impl LogLimiter {
+    /// Whether to log now; if so, not again for a while on any thread.
     pub(super) fn is_due(&self) -> bool {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         let due = said.is_none_or(|said| said.elapsed() >= SAY_AGAIN);

@@ -1,5 +1,4 @@
-//! What the program before a reload knew of a target group. It is shown until AWS has been asked again, and holds
-//! until then.
+//! The membership from before a reload. It applies and is shown until AWS has answered again.
 
 use std::time::SystemTime;
 
@@ -12,7 +11,7 @@ use crate::target_group::{Target, TargetGroupRef, TargetHealth};
 
 /// See the module's description.
 #[derive(Clone, Debug)]
-pub(crate) struct Known {
+pub(crate) struct InheritedMembership {
     pub(super) arn: String,
     pub(super) target: Target,
     pub(super) membership: Membership,
@@ -20,8 +19,8 @@ pub(crate) struct Known {
     pub(super) as_of: Option<(SystemTime, Instant)>,
 }
 
-impl Known {
-    /// What `groups` tell of this group; `None` where it was not known whether the instance is in it.
+impl InheritedMembership {
+    /// The state of this group in `groups`; `None` if the previous program did not know it.
     pub(crate) fn of(group: &TargetGroupRef, groups: &[GroupStatus]) -> Option<Self> {
         let known = groups.iter().find(|known| known.name == group.name())?;
         let arn = known.arn.clone()?;
@@ -30,7 +29,7 @@ impl Known {
         }
         let (id, port) = known.target.as_deref()?.rsplit_once(':')?;
         let membership = match known.state.as_str() {
-            // It will be asked for, before anything is done.
+            // The member asks AWS before it does anything.
             "" | "unresolved" | "unknown" | "unregistered" => return None,
             "deregistered" => Membership::Left,
             state => Membership::Present(TargetHealth {
@@ -78,7 +77,7 @@ mod tests {
     #[test]
     fn what_is_known_is_taken_over_and_what_is_not_is_asked() {
         let by_name = TargetGroupRef::Name("a".to_owned());
-        let of = |group: &TargetGroupRef, state: &str| Known::of(group, &[status(state)]);
+        let of = |group: &TargetGroupRef, state: &str| InheritedMembership::of(group, &[status(state)]);
         let Some(known) = of(&by_name, "healthy") else { panic!("it is known") };
         assert_eq!(known.target, Target { id: "fd00::1".to_owned(), port: 8081 });
         assert_eq!(known.membership, Membership::Present(TargetHealth::bare(TargetHealthState::Healthy)));

@@ -1,8 +1,7 @@
-//! The last words on a connection: what is still to be written, and reading on for a while.
+//! Closes a connection: writes the last bytes, and reads on for a while.
 //!
-//! Closing a socket with unread bytes in it makes the kernel send a reset, and a reset can destroy
-//! an answer that the peer has not read yet. So, where the peer may still be sending: stop writing,
-//! and read on.
+//! If a socket is closed with unread bytes in it, the kernel sends a reset, which can destroy an answer that
+//! the client has not read yet. So if the client may still be sending: stop writing, and keep reading.
 
 use std::future::poll_fn;
 use std::io;
@@ -16,32 +15,30 @@ use rustix::net::sockopt;
 use tokio::io::{AsyncWrite as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::blocked::Turn;
+use super::blocked::BlockedConnection;
 use super::buffers::unsent;
 use super::io::write_now;
 use super::orders::Order;
 use super::room::Place;
 use super::worker::Worker;
 
-/// How long the peer may take to notice.
+/// How long to keep reading.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How much it may send meanwhile.
+/// How many bytes to read meanwhile.
 const MAX_DISCARDED: usize = 256 * 1024;
 
-/// Between two looks whether the kernel has sent everything.
+/// Between two checks whether the kernel has sent everything.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// A connection that hyper is done with.
-pub(super) struct Farewell {
+pub(super) struct ClosingConnection {
     pub(super) socket: TcpStream,
-    /// What is still to be written.
     pub(super) unwritten: Bytes,
-    /// The peer may still be sending.
+    /// The client may still be sending.
     pub(super) lingers: bool,
 }
 
-impl Farewell {
+impl ClosingConnection {
     /// The answer to a request that hyper could not answer.
     pub(super) fn refusal(socket: TcpStream, status: StatusCode, text: &str) -> Self {
         let answer = format!(
@@ -53,12 +50,12 @@ impl Farewell {
         Self { socket, unwritten: answer.into(), lingers: true }
     }
 
-    /// Sends it; `None` once that is over. Returns what is left of it where the connection is to be
-    /// given back before.
+    /// Writes and closes; returns `None` once that is done. If the server is handed over before, returns the
+    /// rest.
     pub(super) async fn send(mut self, worker: &Worker, place: &Place) -> Option<Self> {
         let given_back = async {
             loop {
-                // Before the look, so that no order is missed.
+                // Before the order is read, so that none is missed.
                 let ordered = worker.ordered();
                 if worker.order() == Order::HandOver {
                     return;
@@ -78,7 +75,7 @@ impl Farewell {
             place.busy();
             let write_timeout = worker.limits().write_timeout;
             let mut written = tokio::time::timeout(write_timeout, self.write(worker)).await;
-            // The process may have stood still for all that time, and the peer not.
+            // The process may have been stopped all that time, while the client read.
             while written.is_err()
                 && let Some(Ok(bytes @ 1..)) = write_now(&self.socket, &self.unwritten)
             {
@@ -86,7 +83,7 @@ impl Farewell {
                 written = tokio::time::timeout(write_timeout, self.write(worker)).await;
             }
             match written {
-                // The peer has its answer either way.
+                // Whether or not this times out, the client has its answer.
                 Ok(Ok(())) if self.lingers => {
                     drop(tokio::time::timeout(PATIENCE, discard(&self.socket)).await)
                 }
@@ -100,9 +97,8 @@ impl Farewell {
         }
     }
 
-    /// Waits until the peer has let the kernel send everything. Closed before, the socket would be nobody's: in no limit of
-    /// connections, and its answers in the service's memory for minutes. A peer that takes nothing is one of those that are
-    /// blocked.
+    /// Waits until the kernel has sent everything. A socket closed before would be in no limit of connections, and its
+    /// answers would use the service's memory for minutes. A client that reads nothing counts as blocked.
     async fn until_sent(&mut self, worker: &Worker, place: &Place) {
         if place.leaves() {
             return close_at_once(&self.socket);
@@ -125,7 +121,7 @@ impl Farewell {
                 } else if since.elapsed() >= worker.limits().write_timeout {
                     return false;
                 }
-                // The kernel tells nobody when it has sent something on a socket that is shut down.
+                // The kernel does not report progress on a socket that is shut down.
                 tokio::select! {
                     () = worker.ordered() => {}
                     () = tokio::time::sleep(LOOK) => {}
@@ -140,12 +136,12 @@ impl Farewell {
         close_at_once(&self.socket);
     }
 
-    /// Writes what is still to be written. A peer that takes none of it is one of those that are blocked.
+    /// Writes the remaining bytes. A client that reads none of them counts as blocked.
     async fn write(&mut self, worker: &Worker) -> io::Result<()> {
-        let mut turn: Option<Turn> = None;
+        let mut turn: Option<BlockedConnection> = None;
         while self.unwritten.has_remaining() {
             let written = poll_fn(|cx| {
-                if turn.as_ref().is_some_and(Turn::is_dropped) {
+                if turn.as_ref().is_some_and(BlockedConnection::is_dropped) {
                     return Poll::Ready(Ok(0));
                 }
                 let written = Pin::new(&mut self.socket).poll_write(cx, &self.unwritten);
@@ -171,16 +167,16 @@ impl Farewell {
     }
 }
 
-/// Has the kernel forget what it has not sent when the socket is closed; else it keeps it for minutes.
+/// Makes the kernel drop unsent bytes when the socket is closed; otherwise it keeps them for minutes.
 pub(super) fn close_at_once(socket: &TcpStream) {
-    // That it fails is not to be expected, and costs memory alone.
+    // Does not fail in practice, and would only cost memory.
     let _ = sockopt::set_socket_linger(socket, Some(Duration::ZERO));
 }
 
 async fn discard(socket: &TcpStream) {
     let mut left = MAX_DISCARDED;
     while left > 0 && socket.readable().await.is_ok() {
-        // Not held while waiting: it would be part of every connection's memory.
+        // Inside the loop: across the await it would be part of every connection's memory.
         let mut scrap = [0; 4096];
         match socket.try_read(&mut scrap) {
             Ok(0) => return,
