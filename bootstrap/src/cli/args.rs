@@ -48,9 +48,8 @@ pub struct AwsArgs {
     /// Name of an existing instance profile, where you may not create roles
     #[arg(long, value_name = "NAME", value_parser = checked(values::instance_profile), conflicts_with = "local")]
     pub instance_profile: Option<String>,
-    /// Install the agent from this .deb, through a private S3 bucket [default: the package that the fleet has, else
-    /// the package that comes with bootstrap: in ../share/instance-bootstrap beside the program's bin/, or in dist/
-    /// of the source tree whose target/ holds the program]
+    /// Install the agent from this .deb, through a private S3 bucket [default: the fleet's package, else the one that
+    /// comes with bootstrap]
     #[arg(long, value_name = "FILE", group = "package", conflicts_with = "local")]
     pub deb: Option<PathBuf>,
     /// Install the agent from the .deb at this URL, which the instances download

@@ -98,7 +98,7 @@ impl Fleet {
         let (root, errors) = DeTable::parse_recoverable(&text);
         let fleet = if !is_toml {
             let last = text.lines().count();
-            Err(reading.report(last, "too many mistakes to go on: is this a fleet file?"))
+            Err(reading.report(last, "too many mistakes: is this a fleet file?"))
         } else if root.get_ref().is_empty() && !has_slips {
             Err(reading.report(1, EMPTY))
         } else {

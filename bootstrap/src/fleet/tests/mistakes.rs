@@ -289,7 +289,7 @@ fn a_file_without_keys_says_what_a_fleet_needs() {
 fn a_file_of_another_kind_ends_the_report() {
     let found = lines(&"{ \"a\": 1 }\n".repeat(200));
     assert!(found.len() < 50, "{}", found.len());
-    assert_eq!(found.last().unwrap(), "200: too many mistakes to go on: is this a fleet file?");
+    assert_eq!(found.last().unwrap(), "200: too many mistakes: is this a fleet file?");
     // Neither a key nor a value begins a line of its own, or is endless.
     let long = format!("\"{}\\nx\" = 1\n{SMALL}", "k".repeat(1000));
     let found = lines(&long);
