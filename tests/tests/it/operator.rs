@@ -19,7 +19,7 @@ async fn resume_waits_until_the_instance_is_in_service_and_says_when_there_was_n
     assert!(drained.status.success(), "{drained:?}");
     let said = text(&drained.stdout);
     assert!(
-        said.starts_with("draining: leaving cluster1, then waiting for 3 s without requests, "),
+        said.starts_with("draining: deregistering from cluster1, then waiting for 3 s without requests; "),
         "{said}"
     );
     assert!(text(&drained.stderr).contains("waiting for 3 s without requests\n"), "{drained:?}");
