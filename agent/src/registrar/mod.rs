@@ -19,6 +19,7 @@ mod sentences;
 mod tests;
 mod waits_for;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -151,6 +152,11 @@ impl<A: Api> Registrar<A> {
     ) -> Self {
         let known = resumed.as_ref().map(|resumed| resumed.groups.clone()).unwrap_or_default();
         let shared = Arc::new(MemberContext::new(api, &settings, listening, &inputs));
+        let role = match &resumed {
+            Some(resumed) => resumed.role.clone(),
+            // Until the tags are known. The answers before this already follow the settings.
+            None => settings.role(&BTreeMap::new(), &Role::default()).0,
+        };
         Self {
             members: Members::new(shared, inputs.traffic.clone(), known),
             remembered: RememberedDrain::in_folder(&settings.state_dir),
@@ -160,7 +166,7 @@ impl<A: Api> Registrar<A> {
             state: State::Starting,
             since: SystemTime::now(),
             reasons: StayOutReasons::default(),
-            role: resumed.as_ref().map(|resumed| resumed.role.clone()).unwrap_or_default(),
+            role,
             resumed,
             ignored_tags: Vec::new(),
             decided_for: None,

@@ -185,6 +185,17 @@ fn settings() -> Settings {
     settings_in(&tempfile::tempdir().unwrap())
 }
 
+#[tokio::test]
+async fn before_the_instance_is_known_the_settings_decide_the_answers() {
+    let settings = Settings { root: Some(instance_contract::Root::Seed), ..settings() };
+    let publish = |registrar: Registrar<FakeApi>| {
+        registrar.publish();
+        tokio::spawn(registrar.run())
+    };
+    let setup = Setup::run_by(publish, &FakeApi::new(&["a"]), settings, None);
+    assert_eq!(setup.answers.borrow().root, instance_contract::Root::Seed);
+}
+
 #[tokio::test(start_paused = true)]
 async fn it_starts_when_identity_and_notices_are_known() {
     let api = FakeApi::new(&["a"]);
