@@ -13,6 +13,7 @@
 
 use crate::fleet::Root;
 use http::Client;
+use report::few;
 
 pub use report::{Check, Failure, Instance, Report, VerifyTarget};
 
@@ -54,16 +55,6 @@ pub async fn verify(target: &VerifyTarget, mut tell: impl FnMut(&Check)) -> Repo
     report
 }
 
-/// The first five of a list, and how many more there are.
-fn few<T: AsRef<str>>(items: &[T]) -> String {
-    const FEW: usize = 5;
-    let shown: Vec<&str> = items.iter().take(FEW).map(AsRef::as_ref).collect();
-    match items.len().saturating_sub(FEW) {
-        0 => shown.join(", "),
-        more => format!("{} and {more} more", shown.join(", ")),
-    }
-}
-
 /// Whether the balancer calls every target healthy.
 fn healthy(target: &VerifyTarget) -> Result<String, Failure> {
     let reasons: Vec<_> = target
@@ -94,15 +85,4 @@ fn healthy(target: &VerifyTarget) -> Result<String, Failure> {
         seen: format!("{}{open}", few(&reasons)),
         cure: "`bootstrap status` shows why and what to do".to_owned(),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn five_of_a_long_list_are_named() {
-        assert_eq!(few(&["a", "b", "c", "d", "e"]), "a, b, c, d, e");
-        assert_eq!(few(&["a", "b", "c", "d", "e", "f", "g"]), "a, b, c, d, e and 2 more");
-    }
 }

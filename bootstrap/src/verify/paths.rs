@@ -2,9 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::few;
 use super::http::{Answer, Client};
-use super::report::{Failure, VerifyTarget};
+use super::report::{Failure, VerifyTarget, few};
 use crate::fleet::{Group, Root};
 
 /// Beyond this many instances half of them are enough: reaching the last one takes too many requests.

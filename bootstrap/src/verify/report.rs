@@ -103,6 +103,16 @@ impl VerifyTarget {
     }
 }
 
+/// The first five of a list, and how many more there are.
+pub(super) fn few<T: AsRef<str>>(items: &[T]) -> String {
+    const FEW: usize = 5;
+    let shown: Vec<&str> = items.iter().take(FEW).map(AsRef::as_ref).collect();
+    match items.len().saturating_sub(FEW) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,5 +136,11 @@ mod tests {
                 ],
             })
         );
+    }
+
+    #[test]
+    fn five_of_a_long_list_are_named() {
+        assert_eq!(few(&["a", "b", "c", "d", "e"]), "a, b, c, d, e");
+        assert_eq!(few(&["a", "b", "c", "d", "e", "f", "g"]), "a, b, c, d, e and 2 more");
     }
 }

@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
-use super::few;
 use super::http::Client;
 use super::paths::{is_number, needed, requests, share};
-use super::report::{Failure, Instance, VerifyTarget};
+use super::report::{Failure, Instance, VerifyTarget, few};
 use crate::fleet::Root;
 
 /// A number that was replaced.
