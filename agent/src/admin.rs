@@ -293,7 +293,7 @@ fn typed(status: StatusCode, content_type: &'static str, body: String) -> Respon
 /// Why a command got no answer, or a refusal.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AskError {
-    #[error("no agent is listening on {path}: start it with `systemctl start instance-agent`, or name its --runtime-dir", path = .0.display())]
+    #[error("no agent is listening on {path}: check `systemctl status instance-agent`, or give the --runtime-dir of another agent", path = .0.display())]
     NotRunning(PathBuf),
     #[error("permission denied on {path}: only root and the agent's user may use it: use sudo", path = .0.display())]
     NotAllowed(PathBuf),

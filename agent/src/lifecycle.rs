@@ -257,7 +257,7 @@ impl StayOutReasons {
             return Some(format!("Auto Scaling state {state}"));
         }
         if self.operator {
-            return Some("drained by an operator; `instance-agent resume` ends the drain".to_owned());
+            return Some("requested by an operator; undo it with `instance-agent resume`".to_owned());
         }
         if let (Some(time), OnRebalance::Drain) = (&self.rebalance, on_rebalance) {
             return Some(format!("rebalance recommendation of {time}"));

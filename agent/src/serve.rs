@@ -88,7 +88,7 @@ pub(crate) fn check(args: SettingArgs) -> Result<String, ServeError> {
     let file = layers.file().display();
     match handover {
         None if layers.has_file() => Ok(format!("the settings are valid, read from {file}")),
-        None => Ok(format!("the settings are valid; {file} does not exist")),
+        None => Ok(format!("the settings are valid; there is no settings file {file}")),
         Some(version) => upgrade::check::answer(version, &settings).map_err(ServeError::CannotTakeOver),
     }
 }

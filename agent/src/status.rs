@@ -243,7 +243,7 @@ impl AgentStatus {
         row(
             "requests",
             format!(
-                "/ {}, /health {}, cluster {}, seed read {} written {}, refused {}; probes {}, refused {}",
+                "/ {}, /health {}, cluster {}, seed read {}, stored {}, rejected {}; health checks {}, answered unhealthy {}",
                 traffic.root,
                 traffic.health,
                 traffic.cluster,

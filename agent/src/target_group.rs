@@ -173,7 +173,8 @@ impl TargetHealth {
                 "compare the group's health check path and matcher with the answer of `curl -i` on this instance"
             }
             "Target.Timeout" => {
-                "allow the load balancer's security group to reach this instance on the registered port"
+                "if the target was healthy before, the instance is overloaded or its agent hangs; if not, allow the load \
+                 balancer's security group to reach this instance on the registered port"
             }
             "Target.FailedHealthChecks" => {
                 "check that the agent listens on the registered port and that the security groups admit the load balancer"

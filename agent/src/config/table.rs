@@ -24,7 +24,11 @@ const fn setting(key: &'static str, value: &'static str, help: &'static str) -> 
 /// Every setting.
 pub const SETTINGS: &[Setting] = &[
     setting("listen", "ADDRESS:PORT", "Address and port to serve HTTP on [default: 0.0.0.0:80]"),
-    setting("root", "MEANING", "Answer of GET /: health or seed [default: the instance's tag, else health]"),
+    setting(
+        "root",
+        "ANSWER",
+        "What GET / answers: health (Healthy!) or seed (the stored number) [default: the instance's tag, else health]",
+    ),
     setting(
         "cluster",
         "NAME",
@@ -38,7 +42,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "state-dir",
         "DIR",
-        "Folder of the seed and of a remembered drain [default: $STATE_DIRECTORY, else /var/lib/instance-agent]",
+        "Folder of the stored number and of the drained state [default: $STATE_DIRECTORY, else /var/lib/instance-agent]",
     ),
     setting(
         "runtime-dir",
@@ -77,7 +81,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "max-connections",
         "COUNT",
-        "Open connections at a time; beyond it each new one closes an idle one [default: 10000]",
+        "Open connections at most; a new one then closes an idle one, or waits [default: 10000]",
     ),
     setting(
         "header-timeout",

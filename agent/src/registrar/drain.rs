@@ -36,7 +36,7 @@ impl<A: Api> Registrar<A> {
         tracing::info!(
             message_id = events::DRAINING,
             reason,
-            "draining: {reason}; ends within {} s",
+            "draining: {reason}; takes at most {} s",
             timeout.as_secs()
         );
         let begun = Instant::now();
@@ -96,7 +96,7 @@ impl<A: Api> Registrar<A> {
             let silence = WaitsFor::Silence(self.settings.drain_quiet);
             format!("deregistering from {}, then waiting for {silence}", groups.join(", "))
         };
-        Ok(format!("draining: {steps}; ends within {} s; {UNTIL}", self.drain_timeout().as_secs()))
+        Ok(format!("draining: {steps}; takes at most {} s; {UNTIL}", self.drain_timeout().as_secs()))
     }
 
     pub(super) fn resume(&mut self) -> Result<String, String> {
@@ -111,7 +111,7 @@ impl<A: Api> Registrar<A> {
         Ok(match (drained, other) {
             (true, None) => "resumed: registering with the target groups again".to_owned(),
             (true, Some(reason)) => format!("resumed, but another reason keeps the instance out: {reason}"),
-            (false, None) => format!("{NOTHING}; the instance is in service"),
+            (false, None) => NOTHING.to_owned(),
             (false, Some(reason)) => format!("{NOTHING}; another reason keeps it out: {reason}"),
         })
     }

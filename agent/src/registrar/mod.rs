@@ -111,6 +111,11 @@ impl State {
     }
 }
 
+/// The first part of a reason, without the advice after it.
+fn cause(reason: Option<&str>) -> &str {
+    reason.and_then(|reason| reason.split(';').next()).unwrap_or_default()
+}
+
 /// Keeps the instance in its target groups, and drains it before it leaves.
 pub(crate) struct Registrar<A = LiveApi> {
     settings: Settings,
@@ -335,15 +340,12 @@ impl<A: Api> Registrar<A> {
         let before = self.state.reason();
         match transition {
             Transition::CallOff => {
-                let before = before.unwrap_or_default();
-                tracing::info!(reason = before, "drain cancelled, its reason no longer applies: {before}");
+                let before = cause(before);
+                tracing::info!(reason = before, "drain cancelled, its reason is gone: {before}");
             }
             Transition::Return => {
-                let before = before.unwrap_or_default();
-                tracing::info!(
-                    reason = before,
-                    "serving again, the reason to stay out no longer applies: {before}"
-                );
+                let before = cause(before);
+                tracing::info!(reason = before, "serving again, the reason for the drain is gone: {before}");
             }
             Transition::End { timed_out: false, .. } => {
                 let State::Draining { begun, .. } = &self.state else { return };

@@ -76,7 +76,7 @@ pub(crate) enum SeedError {
     #[error("send a JSON object such as {{\"num\": 100}}: {found}")]
     NotAnObject { found: String },
     /// An object without the key.
-    #[error("send a JSON object such as {{\"num\": 100}}: the object has no key \"num\"")]
+    #[error("the JSON object has no key \"num\": send an object such as {{\"num\": 100}}")]
     Missing,
     /// A `num` of another kind, or a number in another notation.
     #[error(

@@ -87,9 +87,9 @@ impl RenderedAnswers {
     fn new(answers: &Answers) -> Self {
         let clusters = Clusters::of(answers);
         let known = match &clusters {
-            Clusters::Unknown => "/, /health and /seed".to_owned(),
-            Clusters::Both => "/, /health, /seed, /cluster1 and /cluster2".to_owned(),
-            Clusters::Own(name) => format!("/, /health, /seed and /{name}"),
+            Clusters::Unknown => "/, /health or /seed".to_owned(),
+            Clusters::Both => "/, /health, /seed, /cluster1 or /cluster2".to_owned(),
+            Clusters::Own(name) => format!("/, /health, /seed or /{name}"),
         };
         let instance = answers.instance.as_ref();
         Self {

@@ -126,7 +126,7 @@ pub(super) async fn ask(
         if wanted != *value {
             let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "not set".to_owned());
             return Err(format!(
-                "a reload cannot change {key} ({} to {}); restart instead, or undo the change",
+                "a reload cannot change {key} (running: {}; new: {}); restart instead, or undo the change",
                 text(value),
                 text(&wanted)
             ));

@@ -160,7 +160,10 @@ impl<H: ReloadHost> Reloader<H> {
         let Some(server) = slot.take() else { return Err("the agent is stopping".to_owned()) };
         let handed = server.hand_over().await;
         if handed.lost > 0 {
-            tracing::warn!("{} connections lost: they did not come to rest in time", handed.lost);
+            tracing::warn!(
+                "connections closed by the reload, since they were still busy at its deadline: {}",
+                handed.lost
+            );
         }
         let paused = u64::try_from(rest.since.elapsed().as_nanos()).unwrap_or(0);
         let predecessor = Predecessor {

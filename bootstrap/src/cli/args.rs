@@ -45,7 +45,7 @@ pub struct AwsArgs {
     /// CIDR allowed to reach the instances' open ports; repeatable [default: 0.0.0.0/0]
     #[arg(long, value_name = "CIDR", value_parser = checked(values::cidr), conflicts_with = "local")]
     pub allow: Vec<String>,
-    /// Name of an existing instance profile, where you may not create roles
+    /// Use this existing instance profile, for example if you may not create roles
     #[arg(long, value_name = "NAME", value_parser = checked(values::instance_profile), conflicts_with = "local")]
     pub instance_profile: Option<String>,
     /// Install the agent from this .deb, through a private S3 bucket [default: the fleet's package, else the one that
@@ -81,9 +81,9 @@ pub struct Plan {
     /// Show what destroying the fleet would do
     #[arg(long)]
     pub destroy: bool,
-    // `launch` has it; here it is what the options above conflict with.
+    // `launch` has it, and the options above conflict with it.
     #[arg(long, hide = true)]
-    local: bool,
+    pub(super) local: bool,
 }
 
 /// `launch`.
@@ -107,7 +107,7 @@ pub struct Launch {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "With --local")]
 pub struct LocalArgs {
-    /// Port of the load balancer on 127.0.0.1; selects the instances' addresses too (0: any free port)
+    /// Port of the load balancer on 127.0.0.1, 0 for any free one; each port gives the instances other addresses
     #[arg(long, requires = "local", default_value_t = 8080)]
     pub port: u16,
     /// Port on which each instance listens, at its own address
@@ -122,17 +122,17 @@ pub struct LocalArgs {
     /// Keep the instances' seeds and logs in this folder [default: a temporary folder, deleted at the end]
     #[arg(long, requires = "local", value_name = "DIR")]
     pub dir: Option<PathBuf>,
-    /// Stop the fleet after this long
+    /// Stop the fleet this long after it is healthy
     #[arg(long, requires = "local", value_name = "TIME", value_parser = duration::parse)]
     pub duration: Option<Duration>,
     /// Stop the fleet as soon as every instance is healthy
     #[arg(long, requires = "local", conflicts_with = "duration")]
     pub exit_when_healthy: bool,
-    /// Stop an agent after this long without requests
+    /// When the fleet stops: end each agent after this long without requests
     // Longer than the balancer's late requests (2 s), which could come to a closed port.
     #[arg(long, requires = "local", value_name = "TIME", default_value = "3s", value_parser = duration::parse)]
     pub drain_quiet: Duration,
-    /// Time between health checks [default: a thirtieth of the fleet's]
+    /// Time between health checks [default: the fleet file's interval divided by 30]
     #[arg(long, requires = "local", value_name = "TIME", value_parser = interval)]
     pub health_interval: Option<Duration>,
 }
@@ -140,7 +140,7 @@ pub struct LocalArgs {
 /// `scale`.
 #[derive(Debug, Args)]
 pub struct Scale {
-    /// Fleet name or file [default: clusters], then the new number of instances of each group
+    /// Fleet name or file [default: clusters], then the new number of instances of each group, such as numbers=3
     #[arg(required = true, value_name = "[NAME] GROUP=N")]
     pub what: Vec<String>,
     /// Where it is.
@@ -202,9 +202,9 @@ pub struct Destroy {
 /// `list`.
 #[derive(Debug, Args)]
 pub struct List {
-    /// Where it is.
-    #[command(flatten)]
-    pub at: RegionArgs,
+    /// Region [default: AWS_REGION, else the profile's]
+    #[arg(long, value_name = "REGION", value_parser = checked(values::region))]
+    pub region: Option<String>,
 }
 
 /// Where a fleet is.
@@ -342,8 +342,8 @@ impl Scale {
         for word in &self.what {
             if word.contains('=') {
                 counts.push(count(word)?);
-            } else if name.replace(word.as_str()).is_some() {
-                return Err("more than one fleet name; give one name, then GROUP=N".to_owned());
+            } else if let Some(first) = name.replace(word.as_str()) {
+                return Err(format!("{first} and {word} are both fleet names; for a group write {word}=N"));
             }
         }
         if counts.is_empty() {

@@ -16,7 +16,11 @@ mod args;
 
 /// Launch a fleet of instances that run instance-agent behind one load balancer, and destroy it again
 #[derive(Debug, Parser)]
-#[command(name = "bootstrap", version)]
+#[command(
+    name = "bootstrap",
+    version,
+    after_help = "Exit status: 0 done, 1 failed, 2 wrong usage, 3 not healthy in time"
+)]
 pub struct Cli {
     /// Output format
     // Everywhere, so that a program can ask for it without knowing which command it runs.
@@ -32,13 +36,14 @@ impl Cli {
     pub fn read() -> Self {
         let cli = Self::parse();
         let wrong = match &cli.command {
-            Command::Scale(scale) => scale.fleet_and_counts().err(),
-            Command::Launch(launch) => repeated_group(&launch.fleet_args.count),
-            Command::Plan(plan) => repeated_group(&plan.fleet_args.count),
+            Command::Scale(scale) => scale.fleet_and_counts().err().map(|text| ("scale", text)),
+            Command::Launch(launch) => repeated_group(&launch.fleet_args.count).map(|text| ("launch", text)),
+            Command::Plan(plan) if plan.local => Some(("plan", NO_LOCAL_PLAN.to_owned())),
+            Command::Plan(plan) => repeated_group(&plan.fleet_args.count).map(|text| ("plan", text)),
             _ => None,
         };
-        if let Some(text) = wrong {
-            wrong_usage(text).exit();
+        if let Some((command, text)) = wrong {
+            wrong_usage(command, text).exit();
         }
         cli
     }
@@ -52,18 +57,18 @@ pub enum Command {
     /// Launch a fleet, finish an interrupted launch, or apply a changed fleet file
     #[command(after_help = "Exit status: 0 done, 1 failed, 2 wrong usage, 3 not healthy in time")]
     Launch(Box<args::Launch>),
-    /// Change the number of instances in one or more groups
+    /// Change the number of instances in one or more groups, on AWS
     Scale(args::Scale),
-    /// Show a fleet's instances as the load balancer sees them; exit status 3 if not all are healthy
+    /// Show a fleet's instances on AWS as the load balancer sees them; exit status 3 if not all are healthy
     Status(args::Status),
-    /// Check through the load balancer that a fleet answers as it should. In a fleet whose instances keep numbers it
-    /// stores test numbers and restores the previous ones
+    /// Check through the load balancer on AWS that a fleet answers as it should. With seed groups it stores test numbers
+    /// and restores the previous ones
     Verify(args::Verify),
-    /// Delete a fleet, and check that nothing of it is left
+    /// Delete a fleet on AWS, and check that nothing of it is left; a local fleet ends with Ctrl-C
     Destroy(args::Destroy),
-    /// List the fleets in a region, and the remains of deleted ones
+    /// List the fleets in an AWS region, and the remains of deleted ones
     List(args::List),
-    /// Print the IAM policy that a fleet's operator or its agents need, and no more
+    /// Print the smallest IAM policy that a fleet's operator or its agents need
     Policy(args::Policy),
     /// Show the built-in fleets
     Fleets {
@@ -76,7 +81,7 @@ pub enum Command {
 /// What `fleets` shows.
 #[derive(Debug, Subcommand)]
 pub enum Fleets {
-    /// List the built-in fleets, one a line
+    /// List the built-in fleets, one per line
     List,
     /// Print a built-in fleet's file
     Show {
@@ -107,7 +112,7 @@ impl Cli {
                 launch::launch(launch.fleet_args.request(), options).await
             }
             Command::Scale(scale) => {
-                let (name, counts) = scale.fleet_and_counts().map_err(wrong_usage)?;
+                let (name, counts) = scale.fleet_and_counts().map_err(|text| wrong_usage("scale", text))?;
                 let options = ChangeOptions { yes: scale.yes, timeout: scale.timeout, output };
                 scale::scale(scale.at.existing(name), counts, options).await
             }
@@ -119,7 +124,7 @@ impl Cli {
                 let options = ChangeOptions { yes: destroy.yes, timeout: destroy.timeout, output };
                 destroy::destroy(destroy.at.existing(destroy.name), options, destroy.force).await
             }
-            Command::List(list) => list::list(list.at.region, output).await,
+            Command::List(list) => list::list(list.region, output).await,
             Command::Policy(policy) => {
                 let (region, account) = (policy.region.as_deref(), policy.account.as_deref());
                 policy::policy(policy.whose, &policy.request(), region, account)
@@ -130,9 +135,17 @@ impl Cli {
     }
 }
 
-fn wrong_usage(text: String) -> Error {
-    Cli::command().error(ErrorKind::ValueValidation, text)
+/// Wrong usage of a command, with the command's own usage line.
+fn wrong_usage(command: &str, text: String) -> Error {
+    let mut cli = Cli::command();
+    cli.build();
+    match cli.find_subcommand_mut(command) {
+        Some(command) => command.error(ErrorKind::ValueValidation, text),
+        None => cli.error(ErrorKind::ValueValidation, text),
+    }
 }
+
+const NO_LOCAL_PLAN: &str = "plan is for AWS; a local fleet needs none: use `bootstrap launch --local`";
 
 /// How long a fleet on AWS may take to become healthy, unless told.
 const LAUNCH_TIMEOUT: Duration = Duration::from_secs(15 * 60);

@@ -171,7 +171,7 @@ fn load(name: &str) -> Result<Fleet> {
     }
     let text = std::fs::read_to_string(name).with_context(|| {
         let hint = did_you_mean(name);
-        format!("cannot read the fleet file {name} (the built-in fleets are {}{hint})", built_in_names())
+        format!("{name} is neither a built-in fleet ({}{hint}) nor a readable file", built_in_names())
     })?;
     Ok(Fleet::parse(name, &text)?)
 }

@@ -41,7 +41,7 @@ pub(crate) struct LaunchOptions {
 }
 
 /// Lines of an agent's log that are shown when it fails.
-const LOG_LINES: usize = 5;
+const LOG_LINES: usize = 8;
 
 /// Runs a fleet on this machine until a signal, or as the options say.
 ///
@@ -55,9 +55,9 @@ pub(crate) async fn launch(options: LaunchOptions) -> Result<Outcome> {
     let folder = Folder::new(options.dir.as_deref())?;
     let mut fleet = LocalFleet::start(&definition, &agent, folder.path(), &options.local).await?;
     remark(&format!(
-        "fleet {}: {} agents started; their folders are in {}",
+        "fleet {}: {} started; folders are in {}",
         definition.name,
-        fleet.members.len(),
+        agents(fleet.members.len()),
         folder.path().display()
     ));
 
@@ -65,7 +65,7 @@ pub(crate) async fn launch(options: LaunchOptions) -> Result<Outcome> {
     let started = start_up(&mut fleet, &mut signals, &mut exits, options.timeout).await;
     let result = match started {
         StartUp::Healthy => {
-            show(&fleet, &definition, &options);
+            show(&fleet, &definition, &options, folder.path());
             if !options.exit_when_healthy {
                 run(&mut fleet, &mut signals, &mut exits, options.duration).await;
             }
@@ -82,19 +82,27 @@ pub(crate) async fn launch(options: LaunchOptions) -> Result<Outcome> {
     let silence = options.local.drain_quiet + Duration::from_secs(10);
     let limit = definition.deregistration_delay.max(silence) + Duration::from_secs(60);
     let end = shut_down(&mut fleet, &mut signals, limit).await;
+    let crashed = exits.count();
     drop(fleet);
-    folder.remove()?;
+    let left = folder.remove()?;
     match end {
         End::Drained => {}
         End::TooSlow => bail!("killed the agents that did not drain within {} s", limit.as_secs()),
-        End::Killed(count) => {
-            bail!("killed {count} agents before they had drained, as you asked; nothing is left")
-        }
+        End::Killed(count) => bail!("killed {} before draining, as you asked; {left}", agents(count)),
     }
     if let Ok(Outcome::Done) = &result {
-        remark(&format!("fleet {} is stopped: all agents drained, nothing is left", definition.name));
+        let drained = match crashed {
+            0 => "all agents drained".to_owned(),
+            crashed => format!("{} had ended before, the others drained", agents(crashed)),
+        };
+        remark(&format!("fleet {} is stopped: {drained}; {left}", definition.name));
     }
     result
+}
+
+/// "1 agent", "2 agents".
+fn agents(count: usize) -> String {
+    format!("{count} agent{}", if count == 1 { "" } else { "s" })
 }
 
 /// The agent's binary.
@@ -157,6 +165,11 @@ impl Signals {
 struct ChildExits(BTreeSet<String>);
 
 impl ChildExits {
+    /// How many agents ended by themselves.
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// A line for each agent that ended since the last call.
     fn new_lines(&mut self, fleet: &mut LocalFleet) -> Vec<String> {
         let mut lines = Vec::new();
@@ -170,7 +183,10 @@ impl ChildExits {
                     member.instance.id(),
                     member.address
                 ));
-                let log = member.agent.last_lines(LOG_LINES);
+                let mut log = member.agent.last_lines(LOG_LINES);
+                if log.is_empty() {
+                    log.push("it logged nothing".to_owned());
+                }
                 lines.extend(log.into_iter().map(|line| format!("    {line}")));
             }
         }
@@ -320,12 +336,12 @@ fn report(fleet: &LocalFleet, options: &LaunchOptions) {
     print_error(options.output, &format!("not healthy within {timeout} s: {}", reasons.join("; ")));
 }
 
-fn show(fleet: &LocalFleet, definition: &Fleet, options: &LaunchOptions) {
+fn show(fleet: &LocalFleet, definition: &Fleet, options: &LaunchOptions, folder: &Path) {
     match options.output {
         Output::Json => print_json(&to_json(fleet, definition)),
         Output::Text => {
             print(&table(fleet));
-            print(&advice(fleet, definition, options));
+            print(&advice(fleet, definition, options, folder));
         }
     }
 }
@@ -374,17 +390,20 @@ fn table(fleet: &LocalFleet) -> String {
 }
 
 /// What to try, and how to stop.
-fn advice(fleet: &LocalFleet, definition: &Fleet, options: &LaunchOptions) -> String {
+fn advice(fleet: &LocalFleet, definition: &Fleet, options: &LaunchOptions, folder: &Path) -> String {
     let url = fleet.balancer.url();
     let mut lines = vec![String::new(), format!("load balancer: {url}"), String::new()];
     let members = fleet.members.iter().map(|member| (member.group.as_str(), member.address.to_string()));
     lines.extend(suggestions::requests(definition, &url, &members.collect::<Vec<_>>()));
     let stop = match (options.exit_when_healthy, options.duration) {
         (true, _) => return format!("{}\n", lines.join("\n")),
-        (_, Some(duration)) => format!("The fleet stops after {} s; Ctrl-C", duration.as_secs()),
-        (_, None) => "Ctrl-C".to_owned(),
+        (_, Some(duration)) => format!("The fleet stops after {duration:?}, or on Ctrl-C"),
+        (_, None) => "Ctrl-C stops the fleet".to_owned(),
     };
-    lines.push(format!("\n{stop} drains the agents and deletes everything."));
+    lines.push(match options.dir {
+        Some(_) => format!("\n{stop}; seeds and logs stay in {}.", folder.display()),
+        None => format!("\n{stop} and deletes its folders, with stored numbers and logs."),
+    });
     lines.push(String::new());
     lines.join("\n")
 }
@@ -431,10 +450,14 @@ impl Folder {
         }
     }
 
-    fn remove(self) -> Result<()> {
+    /// Deletes a temporary folder, and says what is left.
+    fn remove(self) -> Result<String> {
         match self {
-            Self::Temporary(dir) => dir.close().context("cannot remove the temporary folder"),
-            Self::Kept(..) => Ok(()),
+            Self::Temporary(dir) => {
+                dir.close().context("cannot remove the temporary folder")?;
+                Ok("nothing is left".to_owned())
+            }
+            Self::Kept(path, _) => Ok(format!("seeds and logs are in {}", path.display())),
         }
     }
 }

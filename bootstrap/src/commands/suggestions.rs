@@ -11,6 +11,9 @@ pub(super) fn requests(fleet: &Fleet, url: &str, instances: &[(&str, String)]) -
     let seeds = instances.iter().filter(|(group, _)| is_seed(group));
     let mut lines: Vec<_> =
         seeds.map(|(_, address)| format!("  curl -d '{{\"num\": 100}}' http://{address}/")).collect();
+    if !lines.is_empty() {
+        lines.insert(0, "store a number at each instance, then read through the load balancer:".to_owned());
+    }
     lines.push(format!("  curl {url}/"));
     let clusters = fleet.groups.iter().filter(|group| group.paths);
     lines.extend(clusters.map(|group| format!("  curl {url}/{}", group.name)));

@@ -337,7 +337,7 @@ fn explain(message: &str, found: &str, line: &str) -> String {
         "no = after the key: write KEY = VALUE".to_owned()
     } else if found.eq_ignore_ascii_case("true") || found.eq_ignore_ascii_case("false") {
         format!("expected lower case: write {}", found.to_ascii_lowercase())
-    } else if is_word.iter().any(|word| message.contains(word)) && found.chars().any(char::is_alphabetic) {
+    } else if is_word.iter().any(|word| message.contains(word)) && is_bare_text(&found) {
         format!("a text needs quotes: write \"{found}\"")
     } else if message.starts_with("missing comma between array elements") {
         "the list lacks a comma: write one between every two values".to_owned()
@@ -348,4 +348,9 @@ fn explain(message: &str, found: &str, line: &str) -> String {
     } else {
         format!("not TOML ({message}): correct the line as https://toml.io describes")
     }
+}
+
+/// Whether this looks like a text without quotes, such as `debian-13` or `10s`, not like a number with more after it.
+fn is_bare_text(found: &str) -> bool {
+    found.starts_with(char::is_alphabetic) || found.contains(char::is_alphabetic) && !found.contains(' ')
 }

@@ -61,7 +61,10 @@ impl<'a> Section<'a> {
             let advice = if let Some((table, _)) = tables.iter().find(|(_, keys)| keys.contains(&key.value)) {
                 match table.trim_end_matches('.') {
                     "" => "write it above the first [table]".to_owned(),
-                    table => format!("it belongs to {table}"),
+                    table => match known.iter().find(|known| known.starts_with(key.value)) {
+                        Some(nearest) => format!("did you mean {nearest}? {} belongs to {table}", key.value),
+                        None => format!("it belongs to {table}"),
+                    },
                 }
             } else if let Some(nearest) = nearest(key.value, known.iter().copied()) {
                 self.meant.borrow_mut().push(nearest.to_owned());

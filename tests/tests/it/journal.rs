@@ -120,7 +120,7 @@ async fn an_instances_life_is_in_the_journal_as_sentences_with_ids_and_fields() 
 
     agent.stop(&solo).await;
     let draining = journal.event("DRAINING").await;
-    assert_eq!(draining["MESSAGE"], "draining: stopping: SIGTERM; ends within 300 s");
+    assert_eq!(draining["MESSAGE"], "draining: stopping: SIGTERM; takes at most 300 s");
     assert_eq!((&*draining["PRIORITY"], &*draining["REASON"]), ("6", "stopping: SIGTERM"));
     let drained = journal.event("DRAINED").await;
     assert!(

@@ -98,7 +98,7 @@ async fn nine_instances_in_two_clusters_answer_as_promised() {
     let steps: Vec<_> = said.lines().filter(|line| line.ends_with(" of 9 stopped")).collect();
     assert!(said.contains("draining; press Ctrl-C again to kill the agents"), "{said}");
     assert!(steps.len() > 1 && steps.last() == Some(&"9 of 9 stopped"), "{said}");
-    let last = "fleet clusters is stopped: all agents drained, nothing is left";
+    let last = "fleet clusters is stopped: all agents drained; nothing is left";
     assert_eq!(said.lines().last(), Some(last), "{said}");
     assert!(launch.temporary_files().is_empty(), "the temporary folder is gone");
     fleet.until_gone().await;
@@ -164,7 +164,7 @@ async fn a_second_ctrl_c_kills_at_once() {
     // An hour without requests is not over: only being killed can end the agents in time.
     assert_eq!(launch.interrupted().await.code(), Some(1), "they have not drained");
     let said = launch.stderr();
-    let last = "bootstrap: killed 2 agents before they had drained, as you asked; nothing is left";
+    let last = "bootstrap: killed 2 agents before draining, as you asked; nothing is left";
     assert_eq!(said.lines().last(), Some(last), "{said}");
     assert!(launch.temporary_files().is_empty());
     fleet.until_gone().await;
@@ -320,7 +320,12 @@ async fn a_broken_fleet_file_is_told_by_line_key_and_nearest_key() {
     }
     let (status, said) = ends(&["/nonexistent/fleet.toml"]).await;
     assert_eq!((status, said.lines().count()), (1, 1), "{said}");
-    assert!(said.contains("/nonexistent/fleet.toml (the built-in fleets are clusters and seed)"), "{said}");
+    assert!(
+        said.contains(
+            "/nonexistent/fleet.toml is neither a built-in fleet (clusters and seed) nor a readable file"
+        ),
+        "{said}"
+    );
 }
 
 #[tokio::test]
@@ -417,7 +422,8 @@ async fn the_lines_to_try_work_as_they_are_printed() {
         let mut launch = Launch::start(&[&[fleet], small].concat());
         let printed = tests::eventually(async || {
             let text = launch.stdout();
-            text.contains("Ctrl-C drains the agents and deletes everything.\n").then_some(text)
+            text.contains("Ctrl-C stops the fleet and deletes its folders, with stored numbers and logs.\n")
+                .then_some(text)
         });
         let printed = printed.await.unwrap_or_else(|| panic!("{}", launch.stderr()));
         assert_eq!(

@@ -201,8 +201,13 @@ async fn a_fleet_that_is_in_another_region_is_found_by_its_file_and_never_said_t
 #[tokio::test]
 async fn misspelt_names_and_keys_are_told_with_the_right_ones() {
     let account = Account::start(Options::prompt()).await;
-    refused(&account, &["plan", "cluster"], 1, &["cluster", "the built-in fleets are clusters and seed"])
-        .await;
+    refused(
+        &account,
+        &["plan", "cluster"],
+        1,
+        &["cluster", "neither a built-in fleet (clusters and seed; did you mean clusters?)"],
+    )
+    .await;
     let shown = account.ok(&["fleets", "show", "clusters"]).await.stdout;
     let file = account.file("my.toml", shown.replacen("deregistration-delay", "deregistration-dealy", 1));
     let told = format!("{file}:8: deregistration-dealy: unknown key; did you mean deregistration-delay?");
@@ -216,7 +221,7 @@ async fn misspelt_names_and_keys_are_told_with_the_right_ones() {
         &account,
         &["launch", "clsuters"],
         1,
-        &["the built-in fleets are clusters and seed; did you mean clusters?"],
+        &["neither a built-in fleet (clusters and seed; did you mean clusters?) nor a readable file"],
     )
     .await;
     refused(&account, &["launch", "--allow", "10.1.2.3/8"], 2, &["did you mean 10.0.0.0/8?"]).await;
@@ -441,7 +446,10 @@ async fn scale_says_what_it_takes_and_ends_with_2() {
     let account = Account::start(Options::prompt()).await;
     for (words, told) in [
         (&["clusters"][..], "no number of instances; give GROUP=N, such as cluster1=6"),
-        (&["clusters", "seed", "cluster1=6"], "more than one fleet name"),
+        (
+            &["clusters", "seed", "cluster1=6"],
+            "clusters and seed are both fleet names; for a group write seed=N",
+        ),
         (&["cluster1=6", "cluster1=7"], "group cluster1 is given twice"),
         (&["cluster1=0"], "a group has 1 to 1000 instances, not 0"),
         (&["cluster1=-1"], "is not GROUP=N, such as cluster1=3"),

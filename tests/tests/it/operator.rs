@@ -11,8 +11,7 @@ async fn resume_waits_until_the_instance_is_in_service_and_says_when_there_was_n
     let (bed, machine, _agent) = Bed::healthy().await;
     let resumed = machine.command(&["resume", "--wait"]).await;
     assert!(resumed.status.success(), "{resumed:?}");
-    let nothing =
-        "nothing to resume: no operator drained this instance; the instance is in service\nin service\n";
+    let nothing = "nothing to resume: no operator drained this instance\nin service\n";
     assert_eq!(text(&resumed.stdout), nothing);
 
     let drained = machine.command(&["drain", "--wait"]).await;
@@ -161,7 +160,7 @@ async fn at_debug_each_look_and_each_decision_is_told_and_at_info_none() {
     }
     bed.cloud.set_fault("DescribeTargetHealth", Some(Fault::Deny));
     assert!(machine.command(&["drain", "--wait"]).await.status.success());
-    machine.until_logged("phase serving: Drain, drained by an operator").await;
+    machine.until_logged("phase serving: Drain, requested by an operator").await;
     machine.until_logged("target group cluster1: wish Out, state healthy").await;
     assert!(machine.command(&["resume"]).await.status.success());
     machine.until_logged("failed: AccessDenied: ").await;

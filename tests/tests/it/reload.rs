@@ -350,7 +350,7 @@ async fn a_setting_that_only_a_restart_can_change_is_refused_and_named() {
     solo = solo.with(&["--config", file.to_str().unwrap()]);
     let running = solo.start().await;
     for (line, key) in [
-        ("register-port = 8081", "a reload cannot change register-port (not set to 8081)"),
+        ("register-port = 8081", "a reload cannot change register-port (running: not set; new: 8081)"),
         ("instance-id = \"i-0123456789abcdef0\"", "a reload cannot change instance-id"),
     ] {
         std::fs::write(&file, line).unwrap();
@@ -419,7 +419,8 @@ async fn check_says_whether_the_settings_can_be_used_and_starts_nothing() {
     // Not the settings file of this machine, if it has one.
     let said = text(&output.stdout);
     assert!(
-        said.starts_with("the settings are valid; ") && said.ends_with("/agent.toml does not exist\n"),
+        said.starts_with("the settings are valid; there is no settings file ")
+            && said.ends_with("/agent.toml\n"),
         "{said}"
     );
     assert!(!solo.state_dir.exists() && !solo.runtime_dir.exists());

@@ -267,7 +267,7 @@ async fn a_drain_that_is_resumed_in_the_middle_is_called_off() {
     setup.ask(OperatorRequest::Resume).await.unwrap();
     setup.until(LONG, "registered", |setup| setup.api.targets("a") == [TARGET]).await;
     assert_eq!(setup.phase(), Phase::Serving);
-    assert_eq!(log.lines("drain cancelled, its reason no longer applies: drained by an operator").len(), 1);
+    assert_eq!(log.lines("drain cancelled, its reason is gone: requested by an operator").len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -349,7 +349,7 @@ async fn drained_before_a_reload_it_stays_drained_without_another_drain() {
     setup.ask(OperatorRequest::Resume).await.unwrap();
     setup.until(LONG, "registered", |setup| setup.api.targets("a") == [TARGET]).await;
     assert_eq!(
-        log.lines("serving again, the reason to stay out no longer applies: drained by an operator").len(),
+        log.lines("serving again, the reason for the drain is gone: requested by an operator").len(),
         1
     );
 }

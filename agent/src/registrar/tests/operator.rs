@@ -93,9 +93,9 @@ async fn a_resume_says_when_there_was_nothing_to_resume_and_a_drain_when_it_is_d
     let folder = tempfile::tempdir().unwrap();
     let setup = Setup::registered(&FakeApi::new(&["a"]), settings_in(&folder)).await;
     let said = setup.ask(OperatorRequest::Resume).await.unwrap();
-    assert_eq!(said, "nothing to resume: no operator drained this instance; the instance is in service");
+    assert_eq!(said, "nothing to resume: no operator drained this instance");
     let said = setup.ask(OperatorRequest::Drain).await.unwrap();
-    let how = "draining: deregistering from a, then waiting for 20 s without requests; ends within 30 s; ";
+    let how = "draining: deregistering from a, then waiting for 20 s without requests; takes at most 30 s; ";
     assert!(said.starts_with(how), "{said}");
     setup.until_phase(Phase::Drained, LONG).await;
     let said = setup.ask(OperatorRequest::Drain).await.unwrap();
