@@ -1,0 +1,73 @@
+//! `make bench`, in its shortest form with the programs of this build: that it measures both sides, never how fast
+//! they are.
+
+use std::path::Path;
+
+use tests::package::{ok, output, tool, tree};
+use tests::{binary, text};
+
+fn bench(arguments: &[&str]) -> tokio::process::Command {
+    let mut command = tool(tree().join("tests/bench/run"));
+    command.arg("--agent").arg(binary("instance-agent"));
+    command.arg("--programs").arg(binary("bench-client").parent().unwrap());
+    command.args(arguments);
+    command
+}
+
+/// The figures of the line that begins with these words.
+fn figures(printed: &str, words: &str) -> Vec<f64> {
+    let line = printed.lines().find_map(|line| line.trim_start().strip_prefix(words));
+    let line = line.unwrap_or_else(|| panic!("no line of {words}:\n{printed}"));
+    line.split_whitespace().map_while(|word| word.replace(',', "").parse().ok()).collect()
+}
+
+#[tokio::test]
+async fn a_row_shows_both_sides_and_their_ratio_and_the_page_with_its_chart() {
+    let folder = tempfile::tempdir().unwrap();
+    let page = folder.path().to_str().unwrap();
+    let arguments =
+        ["--quick", "--row", "get-64", "--peer", "bare-epoll", "--peer", "bare-hyper", "--page", page];
+    let printed = ok(&mut bench(&arguments)).await;
+    assert!(printed.contains("too short for figures"), "{printed}");
+    for line in ["agent ", "bare epoll loop", "bare hyper", "agent ÷ bare epoll loop", "agent ÷ bare hyper"]
+    {
+        assert!(figures(&printed, line)[0] > 0.0, "{line}:\n{printed}");
+    }
+    let read = |name: &str| std::fs::read_to_string(Path::new(page).join(name)).unwrap();
+    let written = read("benchmarks.md");
+    for words in
+        ["| agent ÷ bare hyper |", "benchmarks-dark.svg", "make bench ARGS='--row get-64'", "| kernel |"]
+    {
+        assert!(written.contains(words), "{words}:\n{written}");
+    }
+    for theme in ["light", "dark"] {
+        assert!(read(&format!("benchmarks-{theme}.svg")).ends_with("</svg>\n"));
+    }
+}
+
+/// Idle connections, a program's start, reloads and stores have ways of their own to be measured.
+#[tokio::test]
+async fn a_reload_under_load_loses_nothing_and_other_rows_work_without_their_peers() {
+    let rows = ["idle", "post-8", "memory", "start", "reload"].map(|row| ["--row", row]);
+    let arguments = [&["--quick", "--alone"][..], &rows.concat()].concat();
+    let printed = ok(&mut bench(&arguments)).await;
+    for (row, figure) in [("idle", 0), ("post-8", 3), ("memory", 0), ("start", 0), ("reload", 2)] {
+        let shown = printed.split_once(&format!("{row}: ")).map_or("", |(_, after)| after);
+        let measured = figures(shown, "agent ");
+        assert!(measured[figure] > 0.0, "{row}:\n{printed}");
+    }
+    let (_, reload) = printed.split_once("reload: ").unwrap();
+    assert_eq!(figures(reload, "agent ")[..2], [0.0, 0.0], "{printed}");
+}
+
+#[tokio::test]
+async fn an_unknown_row_or_peer_is_refused_with_the_names_that_exist() {
+    for (arguments, named) in [(["--row", "get"], "get-64"), (["--peer", "apache"], "nginx")] {
+        let refused = output(&mut bench(&arguments)).await;
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(text(&refused.stderr).contains(named), "{}", text(&refused.stderr));
+    }
+    // A page holds every row, or nothing of it is comparable.
+    let refused = output(&mut bench(&["--update", "--row", "get-64"])).await;
+    assert_eq!(refused.status.code(), Some(2));
+}
