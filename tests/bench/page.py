@@ -72,7 +72,7 @@ def bars(results):
             for peer in result.peers:
                 ratio = result.ratio(peer, key)
                 if ratio and result.steady():
-                    found.append((result.row.title.replace("`", ""), peer, FIGURES[key], ratio if FIGURES[key][2] else 1 / ratio))
+                    found.append((result.row.title.replace("`", "").split(" (")[0], peer, FIGURES[key], ratio if FIGURES[key][2] else 1 / ratio))
     return found
 
 
@@ -115,7 +115,8 @@ def page(results, machine):
 <!-- `make bench-update` writes this page and its chart. -->
 
 The agent beside its peers, measured in one run on one machine. The figures in microseconds and per second belong to this
-machine. The ratios are what to compare.
+machine. The ratios are what to compare. The chart shows the first figure of each steady row. Right of the line the agent
+needs less, or does more in a second.
 
 <picture>
   <source media="(prefers-color-scheme: dark)" srcset="benchmarks-dark.svg">
