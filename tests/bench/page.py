@@ -27,7 +27,7 @@ def table(result):
         cells.append([side, *(number(result.median(side, key), FIGURES[key][1]) for key in figures), ""])
         if side in result.peers:
             ratios = [number(result.ratio(side, key), 2) for key in figures]
-            cells.append([f"agent ÷ {side}", *ratios, f"spread {percent(result.spread(side))}" if result.row.main else ""])
+            cells.append([f"{result.ours} ÷ {side}", *ratios, f"spread {percent(result.spread(side))}" if result.row.main else ""])
     return cells
 
 
@@ -144,6 +144,7 @@ make bench-update                         # writes this page
 - CPU is the server's time in user and system mode for one request. Time in interrupts may count for neither side.
 - A ratio is the median over the rounds. Its spread is the width of the 95 % confidence interval of that median, as a share
   of the median. A row ends when the spread of its main figures is under 5 %, or is marked as too noisy after 30 rounds.
+- A launch runs against moto, with 100 ms added to each call. moto's targets are healthy at once.
 - The bare servers know no limits, no time and no routes: they show what the kernel and the library cost.
 
 """ + "\n\n".join(markdown(result) for result in results) + "\n"

@@ -63,6 +63,38 @@ async fn a_reload_under_load_loses_nothing_and_other_rows_work_without_their_pee
 }
 
 #[tokio::test]
+async fn a_launch_is_measured_beside_a_script_with_waiters() {
+    let program = binary("bootstrap");
+    let arguments = ["--quick", "--rounds", "1", "--row", "launch", "--bootstrap", program.to_str().unwrap()];
+    let printed = ok(&mut bench(&arguments)).await;
+    for line in ["bootstrap ", "boto3 script", "bootstrap ÷ boto3 script"] {
+        assert!(figures(&printed, line)[0] > 0.0, "{line}:\n{printed}");
+    }
+}
+
+/// Two rounds are too few for a spread, so they are never a result.
+#[tokio::test]
+async fn ratios_without_a_spread_under_the_limit_are_no_result_and_a_failed_row_is_named() {
+    let short = ["--row", "get-64", "--peer", "bare-epoll", "--rounds", "2", "--seconds", "0.1"];
+    let noisy = output(&mut bench(&short)).await;
+    assert_eq!(noisy.status.code(), Some(1));
+    assert!(text(&noisy.stdout).contains("TOO NOISY"), "{}", text(&noisy.stdout));
+    assert!(text(&noisy.stderr).contains("too noisy, run it again on a quiet machine: get-64"));
+
+    let folder = tempfile::tempdir().unwrap();
+    let page = folder.path().join("page");
+    let mut broken = bench(&["--quick", "--row", "get-64", "--peer", "bare-epoll", "--agent", "/bin/false"]);
+    let failed = output(broken.arg("--page").arg(&page)).await;
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(
+        text(&failed.stderr).contains("get-64 failed: agent does not answer"),
+        "{}",
+        text(&failed.stderr)
+    );
+    assert!(!page.exists(), "a page without a row");
+}
+
+#[tokio::test]
 async fn an_unknown_row_or_peer_is_refused_with_the_names_that_exist() {
     for (arguments, named) in [(["--row", "get"], "get-64"), (["--peer", "apache"], "nginx")] {
         let refused = output(&mut bench(&arguments)).await;
