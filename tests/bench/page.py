@@ -140,7 +140,7 @@ make bench-update                         # writes this page
   nginx one worker.
 - Each round starts every server anew and measures all of them in turn, in another order than the round before.
 - One client (`tests/bench/src/bin/bench-client.rs`) sends all requests, to Redis too, and checks each answer. A lost
-  request ends the run.
+  request fails its row.
 - CPU is the server's time in user and system mode for one request. Time in interrupts may count for neither side.
 - A ratio is the median over the rounds. Its spread is the width of the 95 % confidence interval of that median, as a share
   of the median. A row ends when the spread of its main figures is under 5 %, or is marked as too noisy after 30 rounds.
