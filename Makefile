@@ -9,10 +9,10 @@ TRIPLE := x86_64-unknown-linux-musl
 BIN := $(or $(CARGO_TARGET_DIR),target)/$(TRIPLE)/debug
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build deb test e2e lint audit
+.PHONY: help demo build deb test e2e bench bench-update lint audit
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: build ## run a fleet on this machine; FLEET=seed, PORT=9000, ARGS='...'
 	@exec $(BIN)/bootstrap launch --local $(FLEET) $(if $(PORT),--port $(PORT)) $(ARGS)
@@ -33,6 +33,14 @@ e2e: ## run the long tests: packages, booted Debians, whole sweeps; ARGS too
 	@tests/bin/setup e2e
 	@tests/bin/run-tests e2e $(ARGS)
 	@$(if $(TESTS_DIST),,packaging/check-reproducible)
+
+bench: ## measure the agent beside nginx, Redis and others; ARGS='--row get-64', '--list'
+	@tests/bin/setup bench
+	@tests/bench/run $(ARGS)
+
+bench-update: ## the same, then write docs/reference/benchmarks.md; wants a quiet machine
+	@tests/bin/setup bench
+	@tests/bench/run --update $(ARGS)
 
 lint: ## check format, clippy, dependencies, shell scripts, the tree, words
 	@tests/bin/setup lint

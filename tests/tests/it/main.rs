@@ -6,6 +6,7 @@
 
 mod account;
 mod adversity;
+mod bench;
 mod cached;
 mod calls;
 mod carried;
