@@ -58,7 +58,35 @@ struct Seat {
     listed: AtomicU64,
     /// It must make room, and is no longer in the list.
     leaves: AtomicBool,
-    waker: Mutex<Option<Waker>>,
+    wake: Mutex<Option<Wake>>,
+}
+
+/// How a connection learns that it must make room.
+enum Wake {
+    /// Wakes its task.
+    Task(Waker),
+    /// It is parked, under this number.
+    Parked(Arc<LeavingParked>, u32),
+}
+
+/// The numbers of one thread's parked connections that must make room.
+#[derive(Default)]
+pub(super) struct LeavingParked {
+    numbers: Mutex<Vec<u32>>,
+    came: Notify,
+}
+
+impl LeavingParked {
+    fn push(&self, number: u32) {
+        self.numbers.lock().unwrap_or_else(PoisonError::into_inner).push(number);
+        self.came.notify_one();
+    }
+
+    /// Returns once there are some.
+    pub(super) async fn numbers(&self) -> Vec<u32> {
+        self.came.notified().await;
+        std::mem::take(&mut self.numbers.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// A connection's place, given back when it is dropped.
@@ -125,7 +153,7 @@ impl Room {
             state: AtomicU64::new(BUSY),
             listed: AtomicU64::new(0),
             leaves: AtomicBool::new(false),
-            waker: Mutex::default(),
+            wake: Mutex::default(),
         });
         self.list(&mut self.lock(), &seat, 0);
         Place { room: Arc::clone(self), seat, permit }
@@ -150,8 +178,8 @@ impl Room {
             self.list(&mut idle, &seat, self.idle_from_now());
         }
         drop(idle);
-        if let Some(waker) = leaving.as_ref().and_then(|seat| seat.waker()) {
-            waker.wake();
+        if let Some(seat) = &leaving {
+            seat.wake();
         }
         leaving
     }
@@ -207,8 +235,16 @@ impl Drop for Waiting<'_> {
 }
 
 impl Seat {
-    fn waker(&self) -> Option<Waker> {
-        self.waker.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn wake(&self) {
+        match &*self.lock() {
+            Some(Wake::Task(waker)) => waker.wake_by_ref(),
+            Some(Wake::Parked(leaving, number)) => leaving.push(*number),
+            None => {}
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Wake>> {
+        self.wake.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -237,12 +273,23 @@ impl Place {
     }
 
     pub(super) fn waker(&self) -> Option<Waker> {
-        self.seat.waker()
+        match &*self.seat.lock() {
+            Some(Wake::Task(waker)) => Some(waker.clone()),
+            _ => None,
+        }
     }
 
     /// Sets the waker for when the connection must close.
     pub(super) fn wake(&self, waker: &Waker) {
-        *self.seat.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker.clone());
+        *self.seat.lock() = Some(Wake::Task(waker.clone()));
+    }
+
+    /// The connection is parked: if it must close, its number is added to `leaving`.
+    pub(super) fn park(&self, leaving: &Arc<LeavingParked>, number: u32) {
+        *self.seat.lock() = Some(Wake::Parked(Arc::clone(leaving), number));
+        if self.leaves() {
+            leaving.push(number);
+        }
     }
 }
 
