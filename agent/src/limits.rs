@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// All are settings; see docs/configuration.md.
+/// All but `park_after` are settings; see docs/configuration.md.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
     /// Largest request body, in bytes; a larger one is answered 413.
@@ -20,4 +20,6 @@ pub(crate) struct Limits {
     pub(crate) keep_alive: Duration,
     /// How long a client may read nothing of an answer before the connection is dropped.
     pub(crate) write_timeout: Duration,
+    /// How long a connection keeps hyper's state and buffers after its last answer; up to a second less.
+    pub(crate) park_after: Duration,
 }

@@ -312,6 +312,7 @@ impl AgentStatus {
         for (name, value) in [
             ("in_flight", traffic.in_flight),
             ("connections", traffic.connections),
+            ("parked", traffic.parked),
             ("draining", u64::from(self.registration.phase == Phase::Draining)),
         ] {
             _ = writeln!(text, "# TYPE instance_agent_{name} gauge\ninstance_agent_{name} {value}");

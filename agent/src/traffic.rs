@@ -23,6 +23,10 @@ macro_rules! counters {
             pub(crate) opened: Counter,
             /// Connections closed.
             pub(crate) closed: Counter,
+            /// Idle connections parked.
+            pub(crate) parked: Counter,
+            /// Parked connections that are served again, closed or handed over.
+            pub(crate) unparked: Counter,
             /// Grows by one a second while the thread is alive.
             pub(crate) beats: Counter,
             refusals: watch::Sender<()>,
@@ -37,6 +41,8 @@ macro_rules! counters {
             pub(crate) in_flight: u64,
             /// Open connections.
             pub(crate) connections: u64,
+            /// Open connections that are idle and parked.
+            pub(crate) parked: u64,
         }
 
         impl TrafficSnapshot {
@@ -49,6 +55,7 @@ macro_rules! counters {
                 $(self.$name += thread.$name.get();)+
                 self.in_flight += thread.started.get().wrapping_sub(thread.finished.get());
                 self.connections += thread.opened.get().wrapping_sub(thread.closed.get());
+                self.parked += thread.parked.get().wrapping_sub(thread.unparked.get());
             }
         }
     };
@@ -102,7 +109,7 @@ impl Counter {
         self.0.store(self.get().wrapping_add(1), Relaxed);
     }
 
-    fn get(&self) -> u64 {
+    pub(crate) fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
 }
@@ -117,10 +124,10 @@ pub(crate) struct Traffic {
 }
 
 impl Traffic {
-    /// Counters for `threads` server threads that continue from `before`. Gauges (in flight, connections)
+    /// Counters for `threads` server threads that continue from `before`. Gauges (in flight, connections, parked)
     /// start at zero.
     pub(crate) fn new(threads: usize, before: TrafficSnapshot) -> Self {
-        let before = TrafficSnapshot { in_flight: 0, connections: 0, ..before };
+        let before = TrafficSnapshot { in_flight: 0, connections: 0, parked: 0, ..before };
         let refusals = watch::Sender::new(());
         let thread = |_| Arc::new(ThreadTraffic { refusals: refusals.clone(), ..ThreadTraffic::default() });
         Self { threads: (0..threads).map(thread).collect(), before, refusals }

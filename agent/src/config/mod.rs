@@ -84,6 +84,7 @@ impl Layers {
             body_timeout: read.value("body-timeout", duration_in(POSITIVE)).unwrap_or(seconds(30)),
             keep_alive: read.value("keep-alive", duration_in(POSITIVE)).unwrap_or(seconds(75)),
             write_timeout: read.value("write-timeout", duration_in(POSITIVE)).unwrap_or(seconds(30)),
+            park_after: seconds(3),
         };
         let settings = Settings {
             listen: read.value("listen", socket_address).unwrap_or(([0, 0, 0, 0], 80).into()),

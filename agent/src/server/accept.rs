@@ -11,10 +11,11 @@ use tokio::sync::watch;
 use tokio::task::spawn_local;
 
 use super::buffers::bound_buffers;
-use super::connection::{self, Arrival, Connections};
+use super::connection::{self, Arrival, Connections, OpenConnection};
 use super::handover_sockets::{HandoverConnection, Stage};
 use super::log_limiter::LogLimiter;
 use super::orders::{NumberedOrder, Order};
+use super::parked;
 use super::room::{Place, Room};
 
 /// The first and the longest pause after a failed accept.
@@ -46,6 +47,7 @@ pub(super) async fn accept_connections(
                     Err(_) => (u64::MAX, Order::Stop(Instant::now())),
                 };
                 worker.set_order((number, order));
+                parked::obey(connections, order);
                 match order {
                     Order::Serve | Order::Freeze { .. } => {}
                     Order::HandOver => {
@@ -82,10 +84,14 @@ pub(super) fn adopt_connection(
     let HandoverConnection { socket, read, unwritten, stage } = connection;
     // An older program may have accepted it without these limits. Does not fail in practice.
     let _ = bound_buffers(&socket);
-    let Ok(socket) = TcpStream::from_std(socket) else { return };
     // If the limit is lower now, it applies once enough connections have closed.
-    let open = connection::OpenConnection::new(connections, room.seat(room.try_permit()));
-    let arrival = Arrival { socket, read, unwritten, stage };
+    let place = room.seat(room.try_permit());
+    let open = OpenConnection::new(connections, place, || socket.peer_addr(), stage);
+    if read.is_empty() && unwritten.is_empty() && matches!(stage, Stage::New | Stage::Used) {
+        return connection::park_from_handover(socket, stage, open);
+    }
+    let Ok(socket) = TcpStream::from_std(socket) else { return };
+    let arrival = Arrival { socket, read, unwritten, stage, readable: false };
     spawn_local(connection::serve(arrival, open));
 }
 
@@ -131,12 +137,13 @@ fn drain_backlog(connections: &Rc<Connections>, listener: TcpListener, room: &Ar
 fn spawn(connections: &Rc<Connections>, socket: TcpStream, place: Place) {
     // Now, since its task may run later.
     place.idle(connections.worker().now(), false);
-    let open = connection::OpenConnection::new(connections, place);
+    let open = OpenConnection::new(connections, place, || socket.peer_addr(), Stage::New);
     // Otherwise a small answer can wait for the acknowledgement of the previous one.
     if socket.set_nodelay(true).is_err() {
         return;
     }
-    let arrival = Arrival { socket, read: Bytes::new(), unwritten: Bytes::new(), stage: Stage::New };
+    let arrival =
+        Arrival { socket, read: Bytes::new(), unwritten: Bytes::new(), stage: Stage::New, readable: false };
     // A panic ends only this task and its connection.
     spawn_local(connection::serve(arrival, open));
 }

@@ -4,6 +4,9 @@
 //! stops a connection, or hands it to another process, at a known point.
 
 use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -21,6 +24,7 @@ use super::endpoints::{CROWDED, Service, ServiceState};
 use super::handover_sockets::{HandoverConnection, Stage};
 use super::io::{Io, IoParts, write_now};
 use super::orders::Order;
+use super::parking::Parking;
 use super::room::Place;
 use super::traced::TracedConnection;
 use super::track::{LateBody, RequestPhase, Track};
@@ -41,11 +45,20 @@ pub(super) struct Connections {
     worker: Rc<Worker>,
     service_state: Rc<ServiceState>,
     builders: Builders,
+    parking: Parking<ParkedConnection>,
 }
 
 impl Connections {
-    pub(super) fn new(worker: Rc<Worker>, service_state: Rc<ServiceState>) -> Self {
-        Self { worker, service_state, builders: Builders::new() }
+    pub(super) fn new(
+        worker: Rc<Worker>,
+        service_state: Rc<ServiceState>,
+        parking: Parking<ParkedConnection>,
+    ) -> Self {
+        Self { worker, service_state, builders: Builders::new(), parking }
+    }
+
+    pub(super) fn parking(&self) -> &Parking<ParkedConnection> {
+        &self.parking
     }
 
     pub(super) fn worker(&self) -> &Worker {
@@ -75,18 +88,48 @@ impl Builders {
 pub(super) struct OpenConnection {
     connections: Rc<Connections>,
     place: Rc<Place>,
+    _traced: TracedConnection,
 }
 
 impl OpenConnection {
-    pub(super) fn new(connections: &Rc<Connections>, place: Place) -> Self {
+    pub(super) fn new(
+        connections: &Rc<Connections>,
+        place: Place,
+        peer: impl FnOnce() -> io::Result<SocketAddr>,
+        stage: Stage,
+    ) -> Self {
         connections.worker.opened();
-        Self { connections: Rc::clone(connections), place: Rc::new(place) }
+        let _traced = TracedConnection::new(peer, stage);
+        Self { connections: Rc::clone(connections), place: Rc::new(place), _traced }
     }
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.connections.worker.closed();
+    }
+}
+
+/// An idle connection without hyper, in [`Parking`]. Dropping it closes it.
+pub(super) struct ParkedConnection {
+    /// Non-blocking.
+    pub(super) socket: std::net::TcpStream,
+    /// Whether it had a request.
+    pub(super) used: bool,
+    /// When it is closed.
+    pub(super) until: Instant,
+    pub(super) open: OpenConnection,
+}
+
+impl ParkedConnection {
+    pub(super) fn place(&self) -> &Place {
+        &self.open.place
+    }
+}
+
+impl AsFd for ParkedConnection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 
@@ -106,6 +149,8 @@ enum ConnectionEnd {
     Rejected(StatusCode),
     /// `max-buffered` is used up.
     Crowded,
+    /// It has been idle for a while, and is closed at this time.
+    Idle(Instant),
     /// The server hands its connections over, or the client has to read earlier answers first. No request is in flight.
     GivenBack,
 }
@@ -118,12 +163,13 @@ pub(super) struct Arrival {
     /// Bytes to write to it first.
     pub(super) unwritten: Bytes,
     pub(super) stage: Stage,
+    /// It can be read; the runtime does not know that yet.
+    pub(super) readable: bool,
 }
 
 /// Serves a connection to its end, or until it is to be given back.
 pub(super) async fn serve(arrival: Arrival, open: OpenConnection) {
     let connections = &*open.connections;
-    let _traced = TracedConnection::new(&arrival.socket, arrival.stage);
     let left = match arrival.stage {
         Stage::New | Stage::Used => converse(arrival, connections, &open.place).await,
         Stage::Ending | Stage::Lingering => AfterServing::Closing(ClosingConnection {
@@ -134,6 +180,13 @@ pub(super) async fn serve(arrival: Arrival, open: OpenConnection) {
     };
     let arrival = match left {
         AfterServing::GivenBack(arrival) => arrival,
+        AfterServing::Idle { socket, used, until } => {
+            // Deregisters it from this thread's runtime, which does not fail in practice.
+            if let Ok(socket) = socket.into_std() {
+                park(socket, used, until, open);
+            }
+            return;
+        }
         AfterServing::Dropped(socket) => return close_at_once(&socket),
         AfterServing::Closing(farewell) => {
             let Some(ClosingConnection { socket, unwritten, lingers }) =
@@ -142,10 +195,10 @@ pub(super) async fn serve(arrival: Arrival, open: OpenConnection) {
                 return;
             };
             let stage = if lingers { Stage::Lingering } else { Stage::Ending };
-            Arrival { socket, read: Bytes::new(), unwritten, stage }
+            Arrival { socket, read: Bytes::new(), unwritten, stage, readable: false }
         }
     };
-    let Arrival { socket, read, unwritten, stage } = arrival;
+    let Arrival { socket, read, unwritten, stage, .. } = arrival;
     // Deregisters it from this thread's runtime, which does not fail in practice.
     if let Ok(socket) = socket.into_std() {
         connections.worker.give_back(HandoverConnection { socket, read, unwritten, stage });
@@ -158,13 +211,39 @@ enum AfterServing {
     /// Close it at once: a client that reads nothing needs no last answer.
     Dropped(TcpStream),
     GivenBack(Arrival),
+    Idle {
+        socket: TcpStream,
+        used: bool,
+        until: Instant,
+    },
+}
+
+/// Parks a connection that was idle when the server before this one gave it back.
+pub(super) fn park_from_handover(socket: std::net::TcpStream, stage: Stage, open: OpenConnection) {
+    let worker = &open.connections.worker;
+    let (used, until) = (stage == Stage::Used, Timer::idle_until(worker, worker.now()));
+    open.place.idle(worker.now(), used);
+    park(socket, used, until, open);
+}
+
+/// Keeps an idle connection without hyper until bytes arrive.
+fn park(socket: std::net::TcpStream, used: bool, until: Instant, open: OpenConnection) {
+    let (connections, place) = (Rc::clone(&open.connections), Rc::clone(&open.place));
+    match connections.parking.park(ParkedConnection { socket, used, until, open }) {
+        Ok(number) => place.park(connections.parking.leaving(), number),
+        // It is idle, so its client loses nothing. Does not happen in practice.
+        Err(error) => tracing::debug!("cannot park an idle connection: {error}; closed"),
+    }
 }
 
 /// Answers requests until the connection ends or is given back.
 async fn converse(arrival: Arrival, connections: &Connections, place: &Rc<Place>) -> AfterServing {
-    let Connections { worker, service_state, builders } = connections;
+    let Connections { worker, service_state, builders, .. } = connections;
     let track = Track::new(Rc::clone(worker), Rc::clone(place), arrival.stage == Stage::Used);
-    let Arrival { socket, read, unwritten, .. } = arrival;
+    let Arrival { socket, read, unwritten, readable, .. } = arrival;
+    if readable {
+        track.expect_bytes();
+    }
     let mut rest = IoParts { socket, read, unwritten };
     let mut builder = &builders.usual;
     let end = loop {
@@ -185,6 +264,10 @@ async fn converse(arrival: Arrival, connections: &Connections, place: &Rc<Place>
         if matches!(end, ConnectionEnd::GivenBack) && worker.order() != Order::HandOver {
             continue;
         }
+        if matches!(end, ConnectionEnd::Idle(_)) && !(rest.read.is_empty() && rest.unwritten.is_empty()) {
+            // The beginning of a head arrived together with the last request.
+            continue;
+        }
         let usual = std::ptr::eq(builder, &builders.usual);
         if usual && matches!(end, ConnectionEnd::Rejected(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)) {
             // Perhaps just more fields than hyper parses without allocating: parse again with room for them.
@@ -195,15 +278,20 @@ async fn converse(arrival: Arrival, connections: &Connections, place: &Rc<Place>
         break end;
     };
     let IoParts { socket, read, unwritten } = rest;
+    if let ConnectionEnd::Idle(until) = end {
+        return AfterServing::Idle { socket, used: track.was_used(), until };
+    }
     if place.leaves() {
         worker.traffic().made_room.increment();
     }
     AfterServing::Closing(match end {
         ConnectionEnd::GivenBack => {
             let stage = if track.was_used() { Stage::Used } else { Stage::New };
-            return AfterServing::GivenBack(Arrival { socket, read, unwritten, stage });
+            return AfterServing::GivenBack(Arrival { socket, read, unwritten, stage, readable: false });
         }
-        ConnectionEnd::Done => ClosingConnection { socket, unwritten, lingers: track.may_still_send() },
+        ConnectionEnd::Done | ConnectionEnd::Idle(_) => {
+            ClosingConnection { socket, unwritten, lingers: track.may_still_send() }
+        }
         ConnectionEnd::Stuck => return AfterServing::Dropped(socket),
         ConnectionEnd::Overfull => {
             worker.drops_unread();
@@ -300,12 +388,13 @@ fn rejection(status: StatusCode) -> String {
 ///    that stops, or make room for another connection.
 /// 5. The timer comes last, when hyper can do nothing without the client. A time limit counts only after the socket was
 ///    read once more: a process that was stopped sees its clock before its sockets.
+/// 6. A connection that has been idle for a while leaves hyper, whose state and buffers are made anew when bytes arrive.
 ///
 /// A connection is given back only between two requests: everything read or not yet written is then in hyper's parts, and
 /// another server can continue with it.
 async fn drive(connection: &mut Connection, track: &Rc<Track>) -> ConnectionEnd {
     let worker = track.worker();
-    let sleep = std::pin::pin!(tokio::time::sleep_until(Timer::idle_until(worker).into()));
+    let sleep = std::pin::pin!(tokio::time::sleep_until(Timer::parks_at(worker).into()));
     let mut timer = Timer::new(sleep);
     let mut ordered = std::pin::pin!(worker.ordered());
     // The order after which this task registered to be woken by the next one.
@@ -378,6 +467,9 @@ async fn drive(connection: &mut Connection, track: &Rc<Track>) -> ConnectionEnd 
             }
             match timer.poll(track, cx) {
                 Poll::Pending => return Poll::Pending,
+                Poll::Ready(TimedWait::Parking) => {
+                    return Poll::Ready(ConnectionEnd::Idle(Timer::idle_until(worker, timer.idle_since)));
+                }
                 Poll::Ready(TimedWait::Request) if track.end_if_unread_is_empty() => {}
                 // A request has just arrived; reading it wakes this task.
                 Poll::Ready(TimedWait::Request) => return Poll::Pending,
@@ -398,6 +490,8 @@ async fn drive(connection: &mut Connection, track: &Rc<Track>) -> ConnectionEnd 
 enum TimedWait {
     /// The next request's first byte.
     Request,
+    /// As `Request`, and the connection may be parked meanwhile.
+    Parking,
     /// The rest of a head.
     Head,
     /// The rest of a body.
@@ -428,17 +522,25 @@ struct Timer<'a> {
     /// The wait that `deadline` belongs to, its turn, and whether the server was stopping.
     timed: Option<(TimedWait, u32, bool)>,
     deadline: Instant,
+    /// Since when the connection is idle, by the coarse clock.
+    idle_since: Instant,
 }
 
 impl<'a> Timer<'a> {
     fn new(sleep: Pin<&'a mut Sleep>) -> Self {
         let deadline = sleep.deadline().into_std();
-        Self { sleep, registered: false, timed: None, deadline }
+        Self { sleep, registered: false, timed: None, deadline, idle_since: deadline }
     }
 
-    /// When a connection that becomes idle now is closed: never too early, at most two beats late.
-    fn idle_until(worker: &Worker) -> Instant {
-        worker.now() + BEAT + worker.limits().keep_alive
+    /// When a connection that is idle since then is closed: never too early, at most two beats late.
+    fn idle_until(worker: &Worker, since: Instant) -> Instant {
+        since + BEAT + worker.limits().keep_alive
+    }
+
+    /// When a connection that becomes idle now is parked, if that is possible, or closed. One addition, since each request
+    /// pays it.
+    fn parks_at(worker: &Worker) -> Instant {
+        worker.now() + worker.idle_first()
     }
 
     /// Ready when the time limit of the current wait is over.
@@ -450,7 +552,10 @@ impl<'a> Timer<'a> {
             self.timed = Some(timed);
             self.deadline = match waiting {
                 TimedWait::Request if worker.order().is_stopping() => Instant::now() + FIRST_REQUEST,
-                TimedWait::Request => Self::idle_until(worker),
+                TimedWait::Request | TimedWait::Parking => {
+                    self.idle_since = worker.now();
+                    Self::parks_at(worker)
+                }
                 TimedWait::Head => Instant::now() + worker.limits().header_timeout,
                 TimedWait::Body => Instant::now() + worker.limits().body_timeout,
                 TimedWait::Peer => Instant::now() + worker.limits().write_timeout,
@@ -471,8 +576,16 @@ impl<'a> Timer<'a> {
                     return Poll::Pending;
                 }
             }
-            if Instant::now() >= self.deadline {
-                return Poll::Ready(waiting);
+            let now = Instant::now();
+            if now >= self.deadline {
+                let until = Self::idle_until(worker, self.idle_since);
+                if waiting != TimedWait::Request || worker.order().is_stopping() || now >= until {
+                    return Poll::Ready(waiting);
+                }
+                if track.may_park() {
+                    return Poll::Ready(TimedWait::Parking);
+                }
+                self.deadline = until;
             }
             self.rearm();
         }

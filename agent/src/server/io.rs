@@ -1,6 +1,7 @@
 //! The reader and writer for hyper: the socket, which also tells [`Track`] what happens.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -37,6 +38,12 @@ pub(super) fn write_now(socket: &TcpStream, bytes: &[u8]) -> Option<io::Result<u
     }
 }
 
+/// Whether the kernel holds unread bytes. Asks the kernel: the runtime may not know of them yet.
+pub(super) fn has_unread(socket: impl AsFd) -> bool {
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    rustix::net::recv(socket, &mut [0_u8; 1], flags).is_ok_and(|(_, len)| len > 0)
+}
+
 pub(super) struct IoParts {
     pub(super) socket: TcpStream,
     pub(super) read: Bytes,
@@ -57,12 +64,6 @@ impl Io {
             (false, false) => [read, self.prefix].concat().into(),
         };
         IoParts { socket: self.socket.into_inner(), read, unwritten: self.unwritten.freeze() }
-    }
-
-    /// Whether the kernel holds unread bytes. Asks the kernel: the runtime may not know of them yet.
-    fn has_unread(&self) -> bool {
-        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        rustix::net::recv(self.socket.inner(), &mut [0_u8; 1], flags).is_ok_and(|(_, len)| len > 0)
     }
 
     /// How many bytes of an incomplete head the next read will bring. Asks the kernel, since hyper does not
@@ -139,8 +140,9 @@ impl Read for Io {
             read?;
         } else if Pin::new(&mut self.socket).poll_read(cx, buf)?.is_pending() {
             // Reports an end of file that the client did not send: hyper then ends the connection cleanly.
-            let end =
-                self.track.is_ending() && self.track.phase() == RequestPhase::Idle && !self.has_unread();
+            let end = self.track.is_ending()
+                && self.track.phase() == RequestPhase::Idle
+                && !has_unread(self.socket.inner());
             return if end { Poll::Ready(Ok(())) } else { Poll::Pending };
         }
         self.track.read();

@@ -18,6 +18,8 @@
 //! | `memory` | the most memory that all limits together allow |
 //! | `open_files` | how many connections the limit of open files allows |
 //! | `orders` | the orders to the server threads |
+//! | `parked` | idle connections without hyper: what becomes of them |
+//! | `parking` | keeps idle sockets with little memory |
 //! | `room` | the limit of connections, and which connection closes for another |
 //! | `routes` | the route table |
 //! | `thread` | one server thread and its tasks |
@@ -42,6 +44,8 @@ mod log_limiter;
 mod memory;
 mod open_files;
 mod orders;
+mod parked;
+mod parking;
 mod room;
 mod routes;
 mod thread;

@@ -5,7 +5,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// Descriptors reserved for AWS, the seed, the admin socket and logging, and for each server thread; at
 /// most half of all.
 const RESERVED_FILES: u64 = 64;
-const RESERVED_FOR_THREAD: u64 = 6;
+const RESERVED_FOR_THREAD: u64 = 7;
 
 /// Raises the soft limit of open files, often 1024, to the hard limit. Returns how many connections it
 /// allows, at most `wanted`.

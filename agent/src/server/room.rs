@@ -6,7 +6,7 @@
 //! its connection in the list. Entries may therefore be outdated, and `make` moves them while it looks for one that is not.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -58,7 +58,35 @@ struct Seat {
     listed: AtomicU64,
     /// It must make room, and is no longer in the list.
     leaves: AtomicBool,
-    waker: Mutex<Option<Waker>>,
+    wake: Mutex<Option<Wake>>,
+}
+
+/// How a connection learns that it must make room.
+enum Wake {
+    /// Wakes its task.
+    Task(Waker),
+    /// It is parked, under this number.
+    Parked(Arc<LeavingParked>, u32),
+}
+
+/// The numbers of one thread's parked connections that must make room.
+#[derive(Default)]
+pub(super) struct LeavingParked {
+    numbers: Mutex<Vec<u32>>,
+    came: Notify,
+}
+
+impl LeavingParked {
+    fn push(&self, number: u32) {
+        self.numbers.lock().unwrap_or_else(PoisonError::into_inner).push(number);
+        self.came.notify_one();
+    }
+
+    /// Returns once there are some.
+    pub(super) async fn numbers(&self) -> Vec<u32> {
+        self.came.notified().await;
+        std::mem::take(&mut self.numbers.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// A connection's place, given back when it is dropped.
@@ -90,14 +118,21 @@ impl Room {
     /// connections stay in the kernel's queue.
     pub(super) async fn permit(&self) -> OwnedSemaphorePermit {
         let _waiting = Waiting::new(&self.waiting);
+        let mut chosen: Option<Arc<Seat>> = None;
         loop {
             // Before the check, so that no notification is missed.
             let mut settled = std::pin::pin!(self.settled.notified());
             settled.as_mut().enable();
+            // A notification can be about another connection: one place needs only one connection to close. Read before
+            // the check, since one that has ended has given its place back.
+            let leaving = chosen.as_ref().is_some_and(|seat| seat.leaves.load(Acquire));
             if let Some(permit) = self.try_permit() {
                 return permit;
             }
-            self.say(self.make());
+            if !leaving {
+                chosen = self.make();
+                self.say(chosen.is_some());
+            }
             tokio::select! {
                 permit = Arc::clone(&self.places).acquire_owned() => match permit {
                     Ok(permit) => return permit,
@@ -106,7 +141,7 @@ impl Room {
                 },
                 () = settled => {}
                 // Not synchronised with `waiting`: a thread may just have seen that nobody waits.
-                () = tokio::time::sleep(LOOK_AGAIN) => {}
+                () = tokio::time::sleep(LOOK_AGAIN) => chosen = None,
             }
         }
     }
@@ -118,14 +153,14 @@ impl Room {
             state: AtomicU64::new(BUSY),
             listed: AtomicU64::new(0),
             leaves: AtomicBool::new(false),
-            waker: Mutex::default(),
+            wake: Mutex::default(),
         });
         self.list(&mut self.lock(), &seat, 0);
         Place { room: Arc::clone(self), seat, permit }
     }
 
-    /// Tells one idle connection to close; false if there is none.
-    fn make(&self) -> bool {
+    /// Tells one idle connection to close; `None` if there is none.
+    fn make(&self) -> Option<Arc<Seat>> {
         let mut idle = self.lock();
         let (mut busy, mut leaving) = (Vec::new(), None);
         while let Some(((listed, _), seat)) = idle.pop_first() {
@@ -143,10 +178,10 @@ impl Room {
             self.list(&mut idle, &seat, self.idle_from_now());
         }
         drop(idle);
-        if let Some(waker) = leaving.as_ref().and_then(|seat| seat.waker()) {
-            waker.wake();
+        if let Some(seat) = &leaving {
+            seat.wake();
         }
-        leaving.is_some()
+        leaving
     }
 
     /// Logs that the limit is reached; `made`: an idle connection closes.
@@ -200,8 +235,16 @@ impl Drop for Waiting<'_> {
 }
 
 impl Seat {
-    fn waker(&self) -> Option<Waker> {
-        self.waker.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn wake(&self) {
+        match &*self.lock() {
+            Some(Wake::Task(waker)) => waker.wake_by_ref(),
+            Some(Wake::Parked(leaving, number)) => leaving.push(*number),
+            None => {}
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Wake>> {
+        self.wake.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -230,12 +273,23 @@ impl Place {
     }
 
     pub(super) fn waker(&self) -> Option<Waker> {
-        self.seat.waker()
+        match &*self.seat.lock() {
+            Some(Wake::Task(waker)) => Some(waker.clone()),
+            _ => None,
+        }
     }
 
     /// Sets the waker for when the connection must close.
     pub(super) fn wake(&self, waker: &Waker) {
-        *self.seat.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker.clone());
+        *self.seat.lock() = Some(Wake::Task(waker.clone()));
+    }
+
+    /// The connection is parked: if it must close, its number is added to `leaving`.
+    pub(super) fn park(&self, leaving: &Arc<LeavingParked>, number: u32) {
+        *self.seat.lock() = Some(Wake::Parked(Arc::clone(leaving), number));
+        if self.leaves() {
+            leaving.push(number);
+        }
     }
 }
 
@@ -244,7 +298,7 @@ impl Drop for Place {
         let Self { room, seat, permit } = self;
         room.lock().remove(&(seat.listed.load(Relaxed), seat.number));
         drop(permit.take());
-        if seat.leaves.load(Relaxed) {
+        if seat.leaves.swap(false, Release) {
             room.settled.notify_waiters();
         }
     }
@@ -278,7 +332,7 @@ mod tests {
 
     fn order_of_leaving(room: &Room, places: &[Place]) -> Vec<usize> {
         let mut order = Vec::new();
-        while room.make() {
+        while room.make().is_some() {
             let new = places.iter().enumerate().filter(|(at, place)| place.leaves() && !order.contains(at));
             let new: Vec<_> = new.map(|(at, _)| at).collect();
             assert_eq!(new.len(), 1, "{new:?} at once");
@@ -305,7 +359,7 @@ mod tests {
     #[test]
     fn a_connection_that_was_used_meanwhile_has_a_later_turn() {
         let (room, places) = room_with(&[Some((1, false)), Some((2, true)), Some((3, true))]);
-        assert!(room.make() && places[0].leaves());
+        assert!(room.make().is_some() && places[0].leaves());
         places[0].busy();
         assert!(!places[0].leaves(), "its request had come");
         places[0].idle(room.began + Duration::from_secs(9), true);
@@ -317,7 +371,7 @@ mod tests {
     #[test]
     fn one_that_is_idle_is_found_behind_those_that_are_not_within_the_same_second() {
         let (room, places) = room_with(&[None, None, None]);
-        assert!(!room.make());
+        assert!(room.make().is_none());
         places[1].idle(room.began, true);
         assert_eq!(order_of_leaving(&room, &places), [1]);
     }
@@ -326,10 +380,24 @@ mod tests {
     fn a_connection_that_has_ended_is_not_listed_any_more() {
         let (room, mut places) = room_with(&[Some((1, true)), None]);
         places.remove(0);
-        assert!(!room.make());
+        assert!(room.make().is_none());
         assert_eq!(room.lock().len(), 1);
         drop(places);
         assert_eq!(room.lock().len(), 0);
+    }
+
+    #[tokio::test]
+    async fn one_connection_closes_for_one_that_waits_whatever_else_happens() {
+        let room = Room::of(1);
+        let places = [room.seat(room.try_permit()), room.seat(None)];
+        let mut permit = std::pin::pin!(room.permit());
+        for place in &places {
+            place.idle(room.began, true);
+            assert!(waits(&mut permit).await);
+        }
+        // As a connection that ended for an earlier one.
+        room.settled.notify_waiters();
+        assert!(waits(&mut permit).await && places[0].leaves() && !places[1].leaves());
     }
 
     #[tokio::test]

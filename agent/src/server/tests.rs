@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+use std::cell::Cell;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd as _;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,7 +29,58 @@ const LIMITS: Limits = Limits {
     body_timeout: HANG,
     keep_alive: HANG,
     write_timeout: HANG,
+    park_after: HANG,
 };
+
+thread_local! {
+    /// After which time this thread's test parks an idle connection.
+    static PARK_AFTER: Cell<Duration> = const { Cell::new(HANG) };
+}
+
+/// The tests again, while every connection is parked as soon as it is idle.
+macro_rules! parked_at_once {
+    ($($name:ident)*) => {
+        mod parked_at_once {
+            $(
+                #[test]
+                fn $name() {
+                    super::PARK_AFTER.set(std::time::Duration::ZERO);
+                    super::$name();
+                    super::PARK_AFTER.set(super::HANG);
+                }
+            )*
+        }
+    };
+}
+
+parked_at_once! {
+    the_route_table
+    head_answers_as_get_without_a_body
+    draining_turns_probes_away_and_serves_clients
+    pipelined_requests_are_answered_in_turn
+    chunked_bodies
+    expect_100_continue
+    a_client_that_sends_too_much_before_it_reads_sees_why
+    heads_as_large_as_the_load_balancer_sends
+    heads_that_hyper_refuses_are_answered_in_our_words
+    old_and_closing_clients
+    a_body_nobody_reads_does_not_cost_the_answer
+    a_slow_head_and_a_slow_body_are_told_so
+    idling_longer_than_a_head_may_take_is_fine_and_longer_than_keep_alive_is_not
+    a_peer_that_takes_no_answers_is_dropped
+    the_kernel_keeps_little_for_each_connection_whoever_bound_the_socket
+    past_the_connection_limit_an_idle_one_makes_room_and_one_with_a_request_never
+    a_read_on_any_thread_shows_what_was_stored_on_another
+    shutdown_finishes_what_was_begun_and_closes_the_rest
+    shutdown_loses_no_request
+    a_panic_ends_its_own_connection_alone
+    what_is_handed_over_goes_on_where_it_was
+    what_is_kept_for_peers_that_read_nothing_does_not_grow_from_reload_to_reload
+    who_connects_while_nobody_accepts_is_served_afterwards
+    large_requests_that_do_not_end_are_refused_when_they_take_too_much_together
+    the_beginning_of_a_head_that_came_with_a_request_is_kept
+    a_reload_under_load_loses_no_request_and_no_idle_connection
+}
 
 struct TestServer {
     addr: SocketAddr,
@@ -43,6 +97,7 @@ fn answers() -> Answers {
 }
 
 fn serve_with(limits: Limits, threads: usize, answers: Answers) -> TestServer {
+    let limits = Limits { park_after: PARK_AFTER.get(), ..limits };
     let state = tempfile::tempdir().unwrap();
     let seed = SeedStore::open(state.path()).unwrap();
     let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
@@ -94,6 +149,14 @@ impl TestServer {
         until(|| {
             let counted = self.traffic.snapshot();
             (counted.connections, counted.in_flight) == (connections, 0)
+        });
+    }
+
+    /// Waits until so many connections are open, all of them parked.
+    fn has_parked(&self, connections: u64) {
+        until(|| {
+            let counted = self.traffic.snapshot();
+            (counted.connections, counted.parked, counted.in_flight) == (connections, connections, 0)
         });
     }
 
@@ -771,7 +834,8 @@ fn replace(server: TestServer) -> TestServer {
     let (traffic, seed) = (Arc::clone(&server.traffic), server.seed.clone());
     let answers = server.publish.subscribe();
     // As after an exec that failed: with the very same counters.
-    let again = start(handed.listener, handed.connections, 2, LIMITS, answers, traffic, seed).unwrap();
+    let limits = Limits { park_after: PARK_AFTER.get(), ..LIMITS };
+    let again = start(handed.listener, handed.connections, 2, limits, answers, traffic, seed).unwrap();
     TestServer { server: again, ..server }
 }
 
@@ -916,4 +980,194 @@ fn large_requests_that_do_not_end_are_refused_when_they_take_too_much_together()
     until(|| server.traffic.snapshot().in_flight == 0);
     again.send(format!("GET / HTTP/1.1\r\nHost: x\r\nX-Large: {}\r\n\r\n", "x".repeat(60 * 1024)));
     again.answer().is(200, "Healthy!");
+}
+
+/// A server that parks every connection as soon as it is idle.
+fn serve_parking(limits: Limits, threads: usize) -> TestServer {
+    PARK_AFTER.set(Duration::ZERO);
+    let server = serve_with(limits, threads, answers());
+    PARK_AFTER.set(HANG);
+    server
+}
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+
+#[test]
+fn a_parked_connection_is_served_again_and_again_and_ends_with_its_client() {
+    let server = serve_parking(LIMITS, 2);
+    let mut clients: Vec<_> = (0..10).map(|_| server.connect()).collect();
+    server.has_parked(10);
+    for _ in 0..20 {
+        for client in &mut clients {
+            client.ask(GET).is(200, "Healthy!");
+        }
+        server.has_parked(10);
+    }
+    // Half of them with a reset, which leaves bytes unread.
+    for (number, client) in clients.into_iter().enumerate() {
+        if number % 2 == 0 {
+            sockopt::set_socket_linger(&client.socket, Some(Duration::ZERO)).unwrap();
+        }
+    }
+    server.has_parked(0);
+    assert_eq!(server.traffic.snapshot(), TrafficSnapshot { root: 200, ..TrafficSnapshot::default() });
+}
+
+#[test]
+fn a_connection_in_use_is_not_parked() {
+    let limits = Limits { park_after: Duration::from_secs(2), ..LIMITS };
+    PARK_AFTER.set(limits.park_after);
+    let server = serve_with(limits, 1, answers());
+    PARK_AFTER.set(HANG);
+    let mut idle = server.connect();
+    idle.ask(GET).is(200, "Healthy!");
+    let mut used = server.connect();
+    until(|| {
+        used.ask(GET).is(200, "Healthy!");
+        server.traffic.snapshot().parked == 1
+    });
+    assert_eq!(server.traffic.threads()[0].parked.get(), 1);
+    idle.ask(GET).is(200, "Healthy!");
+}
+
+#[test]
+fn the_time_limits_hold_for_parked_connections() {
+    let keep_alive = Duration::from_millis(100);
+    let server = serve_parking(Limits { keep_alive, ..LIMITS }, 1);
+    let (mut silent, mut used) = (server.connect(), server.connect());
+    used.ask(GET).is(200, "Healthy!");
+    let answered = Instant::now();
+    server.has_parked(2);
+    silent.is_closed();
+    used.is_closed();
+    assert!(answered.elapsed() >= keep_alive);
+    server.has_parked(0);
+
+    let server = serve_parking(Limits { header_timeout: keep_alive, ..LIMITS }, 1);
+    let (mut silent, mut used) = (server.connect(), server.connect());
+    used.ask(GET).is(200, "Healthy!");
+    server.has_parked(2);
+    for client in [&mut silent, &mut used] {
+        client.ask("GET / HT").refuses(408, "head took longer than 100ms");
+        client.is_closed();
+    }
+}
+
+#[test]
+fn parked_connections_make_room_in_turn_and_for_each_other() {
+    let server = serve_parking(Limits { max_connections: 3, ..LIMITS }, 2);
+    let mut silent = server.connect();
+    let mut used = server.connect();
+    used.ask(GET).is(200, "Healthy!");
+    let mut busy = server.connect();
+    busy.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{\"num\"");
+    until(|| server.traffic.snapshot().parked == 2 && server.traffic.snapshot().in_flight == 1);
+    let mut fourth = server.connect();
+    fourth.ask(GET).is(200, "Healthy!");
+    silent.is_closed();
+    until(|| server.traffic.snapshot().parked == 2);
+    // More new ones than places: each takes the place of the one that has been idle for longest.
+    let mut others = Vec::from([used, fourth]);
+    for number in 0..20 {
+        others.push(server.connect());
+        others.last_mut().unwrap().ask(GET).is(200, "Healthy!");
+        others[number].is_closed();
+        until(|| server.traffic.snapshot().parked == 2);
+    }
+    busy.ask(": 3}").is(200, "3");
+    server.has_parked(3);
+    assert_eq!(server.traffic.snapshot().made_room, 21);
+}
+
+#[test]
+fn a_stop_closes_parked_connections_and_answers_what_has_arrived() {
+    let server = serve_parking(LIMITS, 2);
+    let (mut silent, mut used, mut asking) = (server.connect(), server.connect(), server.connect());
+    used.ask(GET).is(200, "Healthy!");
+    asking.ask(GET).is(200, "Healthy!");
+    server.has_parked(3);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    // At rest, so that its request waits in the kernel.
+    runtime.block_on(server.server.quiesce(Instant::now() + HANG)).unwrap();
+    asking.send(GET);
+    let stopping = std::thread::spawn(move || server.stop(HANG));
+    used.is_closed();
+    silent.ask(GET).is(200, "Healthy!");
+    let answer = asking.answer();
+    answer.is(200, "Healthy!");
+    answer.has("connection", "close");
+    asking.is_closed();
+    drop(silent);
+    assert_eq!(stopping.join().unwrap(), 0);
+}
+
+#[test]
+fn a_parked_connection_with_unsent_answers_stays_open_until_they_are_sent() {
+    let server = serve_parking(Limits { keep_alive: Duration::from_millis(100), ..LIMITS }, 1);
+    let digits = "1".repeat(4_300);
+    server.post("/seed", &format!("{{\"num\": {digits}}}")).is(200, &digits);
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    sockopt::set_socket_recv_buffer_size(&socket, 1).unwrap();
+    rustix::net::connect(&socket, &server.addr).unwrap();
+    let mut client = Client::new(socket.into());
+    client.send("GET /seed HTTP/1.1\r\nHost: x\r\n\r\n");
+    server.has_parked(1);
+    // Its time is over.
+    until(|| server.traffic.snapshot().parked == 0);
+    assert_eq!(server.traffic.snapshot().connections, 1);
+    client.answer().is(200, &digits);
+    client.is_closed();
+    server.has_parked(0);
+}
+
+#[test]
+fn the_beginning_of_a_head_that_came_with_a_request_is_kept() {
+    let mut server = serve(answers());
+    let mut client = server.connect();
+    client.send(format!("{GET}GET /se"));
+    client.answer().is(200, "Healthy!");
+    server.is_quiet_with(1);
+    client.send("ed HTTP/1.1\r\nHo");
+    server = replace(server);
+    client.send("st: x\r\n\r\n");
+    client.answer().is(200, "0");
+    server.is_quiet_with(1);
+}
+
+#[test]
+fn a_reload_under_load_loses_no_request_and_no_idle_connection() {
+    let mut server = serve(answers());
+    let mut idle: Vec<_> = (0..50).map(|_| server.connect()).collect();
+    for client in idle.iter_mut().step_by(2) {
+        client.ask(GET).is(200, "Healthy!");
+    }
+    let (stopping, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let load: Vec<_> = (0..4)
+        .map(|_| {
+            let (mut clients, stopping) = ([server.connect(), server.connect()], Arc::clone(&stopping));
+            let asked = Arc::clone(&asked);
+            std::thread::spawn(move || {
+                while !stopping.load(Relaxed) {
+                    for client in &mut clients {
+                        client.ask(GET).is(200, "Healthy!");
+                        asked.fetch_add(1, Relaxed);
+                    }
+                }
+            })
+        })
+        .collect();
+    for _ in 0..20 {
+        let before = asked.load(Relaxed);
+        until(|| asked.load(Relaxed) > before + 20);
+        server = replace(server);
+    }
+    stopping.store(true, Relaxed);
+    for thread in load {
+        thread.join().unwrap();
+    }
+    server.is_quiet_with(50);
+    for client in &mut idle {
+        client.has_no_answer_yet();
+        client.ask(GET).is(200, "Healthy!");
+    }
 }

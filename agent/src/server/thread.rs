@@ -14,10 +14,12 @@ use tokio::time::{MissedTickBehavior, timeout_at};
 use super::accept;
 use super::blocked::Blocked;
 use super::budget::Budget;
-use super::connection::Connections;
+use super::connection::{Connections, ParkedConnection};
 use super::endpoints::ServiceState;
 use super::handover_sockets::{HandoverConnection, ThreadResult};
 use super::orders::{AwaitedBodies, NumberedOrder};
+use super::parked;
+use super::parking::Parking;
 use super::room::Room;
 use super::worker::{BEAT, Worker};
 use crate::answers::Answers;
@@ -73,12 +75,13 @@ impl ServerThread {
             let runtime = runtime.and_then(|runtime| {
                 let _inside = runtime.enter();
                 let listener = TcpListener::from_std(listener)?;
-                Ok((runtime, listener))
+                let parking = Parking::new(Arc::clone(&inputs.traffic))?;
+                Ok((runtime, listener, parking))
             });
             match runtime {
-                Ok((runtime, listener)) => {
+                Ok((runtime, listener, parking)) => {
                     let _ = started.send(Ok(()));
-                    let ending = runtime.block_on(run(listener, inputs, rest, counted));
+                    let ending = runtime.block_on(run(listener, parking, inputs, rest, counted));
                     let _ = ended.send(ending);
                 }
                 Err(error) => {
@@ -120,6 +123,7 @@ impl ServerThread {
 /// Serves until an order to end, then until all connections are closed or the deadline is over.
 async fn run(
     listener: TcpListener,
+    parking: Parking<ParkedConnection>,
     inputs: ThreadInputs,
     rest: watch::Sender<u64>,
     refused_bodies: Arc<AtomicUsize>,
@@ -128,9 +132,10 @@ async fn run(
         inputs;
     let worker = Rc::new(Worker::new(limits, traffic, budget, blocked, awaited, refused_bodies));
     let service_state = Rc::new(ServiceState::new(&answers.borrow(), seed));
-    let shared = Rc::new(Connections::new(Rc::clone(&worker), Rc::clone(&service_state)));
+    let shared = Rc::new(Connections::new(Rc::clone(&worker), Rc::clone(&service_state), parking));
     spawn_local(follow_answers(service_state, answers));
-    spawn_local(beat(Rc::clone(&worker)));
+    spawn_local(beat(Rc::clone(&shared)));
+    spawn_local(parked::watch(Rc::clone(&shared)));
     for connection in connections {
         accept::adopt_connection(&shared, connection, &room);
     }
@@ -151,11 +156,13 @@ async fn follow_answers(service_state: Rc<ServiceState>, mut answers: watch::Rec
     }
 }
 
-/// Counts beats for the watchdog, and sets the thread's coarse clock.
-async fn beat(worker: Rc<Worker>) {
+/// Counts beats for the watchdog, sets the thread's coarse clock, and closes parked connections whose time is over.
+async fn beat(connections: Rc<Connections>) {
     let mut ticks = tokio::time::interval(BEAT);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        worker.beat(ticks.tick().await.into_std());
+        let now = ticks.tick().await.into_std();
+        connections.worker().beat(now);
+        parked::expire(&connections, now);
     }
 }

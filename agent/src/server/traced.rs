@@ -1,8 +1,8 @@
 //! Logs connections at `--log-level trace`.
 
+use std::io;
 use std::net::SocketAddr;
 
-use tokio::net::TcpStream;
 use tracing::Level;
 
 use super::handover_sockets::Stage;
@@ -12,11 +12,11 @@ pub(super) struct TracedConnection(Option<Box<SocketAddr>>);
 
 impl TracedConnection {
     /// Logs the begin of a connection, at trace level only.
-    pub(super) fn new(socket: &TcpStream, stage: Stage) -> Self {
+    pub(super) fn new(peer: impl FnOnce() -> io::Result<SocketAddr>, stage: Stage) -> Self {
         if !tracing::enabled!(Level::TRACE) {
             return Self(None);
         }
-        let peer = socket.peer_addr().ok().map(Box::new);
+        let peer = peer().ok().map(Box::new);
         if let Some(peer) = &peer {
             tracing::trace!("connection from {peer}: {stage:?}");
         }

@@ -28,7 +28,7 @@ use hyper::StatusCode;
 
 use super::blocked::BlockedConnection;
 use super::budget::RequestMemory;
-use super::orders::Bodies;
+use super::orders::{Bodies, Order};
 use super::room::Place;
 use super::worker::{RequestSource, Worker};
 
@@ -80,6 +80,8 @@ pub(super) struct Track {
     ending: Cell<bool>,
     /// Set when a time limit is over: how often the socket was read since then, and whether that brought anything.
     overdue: Cell<Option<(u8, bool)>>,
+    /// The connection was parked until bytes arrived, and these were not read yet.
+    expects: Cell<bool>,
 }
 
 /// How often the socket is read after a time limit before it counts as over: the kernel buffers no more than that.
@@ -117,6 +119,7 @@ impl Track {
             unread_body: Cell::new(false),
             ending: Cell::new(false),
             overdue: Cell::new(None),
+            expects: Cell::new(false),
         })
     }
 
@@ -217,6 +220,17 @@ impl Track {
         refused && self.phase() == RequestPhase::Body && self.body_late.get().is_none()
     }
 
+    /// Whether hyper holds nothing of the connection that it would not have anew: no request, no answer, no order to close.
+    pub(super) fn may_park(&self) -> bool {
+        self.phase() == RequestPhase::Idle
+            && self.worker.order() == Order::Serve
+            && !self.is_write_blocked()
+            && !self.behind.get()
+            && !self.unread_body.get()
+            && !self.ending.get()
+            && !self.expects.get()
+    }
+
     fn enter(&self, phase: RequestPhase) {
         let before = self.phase.replace(phase);
         match (before, phase) {
@@ -254,6 +268,11 @@ impl Track {
         };
         self.overdue.set(Some((looks, false)));
         true
+    }
+
+    /// Bytes have arrived that the runtime does not know of yet.
+    pub(super) fn expect_bytes(&self) {
+        self.expects.set(true);
     }
 
     /// Read the socket directly: the runtime's knowledge of it may be old.
@@ -300,6 +319,7 @@ impl Track {
         self.overdue.set(self.overdue.get().map(|(looks, _)| (looks, true)));
         if self.phase() == RequestPhase::Idle {
             self.ending.set(false);
+            self.expects.set(false);
             self.enter(RequestPhase::Head);
         }
     }

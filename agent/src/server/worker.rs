@@ -31,6 +31,7 @@ pub(super) enum RequestSource {
 /// See the module's description.
 pub(super) struct Worker {
     limits: Limits,
+    idle_first: Duration,
     traffic: Arc<ThreadTraffic>,
     /// The time of the last beat. It is exact enough for idle connections and saves reading the clock for each
     /// request, which is a system call on Xen instance types.
@@ -69,6 +70,7 @@ impl Worker {
         refused_bodies: Arc<AtomicUsize>,
     ) -> Self {
         Self {
+            idle_first: limits.park_after.min(BEAT + limits.keep_alive),
             limits,
             traffic,
             now: Cell::new(Instant::now()),
@@ -101,6 +103,11 @@ impl Worker {
 
     pub(super) fn blocked(&self) -> &Arc<Blocked> {
         &self.blocked
+    }
+
+    /// The time before an idle connection is parked, or closed if that is earlier.
+    pub(super) fn idle_first(&self) -> Duration {
+        self.idle_first
     }
 
     /// The coarse clock, at most one beat behind.

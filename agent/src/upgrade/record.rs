@@ -293,7 +293,8 @@ mod tests {
     /// [`RECORD`] with what was added to the form since.
     fn with_defaults() -> String {
         let counted = RECORD
-            .replace(r#""probes":7,"#, r#""probes":7,"made_room":0,"unread_dropped":0,"refused_probes":0,"#);
+            .replace(r#""probes":7,"#, r#""probes":7,"made_room":0,"unread_dropped":0,"refused_probes":0,"#)
+            .replace(r#""connections":1},"#, r#""connections":1,"parked":0},"#);
         counted
             .replace(r#""drained":false"#, r#""drained":false,"unlogged":0,"since":null,"group_states":[]"#)
     }

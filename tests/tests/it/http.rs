@@ -428,3 +428,45 @@ backend agents
     let status = leaving.status().await.unwrap();
     assert!(status["traffic"]["root"].as_u64().unwrap() > 0, "it is used again: {status}");
 }
+
+/// Without its buffers and its task: with them, a connection costs 14 kB.
+#[tokio::test]
+async fn an_idle_connection_costs_little_memory_and_answers_as_before() {
+    const COUNT: u64 = 2_000;
+    let mut solo = Solo::new().with(&["--threads", "1", "--keep-alive", "1h"]);
+    // The tester's own limit does not matter: the agent raises its own, and this test holds half.
+    solo.wrapper = ["prlimit", "--nofile=8192:8192", "--"].map(Into::into).to_vec();
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
+    let running = solo.start().await;
+    let resident = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", running.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap().to_owned();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    };
+    let parked = async |count: u64| {
+        let traffic = &solo.status().await?["traffic"];
+        (traffic["parked"] == count && traffic["connections"] == count).then_some(())
+    };
+    solo.get("/health").await.is(200, "Healthy!");
+    assert!(eventually(async || parked(0).await).await.is_some(), "{:?}", solo.status().await);
+    let before = resident();
+    let mut wires = Vec::new();
+    for number in 0..COUNT {
+        let mut wire = solo.connect().await;
+        // Some never send anything.
+        if number % 4 > 0 {
+            wire.get("/health").await.unwrap().is(200, "Healthy!");
+        }
+        wires.push(wire);
+    }
+    assert!(eventually(async || parked(COUNT).await).await.is_some(), "{:?}", solo.status().await);
+    let each = resident().saturating_sub(before) / COUNT;
+    assert!(each < 1_200, "{each} bytes for each idle connection");
+    for wire in &mut wires {
+        wire.get("/health").await.unwrap().is(200, "Healthy!");
+    }
+    drop(wires);
+    assert!(eventually(async || parked(0).await).await.is_some(), "{:?}", solo.status().await);
+}

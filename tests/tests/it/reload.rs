@@ -168,8 +168,15 @@ async fn thousands_of_idle_connections_are_handed_over() {
         wires.push(solo.connect().await);
     }
     connections(&solo, COUNT as u64).await;
+    // Half of them parked, as those that were idle for a while.
+    let parked = async |count: usize| (status(&solo).await["traffic"]["parked"] == count).then_some(());
+    assert!(eventually(async || parked(COUNT).await).await.is_some(), "{}", status(&solo).await);
+    for wire in wires.iter_mut().step_by(2) {
+        wire.get("/health").await.unwrap().is(200, "Healthy!");
+    }
     reloads(&solo).await;
     connections(&solo, COUNT as u64).await;
+    assert!(eventually(async || parked(COUNT).await).await.is_some(), "{}", status(&solo).await);
     for wire in wires.iter_mut().step_by(100) {
         wire.get("/health").await.unwrap().is(200, "Healthy!");
     }
