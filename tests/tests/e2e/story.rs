@@ -43,7 +43,8 @@ async fn a_launch_whose_package_cannot_be_installed_ends_early_with_the_reason()
     let mut day = Day::begin(3, Some(TRIO), "trio", &[("cluster1", 2), ("cluster2", 1)], QUICK).await;
     let ran =
         day.region.account.run(&["launch", &day.file, "--deb", broken.to_str().unwrap(), "--yes"]).await;
-    let ran = ran.exits(3).says("could not install the agent: apt-get: ").says("The end of its console output:");
+    let ran =
+        ran.exits(3).says("could not install the agent: apt-get: ").says("The end of its console output:");
     assert!(ran.stderr.contains("terminate the instance and launch again"), "{}", ran.stderr);
     // As it says: another package, other instances.
     day.terminate_all().await;
