@@ -151,6 +151,18 @@ class Python(Load):
     main = ("rate",)
 
 
+def settled(pids, quiet=5, limit=20):
+    """The resident memory once it has not changed for `quiet` seconds: a server may free what idle connections held."""
+    deadline = time.monotonic() + limit
+    last, since = servers.memory(pids, "Rss"), time.monotonic()
+    while time.monotonic() < deadline and time.monotonic() - since < quiet:
+        time.sleep(0.5)
+        now = servers.memory(pids, "Rss")
+        if now != last:
+            last, since = now, time.monotonic()
+    return last
+
+
 class Idle(Row):
     """Connections that sent one request each and then wait."""
 
@@ -170,7 +182,7 @@ class Idle(Row):
             )
             with process:
                 line = process.stdout.readline()
-                after = servers.memory(pids, "Rss")
+                after = settled(pids)
                 process.stdin.close()
             found = json.loads(line) if line else {"done": 0}
         if found["done"] != bench.idle or any(found[name] for name in ERRORS):
