@@ -102,7 +102,7 @@ pub(crate) fn adopt_listener(socket: OwnedFd) -> std::io::Result<TcpListener> {
     Ok(listener)
 }
 
-/// Serves on `listener` with `threads` threads until [`Server::shutdown`], and continues `connections` of
+/// Accepts connections on `listener` with `threads` threads until [`Server::shutdown`], and continues `connections` of
 /// an earlier server.
 ///
 /// `traffic` must have counters for as many threads.

@@ -171,6 +171,22 @@ async fn a_second_ctrl_c_kills_at_once() {
 }
 
 #[tokio::test]
+async fn at_the_end_it_says_which_agents_did_not_drain_and_what_stays() {
+    let kept = tempfile::tempdir().unwrap();
+    let dir = kept.path().join("fleet");
+    let dir = dir.to_str().unwrap();
+    let mut launch = Launch::start(&[&PAIR[..], &["--dir", dir]].concat());
+    let fleet = launch.healthy().await;
+    fleet.instances[0].kill();
+    launch.until_said("the agent ended (signal: 9 (SIGKILL)); not restarted").await;
+    assert_eq!(launch.interrupted().await.code(), Some(0), "{}", launch.stderr());
+    let said = launch.stderr();
+    let last = format!("1 agent had ended before, the others drained; seeds and logs are in {dir}");
+    assert!(said.lines().last().unwrap().ends_with(&last), "{said}");
+    assert!(kept.path().join("fleet").join(&fleet.instances[0].id).join("agent.log").is_file());
+}
+
+#[tokio::test]
 async fn a_second_launch_on_the_same_port_says_so_and_one_on_another_runs_beside_it() {
     let mut first = Launch::start(&PAIR);
     let fleet = first.healthy().await;

@@ -442,6 +442,14 @@ async fn what_aws_and_tags_say_begins_no_line_and_steers_no_terminal() {
 }
 
 #[tokio::test]
+async fn a_local_plan_is_refused_with_the_command_to_use() {
+    let account = Account::start(Options::prompt()).await;
+    let ran = account.run(&["plan", "--local", "seed"]).await.exits(2);
+    ran.says("use `bootstrap launch --local`").says("Usage: bootstrap plan");
+    assert_eq!(account.names(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn scale_says_what_it_takes_and_ends_with_2() {
     let account = Account::start(Options::prompt()).await;
     for (words, told) in [
