@@ -293,13 +293,18 @@ fn typed(status: StatusCode, content_type: &'static str, body: String) -> Respon
 /// Why a command got no answer, or a refusal.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AskError {
-    #[error("no agent is listening on {path}: check `systemctl status instance-agent`, or give the --runtime-dir of another agent", path = .0.display())]
+    #[error("no agent is listening on {path}: start it (`systemctl start instance-agent`), or give --runtime-dir if it uses another folder", path = .0.display())]
     NotRunning(PathBuf),
     #[error("permission denied on {path}: only root and the agent's user may use it: use sudo", path = .0.display())]
     NotAllowed(PathBuf),
     /// The agent refused, with this reason.
     #[error("{0}")]
     Refused(String),
+    #[error("the agent did not answer within {} s{}; check whether its process runs: `systemctl status instance-agent`", DEADLINE.as_secs(), .later)]
+    NoAnswer {
+        /// What the agent may still do, in words.
+        later: String,
+    },
     #[error("{path}: {detail}", path = .path.display())]
     Failed { path: PathBuf, detail: String },
 }
@@ -308,7 +313,7 @@ pub(crate) enum AskError {
 pub(crate) async fn request(runtime_dir: &Path, method: Method, what: &str) -> Result<String, AskError> {
     let path = socket_path(runtime_dir);
     let connect = UnixStream::connect(&path);
-    let answer = local_http::request(connect, method, "agent", &format!("/{what}"), DEADLINE).await;
+    let answer = local_http::request(connect, method.clone(), "agent", &format!("/{what}"), DEADLINE).await;
     let answer = answer.map_err(|error| match &error {
         RequestError::Connect(refused) if refused.kind() == io::ErrorKind::PermissionDenied => {
             AskError::NotAllowed(path.clone())
@@ -318,6 +323,11 @@ pub(crate) async fn request(runtime_dir: &Path, method: Method, what: &str) -> R
         {
             AskError::NotRunning(path.clone())
         }
+        // The request waits in the socket: an agent that was only stopped carries it out when it continues.
+        RequestError::Late(_) if method == Method::POST => {
+            AskError::NoAnswer { later: format!(" and may still carry out the {what}") }
+        }
+        RequestError::Late(_) => AskError::NoAnswer { later: String::new() },
         _ => AskError::Failed { path: path.clone(), detail: error.to_string() },
     })?;
     if answer.status.is_success() {

@@ -215,15 +215,14 @@ impl CallError {
         Self { action, kind: CallErrorKind::NoRegion, detail: "no region is known".to_owned() }
     }
 
-    /// What to do about it, in one sentence.
-    pub(crate) fn cure(&self) -> String {
+    /// What to do about it, in one sentence. `named_in` is where the target group is named.
+    pub(crate) fn cure(&self, named_in: &str) -> String {
         match self.kind {
             CallErrorKind::GroupNotFound => {
-                "create the target group in this region, or correct the tag instance-agent:target-group"
-                    .into()
+                format!("create the target group in this region, or correct {named_in}")
             }
             CallErrorKind::OtherRegion => {
-                "name a target group of this instance's region in the tag instance-agent:target-group".into()
+                format!("name a target group of this instance's region in {named_in}")
             }
             CallErrorKind::InvalidTarget => {
                 "the target group must be in this instance's VPC and the instance must be running".into()

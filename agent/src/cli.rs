@@ -45,7 +45,7 @@ pub(crate) enum Command {
     },
     /// Undo `drain`: register with every target group again
     Resume {
-        /// Wait until every target group has the instance in service; show on stderr what is missing
+        /// Wait until the instance is healthy in every target group; show on stderr what is missing
         #[arg(long)]
         wait: bool,
         /// With --wait: stop waiting after this long [default: 300s]

@@ -34,7 +34,7 @@ pub(crate) enum CommandError {
     )]
     Late { state: &'static str, limit: String, waits_for: String },
     /// `resume --wait`, but another reason keeps the instance out.
-    #[error("not in service: another reason keeps the instance out: {0}")]
+    #[error("not registered: another reason keeps the instance out of its target groups: {0}")]
     StaysOut(String),
     /// `drain --wait`, but someone ran `resume`.
     #[error("the drain was cancelled: the agent is {0}")]
@@ -95,9 +95,11 @@ pub(crate) async fn drain(
         Phase::Serving => Err(CommandError::CalledOff(Phase::Serving)),
         Phase::Starting | Phase::Draining => Ok(Some(registration.waiting_for.clone().unwrap_or_default())),
     };
+    // If stderr is closed, there is nowhere to report it.
+    _ = write!(io::stderr(), "{said}");
     // Without a timeout the wait still ends: the agent ends a drain at its drain-timeout.
     until(&runtime_dir, "status", "drained", timeout, step).await?;
-    Ok(said + "drained\n")
+    Ok("drained\n".to_owned())
 }
 
 pub(crate) async fn resume(
@@ -111,14 +113,15 @@ pub(crate) async fn resume(
         return Ok(said);
     }
     let step = |registration: &Registration| match (registration.phase, &registration.reason) {
-        (Phase::Serving, _) => Ok(registration.not_in_service()),
+        (Phase::Serving, _) => Ok(registration.without_traffic()),
         (Phase::Starting, _) => Ok(Some("the instance's identity and notices".to_owned())),
         (_, reason) => Err(CommandError::StaysOut(reason.clone().unwrap_or_default())),
     };
+    _ = write!(io::stderr(), "{said}");
     let timeout = Some(timeout.unwrap_or(RESUME_PATIENCE));
     // The agent asks AWS by itself as well, but after longer and longer pauses.
-    until(&runtime_dir, FRESH_STATUS, "in service", timeout, step).await?;
-    Ok(said + "in service\n")
+    until(&runtime_dir, FRESH_STATUS, "healthy", timeout, step).await?;
+    Ok("healthy\n".to_owned())
 }
 
 /// Asks for the status until `step` returns `None`. Prints on stderr what `step` waits for, whenever it changes.
@@ -180,13 +183,14 @@ async fn finish_reload(runtime_dir: &Path) -> Result<String, CommandError> {
         };
         failures = 0;
         // The answering program may have another version: rely only on these fields.
-        let AfterReload { version, reload } = serde_json::from_str(&json)?;
+        let AfterReload { version, reload, overridden } = serde_json::from_str(&json)?;
         match reload.outcome {
             ReloadOutcome::Refused if reload.attempt >= attempt => {
                 return Err(CommandError::ReloadRefused(reload.reason.unwrap_or_default()));
             }
             ReloadOutcome::Done if reload.attempt >= attempt => {
-                return Ok(format!("reloaded: version {version} is running\n"));
+                let notes: String = overridden.iter().map(|sentence| format!("note: {sentence}\n")).collect();
+                return Ok(format!("reloaded: version {version} is running\n{notes}"));
             }
             _ => tokio::time::sleep(pause.next_delay()).await,
         }
@@ -198,4 +202,6 @@ async fn finish_reload(runtime_dir: &Path) -> Result<String, CommandError> {
 struct AfterReload {
     version: String,
     reload: ReloadStatus,
+    #[serde(default)]
+    overridden: Vec<String>,
 }

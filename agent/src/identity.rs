@@ -310,7 +310,7 @@ impl Identifier {
                 }
                 // A problem only if there are no tags from IMDS.
                 if !self.tags.are_in_imds() && self.ec2_failures.news(&()).is_some() {
-                    let cure = error.cure();
+                    let cure = error.cure("the tags");
                     tracing::warn!("cannot get the instance tags from EC2: {error}; {cure}");
                 }
             }

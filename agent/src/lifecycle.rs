@@ -90,6 +90,10 @@ impl Membership {
         matches!(self, Self::Present(_))
     }
 
+    pub(crate) fn is_healthy(&self) -> bool {
+        matches!(self, Self::Present(health) if health.is_healthy())
+    }
+
     /// Known to be out of the group.
     pub(crate) fn is_out(&self) -> bool {
         matches!(self, Self::Absent | Self::Left)

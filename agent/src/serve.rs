@@ -86,9 +86,11 @@ pub(crate) fn check(args: SettingArgs) -> Result<String, ServeError> {
     let layers = Layers::read(args.flags, std::env::vars_os(), args.config.as_deref());
     let settings = layers.settings()?;
     let file = layers.file().display();
+    let overridden: String =
+        layers.overridden().iter().map(|sentence| format!("\nnote: {sentence}")).collect();
     match handover {
-        None if layers.has_file() => Ok(format!("the settings are valid, read from {file}")),
-        None => Ok(format!("the settings are valid; there is no settings file {file}")),
+        None if layers.has_file() => Ok(format!("the settings are valid, read from {file}{overridden}")),
+        None => Ok(format!("the settings are valid; there is no settings file {file}{overridden}")),
         Some(version) => upgrade::check::answer(version, &settings).map_err(ServeError::CannotTakeOver),
     }
 }
@@ -107,6 +109,10 @@ pub(crate) fn run(args: SettingArgs) -> Result<(), ServeError> {
     let unlogged = inherited.as_ref().map_or(0, |inherited| inherited.predecessor.unlogged);
     let _logging = telemetry::start(settings.log_level, unlogged);
     guard::say_panics_in_one_line();
+    let overridden = layers.overridden();
+    for sentence in &overridden {
+        tracing::info!("{sentence}");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // Only the main thread handles signals.
@@ -173,6 +179,7 @@ pub(crate) fn run(args: SettingArgs) -> Result<(), ServeError> {
     runtime.block_on(async {
         let control = Control {
             settings,
+            overridden,
             program,
             listening,
             admin_socket,
@@ -265,6 +272,8 @@ fn say_serving(listening: SocketAddr, connections: usize, predecessor: Option<&P
 /// Everything except the web server: identity, notices, registration, administration.
 struct Control {
     settings: Settings,
+    /// Values of settings without effect, in sentences.
+    overridden: Vec<String>,
     program: Program,
     listening: SocketAddr,
     admin_socket: Option<Arc<AdminSocket>>,
@@ -306,7 +315,7 @@ impl Control {
             let (traffic, seed, listening) = (self.traffic.clone(), self.seed, self.listening);
             let (registration, reloads, unit) = (registration.clone(), reloads.clone(), unit.clone());
             let registration_seen = registration.clone();
-            let asked = reloads.clone();
+            let (asked, overridden) = (reloads.clone(), self.overridden);
             let status = Box::new(move || AgentStatus {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 pid: std::process::id(),
@@ -317,6 +326,7 @@ impl Control {
                 traffic: traffic.snapshot(),
                 seed_problem: seed.read().err().map(|problem| problem.to_string()),
                 certificates_problem: (!trusts).then(|| aws::NO_CERTIFICATES.to_owned()),
+                overridden: overridden.clone(),
             });
             let (known, questions) = (registration_seen, ask_again.clone());
             let admin =

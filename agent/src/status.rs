@@ -77,6 +77,8 @@ pub(crate) struct GroupStatus {
     pub(crate) target: Option<String>,
     /// ELBv2's state while registered; else `unresolved`, `unknown`, `unregistered` or `deregistered`.
     pub(crate) state: String,
+    /// The target was healthy at some time since it was registered.
+    pub(crate) was_healthy: bool,
     /// ELBv2's reason code.
     pub(crate) reason: Option<String>,
     /// ELBv2's sentence about the reason.
@@ -145,6 +147,9 @@ pub(crate) struct AgentStatus {
     /// Why AWS cannot be called over HTTPS; `None` when it can.
     #[serde(default)]
     pub(crate) certificates_problem: Option<String>,
+    /// The values of settings that have no effect, since a stronger source overrides them.
+    #[serde(default)]
+    pub(crate) overridden: Vec<String>,
 }
 
 impl Registration {
@@ -184,8 +189,8 @@ impl Registration {
         groups.any(|known| known.can_be_asked && known.asked.is_none_or(is_old))
     }
 
-    /// The target groups that do not have the instance in service, each with the reason; `None` if all have.
-    pub(crate) fn not_in_service(&self) -> Option<String> {
+    /// The target groups that send the instance no traffic, each with the reason; `None` if all do.
+    pub(crate) fn without_traffic(&self) -> Option<String> {
         let waiting = self.target_groups.iter().filter(|group| {
             let state = TargetHealthState::from(group.state.as_str());
             !matches!(state, TargetHealthState::Healthy | TargetHealthState::Unavailable)
@@ -239,6 +244,9 @@ impl AgentStatus {
         if let Some(problem) = &self.certificates_problem {
             row("certificates", problem.clone());
         }
+        for sentence in &self.overridden {
+            row("settings", sentence.clone());
+        }
         let traffic = &self.traffic;
         row(
             "requests",
@@ -265,9 +273,7 @@ impl AgentStatus {
         match (reload.outcome, &reload.reason) {
             (ReloadOutcome::None, _) => {}
             (ReloadOutcome::Running, _) => row("reload", "under way".to_owned()),
-            (ReloadOutcome::Done, _) => {
-                row("reload", format!("done ({} since the process started)", reload.attempt))
-            }
+            (ReloadOutcome::Done, _) => row("reload", "done".to_owned()),
             (ReloadOutcome::Refused, why) => row("reload", format!("refused: {}", known(why))),
         }
         if let Some(why) = &self.restart_needed {
@@ -373,11 +379,16 @@ mod tests {
             traffic: TrafficSnapshot { root: 3, probes: 4, ..TrafficSnapshot::default() },
             seed_problem: None,
             certificates_problem: None,
+            overridden: vec!["agent.toml:1: listen has no effect: --listen overrides it".into()],
         };
         let metrics = status.metrics();
         assert!(metrics.contains("instance_agent_requests_total{route=\"root\"} 3\n"), "{metrics}");
         assert!(metrics.contains("instance_agent_probes_total 4\n"), "{metrics}");
         assert!(metrics.contains("target_healthy{target_group=\"cluster1\"} 0\n"), "{metrics}");
-        assert!(status.table().contains("Target.Timeout"), "{}", status.table());
+        let table = status.table();
+        assert!(
+            table.contains("Target.Timeout") && table.contains("settings       agent.toml:1: listen"),
+            "{table}"
+        );
     }
 }

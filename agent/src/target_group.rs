@@ -148,8 +148,12 @@ impl TargetHealth {
         Self { state, reason: None, description: None }
     }
 
+    pub(crate) fn is_healthy(&self) -> bool {
+        self.state == TargetHealthState::Healthy
+    }
+
     /// Receives traffic: its health checks pass or are off.
-    pub(crate) fn is_in_service(&self) -> bool {
+    pub(crate) fn receives_traffic(&self) -> bool {
         matches!(self.state, TargetHealthState::Healthy | TargetHealthState::Unavailable)
     }
 
@@ -166,15 +170,18 @@ impl TargetHealth {
         !self.is_not_registered() && !self.is_draining()
     }
 
-    /// What to do about the reason, in one sentence.
-    pub(crate) fn cure(&self) -> Option<&'static str> {
+    /// What to do about the reason, in one sentence. `was_healthy`: the target was healthy at some time since it was
+    /// registered, so the way to it is open.
+    pub(crate) fn cure(&self, was_healthy: bool) -> Option<&'static str> {
         Some(match self.reason.as_deref()? {
             "Target.ResponseCodeMismatch" => {
                 "compare the group's health check path and matcher with the answer of `curl -i` on this instance"
             }
+            "Target.Timeout" if was_healthy => {
+                "the target was healthy before: check the instance's load, and for a changed security group or route"
+            }
             "Target.Timeout" => {
-                "if the target was healthy before, the instance is overloaded or its agent hangs; if not, allow the load \
-                 balancer's security group to reach this instance on the registered port"
+                "allow the load balancer's security group to reach this instance on the registered port"
             }
             "Target.FailedHealthChecks" => {
                 "check that the agent listens on the registered port and that the security groups admit the load balancer"
@@ -252,6 +259,6 @@ mod tests {
         assert!(not_in_use.is_registered(), "an unused group's member is a member");
         assert!(!TargetHealth::bare(TargetHealthState::Draining).is_registered());
         assert!(TargetHealth::bare(TargetHealthState::Unhealthy).is_registered());
-        assert!(not_in_use.cure().unwrap().contains("listener"));
+        assert!(not_in_use.cure(false).unwrap().contains("listener"));
     }
 }

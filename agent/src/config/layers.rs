@@ -97,6 +97,24 @@ impl Layers {
         self.has_file
     }
 
+    /// One sentence for each value that a stronger source overrides.
+    pub(crate) fn overridden(&self) -> Vec<String> {
+        let mut sentences = Vec::new();
+        for (index, layer) in self.layers.iter().enumerate() {
+            for (key, (_, origin)) in layer {
+                let stronger = self.layers.iter().take(index).find_map(|layer| layer.get(key));
+                if let Some((_, stronger)) = stronger {
+                    let place = match origin {
+                        Origin::File { .. } => format!("{origin}: {key}"),
+                        _ => origin.to_string(),
+                    };
+                    sentences.push(format!("{place} has no effect: {stronger} overrides it"));
+                }
+            }
+        }
+        sentences
+    }
+
     fn find(&self, key: &'static str) -> Option<&(String, Origin)> {
         self.layers.iter().find_map(|layer| layer.get(key))
     }
@@ -207,7 +225,8 @@ fn file_layer(path: &Path, text: &str, mistakes: &mut Vec<Mistake>) -> Layer {
         Ok(table) => table,
         Err(error) => {
             let start = error.span().map(|span| span.start);
-            mistakes.push(mistake(start, error.message().to_owned()));
+            let line = start.and_then(|start| text.lines().nth(line_of(start) - 1)).unwrap_or_default();
+            mistakes.push(mistake(start, syntax_problem(line, error.message())));
             return layer;
         }
     };
@@ -227,6 +246,19 @@ fn file_layer(path: &Path, text: &str, mistakes: &mut Vec<Mistake>) -> Layer {
         }
     }
     layer
+}
+
+/// Explains a line that is not TOML. The parser does not name the key, and its words for missing quotes are its own.
+fn syntax_problem(line: &str, message: &str) -> String {
+    let Some((key, value)) = line.split_once('=').map(|(key, value)| (key.trim(), value.trim())) else {
+        return message.to_owned();
+    };
+    let is_bare = value.starts_with(|c: char| c.is_ascii_alphanumeric() || "/.:".contains(c));
+    if is_bare && !value.contains(['"', '\'']) {
+        let value = value.split('#').next().unwrap_or_default().trim_end();
+        return format!("{key}: put the value in quotes: {key} = \"{value}\"");
+    }
+    format!("{key}: {message}")
 }
 
 fn file_value(key: &str, value: &toml::de::DeValue<'_>) -> Result<String, String> {

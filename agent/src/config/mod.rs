@@ -341,6 +341,49 @@ mod tests {
     }
 
     #[test]
+    fn a_value_that_a_stronger_source_overrides_is_named_with_it() {
+        let layers = layers(
+            &[("listen", "127.0.0.1:8080")],
+            &[("INSTANCE_AGENT_LISTEN", "127.0.0.1:8081"), ("INSTANCE_AGENT_THREADS", "2")],
+            "root = 'seed'\nthreads = 3\n",
+        );
+        assert_eq!(layers.settings().unwrap().threads, 2);
+        let sentences = layers.overridden();
+        assert_eq!(sentences.len(), 2, "{sentences:?}");
+        assert_eq!(sentences[0], "INSTANCE_AGENT_LISTEN has no effect: --listen overrides it");
+        assert!(
+            sentences[1]
+                .ends_with("agent.toml:2: threads has no effect: INSTANCE_AGENT_THREADS overrides it"),
+            "{sentences:?}"
+        );
+    }
+
+    #[test]
+    fn a_line_that_is_not_toml_is_told_with_its_key() {
+        for (line, expected) in [
+            (
+                "log-level = debug # all",
+                "agent.toml:2: log-level: put the value in quotes: log-level = \"debug\"",
+            ),
+            ("listen = 0.0.0.0:80", "agent.toml:2: listen: put the value in quotes: listen = \"0.0.0.0:80\""),
+            ("listen = \"0.0.0.0:80", "agent.toml:2: listen: "),
+            ("listen", "agent.toml:2: "),
+        ] {
+            let message = refused(&[], &[], &format!("root = 'seed'\n{line}\n"));
+            assert!(message.contains(expected) && message.lines().count() == 1, "{message}");
+        }
+    }
+
+    #[test]
+    fn a_log_level_is_a_name() {
+        assert!(refused(&[], &[], "log-level = 3").contains("expected error, warn, info, debug or trace"));
+        assert_eq!(
+            layers(&[], &[], "log-level = 'WARN'").settings().unwrap().log_level,
+            tracing::Level::WARN
+        );
+    }
+
+    #[test]
     fn a_named_file_has_to_exist() {
         let error = Layers::read([], [], Some(Path::new("/nonexistent/agent.toml"))).settings().unwrap_err();
         assert!(error.to_string().contains("/nonexistent/agent.toml: cannot be read"), "{error}");

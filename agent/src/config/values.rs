@@ -90,6 +90,8 @@ pub(super) fn on_rebalance(text: &str) -> Result<OnRebalance, InvalidValue> {
 }
 
 pub(super) fn log_level(text: &str) -> Result<tracing::Level, InvalidValue> {
-    text.parse()
-        .map_err(|_| InvalidValue { found: text.to_owned(), expected: "error, warn, info, debug or trace" })
+    // `tracing` also takes numbers.
+    let named = text.parse().ok().filter(|_| text.bytes().all(|b| b.is_ascii_alphabetic()));
+    named
+        .ok_or_else(|| InvalidValue { found: text.to_owned(), expected: "error, warn, info, debug or trace" })
 }

@@ -50,6 +50,8 @@ pub(crate) struct MemberContext<A> {
     pub(super) questions: watch::Receiver<()>,
     pub(super) register_port: u16,
     pub(super) reconcile_interval: Duration,
+    /// Where the target groups are named, for messages.
+    pub(super) named_in: &'static str,
 }
 
 impl<A> MemberContext<A> {
@@ -61,6 +63,10 @@ impl<A> MemberContext<A> {
             questions: inputs.questions.clone(),
             register_port: settings.register_port.unwrap_or(listening.port()),
             reconcile_interval: settings.reconcile_interval,
+            named_in: match settings.target_groups {
+                Some(_) => "the setting target-group",
+                None => "the tag instance-agent:target-group",
+            },
         }
     }
 

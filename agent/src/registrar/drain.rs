@@ -9,7 +9,6 @@ use super::waits_for::WaitsFor;
 use super::{Registrar, State};
 use crate::events;
 use crate::lifecycle::{Leaving, QuietPeriod};
-use crate::status::Phase;
 
 /// The deregistration delay that AWS gives a target group by default.
 const DEFAULT_DEREGISTRATION_DELAY: Duration = Duration::from_secs(300);
@@ -79,15 +78,23 @@ impl<A: Api> Registrar<A> {
     }
 
     pub(super) fn drain(&mut self) -> Result<String, String> {
-        const UNTIL: &str =
-            "the instance stays out of its target groups, across restarts, until `instance-agent resume`";
+        const UNTIL: &str = "the instance stays deregistered, across restarts, until `instance-agent resume`";
+        const PROGRESS: &str =
+            "`instance-agent status` shows the progress; `instance-agent drain --wait` waits for the end";
         let id = self.inputs.instance.borrow().as_ref().and_then(|instance| instance.identity.id.clone());
         self.remembered.remember(id.as_deref()).map_err(|error| {
             format!("not drained: cannot save the drain: {error}; free space in the state folder or repair it, then try again")
         })?;
         self.reasons.operator = true;
-        if self.state.phase() == Phase::Drained {
-            return Ok(format!("already drained; {UNTIL}"));
+        match &self.state {
+            State::Drained { .. } => return Ok(format!("already drained\n{UNTIL}")),
+            State::Draining { waits_for: Some(wait), deadline, .. } => {
+                let left = deadline.saturating_duration_since(Instant::now()).as_secs();
+                return Ok(format!(
+                    "already draining: waiting for {wait}; at most {left} s more\n{UNTIL}\n{PROGRESS}"
+                ));
+            }
+            State::Starting | State::Serving | State::Draining { .. } => {}
         }
         let groups = self.members.still_in();
         let steps = if groups.is_empty() {
@@ -96,7 +103,7 @@ impl<A: Api> Registrar<A> {
             let silence = WaitsFor::Silence(self.settings.drain_quiet);
             format!("deregistering from {}, then waiting for {silence}", groups.join(", "))
         };
-        Ok(format!("draining: {steps}; takes at most {} s; {UNTIL}", self.drain_timeout().as_secs()))
+        Ok(format!("draining: {steps}; at most {} s\n{UNTIL}\n{PROGRESS}", self.drain_timeout().as_secs()))
     }
 
     pub(super) fn resume(&mut self) -> Result<String, String> {
@@ -110,9 +117,13 @@ impl<A: Api> Registrar<A> {
         const NOTHING: &str = "nothing to resume: no operator drained this instance";
         Ok(match (drained, other) {
             (true, None) => "resumed: registering with the target groups again".to_owned(),
-            (true, Some(reason)) => format!("resumed, but another reason keeps the instance out: {reason}"),
+            (true, Some(reason)) => {
+                format!("resumed, but another reason keeps the instance out of its target groups: {reason}")
+            }
             (false, None) => NOTHING.to_owned(),
-            (false, Some(reason)) => format!("{NOTHING}; another reason keeps it out: {reason}"),
+            (false, Some(reason)) => {
+                format!("{NOTHING}; another reason keeps it out of its target groups: {reason}")
+            }
         })
     }
 }

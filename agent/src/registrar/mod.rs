@@ -341,11 +341,11 @@ impl<A: Api> Registrar<A> {
         match transition {
             Transition::CallOff => {
                 let before = cause(before);
-                tracing::info!(reason = before, "drain cancelled, its reason is gone: {before}");
+                tracing::info!(reason = before, "drain cancelled; its reason was: {before}");
             }
             Transition::Return => {
                 let before = cause(before);
-                tracing::info!(reason = before, "serving again, the reason for the drain is gone: {before}");
+                tracing::info!(reason = before, "registering again; the drain's reason was: {before}");
             }
             Transition::End { timed_out: false, .. } => {
                 let State::Draining { begun, .. } = &self.state else { return };

@@ -31,20 +31,22 @@ impl<A> Registrar<A> {
 }
 
 fn group_status(member: &MemberHandle) -> GroupStatus {
-    let MemberStatus { arn, target, membership, since, as_of, problem, .. } = &*member.status.borrow();
+    let MemberStatus { arn, target, membership, was_healthy, since, as_of, problem, .. } =
+        &*member.status.borrow();
     let health = match membership {
         Membership::Present(health) => Some(health),
         _ => None,
     };
     let (problem, cure) = match problem {
         Some(problem) => (Some(problem.what.clone()), Some(problem.cure.clone())),
-        None => (None, health.and_then(|health| health.cure()).map(str::to_owned)),
+        None => (None, health.and_then(|health| health.cure(*was_healthy)).map(str::to_owned)),
     };
     GroupStatus {
         name: member.group.name().to_owned(),
         arn: arn.clone(),
         target: target.as_ref().map(|target| format!("{}:{}", target.id, target.port)),
         state: membership.name(),
+        was_healthy: *was_healthy,
         reason: health.and_then(|health| health.reason.clone()),
         description: health.and_then(|health| health.description.clone()),
         since: rfc3339::text(*since),

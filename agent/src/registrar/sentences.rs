@@ -20,8 +20,10 @@ pub(super) fn moved(
     before: &Membership,
     after: &Membership,
     event: &Event,
+    was_healthy: bool,
 ) {
-    let ChangeMessage { message_id, message, reason, cure } = describe(target, before, after, event);
+    let ChangeMessage { message_id, message, reason, cure } =
+        describe(target, before, after, event, was_healthy);
     let target_state = after.name();
     match cure {
         Some(cure) => tracing::warn!(
@@ -88,6 +90,7 @@ fn describe(
     before: &Membership,
     after: &Membership,
     event: &Event,
+    was_healthy: bool,
 ) -> ChangeMessage {
     let (from, to) = (before.name(), after.name());
     let state = if from == to { format!("still {to}") } else { format!("{to} (was {from})") };
@@ -113,7 +116,7 @@ fn describe(
             }
         }
         Event::Observed(health) => {
-            let cure = health.cure().filter(|_| after.is_present());
+            let cure = health.cure(was_healthy).filter(|_| after.is_present());
             let message_id = match health.state {
                 _ if !after.is_present() => None,
                 TargetHealthState::Healthy => Some(events::HEALTHY),
@@ -122,8 +125,9 @@ fn describe(
                 _ => None,
             };
             let (code, description) = (health.reason.as_deref(), health.description.as_deref());
-            let why = [code, description].into_iter().flatten();
-            let parts: Vec<&str> = [state.as_str()].into_iter().chain(why).collect();
+            // Before a registration this is the expected answer: AWS's words for it read like an error.
+            let why = if health.is_not_registered() { [None, None] } else { [code, description] };
+            let parts: Vec<&str> = [state.as_str()].into_iter().chain(why.into_iter().flatten()).collect();
             let reason = code.or(description).unwrap_or(match health.state {
                 TargetHealthState::Healthy => "the load balancer's health checks pass",
                 _ => "reported by the load balancer",
@@ -146,7 +150,7 @@ mod tests {
         let event = Event::Observed(health);
         let after = before.after(event.clone());
         assert!(after.is_ok(), "{after:?}");
-        describe(None, before, &after.unwrap_or(Membership::Unknown), &event)
+        describe(None, before, &after.unwrap_or(Membership::Unknown), &event, before.is_healthy())
     }
 
     #[test]
@@ -164,7 +168,12 @@ mod tests {
         let said = observed(&Membership::Present(healthy), failing.clone());
         assert_eq!(said.message, "unhealthy (was healthy): Target.Timeout: Request timed out");
         assert_eq!((said.reason.as_str(), said.message_id), ("Target.Timeout", Some(events::UNHEALTHY)));
-        assert!(said.cure.is_some_and(|cure| cure.contains("security group")), "{said:?}");
+        assert!(said.cure.is_some_and(|cure| cure.contains("healthy before")), "{said:?}");
+        let said = observed(&initial, failing.clone());
+        assert!(
+            said.cure.is_some_and(|cure| cure.starts_with("allow the load balancer's security")),
+            "{said:?}"
+        );
 
         let otherwise =
             health(TargetHealthState::Unhealthy, "Target.FailedHealthChecks", "Health checks failed");
@@ -190,7 +199,7 @@ mod tests {
         let unknown = Membership::Unknown;
         let said =
             observed(&unknown, health(TargetHealthState::Unused, "Target.NotRegistered", "Not registered"));
-        assert_eq!(said.message, "unregistered (was unknown): Target.NotRegistered: Not registered");
+        assert_eq!(said.message, "unregistered (was unknown)");
         assert_eq!((said.message_id, said.cure), (None, None));
     }
 
@@ -198,7 +207,7 @@ mod tests {
     fn a_registration_names_what_is_registered() {
         let target = Target { id: "i-1".to_owned(), port: 80 };
         let after = Membership::Present(TargetHealth::bare(TargetHealthState::Initial));
-        let said = describe(Some(&target), &Membership::Absent, &after, &Event::Registered);
+        let said = describe(Some(&target), &Membership::Absent, &after, &Event::Registered, false);
         assert_eq!(said.message, "registered i-1:80, initial (was unregistered): waiting for health checks");
         assert_eq!(said.message_id, Some(events::REGISTERED));
     }

@@ -43,7 +43,9 @@ pub(super) enum SeedFileError {
     #[error("the disk is full")]
     NoSpace,
     /// Neither slot can be trusted.
-    #[error("both slots of {path} are damaged; POST a new seed: the damaged file is kept under another name")]
+    #[error(
+        "both copies of the number in {path} are damaged; POST a new number: the damaged file is kept under another name"
+    )]
     Damaged {
         /// The file.
         path: String,
@@ -116,7 +118,10 @@ impl<D: Disk> SeedFile<D> {
     }
 
     fn try_load(&mut self) -> Result<OpenSeedFile, SeedFileError> {
-        fs::create_dir_all(&self.dir).map_err(creating(&self.dir))?;
+        if !self.dir.exists() {
+            fs::create_dir_all(&self.dir).map_err(creating(&self.dir))?;
+            tracing::info!("created the state folder {}", self.dir.display());
+        }
         if self.lock.is_none() {
             self.lock = Some(self.take_lock()?);
         }
@@ -205,11 +210,11 @@ impl<D: Disk> SeedFile<D> {
             [None, None] => return Err(SeedFileError::Damaged { path: path.display().to_string() }),
         };
         if let Some(damaged) = damaged {
-            let reason = format!("slot {damaged} of {} is damaged", path.display());
+            let reason = format!("one of the two copies in {} is damaged (slot {damaged})", path.display());
             tracing::warn!(
                 message_id = events::SEED_DAMAGED,
                 reason,
-                "seed: {reason}; using the other slot; the next POST repairs the damaged one"
+                "seed: {reason}; using the other; the next POST repairs it"
             );
         }
         // A killed process may have left a value that is only in the page cache; after a failed sync Linux

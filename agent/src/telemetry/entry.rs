@@ -42,7 +42,7 @@ impl Entry {
         let mut entry = Self { metadata, message: String::new(), fields: Vec::new(), instance: instance() };
         event.record(&mut entry);
         let target = metadata.target();
-        if target.split("::").next() != Some(OURS) {
+        if entry.is_of_library() {
             // Libraries put parts of their sentence into fields, with their own names.
             let said = std::mem::take(&mut entry.message);
             let fields = std::mem::take(&mut entry.fields).into_iter();
@@ -52,6 +52,10 @@ impl Entry {
             entry.message = format!("{target}: {}", parts.join(" "));
         }
         entry
+    }
+
+    pub(super) fn is_of_library(&self) -> bool {
+        self.metadata.target().split("::").next() != Some(OURS)
     }
 
     /// Approximate memory in bytes.

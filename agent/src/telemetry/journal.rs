@@ -18,6 +18,7 @@ use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::{Layer, Registry};
 
 use super::entry::{self, Entry};
+use super::library_repeats;
 use super::queue::Queue;
 
 /// journald's socket, the same as in tracing-journald.
@@ -48,6 +49,9 @@ impl Journal {
 impl<S: Subscriber> Layer<S> for Journal {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let entry = Entry::of(event);
+        if library_repeats::is_repeated(&entry) {
+            return;
+        }
         let size = entry.size();
         QUEUE.put(entry, size);
     }

@@ -7,6 +7,7 @@
 mod captured;
 mod entry;
 mod journal;
+mod library_repeats;
 mod queue;
 
 use std::fmt;
@@ -93,14 +94,18 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        SystemTime.format_time(&mut writer)?;
         let level = *event.metadata().level();
-        let message = Entry::of(event).message;
+        let entry = Entry::of(event);
+        if library_repeats::is_repeated(&entry) {
+            return Ok(());
+        }
+        let message = entry.message;
         let colour = match level {
             Level::ERROR => 31,
             Level::WARN => 33,
             _ => 32,
         };
+        SystemTime.format_time(&mut writer)?;
         if self.colour {
             writeln!(writer, " \x1b[{colour}m{level:>5}\x1b[0m {message}")
         } else {

@@ -422,6 +422,10 @@ async fn a_librarys_entry_is_one_sentence_and_says_where_it_comes_from() {
         ("4", "aws_runtime::env_config::source", "i-0123456789abcdef0")
     );
     assert!(!entry.contains_key("PATH") && !entry.contains_key("ENV"), "{entry:?}");
+    // The SDK repeats it at each load of its configuration.
+    journal.until("a call", |entry| entry["MESSAGE"].contains("retrying; logs again only if")).await;
+    let same = journal.entries().into_iter().filter(|entry| is_from(entry, "MESSAGE", said));
+    assert_eq!(same.count(), 1);
     agent.stop(&solo).await;
 }
 

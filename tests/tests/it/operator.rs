@@ -3,29 +3,32 @@
 use std::time::Duration;
 
 use local_cloud::{Fault, Outage, TargetState};
-use tests::solo::Solo;
-use tests::{Bed, PORT, ended, eventually, text};
+use rustix::process::Signal;
+use tests::solo::{Solo, refuses};
+use tests::{Bed, PORT, ended, eventually, send, text};
 
 #[tokio::test]
-async fn resume_waits_until_the_instance_is_in_service_and_says_when_there_was_nothing_to_resume() {
+async fn resume_waits_until_the_instance_is_healthy_and_says_when_there_was_nothing_to_resume() {
     let (bed, machine, _agent) = Bed::healthy().await;
     let resumed = machine.command(&["resume", "--wait"]).await;
     assert!(resumed.status.success(), "{resumed:?}");
-    let nothing = "nothing to resume: no operator drained this instance\nin service\n";
-    assert_eq!(text(&resumed.stdout), nothing);
+    let said = text(&resumed.stderr);
+    assert!(said.starts_with("nothing to resume: no operator drained this instance\n"), "{said}");
+    assert_eq!(text(&resumed.stdout), "healthy\n");
 
     let drained = machine.command(&["drain", "--wait"]).await;
     assert!(drained.status.success(), "{drained:?}");
-    let said = text(&drained.stdout);
+    assert_eq!(text(&drained.stdout), "drained\n");
+    let said = text(&drained.stderr);
     assert!(
         said.starts_with("draining: deregistering from cluster1, then waiting for 3 s without requests; "),
         "{said}"
     );
-    assert!(text(&drained.stderr).contains("waiting for 3 s without requests\n"), "{drained:?}");
+    assert!(said.contains("\nwaiting for 3 s without requests\n"), "{drained:?}");
 
     let resumed = machine.command(&["resume", "--wait", "--timeout", "50s"]).await;
     assert!(resumed.status.success(), "{resumed:?}\n{}", machine.log());
-    assert!(text(&resumed.stdout).ends_with("\nin service\n"), "{resumed:?}");
+    assert_eq!(text(&resumed.stdout), "healthy\n");
     assert!(text(&resumed.stderr).contains("waiting for target group cluster1: "), "{resumed:?}");
     bed.until_target("cluster1", &machine, TargetState::Healthy).await;
 }
@@ -46,7 +49,7 @@ async fn a_wait_that_takes_too_long_says_what_for() {
     let late = machine.command(&["resume", "--wait", "--timeout", "1s"]).await;
     tests::solo::refuses_after_lines(
         &late,
-        &["not in service within 1s: still waiting for target group cluster1: ", "; `instance-agent status`"],
+        &["not healthy within 1s: still waiting for target group cluster1: ", "; `instance-agent status`"],
     );
     bed.cloud.set_fault("RegisterTargets", None);
     bed.until_target("cluster1", &machine, TargetState::Healthy).await;
@@ -54,8 +57,20 @@ async fn a_wait_that_takes_too_long_says_what_for() {
     machine.instance.set_lifecycle(Some("Standby"));
     machine.until_phase("drained").await;
     let out = machine.command(&["resume", "--wait"]).await;
-    let why = "another reason keeps the instance out: Auto Scaling state Standby";
-    tests::solo::refuses_after_lines(&out, &["not in service: ", why]);
+    let why = "another reason keeps the instance out of its target groups: Auto Scaling state Standby";
+    tests::solo::refuses_after_lines(&out, &["not registered: ", why]);
+}
+
+#[tokio::test]
+async fn a_command_to_a_stopped_process_says_that_it_may_still_be_carried_out() {
+    let (_bed, machine, agent) = Bed::healthy().await;
+    send(Signal::STOP, agent.pid());
+    let (status, drain) = tokio::join!(machine.command(&["status"]), machine.command(&["drain"]));
+    let look = "`systemctl status instance-agent`";
+    refuses(&status, 1, &["the agent did not answer within 10 s; check whether its process runs", look]);
+    refuses(&drain, 1, &["did not answer within 10 s and may still carry out the drain; ", look]);
+    send(Signal::CONT, agent.pid());
+    machine.until_phase("drained").await;
 }
 
 #[tokio::test]

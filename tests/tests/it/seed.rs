@@ -287,7 +287,7 @@ async fn a_damaged_file_says_so_serves_on_and_is_kept_aside() {
     let damaged = vec![b'?'; 2 * SLOT];
     fs::write(solo.seed_file(), &damaged).unwrap();
     let mut agent = solo.start().await;
-    solo.get("/seed").await.refuses(500, "both slots of ");
+    solo.get("/seed").await.refuses(500, "both copies of the number in ");
     solo.get("/health").await.is(200, "Healthy!");
     solo.get("/").await.is(200, "Healthy!");
     let status = solo.status().await.expect("status");
@@ -318,7 +318,9 @@ async fn a_torn_slot_falls_back_to_the_other_with_a_warning() {
     fs::write(solo.seed_file(), &bytes).unwrap();
     let mut agent = solo.start().await;
     solo.get("/seed").await.is(200, "1");
-    let warned = |line: &str| line.contains("WARN") && line.contains("is damaged; using the other slot");
+    let warned = |line: &str| {
+        line.contains("WARN") && line.contains("of the two copies in") && line.contains("; using the other; ")
+    };
     assert_eq!(solo.log().lines().filter(|line| warned(line)).count(), 1, "{}", solo.log());
     solo.post("3").await.is(200, "3");
     agent.die(&solo).await;

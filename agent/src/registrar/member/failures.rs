@@ -56,7 +56,7 @@ impl<A: Api> Member<A> {
             CallErrorKind::Unanswered if error.action.is_change() => self.advance(Event::AnswerLost),
             _ => {}
         }
-        self.failed_with(Problem { what: error.to_string(), cure: error.cure() })
+        self.failed_with(Problem { what: error.to_string(), cure: error.cure(self.shared.named_in) })
     }
 
     pub(super) fn failed_with(&mut self, problem: Problem) -> NextTick {

@@ -34,6 +34,8 @@ pub(crate) struct MemberStatus {
     pub(crate) arn: Option<String>,
     pub(crate) target: Option<Target>,
     pub(crate) membership: Membership,
+    /// Healthy at some time since the registration.
+    pub(crate) was_healthy: bool,
     pub(crate) since: SystemTime,
     /// Time of AWS's last answer, on both clocks.
     pub(crate) as_of: Option<(SystemTime, Instant)>,

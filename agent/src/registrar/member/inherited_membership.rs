@@ -15,6 +15,7 @@ pub(crate) struct InheritedMembership {
     pub(super) arn: String,
     pub(super) target: Target,
     pub(super) membership: Membership,
+    pub(super) was_healthy: bool,
     pub(super) since: SystemTime,
     pub(super) as_of: Option<(SystemTime, Instant)>,
 }
@@ -48,6 +49,7 @@ impl InheritedMembership {
             arn,
             target: Target { id: id.to_owned(), port: port.parse().ok()? },
             membership,
+            was_healthy: known.was_healthy,
             since: rfc3339::time(&known.since).unwrap_or(now),
             as_of,
         })

@@ -54,6 +54,7 @@ impl MemberHandle {
             arn: known.as_ref().map(|known| known.arn.clone()),
             target: known.as_ref().map(|known| known.target.clone()),
             membership: known.as_ref().map_or(Membership::Unresolved, |known| known.membership.clone()),
+            was_healthy: known.as_ref().is_some_and(|known| known.was_healthy),
             since: known.as_ref().map_or_else(SystemTime::now, |known| known.since),
             as_of: known.as_ref().and_then(|known| known.as_of),
             problem: None,
@@ -391,8 +392,11 @@ impl<A: Api> Member<A> {
             let Membership::Present(health) = &after else {
                 return NextTick::Now;
             };
-            let pause =
-                self.schedule.looked(health.is_in_service(), before != after, self.shared.reconcile_interval);
+            let pause = self.schedule.looked(
+                health.receives_traffic(),
+                before != after,
+                self.shared.reconcile_interval,
+            );
             let target_group = self.group.name();
             tracing::debug!(
                 target_group,
@@ -509,7 +513,8 @@ impl<A: Api> Member<A> {
             return;
         }
         let target = self.resolved.as_ref().map(|resolved| &resolved.target);
-        sentences::moved(self.group.name(), target, &before, &after, &event);
+        let was_healthy = after.is_present() && (self.publish.borrow().was_healthy || after.is_healthy());
+        sentences::moved(self.group.name(), target, &before, &after, &event, was_healthy);
         // The time counts from when the agent saw it, which is never too early. An agent that finds itself
         // draining after a restart, or whose deregistration got no answer, was in the group too.
         let draining = matches!(&event, Event::Observed(health) if health.is_draining());
@@ -519,6 +524,7 @@ impl<A: Api> Member<A> {
                 status.deregistered = Some(Instant::now());
             }
             status.membership = after;
+            status.was_healthy = was_healthy;
             status.since = SystemTime::now();
             status.problem = None;
         });

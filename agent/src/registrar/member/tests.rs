@@ -52,6 +52,7 @@ impl Setup {
             notices: told,
             questions: asked,
             register_port: 8081,
+            named_in: "the tag instance-agent:target-group",
             reconcile_interval: RECONCILE,
         };
         let traffic = Arc::new(Traffic::new(1, TrafficSnapshot::default()));

@@ -95,11 +95,17 @@ async fn a_resume_says_when_there_was_nothing_to_resume_and_a_drain_when_it_is_d
     let said = setup.ask(OperatorRequest::Resume).await.unwrap();
     assert_eq!(said, "nothing to resume: no operator drained this instance");
     let said = setup.ask(OperatorRequest::Drain).await.unwrap();
-    let how = "draining: deregistering from a, then waiting for 20 s without requests; takes at most 30 s; ";
-    assert!(said.starts_with(how), "{said}");
+    let how = "draining: deregistering from a, then waiting for 20 s without requests; at most 30 s\n";
+    assert!(
+        said.starts_with(how) && said.ends_with("`instance-agent drain --wait` waits for the end"),
+        "{said}"
+    );
+    setup.until(LONG, "silence", |setup| waits_for(setup).is_some_and(|wait| wait.contains("without"))).await;
+    let said = setup.ask(OperatorRequest::Drain).await.unwrap();
+    assert!(said.starts_with("already draining: waiting for 20 s without requests; at most "), "{said}");
     setup.until_phase(Phase::Drained, LONG).await;
     let said = setup.ask(OperatorRequest::Drain).await.unwrap();
-    assert!(said.starts_with("already drained; "), "{said}");
+    assert!(said.starts_with("already drained\n"), "{said}");
     assert!(setup.ask(OperatorRequest::Resume).await.unwrap().starts_with("resumed: "));
 
     setup.notices.send_replace(Some(Notices { auto_scaling: Some("Standby".to_owned()), ..notices() }));
@@ -107,8 +113,8 @@ async fn a_resume_says_when_there_was_nothing_to_resume_and_a_drain_when_it_is_d
     let said = setup.ask(OperatorRequest::Resume).await.unwrap();
     assert_eq!(
         said,
-        "nothing to resume: no operator drained this instance; another reason keeps it out: Auto Scaling \
-         state Standby"
+        "nothing to resume: no operator drained this instance; another reason keeps it out of its target \
+         groups: Auto Scaling state Standby"
     );
 }
 
