@@ -2,8 +2,12 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, StatxFlags};
+use rustix::io::Errno;
 
 use super::disk::Disk;
 use super::error::{SetError, is_full, owner};
@@ -438,8 +442,24 @@ impl OpenSeedFile {
 
     /// Whether `path` still names this file: otherwise a restart would not find the value.
     fn is_at(&self, path: &Path) -> bool {
-        let found = fs::metadata(path).and_then(|there| Ok((there, self.file.metadata()?)));
-        found.is_ok_and(|(there, open)| (there.dev(), there.ino()) == (open.dev(), open.ino()))
+        let open = identity(self.file.as_fd(), Path::new(""), AtFlags::EMPTY_PATH);
+        open.is_ok_and(|open| identity(CWD, path, AtFlags::empty()) == Ok(open))
+    }
+}
+
+/// Device and inode of a file.
+///
+/// Asks for nothing else: since Linux 6.13, the first write after a query of a file's times gives the file a new time, and
+/// the sync then waits for the file system's journal too. That took 0.1 ms of each POST.
+fn identity(folder: BorrowedFd<'_>, path: &Path, flags: AtFlags) -> Result<(u64, u64), Errno> {
+    match rustix::fs::statx(folder, path, flags, StatxFlags::INO) {
+        Ok(file) => Ok((rustix::fs::makedev(file.stx_dev_major, file.stx_dev_minor), file.stx_ino)),
+        // A kernel or a sandbox that does not know the call.
+        Err(Errno::NOSYS | Errno::PERM) => {
+            let file = rustix::fs::statat(folder, path, flags)?;
+            Ok((file.st_dev, file.st_ino))
+        }
+        Err(error) => Err(error),
     }
 }
 
