@@ -47,6 +47,10 @@ const HOST_INVALID: Bytes =
 const ENCODING_UNKNOWN: Bytes = Bytes::from_static(
     b"the transfer encoding is not supported: send the body chunked or with a Content-Length",
 );
+// As constants, since each call of `from_static` looks at every character.
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+/// Every answer, errors too, can change at any time.
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// A user agent that makes the service panic, for a test.
@@ -342,9 +346,8 @@ impl ResponseDraft {
         }
         let mut headers = self.headers;
         headers.clear();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        // Every answer, errors too, can change at any time.
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(CONTENT_TYPE, TEXT);
+        headers.insert(CACHE_CONTROL, NO_STORE);
         if self.guard.track().worker().order().is_stopping() {
             headers.insert(CONNECTION, CLOSE);
         }
