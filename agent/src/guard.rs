@@ -14,7 +14,7 @@ use instance_contract::one_line;
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
-use crate::repeat_filter::RepeatFilter;
+use instance_server::repeat_filter::RepeatFilter;
 
 /// The longest panic message, in characters.
 const LONGEST: usize = 200;

@@ -14,8 +14,8 @@ use crate::backoff::{Backoff, jitter, spread};
 use crate::believed_tags::{BelievedTags, SECOND_LOOK, Tags};
 use crate::guard::{TaskFailures, guard};
 use crate::imds::{Imds, ImdsError};
-use crate::repeat_filter::RepeatFilter;
 use crate::{telemetry, validate};
+use instance_server::repeat_filter::RepeatFilter;
 
 /// After this long without identity and tags, the server answers with the id `unknown`.
 const FIRST_TRY: Duration = Duration::from_secs(3);

@@ -11,7 +11,7 @@ use instance_contract::TargetHealthState;
 
 use crate::status::Phase;
 use crate::target_group::TargetHealth;
-use crate::traffic::TrafficSnapshot;
+use instance_server::traffic::TrafficSnapshot;
 
 /// This instance's membership of one target group.
 ///

@@ -11,7 +11,7 @@ use sd_notify::NotifyState;
 use tokio::sync::watch;
 
 use crate::status::Registration;
-use crate::traffic::Traffic;
+use instance_server::traffic::Traffic;
 
 /// By how much a drain extends systemd's stop timeout each time.
 const EXTENSION: Duration = Duration::from_secs(30);

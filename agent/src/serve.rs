@@ -11,22 +11,23 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, mpsc, watch};
 
 use crate::admin::{self, Admin, AdminSocket, BindError};
-use crate::answers::{Answers, InstanceAnswer};
 use crate::cli::SettingArgs;
 use crate::config::{ConfigError, Layers, Role, Settings};
 use crate::guard::{self, keep};
 use crate::identity::Identifier;
 use crate::imds::Imds;
 use crate::registrar::{Inputs, Outputs, Registrar, ResumedState};
-use crate::seed::{SeedInUse, SeedStore};
-use crate::server::{HandoverSockets, Server};
 use crate::signals::Signals;
 use crate::status::{AgentStatus, Registration};
-use crate::traffic::Traffic;
 use crate::unit::Unit;
 use crate::upgrade::{InheritedState, Predecessor, Program, Reloader, Reloads};
 use crate::upgrading::{RunningAgent, ServerParts};
-use crate::{aws, events, notices, notify, server, telemetry, upgrade};
+use crate::{aws, notices, notify, telemetry, upgrade};
+use instance_server::answers::{Answers, InstanceAnswer};
+use instance_server::seed::{SeedInUse, SeedStore};
+use instance_server::server::{HandoverSockets, Server};
+use instance_server::traffic::Traffic;
+use instance_server::{events, server};
 
 /// Time limit for requests that begin after the end of the drain. There are few, and the stop continues
 /// as soon as they are answered.

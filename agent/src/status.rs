@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use instance_contract::{TargetHealthState, one_line};
 use serde::{Deserialize, Serialize};
 
-use crate::traffic::TrafficSnapshot;
+use instance_server::traffic::TrafficSnapshot;
 
 /// The longest value in the table, in characters.
 const LONGEST_ROW: usize = 1_000;

@@ -7,18 +7,18 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::admin::AdminSocket;
-use crate::answers::Answers;
 use crate::config::Role;
 use crate::identity::Instance;
-use crate::limits::Limits;
 use crate::notices::Notices;
-use crate::seed::SeedStore;
-use crate::server::{self, HandoverSockets, Server};
 use crate::status::{Phase, Registration};
 use crate::target_group::TargetGroupRef;
-use crate::traffic::Traffic;
 use crate::unit::Unit;
 use crate::upgrade::{Predecessor, ReloadHost};
+use instance_server::answers::Answers;
+use instance_server::limits::Limits;
+use instance_server::seed::SeedStore;
+use instance_server::server::{self, HandoverSockets, Server};
+use instance_server::traffic::Traffic;
 
 /// Everything that a server needs, kept to start it again after a failed reload.
 #[derive(Clone)]

@@ -18,8 +18,8 @@ use instance_contract::tags::{CLUSTER, ROOT, TARGET_GROUP};
 use instance_contract::{ClusterName, InvalidValue, Root};
 
 use crate::lifecycle::OnRebalance;
-use crate::limits::Limits;
 use crate::target_group::TargetGroupRef;
+use instance_server::limits::Limits;
 use layers::SettingsReader;
 pub(crate) use layers::{ConfigError, Layers};
 pub use table::{SETTINGS, Setting};
@@ -74,17 +74,22 @@ pub(crate) struct IgnoredTag {
 impl Layers {
     pub(crate) fn settings(&self) -> Result<Settings, ConfigError> {
         let mut read = SettingsReader::of(self);
+        let default = Limits::default();
         let limits = Limits {
-            max_body: read.value("max-body", bytes).unwrap_or(64 * 1024),
-            max_buffered: read.value("max-buffered", large_bytes).unwrap_or(64 * 1024 * 1024),
+            max_body: read.value("max-body", bytes).unwrap_or(default.max_body),
+            max_buffered: read.value("max-buffered", large_bytes).unwrap_or(default.max_buffered),
             max_connections: read
                 .value("max-connections", |text| number_in(text, 1..=1_000_000, "a number from 1 to 1000000"))
-                .map_or(10_000, |count| count as usize),
-            header_timeout: read.value("header-timeout", duration_in(POSITIVE)).unwrap_or(seconds(10)),
-            body_timeout: read.value("body-timeout", duration_in(POSITIVE)).unwrap_or(seconds(30)),
-            keep_alive: read.value("keep-alive", duration_in(POSITIVE)).unwrap_or(seconds(75)),
-            write_timeout: read.value("write-timeout", duration_in(POSITIVE)).unwrap_or(seconds(30)),
-            park_after: seconds(3),
+                .map_or(default.max_connections, |count| count as usize),
+            header_timeout: read
+                .value("header-timeout", duration_in(POSITIVE))
+                .unwrap_or(default.header_timeout),
+            body_timeout: read.value("body-timeout", duration_in(POSITIVE)).unwrap_or(default.body_timeout),
+            keep_alive: read.value("keep-alive", duration_in(POSITIVE)).unwrap_or(default.keep_alive),
+            write_timeout: read
+                .value("write-timeout", duration_in(POSITIVE))
+                .unwrap_or(default.write_timeout),
+            park_after: default.park_after,
         };
         let settings = Settings {
             listen: read.value("listen", socket_address).unwrap_or(([0, 0, 0, 0], 80).into()),

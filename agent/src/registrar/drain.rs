@@ -7,8 +7,8 @@ use tokio::time::Instant;
 use super::api::Api;
 use super::waits_for::WaitsFor;
 use super::{Registrar, State};
-use crate::events;
 use crate::lifecycle::{Leaving, QuietPeriod};
+use instance_server::events;
 
 /// The deregistration delay that AWS gives a target group by default.
 const DEFAULT_DEREGISTRATION_DELAY: Duration = Duration::from_secs(300);

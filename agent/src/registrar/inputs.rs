@@ -5,13 +5,13 @@ use std::sync::Arc;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::answers::Answers;
 use crate::config::Role;
 use crate::identity::Instance;
 use crate::notices::Notices;
 use crate::status::Registration;
 use crate::target_group::TargetGroupRef;
-use crate::traffic::Traffic;
+use instance_server::answers::Answers;
+use instance_server::traffic::Traffic;
 
 /// A request through the admin socket.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use super::sentences;
 use crate::lifecycle::Leaving;
 use crate::status::GroupStatus;
 use crate::target_group::TargetGroupRef;
-use crate::traffic::Traffic;
+use instance_server::traffic::Traffic;
 
 pub(super) struct Members<A> {
     shared: Arc<MemberContext<A>>,

@@ -28,9 +28,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 pub(crate) use self::inputs::{Inputs, OperatorRequest, Outputs};
-use crate::answers::{Answers, InstanceAnswer};
 use crate::config::{Role, Settings};
-use crate::events;
 use crate::guard::{TaskFailures, guard};
 use crate::identity::Instance;
 use crate::lifecycle::{KeptOut, Leaving, PhaseFacts, QuietPeriod, StayOutReasons, Transition};
@@ -38,6 +36,8 @@ use crate::status::{GroupStatus, Phase};
 use crate::target_group::TargetGroupRef;
 use api::{Api, LiveApi, MemberContext};
 use drained::RememberedDrain;
+use instance_server::answers::{Answers, InstanceAnswer};
+use instance_server::events;
 use member::Wish;
 use members::Members;
 use waits_for::WaitsFor;

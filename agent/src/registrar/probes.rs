@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::traffic::{Traffic, TrafficSnapshot};
+use instance_server::traffic::{Traffic, TrafficSnapshot};
 
 /// AWS's default health check interval, used while the group's own is unknown.
 const USUAL_INTERVAL: Duration = Duration::from_secs(30);

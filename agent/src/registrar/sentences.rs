@@ -2,9 +2,9 @@
 
 use instance_contract::TargetHealthState;
 
-use crate::events;
 use crate::lifecycle::{Event, Membership};
 use crate::target_group::{Target, TargetGroupRef};
+use instance_server::events;
 
 /// A failure and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,8 +7,8 @@ use instance_contract::one_line;
 use tracing_core::field::{Field, Value, Visit};
 use tracing_core::{Event, Level, Metadata};
 
-/// The target of the crate's own events; others come from libraries.
-pub(super) const OURS: &str = "instance_agent";
+/// The targets of the program's own events begin with these crates; others come from libraries.
+pub(super) const OURS: [&str; 2] = ["instance_agent", "instance_server"];
 
 /// The longest text in an event, in characters.
 const LONGEST: usize = 4_096;
@@ -55,7 +55,7 @@ impl Entry {
     }
 
     pub(super) fn is_of_library(&self) -> bool {
-        self.metadata.target().split("::").next() != Some(OURS)
+        !self.metadata.target().split("::").next().is_some_and(|name| OURS.contains(&name))
     }
 
     /// Approximate memory in bytes.

@@ -48,7 +48,7 @@ pub(crate) fn start(level: Level, lost: u64) -> Logging {
     let libraries = LevelFilter::from_level(level).min(LevelFilter::WARN);
     let filter = Targets::new()
         .with_default(libraries)
-        .with_target(OURS, level)
+        .with_targets(OURS.map(|target| (target, level)))
         // Dropped entries are logged at every level.
         .with_target(module_path!(), LevelFilter::from_level(level).max(LevelFilter::WARN))
         // The agent logs the same failures itself.

@@ -23,10 +23,11 @@ use tokio::sync::{Mutex, watch};
 
 pub(crate) use self::record::{InheritedState, Predecessor, inherit, monotonic_now};
 pub(crate) use self::sys::{block_signals, survive_file_size_limit, take_descriptor, unblock_signals};
-use crate::server::{HandoverSockets, Server};
 use crate::status::{ReloadOutcome, ReloadStatus};
-use crate::{events, telemetry};
+use crate::telemetry;
 use check::{FileStamps, PinnedSettings};
+use instance_server::events;
+use instance_server::server::{HandoverSockets, Server};
 
 /// The running program, and the path of the next one.
 #[derive(Debug)]

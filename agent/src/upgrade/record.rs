@@ -19,10 +19,10 @@ use super::sys;
 use crate::config::Role;
 use crate::identity::Instance;
 use crate::notices::Notices;
-use crate::server::{HandoverConnection, HandoverSockets, Stage};
 use crate::status::GroupStatus;
 use crate::target_group::TargetGroupRef;
-use crate::traffic::TrafficSnapshot;
+use instance_server::server::{HandoverConnection, HandoverSockets, Stage};
+use instance_server::traffic::TrafficSnapshot;
 
 /// The version of the record's form. A program that cannot read the running agent's form refuses to replace it.
 pub(crate) const HANDOVER_VERSION: u32 = 1;

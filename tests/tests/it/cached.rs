@@ -10,12 +10,14 @@ use tests::package::{ok, tool, tree};
 use tokio::process::Command;
 
 /// What the tree below begins with.
-const FILES: [&str; 18] = [
+const FILES: [&str; 20] = [
     ".cargo/config.toml",
     "CHANGELOG.md",
     "Cargo.lock",
     "Cargo.toml",
     "agent/Cargo.toml",
+    "agent/server/Cargo.toml",
+    "agent/server/src/lib.rs",
     "agent/src/lib.rs",
     "bootstrap/Cargo.toml",
     "bootstrap/fleets/one.toml",
@@ -100,6 +102,8 @@ async fn what_is_built_and_packaged_decides_the_entry() {
     for (file, expected) in [
         // The package of bootstrap holds the agent's.
         ("agent/src/lib.rs", [true, false, true, true]),
+        ("agent/server/src/lib.rs", [true, false, true, true]),
+        ("agent/server/Cargo.toml", [true; 4]),
         ("bootstrap/src/plan/mod.rs", [false, true, false, true]),
         ("bootstrap/local-cloud/src/lib.rs", [false, true, false, true]),
         ("bootstrap/fleets/one.toml", [false, true, false, true]),

@@ -18,7 +18,8 @@ fn is_well_formed(entry: &Entry, instance_id: &str) {
     assert!(["3", "4", "6", "7"].contains(&&*entry["PRIORITY"]), "{entry:?}");
     assert_eq!(entry["SYSLOG_IDENTIFIER"], "instance-agent");
     // Where in the source it comes from.
-    assert!(entry["TARGET"].starts_with("instance_agent::"), "{entry:?}");
+    let ours = ["instance_agent::", "instance_server::"];
+    assert!(ours.iter().any(|name| entry["TARGET"].starts_with(name)), "{entry:?}");
     assert!(entry["CODE_FILE"].ends_with(".rs") && entry["CODE_LINE"].parse::<u32>().is_ok(), "{entry:?}");
     for value in entry.values() {
         assert!(value.chars().count() <= 4_096 && !value.contains(char::is_control), "{entry:?}");

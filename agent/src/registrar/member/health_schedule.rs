@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::backoff::{Backoff, jitter, spread};
 use crate::registrar::probes::{ProbeNews, ProbeWatch};
-use crate::traffic::Traffic;
+use instance_server::traffic::Traffic;
 
 /// First and longest pause while the target is not healthy.
 const POLL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));

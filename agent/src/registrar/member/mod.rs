@@ -25,9 +25,9 @@ use crate::backoff::Backoff;
 use crate::guard::{TaskFailures, guard};
 use crate::identity::Instance;
 use crate::lifecycle::{Event, Membership};
-use crate::repeat_filter::RepeatFilter;
 use crate::target_group::{Target, TargetGroup, TargetGroupRef, TargetType};
-use crate::traffic::Traffic;
+use instance_server::repeat_filter::RepeatFilter;
+use instance_server::traffic::Traffic;
 
 /// If this process never saw the instance in the group, a drain waits this long for AWS to say whether it is.
 const LOOKUP_PATIENCE: Duration = Duration::from_secs(10);

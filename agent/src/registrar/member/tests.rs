@@ -10,7 +10,7 @@ use crate::aws::Action::{DeregisterTargets, DescribeTargetGroups, DescribeTarget
 use crate::identity::InstanceIdentity;
 use crate::notices::Notices;
 use crate::registrar::fake::{Call, FakeApi, Fault, Log};
-use crate::traffic::TrafficSnapshot;
+use instance_server::traffic::TrafficSnapshot;
 use tokio::time::sleep;
 
 const GROUP: &str = "cluster1";

@@ -17,8 +17,8 @@ use crate::config::Layers;
 use crate::identity::InstanceIdentity;
 use crate::notices::Notices;
 use crate::status::Registration;
-use crate::traffic::{Traffic, TrafficSnapshot};
 use fake::{FakeApi, Fault, Log};
+use instance_server::traffic::{Traffic, TrafficSnapshot};
 
 mod operator;
 

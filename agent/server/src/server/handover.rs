@@ -22,16 +22,16 @@ const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// How a server came to rest, for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct QuiesceReport {
+pub struct QuiesceReport {
     /// Since when no request has begun.
-    pub(crate) since: Instant,
+    pub since: Instant,
     /// Requests that were refused (408) because their body had not come in time.
-    pub(crate) refused_bodies: usize,
+    pub refused_bodies: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("requests in flight were not answered in time; try again")]
-pub(crate) struct QuiesceTimeout;
+pub struct QuiesceTimeout;
 
 impl Server {
     /// Brings every thread to rest: no request is in flight and none begins. After `Ok` the server stays frozen until
@@ -49,7 +49,7 @@ impl Server {
     ///
     /// If requests are still in flight then, for example because the disk hangs, the server thaws and returns `Err`: no
     /// request is ever cut off for a reload.
-    pub(crate) async fn quiesce(&self, deadline: Instant) -> Result<QuiesceReport, QuiesceTimeout> {
+    pub async fn quiesce(&self, deadline: Instant) -> Result<QuiesceReport, QuiesceTimeout> {
         let begun = Instant::now();
         let refused_before = self.refused_bodies();
         let rest = |since| QuiesceReport { since, refused_bodies: self.refused_bodies() - refused_before };
@@ -79,7 +79,7 @@ impl Server {
     }
 
     /// Serves again.
-    pub(crate) fn thaw(&self) {
+    pub fn thaw(&self) {
         self.orders.give(Order::Serve);
     }
 
@@ -96,7 +96,7 @@ impl Server {
     }
 
     /// Ends the threads and returns the port and the connections. Call [`Self::quiesce`] first.
-    pub(crate) async fn hand_over(self) -> HandoverSockets {
+    pub async fn hand_over(self) -> HandoverSockets {
         self.orders.give(Order::HandOver);
         let deadline = Instant::now() + LAST_ANSWERS;
         let mut handed = HandoverSockets { listener: self.listener, connections: Vec::new(), lost: 0 };

@@ -23,7 +23,7 @@ const MEND_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A handle to the seed; clones share one store. Dropping the last one ends the writer thread.
 #[derive(Clone)]
-pub(crate) struct SeedStore(Arc<Store>);
+pub struct SeedStore(Arc<Store>);
 
 struct Store {
     latest: Arc<PublishedSeed>,
@@ -36,7 +36,7 @@ impl SeedStore {
     ///
     /// An unusable folder or file is no error here: the store then answers every read and write with the reason,
     /// and each write tries again. Blocks for a few disk operations.
-    pub(crate) fn open(state_dir: &Path) -> Result<Self, SeedInUse> {
+    pub fn open(state_dir: &Path) -> Result<Self, SeedInUse> {
         Self::open_on(RealDisk, state_dir)
     }
 
@@ -70,7 +70,7 @@ impl SeedStore {
     }
 
     /// The stored integer's text. Takes a lock for the length of a copy; [`SeedReader`] does not.
-    pub(crate) fn read(&self) -> Result<Bytes, SeedUnreadable> {
+    pub fn read(&self) -> Result<Bytes, SeedUnreadable> {
         self.0.latest.get().1
     }
 

@@ -5,30 +5,32 @@ use std::net::{TcpListener, TcpStream};
 use bytes::Bytes;
 
 /// See the module's description.
-pub(crate) struct HandoverSockets {
+pub struct HandoverSockets {
     /// The listening socket, with the connections in its queue.
-    pub(crate) listener: TcpListener,
-    pub(crate) connections: Vec<HandoverConnection>,
+    pub listener: TcpListener,
+    /// The open connections.
+    pub connections: Vec<HandoverConnection>,
     /// The number of connections that could not be handed over.
-    pub(crate) lost: usize,
+    pub lost: usize,
 }
 
 /// A connection between two requests.
 #[derive(Debug)]
-pub(crate) struct HandoverConnection {
+pub struct HandoverConnection {
     /// Non-blocking.
-    pub(crate) socket: TcpStream,
+    pub socket: TcpStream,
     /// Bytes that were read but not handled yet, perhaps part of a head.
-    pub(crate) read: Bytes,
+    pub read: Bytes,
     /// Bytes still to write.
-    pub(crate) unwritten: Bytes,
-    pub(crate) stage: Stage,
+    pub unwritten: Bytes,
+    /// How far it is.
+    pub stage: Stage,
 }
 
 /// How a connection continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Stage {
+pub enum Stage {
     /// It may send its first request.
     New,
     /// It may send another one.

@@ -8,20 +8,23 @@ pub(super) const QUEUE: usize = 1_024;
 /// Another process holds the store.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the seed in {path} is in use by {}: stop it or choose another --state-dir", owner(*pid))]
-pub(crate) struct SeedInUse {
-    pub(crate) path: String,
+pub struct SeedInUse {
+    /// The folder.
+    pub path: String,
     /// The owner's process id, if its lock file contains it.
-    pub(crate) pid: Option<u32>,
+    pub pid: Option<u32>,
 }
 
 pub(super) fn owner(pid: Option<u32>) -> String {
     pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
 }
 
+/// There is no value to read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot read the seed: {reason}")]
-pub(crate) struct SeedUnreadable {
-    pub(crate) reason: String,
+pub struct SeedUnreadable {
+    /// Why, and what to do.
+    pub reason: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

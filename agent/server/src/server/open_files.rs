@@ -9,7 +9,7 @@ const RESERVED_FOR_THREAD: u64 = 7;
 
 /// Raises the soft limit of open files, often 1024, to the hard limit. Returns how many connections it
 /// allows, at most `wanted`.
-pub(crate) fn limit_connections(wanted: usize, threads: usize) -> usize {
+pub fn limit_connections(wanted: usize, threads: usize) -> usize {
     let limit = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
         tracing::debug!("cannot raise the limit of open files: {error}");

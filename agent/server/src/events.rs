@@ -6,7 +6,7 @@
 
 macro_rules! events {
     ($($(#[$doc:meta])* $name:ident = $id:literal;)*) => {
-        $($(#[$doc])* pub(crate) const $name: &str = $id;)*
+        $($(#[$doc])* pub const $name: &str = $id;)*
         #[cfg(test)]
         const ALL: &[(&str, &str)] = &[$((stringify!($name), $id)),*];
     };
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn each_id_has_one_entry_in_the_catalog_under_its_name_and_no_entry_is_without_an_id() {
-        let catalog = include_str!("../../systemd/instance-agent.catalog");
+        let catalog = include_str!("../../../systemd/instance-agent.catalog");
         let mut lines = catalog.lines().peekable();
         let mut entries = Vec::new();
         while let Some(line) = lines.next() {
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn each_fault_is_in_the_table_of_what_to_do() {
-        let table = include_str!("../../docs/how-to/when-things-break.md");
+        let table = include_str!("../../../docs/how-to/when-things-break.md");
         let good = ["STARTED", "RELOADED", "REGISTERED", "HEALTHY", "DRAINING", "DRAINED", "STOPPED"];
         for (name, id) in ALL.iter().filter(|(name, _)| !good.contains(name)) {
             assert!(table.contains(id), "{name} is not in the table");

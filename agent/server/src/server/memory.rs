@@ -25,20 +25,20 @@ mod tests {
     #![allow(clippy::expect_used, reason = "a failed expectation is a failed test")]
 
     use super::*;
-    use crate::config::Layers;
+    use crate::limits::Limits;
 
     const MIB: u64 = 1024 * 1024;
 
     #[test]
     fn the_unit_allows_what_the_default_settings_can_take_and_the_documentation_says_the_same() {
-        let limits = Layers::default().settings().expect("the defaults are valid").limits;
+        let limits = Limits::default();
         let most = most_memory(limits.max_connections, limits.max_buffered);
-        let unit = include_str!("../../../systemd/instance-agent.service");
+        let unit = include_str!("../../../../systemd/instance-agent.service");
         let allowed = unit.lines().find_map(|line| line.strip_prefix("MemoryMax=")?.strip_suffix('M'));
         let allowed: u64 = allowed.expect("a limit in MiB").parse().expect("a number");
         assert!(most <= allowed * MIB, "{} MiB of {allowed}", most.div_ceil(MIB));
 
-        let table = include_str!("../../../docs/configuration.md");
+        let table = include_str!("../../../../docs/configuration.md");
         for row in [
             format!("| each of `max-connections` | {} KiB |", (CONNECTION + 2 * SEND_BUFFER as u64) / 1024),
             format!(

@@ -13,41 +13,41 @@ macro_rules! counters {
         /// The counters of one server thread, which alone writes them.
         #[derive(Debug, Default)]
         #[repr(align(128))]
-        pub(crate) struct ThreadTraffic {
-            $($(#[doc = $help])+ pub(crate) $name: Counter,)+
+        pub struct ThreadTraffic {
+            $($(#[doc = $help])+ pub $name: Counter,)+
             /// Requests begun, without probes: from the last byte of the head.
-            pub(crate) started: Counter,
+            pub started: Counter,
             /// Requests ended, without probes: answer written or connection lost.
-            pub(crate) finished: Counter,
+            pub finished: Counter,
             /// Connections accepted.
-            pub(crate) opened: Counter,
+            pub opened: Counter,
             /// Connections closed.
-            pub(crate) closed: Counter,
+            pub closed: Counter,
             /// Idle connections parked.
-            pub(crate) parked: Counter,
+            pub parked: Counter,
             /// Parked connections that are served again, closed or handed over.
-            pub(crate) unparked: Counter,
+            pub unparked: Counter,
             /// Grows by one a second while the thread is alive.
-            pub(crate) beats: Counter,
+            pub beats: Counter,
             refusals: watch::Sender<()>,
         }
 
         /// Totals of [`Traffic`]. Counters that an older program did not have are zero.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(default)]
-        pub(crate) struct TrafficSnapshot {
-            $($(#[doc = $help])+ pub(crate) $name: u64,)+
+        pub struct TrafficSnapshot {
+            $($(#[doc = $help])+ pub $name: u64,)+
             /// Requests of clients in flight.
-            pub(crate) in_flight: u64,
+            pub in_flight: u64,
             /// Open connections.
-            pub(crate) connections: u64,
+            pub connections: u64,
             /// Open connections that are idle and parked.
-            pub(crate) parked: u64,
+            pub parked: u64,
         }
 
         impl TrafficSnapshot {
             /// Metric, labels and value of each counter.
-            pub(crate) fn counters(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+            pub fn counters(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
                 [$(($metric, $labels, self.$name)),+].into_iter()
             }
 
@@ -86,14 +86,14 @@ counters! {
 
 impl TrafficSnapshot {
     /// Changes with every request that is not a probe.
-    pub(crate) fn requests(&self) -> u64 {
+    pub fn requests(&self) -> u64 {
         self.root + self.health + self.cluster + self.seed_read + self.seed_write + self.refused
     }
 }
 
 impl ThreadTraffic {
     /// Counts a health check answered with a status other than 200, and wakes the members.
-    pub(crate) fn refuse_probe(&self) {
+    pub fn refuse_probe(&self) {
         self.refused_probes.increment();
         self.refusals.send_replace(());
     }
@@ -101,22 +101,23 @@ impl ThreadTraffic {
 
 /// A counter with one thread that writes it; any thread may read it.
 #[derive(Debug, Default)]
-pub(crate) struct Counter(AtomicU64);
+pub struct Counter(AtomicU64);
 
 impl Counter {
     /// Adds one. Only one thread writes, so no atomic addition is needed.
-    pub(crate) fn increment(&self) {
+    pub fn increment(&self) {
         self.0.store(self.get().wrapping_add(1), Relaxed);
     }
 
-    pub(crate) fn get(&self) -> u64 {
+    /// The count.
+    pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
 }
 
 /// The counters of all server threads, each on its own cache lines.
 #[derive(Debug)]
-pub(crate) struct Traffic {
+pub struct Traffic {
     threads: Box<[Arc<ThreadTraffic>]>,
     /// The counts from before a reload.
     before: TrafficSnapshot,
@@ -126,7 +127,7 @@ pub(crate) struct Traffic {
 impl Traffic {
     /// Counters for `threads` server threads that continue from `before`. Gauges (in flight, connections, parked)
     /// start at zero.
-    pub(crate) fn new(threads: usize, before: TrafficSnapshot) -> Self {
+    pub fn new(threads: usize, before: TrafficSnapshot) -> Self {
         let before = TrafficSnapshot { in_flight: 0, connections: 0, parked: 0, ..before };
         let refusals = watch::Sender::new(());
         let thread = |_| Arc::new(ThreadTraffic { refusals: refusals.clone(), ..ThreadTraffic::default() });
@@ -134,22 +135,22 @@ impl Traffic {
     }
 
     /// Changes with each health check that is answered with a status other than 200.
-    pub(crate) fn refusals(&self) -> watch::Receiver<()> {
+    pub fn refusals(&self) -> watch::Receiver<()> {
         self.refusals.subscribe()
     }
 
     /// The counters of each server thread.
-    pub(crate) fn threads(&self) -> &[Arc<ThreadTraffic>] {
+    pub fn threads(&self) -> &[Arc<ThreadTraffic>] {
         &self.threads
     }
 
     /// For each thread, a count that grows by one a second while the thread is alive.
-    pub(crate) fn beats(&self) -> Vec<u64> {
+    pub fn beats(&self) -> Vec<u64> {
         self.threads.iter().map(|thread| thread.beats.get()).collect()
     }
 
     /// Totals over all threads. Each figure is exact, but they are not read at one instant.
-    pub(crate) fn snapshot(&self) -> TrafficSnapshot {
+    pub fn snapshot(&self) -> TrafficSnapshot {
         let mut total = self.before;
         for thread in &self.threads {
             total.add(thread);

@@ -4,20 +4,22 @@
 
 use instance_contract::{ClusterName, Root};
 
+/// What the server answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Answers {
+pub struct Answers {
     /// The meaning of `GET /`.
-    pub(crate) root: Root,
+    pub root: Root,
     /// `None` until the first attempt to read identity and tags.
-    pub(crate) instance: Option<InstanceAnswer>,
+    pub instance: Option<InstanceAnswer>,
     /// The reason for 503 to probes, in one line; `None` while the instance takes traffic.
-    pub(crate) draining: Option<String>,
+    pub draining: Option<String>,
 }
 
+/// What a cluster's path answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct InstanceAnswer {
+pub struct InstanceAnswer {
     /// The id in `Instance {id} is responding now!`; `unknown` without identity.
-    pub(crate) id: String,
+    pub id: String,
     /// The cluster whose path is answered; `None`: both `/cluster1` and `/cluster2`.
-    pub(crate) cluster: Option<ClusterName>,
+    pub cluster: Option<ClusterName>,
 }

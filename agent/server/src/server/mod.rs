@@ -63,8 +63,8 @@ use tokio::sync::watch;
 
 use self::blocked::Blocked;
 use self::budget::Budget;
-pub(crate) use self::handover_sockets::{HandoverConnection, HandoverSockets, Stage};
-pub(crate) use self::open_files::limit_connections;
+pub use self::handover_sockets::{HandoverConnection, HandoverSockets, Stage};
+pub use self::open_files::limit_connections;
 use self::orders::{AwaitedBodies, Order, Orders};
 use self::room::Room;
 use self::thread::{ServerThread, ThreadInputs};
@@ -78,7 +78,7 @@ const BACKLOG: i32 = 1_024;
 /// Binds the one listening socket.
 ///
 /// Without `SO_REUSEPORT`, so that a second start fails instead of taking half of the connections.
-pub(crate) fn bind(addr: SocketAddr) -> std::io::Result<TcpListener> {
+pub fn bind(addr: SocketAddr) -> std::io::Result<TcpListener> {
     let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
@@ -89,7 +89,7 @@ pub(crate) fn bind(addr: SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 /// Prepares a listening socket that systemd has bound.
-pub(crate) fn adopt_listener(socket: OwnedFd) -> std::io::Result<TcpListener> {
+pub fn adopt_listener(socket: OwnedFd) -> std::io::Result<TcpListener> {
     let unfit = |why| Err(std::io::Error::other(format!("it {why}; use one TCP ListenStream=")));
     if sockopt::socket_type(&socket)? != SocketType::STREAM || !sockopt::socket_acceptconn(&socket)? {
         return unfit("does not listen");
@@ -106,7 +106,7 @@ pub(crate) fn adopt_listener(socket: OwnedFd) -> std::io::Result<TcpListener> {
 /// an earlier server.
 ///
 /// `traffic` must have counters for as many threads.
-pub(crate) fn start(
+pub fn start(
     listener: TcpListener,
     connections: Vec<HandoverConnection>,
     threads: usize,
@@ -148,7 +148,7 @@ pub(crate) fn start(
 }
 
 /// A running server. Dropping it stops the threads at once, without waiting for requests.
-pub(crate) struct Server {
+pub struct Server {
     listener: TcpListener,
     orders: Orders,
     awaited: AwaitedBodies,
@@ -158,7 +158,7 @@ pub(crate) struct Server {
 impl Server {
     /// Stops accepting and lets requests in flight finish. Returns how many were cut off at the deadline.
     /// Needs a tokio runtime with time.
-    pub(crate) async fn shutdown(self, deadline: Instant) -> usize {
+    pub async fn shutdown(self, deadline: Instant) -> usize {
         self.orders.give(Order::Stop(deadline));
         // The threads accept the connections in its queue, then close their copies.
         drop(self.listener);

@@ -2,7 +2,7 @@
 
 /// Counts equal events in a row. The caller logs them.
 #[derive(Debug)]
-pub(crate) struct RepeatFilter<T> {
+pub struct RepeatFilter<T> {
     said: Option<T>,
     count: u64,
 }
@@ -16,12 +16,12 @@ impl<T> Default for RepeatFilter<T> {
 
 impl<T: Clone + PartialEq> RepeatFilter<T> {
     /// Starts in the middle of a series that the previous program has logged.
-    pub(crate) fn already_said(what: T) -> Self {
+    pub fn already_said(what: T) -> Self {
         Self { said: Some(what), count: 1 }
     }
 
     /// Counts an event. If it differs from the last one, returns how many came before it.
-    pub(crate) fn news(&mut self, what: &T) -> Option<u64> {
+    pub fn news(&mut self, what: &T) -> Option<u64> {
         let earlier = self.count;
         self.count += 1;
         if self.said.as_ref() == Some(what) {
@@ -32,7 +32,7 @@ impl<T: Clone + PartialEq> RepeatFilter<T> {
     }
 
     /// Ends the series. Returns its length, if there was one.
-    pub(crate) fn end(&mut self) -> Option<u64> {
+    pub fn end(&mut self) -> Option<u64> {
         let count = std::mem::take(self).count;
         (count > 0).then_some(count)
     }

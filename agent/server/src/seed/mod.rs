@@ -11,6 +11,8 @@ mod number;
 mod slot;
 mod store;
 
-pub(crate) use error::{SeedInUse, SetError};
+pub(crate) use error::SetError;
+pub use error::{SeedInUse, SeedUnreadable};
 pub(crate) use number::Seed;
-pub(crate) use store::{SeedReader, SeedStore};
+pub(crate) use store::SeedReader;
+pub use store::SeedStore;
