@@ -124,11 +124,11 @@ impl hyper::service::Service<Request<Incoming>> for Service {
 
     fn call(&self, request: Request<Incoming>) -> ResponseFuture {
         let (head, body) = request.into_parts();
-        let sender = sender(&head.headers);
+        let RequestHeaders { sender, mistake } = RequestHeaders::of(head.version, &head.headers);
         let draft = ResponseDraft { sender, headers: head.headers, guard: self.track.begin(sender) };
         #[cfg(test)]
         assert!(draft.headers.get(USER_AGENT).is_none_or(|agent| agent != PANIC_FOR), "a test asked for it");
-        if let Some(text) = malformed(head.version, &draft.headers) {
+        if let Some(text) = mistake {
             self.track.leaves_body_unread();
             return ResponseFuture::Now(Some(draft.refuse_and_close(StatusCode::BAD_REQUEST, text)));
         }
@@ -158,32 +158,44 @@ impl hyper::service::Service<Request<Incoming>> for Service {
     }
 }
 
-/// Finds errors that RFC 9112 makes a server refuse but hyper accepts: an HTTP/1.1 request without exactly one valid
-/// `Host`, and a body in an unsupported transfer encoding.
-fn malformed(version: Version, headers: &HeaderMap) -> Option<Bytes> {
-    let mut hosts = headers.get_all(HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (None, _) if version == Version::HTTP_11 => return Some(HOST_WANTED),
-        (_, Some(_)) => return Some(HOST_WANTED),
-        (Some(host), None) if !is_host(host.as_bytes()) => return Some(HOST_INVALID),
-        _ => {}
+/// What the header fields of a request say about it, found in one pass: each lookup in the map would hash its name.
+struct RequestHeaders {
+    sender: RequestSource,
+    /// An error that RFC 9112 makes a server refuse but hyper accepts: an HTTP/1.1 request without exactly one valid `Host`,
+    /// or a body in an unsupported transfer encoding.
+    mistake: Option<Bytes>,
+}
+
+impl RequestHeaders {
+    fn of(version: Version, headers: &HeaderMap) -> Self {
+        let (mut host, mut hosts) = (None, 0_u32);
+        let (mut encoding, mut encodings) = (None, 0_u32);
+        let mut agent = None;
+        for (name, value) in headers {
+            if name == HOST {
+                (host, hosts) = (Some(value), hosts + 1);
+            } else if name == USER_AGENT {
+                agent.get_or_insert(value);
+            } else if name == TRANSFER_ENCODING {
+                (encoding, encodings) = (Some(value), encodings + 1);
+            }
+        }
+        let is_probe = agent.is_some_and(|agent| agent.as_bytes().starts_with(PROBE));
+        let is_chunked = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
+        let mistake = match (host, hosts) {
+            (None, _) if version == Version::HTTP_11 => Some(HOST_WANTED),
+            (_, 2..) => Some(HOST_WANTED),
+            (Some(host), _) if !is_host(host.as_bytes()) => Some(HOST_INVALID),
+            _ if encodings > 1 || encoding.is_some_and(|value| !is_chunked(value)) => Some(ENCODING_UNKNOWN),
+            _ => None,
+        };
+        Self { sender: if is_probe { RequestSource::Probe } else { RequestSource::Client }, mistake }
     }
-    let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
-    let encoding = encodings.next()?;
-    let chunked = encoding.as_bytes().eq_ignore_ascii_case(b"chunked") && encodings.next().is_none();
-    (!chunked).then_some(ENCODING_UNKNOWN)
 }
 
 /// Whether a `Host` has only characters of a URI's host and port. It may be empty.
 fn is_host(host: &[u8]) -> bool {
     host.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%:[]".contains(b))
-}
-
-fn sender(headers: &HeaderMap) -> RequestSource {
-    match headers.get(USER_AGENT) {
-        Some(agent) if agent.as_bytes().starts_with(PROBE) => RequestSource::Probe,
-        _ => RequestSource::Client,
-    }
 }
 
 /// Reads the body, stores its seed and answers the stored value.

@@ -7,6 +7,8 @@
 //! | `/seed` | GET, HEAD, POST, PUT |
 //! | `/{cluster}` and below it | GET, HEAD |
 
+use std::borrow::Cow;
+
 use hyper::{Method, Uri};
 use instance_contract::ClusterName;
 use percent_encoding::percent_decode;
@@ -120,14 +122,15 @@ pub(super) fn route(method: &Method, target: &Uri, clusters: &Clusters) -> Resul
 
 /// The paths that need parsing: those of clusters, and percent-encoded ones.
 fn by_segments(path: &[u8], clusters: &Clusters) -> Result<Endpoint, Refusal> {
-    if !is_well_encoded(path) {
+    let is_encoded = path.contains(&b'%');
+    if is_encoded && !is_well_encoded(path) {
         return Err(Refusal::MalformedPath);
     }
     let path = path.strip_prefix(b"/").ok_or(Refusal::NotFound)?;
     // Split before decoding: an encoded slash belongs to its segment.
     let mut segments = path.split(|b| *b == b'/');
-    let first: std::borrow::Cow<'_, [u8]> =
-        segments.next().map(percent_decode).ok_or(Refusal::NotFound)?.into();
+    let first = segments.next().ok_or(Refusal::NotFound)?;
+    let first = if is_encoded { percent_decode(first).into() } else { Cow::Borrowed(first) };
     match (first.as_ref(), segments.next()) {
         (b"health", None) => Ok(Endpoint::Health),
         (b"seed", None) => Ok(Endpoint::Seed),
