@@ -4,11 +4,11 @@
 //! | --- | --- |
 //! | `events.rs` | lines about agents that end and targets whose health changes |
 //! | `folder.rs` | the fleet's folder, temporary or kept |
+//! | `options.rs` | what the command line asks for |
+//! | `program.rs` | the agent's program |
 //! | `show.rs` | the healthy fleet, or why it is not |
 
-use std::ffi::OsStr;
 use std::io;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -17,35 +17,19 @@ use tokio::time::Instant;
 
 use self::events::{ChildExits, TargetStates};
 use self::folder::Folder;
+use self::program::find_agent;
 use self::show::{report, show};
-use super::fleet_request::FleetRequest;
 use crate::engine::interrupt::Interrupt;
-use crate::local::{LocalFleet, LocalOptions, RunningMark};
-use crate::output::{Board, Outcome, Output, remark};
+use crate::local::{LocalFleet, RunningMark};
+use crate::output::{Board, Outcome, remark};
+
+pub(crate) use self::options::LaunchOptions;
 
 mod events;
 mod folder;
+mod options;
+mod program;
 mod show;
-
-/// What `launch --local` is asked for.
-#[derive(Debug)]
-pub(crate) struct LaunchOptions {
-    pub(crate) request: FleetRequest,
-    /// The agent's binary; `None` looks for it beside this program, then on `PATH`.
-    pub(crate) agent: Option<PathBuf>,
-    /// How the fleet is run.
-    pub(crate) local: LocalOptions,
-    /// The folder to keep; `None` is a temporary one.
-    pub(crate) dir: Option<PathBuf>,
-    /// How long the fleet may take to become healthy.
-    pub(crate) timeout: Duration,
-    /// How long to run; `None` is until a signal.
-    pub(crate) duration: Option<Duration>,
-    /// Whether to stop once healthy.
-    pub(crate) exit_when_healthy: bool,
-    /// How the result is written.
-    pub(crate) output: Output,
-}
 
 /// Runs a fleet on this machine until a signal, or as the options say.
 ///
@@ -119,31 +103,6 @@ pub(crate) async fn launch(options: LaunchOptions) -> Result<Outcome> {
 /// "1 agent", "2 agents".
 fn agents(count: usize) -> String {
     format!("{count} agent{}", if count == 1 { "" } else { "s" })
-}
-
-/// The agent's binary.
-///
-/// # Errors
-/// It is not where it was said to be, or in none of the usual places.
-fn find_agent(given: Option<&Path>) -> Result<PathBuf> {
-    const NAME: &str = "instance-agent";
-    if let Some(path) = given {
-        if !path.is_file() {
-            bail!("{} is not a file (--agent)", path.display());
-        }
-        // Made absolute: a bare name would be looked for on PATH.
-        return std::path::absolute(path).with_context(|| format!("{}", path.display()));
-    }
-    let own = std::env::current_exe().ok();
-    let beside = own.as_deref().and_then(Path::parent).map(|dir| dir.join(NAME));
-    let found = beside.filter(|path| path.is_file()).or_else(|| find_on_path(OsStr::new(NAME)));
-    found.with_context(|| format!("found no {NAME} beside bootstrap or on PATH; name it with --agent PATH"))
-}
-
-/// The program that a shell runs for this name.
-fn find_on_path(name: &OsStr) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|path| path.is_file())
 }
 
 /// Signals to this program.

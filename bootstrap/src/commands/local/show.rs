@@ -7,7 +7,8 @@ use local_cloud::TargetState;
 use serde_json::json;
 
 use super::events::end_of_log;
-use super::{LaunchOptions, find_on_path};
+use super::options::LaunchOptions;
+use super::program::find_on_path;
 use crate::commands::suggestions;
 use crate::commands::typed_command::quoted;
 use crate::fleet::Fleet;
