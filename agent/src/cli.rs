@@ -32,7 +32,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         agent: AgentArgs,
     },
-    /// Deregister from every target group and stay out, across restarts, until `resume`
+    /// Deregister from every target group until `resume`, also across restarts
     Drain {
         /// Wait until the instance is drained; show on stderr what the drain waits for
         #[arg(long)]

@@ -34,7 +34,7 @@ pub(crate) enum CommandError {
     )]
     Late { state: &'static str, limit: String, waits_for: String },
     /// `resume --wait`, but another reason keeps the instance out.
-    #[error("not registered: another reason keeps the instance out of its target groups: {0}")]
+    #[error("not registered: another reason keeps the instance deregistered: {0}")]
     StaysOut(String),
     /// `drain --wait`, but someone ran `resume`.
     #[error("the drain was cancelled: the agent is {0}")]

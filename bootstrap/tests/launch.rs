@@ -68,13 +68,15 @@ fn a_fleet_that_does_not_become_healthy_exits_3_with_reasons() {
     let dir = tempfile::tempdir().unwrap();
     let agent = agent(dir.path(), "echo this is why >&2; exec sleep 600");
     let arguments = ["--timeout=500ms", "--agent", agent.to_str().unwrap()];
-    let output = bootstrap(&arguments).output().unwrap();
+    let output = bootstrap(&arguments).env("TMPDIR", dir.path()).output().unwrap();
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(3), "{text}");
     assert_eq!(text.matches("Target.NotRegistered").count(), 2, "{text}");
     assert_eq!(text.matches("    this is why").count(), 2, "{text}");
     let folder = text.split("folders are in ").nth(1).unwrap().lines().next().unwrap();
-    assert!(!Path::new(folder).exists(), "the temporary folder is removed");
+    assert_eq!(text.lines().last(), Some(&*format!("seeds and logs are in {folder}")));
+    let logs = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path().join("agent.log"));
+    assert!(logs.into_iter().all(|log| fs::read_to_string(log).unwrap().contains("this is why")), "{text}");
 }
 
 #[test]
@@ -82,10 +84,25 @@ fn an_agent_that_ends_early_fails_the_launch_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let agent = agent(dir.path(), "echo no such setting >&2; exit 7");
     let arguments = ["--timeout=10m", "--agent", agent.to_str().unwrap()];
-    let output = bootstrap(&arguments).output().unwrap();
+    let output = bootstrap(&arguments).env("TMPDIR", dir.path()).output().unwrap();
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("exit status: 7") && text.contains("    no such setting"), "{text}");
+    let (_, folder) = text.trim_end().split_once("healthy; seeds and logs are in ").unwrap();
+    assert!(fs::read_dir(folder).unwrap().count() == 2, "{text}");
+}
+
+#[test]
+fn a_wrong_argument_of_the_agents_is_told_once_and_without_their_usage() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = "info: begins\nerror: unexpected argument\n\n  tip: another one\n\nUsage: agent\n\nFor more";
+    let agent = agent(dir.path(), &format!("printf '{}' >&2; exit 2", said.replace('\n', "\\n")));
+    let output = bootstrap(&["--agent", agent.to_str().unwrap()]).env("TMPDIR", dir.path()).output().unwrap();
+    let text = stderr(&output);
+    let told = ": the agent ended (exit status: 2); not restarted\n    error: unexpected argument\n      tip: another \
+                one\n2 of 2 stopped\n";
+    assert!(text.contains(told), "{text}");
+    assert_eq!(text.matches("the agent ended").count(), 1, "{text}");
 }
 
 #[test]

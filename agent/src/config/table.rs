@@ -32,7 +32,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "cluster",
         "NAME",
-        "Cluster whose path this instance answers [default: the instance's tag, else none]",
+        "Cluster whose path this instance answers [default: the instance's tag, else both cluster1 and cluster2]",
     ),
     setting(
         "target-group",

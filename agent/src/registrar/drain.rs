@@ -118,11 +118,11 @@ impl<A: Api> Registrar<A> {
         Ok(match (drained, other) {
             (true, None) => "resumed: registering with the target groups again".to_owned(),
             (true, Some(reason)) => {
-                format!("resumed, but another reason keeps the instance out of its target groups: {reason}")
+                format!("resumed, but another reason keeps the instance deregistered: {reason}")
             }
             (false, None) => NOTHING.to_owned(),
             (false, Some(reason)) => {
-                format!("{NOTHING}; another reason keeps it out of its target groups: {reason}")
+                format!("{NOTHING}; another reason keeps it deregistered: {reason}")
             }
         })
     }

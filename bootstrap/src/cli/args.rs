@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use instance_contract::duration;
 
-use crate::commands::fleet_request::{ExistingFleet, FleetRequest, PackageRequest};
+use crate::commands::fleet_request::{ExistingFleet, FleetRequest, PackageRequest, example_count};
 use crate::commands::local::LaunchOptions;
 use crate::commands::policy::Audience;
 use crate::fleet::values;
@@ -67,37 +67,43 @@ pub struct AwsArgs {
     /// Install nothing: the image contains the agent
     #[arg(long, group = "package", conflicts_with = "local")]
     pub in_image: bool,
-    /// Do not ask before changing or deleting existing resources
-    #[arg(long, conflicts_with = "local")]
-    pub yes: bool,
 }
+
+/// What a launch alone has to do with, and a destroy has not.
+const OF_A_LAUNCH: [&str; 8] =
+    ["count", "key_pair", "allow", "instance_profile", "deb", "package_url", "apt", "in_image"];
 
 /// `plan`.
 #[derive(Debug, Args)]
 pub struct Plan {
+    /// Show what destroying the fleet would do
+    #[arg(long, conflicts_with_all = OF_A_LAUNCH)]
+    pub destroy: bool,
     /// The fleet.
     #[command(flatten)]
     pub fleet_args: FleetArgs,
-    /// Show what destroying the fleet would do
-    #[arg(long)]
-    pub destroy: bool,
-    // `launch` has it, and the options above conflict with it.
+    // `launch` has both, and the options above conflict with --local.
     #[arg(long, hide = true)]
     pub(super) local: bool,
+    #[arg(long, hide = true)]
+    pub(super) yes: bool,
 }
 
 /// `launch`.
 #[derive(Debug, Args)]
 pub struct Launch {
-    /// The fleet.
-    #[command(flatten)]
-    pub fleet_args: FleetArgs,
-    /// Stop waiting for healthy instances after this long [default: 15m, with --local 60s]
-    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
-    pub timeout: Option<Duration>,
     /// Run the fleet on this machine, without AWS
     #[arg(long)]
     pub local: bool,
+    /// Stop waiting for healthy instances after this long [default: 15m, with --local 60s]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub timeout: Option<Duration>,
+    /// The fleet.
+    #[command(flatten)]
+    pub fleet_args: FleetArgs,
+    /// Do not ask before changing or deleting existing resources, or adding instances
+    #[arg(long, help_heading = "On AWS", conflicts_with = "local")]
+    pub yes: bool,
     /// Options of a local launch.
     #[command(flatten)]
     pub local_args: LocalArgs,
@@ -107,7 +113,7 @@ pub struct Launch {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "With --local")]
 pub struct LocalArgs {
-    /// Port of the load balancer on 127.0.0.1, 0 for any free one; each port gives the instances other addresses
+    /// Port of the load balancer on 127.0.0.1, 0 for any free one; the instances' addresses depend on it
     #[arg(long, requires = "local", default_value_t = 8080)]
     pub port: u16,
     /// Port on which each instance listens, at its own address
@@ -119,7 +125,7 @@ pub struct LocalArgs {
     /// Argument for each agent, such as --agent-arg=--log-level=debug; repeatable
     #[arg(long, requires = "local", value_name = "ARG", allow_hyphen_values = true)]
     pub agent_arg: Vec<OsString>,
-    /// Keep the instances' seeds and logs in this folder [default: a temporary folder, deleted at the end]
+    /// Keep the instances' seeds and logs in this folder [default: a temporary folder, kept only if the launch fails]
     #[arg(long, requires = "local", value_name = "DIR")]
     pub dir: Option<PathBuf>,
     /// Stop the fleet this long after it is healthy
@@ -128,21 +134,26 @@ pub struct LocalArgs {
     /// Stop the fleet as soon as every instance is healthy
     #[arg(long, requires = "local", conflicts_with = "duration")]
     pub exit_when_healthy: bool,
-    /// When the fleet stops: end each agent after this long without requests
-    // Longer than the balancer's late requests (2 s), which could come to a closed port.
+    /// End a drain after this long without requests, when the fleet stops and on `instance-agent drain`; below 2s
+    /// requests can fail
+    // The balancer sends new requests to a deregistered target for 2 s. They could come to a closed port.
     #[arg(long, requires = "local", value_name = "TIME", default_value = "3s", value_parser = duration::parse)]
     pub drain_quiet: Duration,
-    /// Time between health checks [default: the fleet file's interval divided by 30]
+    /// Time between health checks, at least 50ms [default: the fleet's interval divided by 30, at least 200ms]
     #[arg(long, requires = "local", value_name = "TIME", value_parser = interval)]
     pub health_interval: Option<Duration>,
 }
 
 /// `scale`.
 #[derive(Debug, Args)]
+#[command(allow_missing_positional = true, override_usage = "bootstrap scale [OPTIONS] [FLEET] <GROUP=N>...")]
 pub struct Scale {
-    /// Fleet name or file [default: clusters], then the new number of instances of each group, such as numbers=3
-    #[arg(required = true, value_name = "[NAME] GROUP=N")]
-    pub what: Vec<String>,
+    /// Name of the fleet, or its file [default: clusters]
+    // A GROUP=N where no fleet is named.
+    pub fleet: Option<String>,
+    /// New number of instances of a group, such as cluster1=6 or, for the fleet seed, numbers=3
+    #[arg(value_name = "GROUP=N", required_unless_present = "local")]
+    pub counts: Vec<String>,
     /// Where it is.
     #[command(flatten)]
     pub at: RegionArgs,
@@ -157,9 +168,9 @@ pub struct Scale {
 /// `status`.
 #[derive(Debug, Args)]
 pub struct Status {
-    /// Fleet name or file
+    /// Name of the fleet, or its file
     #[arg(default_value = "clusters")]
-    pub name: String,
+    pub fleet: String,
     /// Where it is.
     #[command(flatten)]
     pub at: RegionArgs,
@@ -171,9 +182,9 @@ pub struct Status {
 /// `verify`.
 #[derive(Debug, Args)]
 pub struct Verify {
-    /// Fleet name or file
+    /// Name of the fleet, or its file
     #[arg(default_value = "clusters")]
-    pub name: String,
+    pub fleet: String,
     /// Where it is.
     #[command(flatten)]
     pub at: RegionArgs,
@@ -182,9 +193,9 @@ pub struct Verify {
 /// `destroy`.
 #[derive(Debug, Args)]
 pub struct Destroy {
-    /// Fleet name or file
+    /// Name of the fleet, or its file
     #[arg(default_value = "clusters")]
-    pub name: String,
+    pub fleet: String,
     /// Where it is.
     #[command(flatten)]
     pub at: RegionArgs,
@@ -205,6 +216,9 @@ pub struct List {
     /// Region [default: AWS_REGION, else the profile's]
     #[arg(long, value_name = "REGION", value_parser = checked(values::region))]
     pub region: Option<String>,
+    // For a message that leads on.
+    #[arg(long, hide = true)]
+    pub(super) local: bool,
 }
 
 /// Where a fleet is.
@@ -213,6 +227,9 @@ pub struct RegionArgs {
     /// Region [default: the fleet file's or built-in fleet's, else AWS_REGION, else the profile's]
     #[arg(long, value_name = "REGION", value_parser = checked(values::region))]
     pub region: Option<String>,
+    // For a message that leads on.
+    #[arg(long, hide = true)]
+    pub(super) local: bool,
 }
 
 /// `policy`.
@@ -233,6 +250,9 @@ pub struct Policy {
     /// Account id, 12 digits [default: any]
     #[arg(long, value_name = "ACCOUNT", value_parser = account)]
     pub account: Option<String>,
+    // Instead of the one that all commands have: a policy is JSON. A program may still ask for that.
+    #[arg(long, value_enum, hide = true)]
+    pub(super) output: Option<Output>,
 }
 
 fn account(text: &str) -> Result<String, String> {
@@ -241,7 +261,7 @@ fn account(text: &str) -> Result<String, String> {
 }
 
 fn count(text: &str) -> Result<(String, u16), String> {
-    let expected = || format!("{text:?} is not GROUP=N, such as cluster1=3");
+    let expected = || format!("{text:?} is not GROUP=N, such as cluster1=3, or numbers=3 for the fleet seed");
     let (group, count) = text.split_once('=').ok_or_else(expected)?;
     if group.is_empty() || count.is_empty() || !count.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(expected());
@@ -333,25 +353,35 @@ impl Launch {
 }
 
 impl Scale {
-    /// The fleet's name, and how many instances each group is to have.
+    /// The fleet's name or file, and how many instances each group is to have.
     ///
     /// # Errors
     /// What is wrong with the words, in a sentence.
     pub(super) fn fleet_and_counts(&self) -> Result<(String, Counts), String> {
-        let (mut counts, mut name) = (Vec::new(), None);
-        for word in &self.what {
+        let (mut counts, mut fleet) = (Vec::new(), None);
+        for word in self.fleet.iter().chain(&self.counts) {
             if word.contains('=') {
                 counts.push(count(word)?);
-            } else if let Some(first) = name.replace(word.as_str()) {
+            } else if word.bytes().all(|byte| byte.is_ascii_digit()) {
+                return Err(format!(
+                    "{word} is not GROUP=N: write a group's name before it, as in GROUP={word}"
+                ));
+            } else if let Some(first) = fleet.replace(word.as_str()) {
                 return Err(format!("{first} and {word} are both fleet names; for a group write {word}=N"));
             }
         }
+        let fleet = fleet.unwrap_or("clusters");
         if counts.is_empty() {
-            return Err("no number of instances; give GROUP=N, such as cluster1=6".to_owned());
+            return Err(match example_count(fleet) {
+                Some(example) => format!("no number of instances; give GROUP=N, such as {example}"),
+                None => format!(
+                    "no number of instances; give GROUP=N, for a GROUP that `bootstrap status {fleet}` shows"
+                ),
+            });
         }
         match repeated_group(&counts) {
             Some(text) => Err(text),
-            None => Ok((name.unwrap_or("clusters").to_owned(), counts)),
+            None => Ok((fleet.to_owned(), counts)),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::error::{Error, ErrorKind};
+use clap::error::{ContextKind, ContextValue, Error, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::commands::{
@@ -19,13 +19,13 @@ mod args;
 #[command(
     name = "bootstrap",
     version,
-    after_help = "Exit status: 0 done, 1 failed, 2 wrong usage, 3 not healthy in time"
+    after_help = EXIT_STATUS
 )]
 pub struct Cli {
-    /// Output format
+    /// Output format [default: text]
     // Everywhere, so that a program can ask for it without knowing which command it runs.
-    #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
-    pub output: Output,
+    #[arg(long, global = true, value_enum)]
+    pub output: Option<Output>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -34,12 +34,20 @@ pub struct Cli {
 impl Cli {
     /// Reads the command line of this process. Wrong usage ends the process with exit status 2.
     pub fn read() -> Self {
-        let cli = Self::parse();
+        let cli = Self::try_parse().unwrap_or_else(|error| without_dashes(error).exit());
         let wrong = match &cli.command {
+            command if command.not_local().is_some() => {
+                command.not_local().map(|(name, text)| (name, text.to_owned()))
+            }
             Command::Scale(scale) => scale.fleet_and_counts().err().map(|text| ("scale", text)),
             Command::Launch(launch) => repeated_group(&launch.fleet_args.count).map(|text| ("launch", text)),
-            Command::Plan(plan) if plan.local => Some(("plan", NO_LOCAL_PLAN.to_owned())),
+            Command::Plan(plan) if plan.yes => {
+                Some(("plan", "plan changes nothing and asks nothing: omit --yes".to_owned()))
+            }
             Command::Plan(plan) => repeated_group(&plan.fleet_args.count).map(|text| ("plan", text)),
+            Command::Policy(policy) if policy.output == Some(Output::Text) => {
+                Some(("policy", "a policy is JSON: omit --output text".to_owned()))
+            }
             _ => None,
         };
         if let Some((command, text)) = wrong {
@@ -54,21 +62,24 @@ impl Cli {
 pub enum Command {
     /// Show what launch would do, and change nothing
     Plan(Box<args::Plan>),
-    /// Launch a fleet, finish an interrupted launch, or apply a changed fleet file
-    #[command(after_help = "Exit status: 0 done, 1 failed, 2 wrong usage, 3 not healthy in time")]
+    /// Launch a fleet on AWS, finish an interrupted launch, or apply a changed fleet file; with --local, run a fleet on
+    /// this machine
+    #[command(after_help = TIME_AND_EXIT_STATUS)]
     Launch(Box<args::Launch>),
     /// Change the number of instances in one or more groups, on AWS
+    #[command(after_help = TIME_AND_EXIT_STATUS)]
     Scale(args::Scale),
     /// Show a fleet's instances on AWS as the load balancer sees them; exit status 3 if not all are healthy
     Status(args::Status),
     /// Check through the load balancer on AWS that a fleet answers as it should. With seed groups it stores test numbers
     /// and restores the previous ones
     Verify(args::Verify),
-    /// Delete a fleet on AWS, and check that nothing of it is left; a local fleet ends with Ctrl-C
+    /// Delete a fleet on AWS, and check that nothing of it is left; a local fleet ends with Ctrl-C in its terminal
+    #[command(after_help = TIME)]
     Destroy(args::Destroy),
     /// List the fleets in an AWS region, and the remains of deleted ones
     List(args::List),
-    /// Print the smallest IAM policy that a fleet's operator or its agents need
+    /// Print the smallest IAM policy that a fleet's operator or its agents need, as JSON
     Policy(args::Policy),
     /// Show the built-in fleets
     Fleets {
@@ -97,32 +108,42 @@ impl Cli {
     /// # Errors
     /// What failed, with its causes.
     pub async fn run(self) -> CommandResult {
-        commands::end(self.output, self.act().await)
+        commands::end(self.output(), self.act().await)
+    }
+
+    fn output(&self) -> Output {
+        self.output.unwrap_or(Output::Text)
     }
 
     async fn act(self) -> CommandResult {
-        let output = self.output;
+        let output = self.output();
         match self.command {
             Command::Plan(plan) if plan.destroy => plan::plan_destroy(plan.existing(), output).await,
             Command::Plan(plan) => plan::plan_launch(plan.fleet_args.request(), output).await,
             Command::Launch(launch) if launch.local => local::launch(launch.local(output)).await,
             Command::Launch(launch) => {
                 let timeout = launch.timeout.unwrap_or(LAUNCH_TIMEOUT);
-                let options = ChangeOptions { yes: launch.fleet_args.aws.yes, timeout, output };
+                let options = ChangeOptions { yes: launch.yes, timeout, output };
                 launch::launch(launch.fleet_args.request(), options).await
             }
             Command::Scale(scale) => {
                 let (name, counts) = scale.fleet_and_counts().map_err(|text| wrong_usage("scale", text))?;
                 let options = ChangeOptions { yes: scale.yes, timeout: scale.timeout, output };
-                scale::scale(scale.at.existing(name), counts, options).await
+                let fleet = scale.at.existing(name);
+                fleet.explain(scale::scale(fleet.clone(), counts, options).await)
             }
             Command::Status(status) => {
-                status::status(status.at.existing(status.name), status.watch, output).await
+                let fleet = status.at.existing(status.fleet);
+                fleet.explain(status::status(fleet.clone(), status.watch, output).await)
             }
-            Command::Verify(verify) => verify::verify(verify.at.existing(verify.name), output).await,
+            Command::Verify(verify) => {
+                let fleet = verify.at.existing(verify.fleet);
+                fleet.explain(verify::verify(fleet.clone(), output).await)
+            }
             Command::Destroy(destroy) => {
                 let options = ChangeOptions { yes: destroy.yes, timeout: destroy.timeout, output };
-                destroy::destroy(destroy.at.existing(destroy.name), options, destroy.force).await
+                let fleet = destroy.at.existing(destroy.fleet);
+                fleet.explain(destroy::destroy(fleet.clone(), options, destroy.force).await)
             }
             Command::List(list) => list::list(list.region, output).await,
             Command::Policy(policy) => {
@@ -135,6 +156,18 @@ impl Cli {
     }
 }
 
+/// Removes clap's tip to write `-- --local`: no fleet, group or command has a name that begins with a hyphen.
+fn without_dashes(mut error: Error) -> Error {
+    if let Some(ContextValue::StyledStrs(tips)) = error.remove(ContextKind::Suggested) {
+        let tips: Vec<_> =
+            tips.into_iter().filter(|tip| !tip.to_string().contains(" as a value, ")).collect();
+        if !tips.is_empty() {
+            error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tips));
+        }
+    }
+    error
+}
+
 /// Wrong usage of a command, with the command's own usage line.
 fn wrong_usage(command: &str, text: String) -> Error {
     let mut cli = Cli::command();
@@ -145,7 +178,42 @@ fn wrong_usage(command: &str, text: String) -> Error {
     }
 }
 
-const NO_LOCAL_PLAN: &str = "plan is for AWS; a local fleet needs none: use `bootstrap launch --local`";
+impl Command {
+    /// The name of a command that was given `--local` and has no use for it, and what to do with a local fleet instead.
+    fn not_local(&self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::Plan(plan) if plan.local => {
+                Some(("plan", "plan is for AWS; a local fleet needs none: use `bootstrap launch --local`"))
+            }
+            Self::Scale(scale) if scale.at.local => Some((
+                "scale",
+                "scale is for AWS; end the local fleet with Ctrl-C in its terminal, then use `bootstrap launch \
+                 --local --count GROUP=N`",
+            )),
+            Self::Status(status) if status.at.local => Some((
+                "status",
+                "status is for AWS; the terminal of a local fleet shows each change of a target's health, and the \
+                 `instance-agent status` command for one instance",
+            )),
+            Self::Verify(verify) if verify.at.local => {
+                Some(("verify", "verify is for AWS; the terminal of a local fleet shows requests to try"))
+            }
+            Self::Destroy(destroy) if destroy.at.local => {
+                Some(("destroy", "destroy is for AWS; a local fleet ends with Ctrl-C in its terminal"))
+            }
+            Self::List(list) if list.local => {
+                Some(("list", "list is for AWS; a local fleet runs only in its own terminal"))
+            }
+            _ => None,
+        }
+    }
+}
+
+const EXIT_STATUS: &str = "Exit status: 0 done, 1 failed, 2 wrong usage, 3 not healthy in time";
+const TIME: &str = "TIME is a whole number with ms, s, m or h, such as 90s; a bare number is seconds";
+const TIME_AND_EXIT_STATUS: &str = "\
+TIME is a whole number with ms, s, m or h, such as 90s; a bare number is seconds
+Exit status: 0 done, 1 failed, 2 wrong usage, 3 not healthy in time";
 
 /// How long a fleet on AWS may take to become healthy, unless told.
 const LAUNCH_TIMEOUT: Duration = Duration::from_secs(15 * 60);

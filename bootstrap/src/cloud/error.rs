@@ -141,7 +141,7 @@ impl CallError {
                                 "the profile {profile}, which AWS_PROFILE names, does not exist or has no credentials"
                             )
                         }
-                        _ => "there are no credentials".to_owned(),
+                        _ => "there are no AWS credentials".to_owned(),
                     };
                     return Self { tried, code: None, message, cure: Some(LOG_IN.to_owned()) };
                 }
@@ -164,6 +164,11 @@ impl CallError {
     fn unanswered(tried: String, failure: &Failure) -> Self {
         let cure = failure.cure.map(str::to_owned);
         Self { tried, code: None, message: one_line(&failure.why, LONGEST), cure }
+    }
+
+    /// Whether no credentials were found, or none that could be used.
+    pub(crate) fn lacks_credentials(&self) -> bool {
+        self.cure.as_deref() == Some(LOG_IN)
     }
 
     /// AWS's code, such as `DependencyViolation`; empty where no answer came.

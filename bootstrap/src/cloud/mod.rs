@@ -80,7 +80,7 @@ impl Cloud {
     pub(crate) async fn connect(region: Option<String>) -> Result<Self, NoRegion> {
         let region = match region {
             Some(region) => Region::new(region),
-            None => instance_aws::region_from_environment().await.ok_or(NoRegion)?,
+            None => instance_aws::region_from_environment().await.ok_or(NoRegion::WithoutFile)?,
         };
         let retries = RetryConfig::standard()
             .with_max_attempts(ATTEMPTS)
@@ -125,8 +125,16 @@ impl Cloud {
 
 /// No region is known.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("no region is known; give --region, set AWS_REGION, or set region in the fleet file")]
-pub(crate) struct NoRegion;
+pub(crate) enum NoRegion {
+    /// The command takes no fleet file.
+    #[error("no region is known; give --region, or set AWS_REGION or the profile's region")]
+    WithoutFile,
+    /// The fleet file can name it.
+    #[error(
+        "no region is known; give --region, or set AWS_REGION, the profile's region, or region in the fleet file"
+    )]
+    WithFile,
+}
 
 /// Refuses what the printed operator policy does not list, before it is sent: so the policy names
 /// every call that this program can make. Tells [`look`] what is called, and where.

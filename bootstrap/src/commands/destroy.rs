@@ -17,6 +17,7 @@ use crate::engine::execute::{Halt, execute};
 use crate::engine::interrupt::Interrupt;
 use crate::engine::prepare::{OTHER_REGION_HINT, Prepared, place, stored};
 use crate::engine::prepare_destroy::prepare_destroy;
+use crate::local::running_local;
 use crate::output::{Board, Outcome, Output, print, print_json, remark};
 
 /// How long what is gone may go on being shown.
@@ -120,7 +121,8 @@ pub(crate) async fn destroy(fleet: ExistingFleet, options: ChangeOptions, force:
     let text = match rounds {
         0 => {
             let place = place(&names.region, &prepared.around.account);
-            format!("no resource of fleet {name} in {place}: nothing to do; {OTHER_REGION_HINT}")
+            let local = running_local(name);
+            format!("no resource of fleet {name} in {place}: nothing to do; {OTHER_REGION_HINT}{local}")
         }
         _ => format!("fleet {name} is deleted: no resource in {} carries its tag", names.region),
     };

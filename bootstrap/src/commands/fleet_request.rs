@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::cloud::Cloud;
+use super::CommandResult;
+use crate::cloud::{CallError, Cloud, NoRegion};
 use crate::deb::Deb;
-use crate::engine::prepare::did_you_mean;
+use crate::engine::prepare::{PrepareError, did_you_mean};
 use crate::fleet::{Fleet, Package, values};
+use crate::local::running_local;
 use crate::output::WrongUsage;
 
 /// A fleet as wanted: what its file says, and what the command line says instead.
@@ -134,31 +136,65 @@ pub(crate) struct ExistingFleet {
 }
 
 impl ExistingFleet {
+    /// The name: the word itself, or that in the file.
+    fn name(&self) -> Option<String> {
+        match values::fleet_name(&self.fleet) {
+            Ok(()) => Some(self.fleet.clone()),
+            Err(_) => load(&self.fleet).ok().map(|fleet| fleet.name),
+        }
+    }
+
+    /// Adds to an error for want of credentials that a local fleet of this name runs: the user may mean that one.
+    pub(crate) fn explain(&self, result: CommandResult) -> CommandResult {
+        result.map_err(|error| {
+            let call = match error.downcast_ref() {
+                Some(PrepareError::Call(call)) => Some(call),
+                _ => error.downcast_ref::<CallError>(),
+            };
+            match self.name().filter(|_| call.is_some_and(CallError::lacks_credentials)) {
+                Some(name) => anyhow!("{error}{}", running_local(&name)),
+                None => error,
+            }
+        })
+    }
+
     /// Clients for the region where it is, and its name.
     ///
     /// # Errors
     /// It is neither a file nor a name, or no region is known.
     pub(super) async fn connect(&self) -> Result<(Cloud, String)> {
         let word = self.fleet.as_str();
-        let (name, region) = match values::fleet_name(word) {
+        let (name, region, is_file) = match values::fleet_name(word) {
             Ok(()) => {
                 let built_in = || Fleet::parse(word, Fleet::built_in(word)?).ok()?.region;
-                (word.to_owned(), built_in())
+                (word.to_owned(), built_in(), false)
             }
             Err(_) if Path::new(word).is_file() => {
                 let fleet = load(word)?;
-                (fleet.name, fleet.region)
+                (fleet.name, fleet.region, true)
             }
             Err(message) => bail!("{word} is neither a file nor a fleet name: {message}"),
         };
         let connected = Cloud::connect(self.region.clone().or(region)).await;
-        // A misspelt name is the cause, and the region what follows from it.
-        let cloud = connected.map_err(|error| match did_you_mean(&name) {
-            hint if hint.is_empty() => anyhow!("there is no built-in fleet {name}, and {error}"),
-            hint => anyhow!("there is no built-in fleet {name}{hint} For a fleet of that name: {error}"),
+        let cloud = connected.map_err(|error| {
+            let local = running_local(&name);
+            // A misspelt name is the cause, and the region what follows from it.
+            match did_you_mean(&name) {
+                _ if is_file => anyhow!("{}{local}", NoRegion::WithFile),
+                hint if hint.is_empty() => anyhow!("there is no built-in fleet {name}, and {error}{local}"),
+                hint => anyhow!(
+                    "there is no built-in fleet {name}{hint} For a fleet of that name: {error}{local}"
+                ),
+            }
         })?;
         Ok((cloud, name))
     }
+}
+
+/// `GROUP=N` for this built-in fleet's or file's first group, with one instance more; `None` for another name.
+pub(crate) fn example_count(fleet: &str) -> Option<String> {
+    let fleet = load(fleet).ok()?;
+    fleet.groups.first().map(|group| format!("{}={}", group.name, group.count + 1))
 }
 
 /// A built-in fleet by its name, else a file.

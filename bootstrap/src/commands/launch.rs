@@ -5,8 +5,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use super::fleet_request::FleetRequest;
 use super::typed_command::typed_command;
 use super::{ChangeOptions, consent, plan_text, prepare_failed, status};
-use crate::cloud::Cloud;
 use crate::cloud::look::waiting;
+use crate::cloud::{Cloud, NoRegion};
 use crate::deb::Deb;
 use crate::engine::actions::{ActionError, Executor};
 use crate::engine::execute::{Halt, execute};
@@ -23,7 +23,7 @@ use crate::plan::inventory::Inventory;
 /// As [`bring_up`]; the fleet's file or package cannot be read.
 pub(crate) async fn launch(request: FleetRequest, options: ChangeOptions) -> Result<Outcome> {
     let (fleet, deb) = request.read_with_package().await?;
-    let cloud = Cloud::connect(fleet.region.clone()).await?;
+    let cloud = Cloud::connect(fleet.region.clone()).await.map_err(|_| NoRegion::WithFile)?;
     let name = fleet.name.clone();
     let request = Request::Fleet(Box::new(fleet));
     bring_up(&cloud, &name, request, deb, options).await

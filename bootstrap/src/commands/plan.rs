@@ -4,8 +4,8 @@ use anyhow::Result;
 
 use super::fleet_request::{ExistingFleet, FleetRequest};
 use super::{plan_text, prepare_failed};
-use crate::cloud::Cloud;
 use crate::cloud::look::look;
+use crate::cloud::{Cloud, NoRegion};
 use crate::engine::prepare::{OTHER_REGION_HINT, Request, place, prepare};
 use crate::engine::prepare_destroy::prepare_destroy;
 use crate::output::{Outcome, Output, print, remark};
@@ -16,7 +16,7 @@ use crate::output::{Outcome, Output, print, remark};
 /// A call failed, or the launch would.
 pub(crate) async fn plan_launch(request: FleetRequest, output: Output) -> Result<Outcome> {
     let (fleet, deb) = request.read_with_package().await?;
-    let cloud = Cloud::connect(fleet.region.clone()).await?;
+    let cloud = Cloud::connect(fleet.region.clone()).await.map_err(|_| NoRegion::WithFile)?;
     let name = fleet.name.clone();
     let prepared = look(prepare(&cloud, &name, Request::Fleet(Box::new(fleet)), deb)).await?;
     let prepared = prepared.map_err(|error| prepare_failed(error, &cloud.region))?;

@@ -87,7 +87,7 @@ fn write_text(prepared: &Prepared, text: &mut String) -> std::fmt::Result {
     }
     let billed = billed(prepared);
     if !billed.is_empty() {
-        writeln!(text, "billed by the hour: {}", billed.join(", "))?;
+        writeln!(text, "billed by the hour: {}", billed.join("; "))?;
     }
     if launches(prepared) {
         let extra = "volumes, addresses, the load balancer and traffic cost extra";
@@ -96,8 +96,8 @@ fn write_text(prepared: &Prepared, text: &mut String) -> std::fmt::Result {
     if matches!(prepared.desired.fleet.package, Some(Package::Deb { .. })) && launches(prepared) {
         writeln!(
             text,
-            "--deb signs the package's address for one hour, so it does not work in a launch template, which \
-             launches later: use --package-url, --apt or --in-image there"
+            "the package's address is signed for one hour, so it does not work in a launch template: there use \
+             --package-url, --apt or --in-image"
         )?;
     }
     Ok(())
@@ -170,7 +170,7 @@ fn billed(prepared: &Prepared) -> Vec<String> {
     let mut billed = Vec::new();
     if plan.steps.iter().any(|step| step.action == Action::CreateBalancer) {
         billed.push(format!(
-            "1 load balancer in {} zones, a public address in each",
+            "1 load balancer in {} zones, with a public address in each",
             desired.fleet.zones.len()
         ));
     }

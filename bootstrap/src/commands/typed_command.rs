@@ -16,7 +16,8 @@ fn line(words: impl IntoIterator<Item = String>, region: &str) -> String {
     line.join(" ")
 }
 
-fn quoted(word: &str) -> String {
+/// The word as a shell reads it.
+pub(super) fn quoted(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "@%+=:,./_-".contains(c);
     if !word.is_empty() && word.chars().all(is_plain) {
         return word.to_owned();

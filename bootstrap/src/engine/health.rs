@@ -135,7 +135,7 @@ impl Watch<'_> {
             let permanent = absence.is_permanent(&absent, &instances, Instant::now());
             if permanent && absent.len() == problems.len() {
                 return Err(Unhealthy::Permanent(format!(
-                    "launched more than {} min ago, but not in its target group for {} s: {}; {NOT_REGISTERED}",
+                    "launched more than {} min ago, but not registered with its target group for {} s: {}; {NOT_REGISTERED}",
                     absence.boot_time.as_secs() / 60,
                     absence.time_to_notice.as_secs(),
                     absent.join(", ")

@@ -13,6 +13,7 @@ use crate::cloud::{CallError, Cloud};
 use crate::deb::{CarriedPackages, Deb};
 use crate::fleet::names::Names;
 use crate::fleet::{DefinitionError, Desired, Difference, Fleet, Group, Package};
+use crate::local::running_local;
 use crate::output::WrongUsage;
 use crate::plan::inventory::{Inventory, Role};
 use crate::plan::surroundings::Surroundings;
@@ -286,16 +287,10 @@ fn requested(request: Request, stored: Option<&Fleet>) -> Result<Fleet, PrepareE
 /// The message that there is no such fleet: which region was searched, and how to search another.
 pub(crate) async fn not_found_message(cloud: &Cloud, name: &str) -> String {
     let account = cloud.identity().await.map(|(account, _)| account).unwrap_or_default();
+    let (place, local) = (place(&cloud.region, &account), running_local(name));
     match did_you_mean(name) {
-        hint if hint.is_empty() => {
-            format!("there is no fleet {name} in {}; {OTHER_REGION_HINT}", place(&cloud.region, &account))
-        }
-        hint => {
-            format!(
-                "there is no fleet {name} in {}{hint} Otherwise: {OTHER_REGION_HINT}",
-                place(&cloud.region, &account)
-            )
-        }
+        hint if hint.is_empty() => format!("there is no fleet {name} in {place}; {OTHER_REGION_HINT}{local}"),
+        hint => format!("there is no fleet {name} in {place}{hint} Otherwise: {OTHER_REGION_HINT}{local}"),
     }
 }
 

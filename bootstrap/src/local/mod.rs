@@ -2,6 +2,8 @@
 
 mod agents;
 mod fleet;
+mod running;
 
 pub use agents::{AgentCommand, AgentProcess};
-pub(crate) use fleet::{LocalFleet, LocalOptions};
+pub(crate) use fleet::{LocalFleet, LocalOptions, Member};
+pub(crate) use running::{RunningMark, running_local};

@@ -12,7 +12,7 @@ const USUAL: usize = 80;
 /// Instances of a list that are shown.
 const FEW: usize = 5;
 /// Programs whose command lines are printed to be pasted.
-const PROGRAMS: [&str; 3] = ["aws ", "bootstrap ", "curl "];
+const PROGRAMS: [&str; 4] = ["aws", "bootstrap", "curl", "instance-agent"];
 
 /// Columns and lines of the terminal that this is; `None` if it is none.
 pub(crate) fn size(stream: impl AsFd) -> Option<(usize, usize)> {
@@ -32,7 +32,11 @@ pub(crate) fn fold(text: &str, width: usize) -> String {
 
 fn fold_line(line: &str, width: usize) -> String {
     let content = line.trim_start();
-    if columns(line) <= width || PROGRAMS.iter().any(|program| content.starts_with(program)) {
+    let is_command = content.split_once(' ').is_some_and(|(first, _)| {
+        // Perhaps with its folder.
+        PROGRAMS.contains(&first.rsplit('/').next().unwrap_or(first))
+    });
+    if columns(line) <= width || is_command {
         return line.to_owned();
     }
     let indent = line.len() - content.len();
@@ -146,8 +150,12 @@ mod tests {
         );
         assert_eq!(fold("  one two three four", 12), "  one two\n    three\n    four");
         assert_eq!(fold("ok      /cluster1: 5 of 5", 80), "ok      /cluster1: 5 of 5");
-        let command = "  curl http://clusters-1234567890.us-east-1.elb.amazonaws.com/cluster1";
-        assert_eq!(fold(command, 40), command);
+        for command in [
+            "  curl http://clusters-1234567890.us-east-1.elb.amazonaws.com/cluster1",
+            "  /opt/bin/instance-agent status --runtime-dir /tmp/x",
+        ] {
+            assert_eq!(fold(command, 40), command);
+        }
         assert_eq!(fold("a lone ` in a line that is long", 12), "a lone ` in\n  a line\n  that is\n  long");
     }
 

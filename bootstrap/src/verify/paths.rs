@@ -43,7 +43,7 @@ pub(super) fn is_number(text: &str) -> bool {
 pub(super) async fn root(client: &Client, target: &VerifyTarget) -> Result<String, Failure> {
     let kinds: BTreeSet<&str> = target.sharing().map(|group| group.root.as_str()).collect();
     let expected = match (kinds.contains("health"), kinds.contains("seed")) {
-        (true, true) => "200 and \"Healthy!\" or a number, each at times",
+        (true, true) => "200, with \"Healthy!\" in some answers and a number in others",
         (false, true) => "200 and a number",
         _ => "200 and \"Healthy!\"",
     };
@@ -79,7 +79,7 @@ pub(super) async fn root(client: &Client, target: &VerifyTarget) -> Result<Strin
     Ok(match (kinds.len(), kinds.contains("seed")) {
         (1, false) => format!("{asked} of {asked} answered \"Healthy!\""),
         (1, true) => format!("{asked} of {asked} answered a number"),
-        _ => format!("both kinds of group answered in {asked} requests"),
+        _ => format!("health and seed groups answered in {asked} requests"),
     })
 }
 
@@ -113,7 +113,7 @@ pub(super) async fn cluster(
         let missing: Vec<_> = own.into_iter().filter(|id| !answered.contains(*id)).collect();
         return Err(Failure {
             expected: format!("answers of {wanted} instances"),
-            seen: format!("of {} in {asked} requests, none of {}", answered.len(), few(&missing)),
+            seen: format!("{} answered {asked} requests, but not {}", answered.len(), few(&missing)),
             cure: "`bootstrap status` shows their target states".to_owned(),
         });
     }

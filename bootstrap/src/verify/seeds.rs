@@ -56,7 +56,9 @@ async fn store_and_read(
     let shared = |name: &str| target.sharing().any(|group| group.name == name);
     let readable = numbers.values().filter(|instance| shared(&instance.group)).count();
     if readable == 0 {
-        return Ok(format!("{stored} numbers stored; the load balancer's weights send no request to them"));
+        return Ok(format!(
+            "{stored} numbers stored, but none read: the listener's weights send no request to their instances"
+        ));
     }
     let others = target.sharing().any(|group| group.root == Root::Health);
     let most = requests(readable, share(target, |group| group.root == Root::Seed));
@@ -89,7 +91,7 @@ async fn store_and_read(
         let missing: Vec<_> = missing.map(|(_, instance)| instance.id.as_str()).collect();
         return Err(Failure {
             expected: format!("the numbers of {} instances", needed(readable)),
-            seen: format!("of {} in {asked} requests, none of {}", answered.len(), few(&missing)),
+            seen: format!("{} answered {asked} requests, but not {}", answered.len(), few(&missing)),
             cure: "`bootstrap status` shows their target states".to_owned(),
         });
     }

@@ -285,7 +285,7 @@ async fn an_instance_that_an_operator_takes_out_by_its_tag_stays_the_fleets() {
     let status = small.account.run(&["status", "small"]).await.exits(3);
     assert!(status.stderr.contains(&format!("{id}: {cure}")), "{}", status.stderr);
     let told = format!(
-        "bootstrap: launched more than 15 min ago, but not in its target group for 85 s: {id}; {cure}"
+        "bootstrap: launched more than 15 min ago, but not registered with its target group for 85 s: {id}; {cure}"
     );
     let ran = small.account.bootstrap(&[&launching[..], &["--output", "json"]].concat()).start();
     let ran = ran.end_within(Duration::from_secs(240)).await.exits(3);

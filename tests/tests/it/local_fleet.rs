@@ -31,9 +31,15 @@ async fn post(client: &reqwest::Client, url: &str, body: &str) -> (u16, String) 
 /// A launch that ends by itself, on a port of its own.
 async fn ends(arguments: &[&str]) -> (i32, String) {
     let mut launch = Launch::start(arguments);
-    let status = launch.ended().await;
-    assert_eq!(launch.temporary_files(), Vec::<std::path::PathBuf>::new(), "left behind");
-    (status.code().unwrap(), launch.stderr())
+    let status = launch.ended().await.code().unwrap();
+    // The logs of a fleet that was started and did not become healthy.
+    let kept = launch.temporary_files();
+    assert_eq!(kept.len(), usize::from(status == 3), "{kept:?}");
+    for folder in kept {
+        let told = format!("seeds and logs are in {}", folder.display());
+        assert_eq!(launch.stderr().lines().last(), Some(&*told));
+    }
+    (status, launch.stderr())
 }
 
 #[tokio::test]
@@ -393,6 +399,11 @@ async fn it_stops_by_itself_when_healthy_or_when_its_time_is_over() {
         let fleet = launch.healthy().await;
         assert_eq!(launch.ended().await.code(), Some(0), "{}", launch.stderr());
         assert!(launch.stderr().contains("2 of 2 healthy"), "{}", launch.stderr());
+        assert!(
+            launch.stderr().contains("draining; press Ctrl-C to kill the agents\n"),
+            "{}",
+            launch.stderr()
+        );
         assert!(launch.temporary_files().is_empty());
         fleet.until_gone().await;
     }
@@ -427,7 +438,36 @@ async fn an_agent_that_dies_is_reported_and_the_others_go_on() {
     let said = launch.stderr();
     let line = said.lines().find(|line| line.contains("the agent ended")).unwrap();
     assert!(line.starts_with(&dying.id) && line.contains("signal: 9"), "{line}");
+    let unhealthy = "unhealthy (was healthy): Target.FailedHealthChecks: ";
+    launch.until_said(&format!("{} in target group clusters-cluster1: {unhealthy}", dying.id)).await;
     assert_eq!(get(&client(), &staying.url("/")).await, (200, "Healthy!".to_owned()));
+    assert_eq!(launch.interrupted().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn each_change_of_a_targets_state_is_one_line_with_its_reason() {
+    let mut launch = Launch::start(&PAIR);
+    let fleet = launch.healthy().await;
+    let instance = &fleet.json["instances"][1];
+    let agent = async |command: &str| {
+        let arguments = [command, "--wait", "--runtime-dir", instance["runtime_dir"].as_str().unwrap()];
+        let ran = run("instance-agent", &arguments).await;
+        assert!(ran.status.success(), "{command}: {}", launch.stderr());
+    };
+    agent("drain").await;
+    agent("resume").await;
+    let target = format!("{} in target group clusters-cluster2: ", instance["id"].as_str().unwrap());
+    launch.until_said(&format!("{target}healthy (was initial)\n")).await;
+    let said = launch.stderr();
+    let changes: Vec<_> = said.lines().filter_map(|line| line.strip_prefix(&target)).collect();
+    let [draining, initial, "healthy (was initial)"] = changes[..] else { panic!("{said}") };
+    assert!(draining.starts_with("draining (was healthy): Target.DeregistrationInProgress: "), "{said}");
+    assert!(initial.starts_with("initial (was draining): Elb.RegistrationInProgress: "), "{said}");
+    assert_eq!(
+        said.matches(" in target group ").count(),
+        changes.len(),
+        "the other target did not change: {said}"
+    );
     assert_eq!(launch.interrupted().await.code(), Some(0));
 }
 
@@ -450,6 +490,10 @@ async fn the_lines_to_try_work_as_they_are_printed() {
         let curls: Vec<&str> =
             printed.lines().filter(|line| line.trim_start().starts_with("curl ")).collect();
         assert_eq!(curls.len(), lines, "{printed}");
+        let status = printed.lines().find(|line| line.contains("instance-agent status ")).unwrap();
+        let shown = Command::new("sh").args(["-c", status]).output().await.unwrap();
+        let first = printed.lines().nth(1).and_then(|row| row.split_whitespace().next()).unwrap();
+        assert!(text(&shown.stdout).contains(first), "{status}: {shown:?}");
         let mut answers = Vec::new();
         for line in curls {
             let output = Command::new("sh").args(["-c", line]).output().await.unwrap();

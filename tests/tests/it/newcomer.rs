@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tests::account::{
     ARM_IMAGE, Account, Agents, AwsError, Document, Fault, Options, Ran, SMALL, Small, Trouble, differences,
 };
+use tests::launch::Launch;
 
 /// Runs a command that has to fail with this status, these words, and without any change.
 async fn refused(account: &Account, arguments: &[&str], status: i32, words: &[&str]) -> Ran {
@@ -39,7 +40,7 @@ async fn without_credentials_it_says_how_to_get_some() {
     for command in [&["plan", "clusters", "--in-image"][..], &["status"], &["destroy", "--yes"], &["list"]] {
         let ran = account.bootstrap(command).without("AWS_ACCESS_KEY_ID").without("AWS_SECRET_ACCESS_KEY");
         let cure = "or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
-        let ran = told(ran.run().await, 1, &["there are no credentials", cure]);
+        let ran = told(ran.run().await, 1, &["there are no AWS credentials", cure]);
         assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
     }
     let list = account.bootstrap(&["list"]).without("AWS_ACCESS_KEY_ID").without("AWS_SECRET_ACCESS_KEY");
@@ -141,7 +142,14 @@ async fn a_wrong_region_is_told_before_or_by_the_call_that_meets_it() {
     assert_eq!(account.names(), Vec::<String>::new(), "nothing is asked");
 
     let ran = account.bootstrap(&["list"]).without("AWS_REGION").run().await;
-    told(ran, 1, &["no region is known", "`bootstrap list --region us-east-1`"]);
+    let by_name = "no region is known; give --region, or set AWS_REGION or the profile's region";
+    told(ran, 1, &[&format!("{by_name}; the built-in fleets "), "`bootstrap list --region us-east-1`"]);
+    let file = account.file("nowhere.toml", SMALL.replacen("region = ", "# region = ", 1));
+    for command in [["status", &file], ["plan", &file]] {
+        let ran = account.bootstrap(&command).without("AWS_REGION").run().await;
+        let told = told(ran, 1, &["bootstrap: no region is known; ", "or region in the fleet file"]);
+        assert!(!told.stderr.contains("built-in"), "{}", told.stderr);
+    }
     let ran = account.bootstrap(&["status", "clsuters"]).without("AWS_REGION").run().await;
     told(
         ran,
@@ -442,25 +450,97 @@ async fn what_aws_and_tags_say_begins_no_line_and_steers_no_terminal() {
 }
 
 #[tokio::test]
-async fn a_local_plan_is_refused_with_the_command_to_use() {
+async fn commands_for_aws_say_what_to_do_with_a_local_fleet() {
     let account = Account::start(Options::prompt()).await;
-    let ran = account.run(&["plan", "--local", "seed"]).await.exits(2);
-    ran.says("use `bootstrap launch --local`").says("Usage: bootstrap plan");
+    for (command, told) in [
+        (&["plan", "seed"][..], "use `bootstrap launch --local`"),
+        (&["scale", "seed", "numbers=3"], "then use `bootstrap launch --local --count GROUP=N`"),
+        (&["scale"], "end the local fleet with Ctrl-C in its terminal"),
+        (&["status"], "the terminal of a local fleet shows each change of a target's health"),
+        (&["verify", "seed"], "the terminal of a local fleet shows requests to try"),
+        (&["destroy", "seed", "--yes"], "a local fleet ends with Ctrl-C in its terminal"),
+        (&["list"], "a local fleet runs only in its own terminal"),
+    ] {
+        let ran = account.run(&[command, &["--local"]].concat()).await.exits(2);
+        let usage = format!("Usage: bootstrap {}", command[0]);
+        ran.says(&format!("error: {} is for AWS; ", command[0])).says(told).says(&usage);
+    }
+    assert_eq!(account.names(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_fleet_that_is_not_on_aws_is_said_to_run_on_this_machine_as_long_as_it_does() {
+    let account = Account::start(Options::prompt()).await;
+    let file = account.file("shadow.toml", SMALL.replacen("\"small\"", "\"shadow\"", 1));
+    let mut launch = Launch::start(&[&file, "--output", "json"]);
+    let fleet = launch.healthy().await;
+    let local = format!(
+        "; a local fleet shadow runs on this machine, at {}: press Ctrl-C in its terminal to end it",
+        fleet.url()
+    );
+    let commands = [&["status", "shadow"][..], &["verify", &file], &["scale", "shadow", "red=1"]];
+    for command in commands {
+        told(account.run(command).await, 1, &["there is no fleet shadow in us-east-1", &local]);
+    }
+    told(account.run(&["destroy", "shadow", "--yes"]).await, 0, &["no resource of fleet shadow", &local]);
+    let without_keys = async |command: &[&str]| {
+        let command = account.bootstrap(command).without("AWS_ACCESS_KEY_ID");
+        command.without("AWS_SECRET_ACCESS_KEY").run().await
+    };
+    for command in commands.into_iter().chain([&["destroy", "shadow"][..]]) {
+        told(without_keys(command).await, 1, &["there are no AWS credentials; ", &local]);
+    }
+    let ran = account.bootstrap(&["status", "shadow"]).without("AWS_REGION").run().await;
+    told(ran, 1, &["no region is known; ", &local]);
+    // No other error speaks of it.
+    let ran = account.run(&["scale", "shadow", "red=0"]).await.exits(2);
+    assert!(!ran.stderr.contains("local fleet"), "{}", ran.stderr);
+
+    assert_eq!(launch.interrupted().await.code(), Some(0), "{}", launch.stderr());
+    for ran in [without_keys(&["status", "shadow"]).await, account.run(&["status", "shadow"]).await] {
+        assert!(!ran.stderr.contains("local fleet"), "{}", ran.stderr);
+    }
+}
+
+#[tokio::test]
+async fn options_without_meaning_are_refused() {
+    let account = Account::start(Options::prompt()).await;
+    for (command, told) in [
+        (&["plan", "seed", "--yes"][..], "plan changes nothing and asks nothing: omit --yes"),
+        (&["plan", "seed", "--destroy", "--count", "numbers=3"], "'--destroy' cannot be used with '--count"),
+        (&["plan", "seed", "--destroy", "--in-image"], "'--destroy' cannot be used with '--in-image'"),
+        (&["policy", "agent", "--output", "text"], "a policy is JSON: omit --output text"),
+        (&["--output", "text", "policy", "agent"], "a policy is JSON: omit --output text"),
+    ] {
+        account.run(command).await.exits(2).says(told);
+    }
+    let help = account.ok(&["policy", "--help"]).await.stdout;
+    assert!(!help.contains("--output"), "{help}");
+    // No name begins with a hyphen: clap's tip to write `-- --loud` would mislead.
+    let ran = account.run(&["status", "--loud"]).await.exits(2).says("unexpected argument '--loud' found");
+    assert!(!ran.stderr.contains("tip:"), "{}", ran.stderr);
+    account.run(&["status", "--wach"]).await.exits(2).says("tip: a similar argument exists: '--watch'");
     assert_eq!(account.names(), Vec::<String>::new());
 }
 
 #[tokio::test]
 async fn scale_says_what_it_takes_and_ends_with_2() {
     let account = Account::start(Options::prompt()).await;
+    let file = account.file("small.toml", SMALL);
     for (words, told) in [
         (&["clusters"][..], "no number of instances; give GROUP=N, such as cluster1=6"),
+        (&["seed"], "no number of instances; give GROUP=N, such as numbers=3"),
+        (&[file.as_str()], "no number of instances; give GROUP=N, such as blue=3"),
+        (&["web"], "give GROUP=N, for a GROUP that `bootstrap status web` shows"),
+        (&[], "Usage: bootstrap scale [OPTIONS] [FLEET] <GROUP=N>..."),
+        (&["seed", "3"], "3 is not GROUP=N: write a group's name before it, as in GROUP=3"),
         (
             &["clusters", "seed", "cluster1=6"],
             "clusters and seed are both fleet names; for a group write seed=N",
         ),
         (&["cluster1=6", "cluster1=7"], "group cluster1 is given twice"),
         (&["cluster1=0"], "a group has 1 to 1000 instances, not 0"),
-        (&["cluster1=-1"], "is not GROUP=N, such as cluster1=3"),
+        (&["cluster1=-1"], "is not GROUP=N, such as cluster1=3, or numbers=3 for the fleet seed"),
     ] {
         account.run(&[&["scale"], words].concat()).await.exits(2).says(told);
     }

@@ -57,7 +57,7 @@ async fn a_wait_that_takes_too_long_says_what_for() {
     machine.instance.set_lifecycle(Some("Standby"));
     machine.until_phase("drained").await;
     let out = machine.command(&["resume", "--wait"]).await;
-    let why = "another reason keeps the instance out of its target groups: Auto Scaling state Standby";
+    let why = "another reason keeps the instance deregistered: Auto Scaling state Standby";
     tests::solo::refuses_after_lines(&out, &["not registered: ", why]);
 }
 

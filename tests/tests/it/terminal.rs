@@ -105,7 +105,8 @@ async fn a_step_under_way_is_one_line_that_says_first_how_many_are_healthy() {
         let columns = usize::from(columns);
         let shown = lines(&reading.await.unwrap());
         // Steps under way fill their lines with spaces, and so come to the next one.
-        let is_under_way = |line: &&String| line.chars().nth(2).is_some_and(|c| !c.is_ascii() && c != '…');
+        let is_under_way =
+            |line: &&String| line.chars().nth(2).is_some_and(|c| !c.is_ascii() && !['…', '×'].contains(&c));
         let of_steps: Vec<String> = shown
             .iter()
             .filter(is_under_way)

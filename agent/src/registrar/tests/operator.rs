@@ -113,8 +113,8 @@ async fn a_resume_says_when_there_was_nothing_to_resume_and_a_drain_when_it_is_d
     let said = setup.ask(OperatorRequest::Resume).await.unwrap();
     assert_eq!(
         said,
-        "nothing to resume: no operator drained this instance; another reason keeps it out of its target \
-         groups: Auto Scaling state Standby"
+        "nothing to resume: no operator drained this instance; another reason keeps it deregistered: \
+         Auto Scaling state Standby"
     );
 }
 

@@ -1,0 +1,53 @@
+//! The mark of a running local fleet, by which other commands find it: an abstract socket. The kernel removes it with
+//! the process, also after `kill -9`, so a mark never outlives its fleet.
+
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
+
+/// `FLEET/PORT` follows.
+const PREFIX: &str = "instance-bootstrap/local/";
+
+/// Marks a fleet as running until dropped.
+pub(crate) struct RunningMark(#[expect(dead_code, reason = "held for its name")] UnixListener);
+
+impl RunningMark {
+    /// Marks this fleet, whose balancer listens on this port. Without a mark only a hint is missing.
+    pub(crate) fn set(fleet: &str, port: u16) -> Option<Self> {
+        let name = SocketAddr::from_abstract_name(format!("{PREFIX}{fleet}/{port}")).ok()?;
+        UnixListener::bind_addr(&name).ok().map(Self)
+    }
+}
+
+/// The end of a message about a fleet of this name on AWS: that a local one runs, and how to end it. Empty if none
+/// runs on this machine.
+pub(crate) fn running_local(fleet: &str) -> String {
+    match port(&std::fs::read_to_string("/proc/net/unix").unwrap_or_default(), fleet) {
+        Some(port) => format!(
+            "; a local fleet {fleet} runs on this machine, at http://127.0.0.1:{port}: press Ctrl-C in its terminal to \
+             end it"
+        ),
+        None => String::new(),
+    }
+}
+
+/// The port of a fleet's balancer, from the kernel's table of sockets.
+fn port(sockets: &str, fleet: &str) -> Option<u16> {
+    let name = format!("@{PREFIX}{fleet}/");
+    sockets.lines().find_map(|line| line.split_whitespace().last()?.strip_prefix(&name)?.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fleet_is_found_as_long_as_its_mark_is_held() {
+        let fleet = format!("marked-{}", std::process::id());
+        assert_eq!(running_local(&fleet), "");
+        let mark = RunningMark::set(&fleet, 8080).unwrap();
+        assert!(running_local(&fleet).contains("at http://127.0.0.1:8080: press Ctrl-C"), "{fleet}");
+        assert_eq!(running_local(&fleet[..fleet.len() - 1]), "", "another name");
+        drop(mark);
+        assert_eq!(running_local(&fleet), "");
+    }
+}
