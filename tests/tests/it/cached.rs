@@ -42,7 +42,7 @@ impl Tree {
         for file in FILES {
             new.append(file);
         }
-        for script in ["packaging/cached", "tests/bin/cache-dir", "tests/bin/tool-path"] {
+        for script in ["packaging/cached", "packaging/linker/ld", "tests/bin/cache-dir", "tests/bin/tool-path"] {
             new.append(script);
             fs::copy(tree().join(script), new.path(script)).unwrap();
         }
@@ -114,6 +114,7 @@ async fn what_is_built_and_packaged_decides_the_entry() {
         ("Cargo.lock", [true; 4]),
         (".cargo/config.toml", [true; 4]),
         ("packaging/build-release", [true; 4]),
+        ("packaging/linker/ld", [true; 4]),
         ("packaging/generate/main.rs", [false, false, true, true]),
         ("systemd/unit.service", [false, false, true, true]),
         ("CHANGELOG.md", [false, false, true, true]),
