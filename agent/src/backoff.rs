@@ -23,9 +23,26 @@ impl Backoff {
 
     /// The next delay, longer than the one before up to the maximum.
     pub(crate) fn next_delay(&mut self) -> Duration {
-        let step = self.min.saturating_mul(2u32.saturating_pow(self.failures)).min(self.max);
+        self.next_delay_within(self.max)
+    }
+
+    /// The same, with another maximum for this delay.
+    pub(crate) fn next_delay_within(&mut self, max: Duration) -> Duration {
+        let step = self.step().min(max);
         self.failures = self.failures.saturating_add(1);
         jitter(step)
+    }
+
+    fn step(&self) -> Duration {
+        self.min.saturating_mul(2u32.saturating_pow(self.failures)).min(self.max)
+    }
+
+    /// Skips the steps that are shorter than `pause`.
+    pub(crate) fn skip_to(&mut self, pause: Duration) {
+        // No step doubles more often than this.
+        while self.step() < pause.min(self.max) && self.failures < u32::BITS {
+            self.failures += 1;
+        }
     }
 
     /// Starts over after a success.
@@ -59,6 +76,17 @@ mod tests {
         }
         backoff.reset();
         assert!(backoff.next_delay() <= min);
+    }
+
+    #[test]
+    fn short_delays_can_be_skipped() {
+        let seconds = Duration::from_secs;
+        let mut backoff = Backoff::new(seconds(1), seconds(20));
+        for (skipped, step) in [(0, 1), (5, 8), (3, 16), (1000, 20), (0, 20)] {
+            backoff.skip_to(seconds(skipped));
+            let delay = backoff.next_delay();
+            assert!(seconds(step) / 2 <= delay && delay <= seconds(step), "{delay:?} after {skipped} s");
+        }
     }
 
     #[test]

@@ -25,8 +25,7 @@ impl Elbv2 {
         Self(Client::new(config))
     }
 
-    /// Finds a group by name or ARN, and reads its attributes. If these may not be read, the deregistration
-    /// delay stays unknown.
+    /// Finds a group by name or ARN.
     pub(crate) async fn find(&self, group: &TargetGroupRef) -> Result<TargetGroup, CallError> {
         // AWS would only answer that the ARN is not valid.
         if let (Some(there), Some(here)) = (group.region(), self.0.config().region())
@@ -69,8 +68,7 @@ impl Elbv2 {
         let checked = found.health_check_enabled().unwrap_or(true);
         let check_interval = found.health_check_interval_seconds().filter(|_| checked);
         let check_interval = check_interval.and_then(validate::check_interval);
-        let deregistration_delay = self.deregistration_delay(&arn).await;
-        Ok(TargetGroup { arn, target_type, check_interval, deregistration_delay })
+        Ok(TargetGroup { arn, target_type, check_interval })
     }
 
     /// How long a target of the group stays `draining`; `None` if it cannot be read.

@@ -103,15 +103,13 @@ fn is_name(text: &str) -> bool {
         && !text.ends_with('-')
 }
 
-/// A target group, from `DescribeTargetGroups` and `DescribeTargetGroupAttributes`.
+/// A target group, from `DescribeTargetGroups`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TargetGroup {
     pub(crate) arn: String,
     pub(crate) target_type: TargetType,
     /// How often a balancer node checks a target; `None` when health checks are off.
     pub(crate) check_interval: Option<Duration>,
-    /// How long a target stays `draining`; `None` when it could not be read.
-    pub(crate) deregistration_delay: Option<Duration>,
 }
 
 /// The target types that an instance can be.

@@ -187,7 +187,6 @@ impl Api for FakeApi {
                 arn: found.arn.clone(),
                 target_type: TargetType::Instance,
                 check_interval: None,
-                deregistration_delay: found.delay,
             })
         })
         .await

@@ -82,4 +82,4 @@ pub use model::state::HealthChange;
 pub use model::target_groups::{
     HealthCheck, TargetGroupSpec, TargetHealth, TargetState, TargetStatus, TargetType,
 };
-pub use model::throttle::{Rate, Throttle};
+pub use model::throttle::{ActionClass, Buckets, Rate, Throttle};

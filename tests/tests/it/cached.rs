@@ -42,7 +42,9 @@ impl Tree {
         for file in FILES {
             new.append(file);
         }
-        for script in ["packaging/cached", "packaging/linker/ld", "tests/bin/cache-dir", "tests/bin/tool-path"] {
+        for script in
+            ["packaging/cached", "packaging/linker/ld", "tests/bin/cache-dir", "tests/bin/tool-path"]
+        {
             new.append(script);
             fs::copy(tree().join(script), new.path(script)).unwrap();
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Member, NextTick};
+use super::{Member, NextTick, RETRY};
 use crate::aws::{CallError, CallErrorKind};
 use crate::backoff::jitter;
 use crate::guard::TaskFailure;
@@ -13,6 +13,9 @@ use crate::registrar::sentences::{self, Problem};
 /// The longest pause between attempts to deregister, for as long as a drain usually takes.
 pub(super) const RETRY_DRAINING: Duration = Duration::from_secs(15);
 const DRAIN: Duration = Duration::from_secs(300);
+/// The longest pause after the account throttled a call. While a thousand agents wait, it keeps their calls near what
+/// the account accepts; the last of them lose at most this long. decisions/0018 has the figures.
+const RETRY_THROTTLED: Duration = Duration::from_secs(60);
 /// How often a condition on the instance itself is checked.
 const RECHECK: Duration = Duration::from_secs(2);
 
@@ -56,14 +59,24 @@ impl<A: Api> Member<A> {
             CallErrorKind::Unanswered if error.action.is_change() => self.advance(Event::AnswerLost),
             _ => {}
         }
-        self.failed_with(Problem { what: error.to_string(), cure: error.cure(self.shared.named_in) })
+        let throttled = error.kind == CallErrorKind::Throttled;
+        if (throttled || error.kind == CallErrorKind::Unanswered) && !self.membership().is_present() {
+            self.schedule.held_up();
+        }
+        let longest = if throttled { RETRY_THROTTLED } else { RETRY.1 };
+        self.retry_within(
+            longest,
+            Problem { what: error.to_string(), cure: error.cure(self.shared.named_in) },
+        )
     }
 
     pub(super) fn failed_with(&mut self, problem: Problem) -> NextTick {
-        let mut pause = self.retry.next_delay();
-        if self.is_in_a_drains_time() {
-            pause = pause.min(jitter(RETRY_DRAINING));
-        }
+        self.retry_within(RETRY.1, problem)
+    }
+
+    fn retry_within(&mut self, longest: Duration, problem: Problem) -> NextTick {
+        let longest = if self.is_in_a_drains_time() { longest.min(RETRY_DRAINING) } else { longest };
+        let pause = self.retry.next_delay_within(longest);
         let target_group = self.group.name();
         tracing::debug!(
             target_group,
@@ -95,6 +108,15 @@ impl<A: Api> Member<A> {
             status.tried = true;
         });
         self.changed.notify_one();
+    }
+
+    /// After a call on the way in that was throttled, and now accepted. The next call is of another kind and waits anew
+    /// from the shortest pause: so agents that are nearly in overtake those that have just begun, and neither of the
+    /// account's two rates lies idle.
+    pub(super) fn came_through(&mut self) {
+        if self.last_refusal.take_if(|kind| *kind == CallErrorKind::Throttled).is_some() {
+            self.retry.reset();
+        }
     }
 
     pub(super) fn recovered(&mut self) {

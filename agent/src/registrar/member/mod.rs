@@ -32,9 +32,11 @@ use instance_server::traffic::Traffic;
 /// If this process never saw the instance in the group, a drain waits this long for AWS to say whether it is.
 const LOOKUP_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Pauses after failed calls: short at first, and in the end long enough that a thousand throttled
-/// agents stay below the account's rate.
+/// Pauses after failed calls: short at first, and in the end long enough that a thousand agents come back below the
+/// account's rate after an outage.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+/// Spreads the first calls of instances that start in the same second.
+const FIRST_CALL: Duration = Duration::from_millis(300);
 /// Time limit of one tick, far above the time limits of its calls.
 const TICK_LIMIT: Duration = Duration::from_secs(300);
 
@@ -155,17 +157,13 @@ impl<A: Api> Member<A> {
     }
 
     async fn run(mut self, mut wished: NumberedWish) {
+        // Known by now: only another one is news.
+        self.instance.mark_unchanged();
+        let mut next = match wished.wish {
+            Wish::In if !self.taken_over => NextTick::After(FIRST_CALL.mul_f64(fastrand::f64())),
+            _ => NextTick::Now,
+        };
         loop {
-            // The wish may have changed before this task first ran.
-            let latest = *self.wishes.borrow_and_update();
-            if latest != wished {
-                wished = latest;
-                self.wish_changed(wished);
-            }
-            let next = match guard(TICK_LIMIT, self.tick(wished.wish)).await {
-                Ok(next) => next,
-                Err(broken) => self.begin_anew(&broken),
-            };
             match next {
                 NextTick::Now => {}
                 NextTick::After(pause) => tokio::select! {
@@ -191,6 +189,16 @@ impl<A: Api> Member<A> {
                     }
                 }
             }
+            // The wish may have changed before this task first ran.
+            let latest = *self.wishes.borrow_and_update();
+            if latest != wished {
+                wished = latest;
+                self.wish_changed(wished);
+            }
+            next = match guard(TICK_LIMIT, self.tick(wished.wish)).await {
+                Ok(next) => next,
+                Err(broken) => self.begin_anew(&broken),
+            };
         }
     }
 
@@ -285,6 +293,7 @@ impl<A: Api> Member<A> {
         };
         match self.resolve(group) {
             Ok(()) => {
+                self.came_through();
                 self.advance(Event::Resolved);
                 NextTick::Now
             }
@@ -300,14 +309,14 @@ impl<A: Api> Member<A> {
             TargetType::Ip => (identity.private_ip, "the instance's private IPv4 address"),
         };
         let target = Target { id: id.ok_or(missing)?, port: self.shared.register_port };
-        let TargetGroup { arn, deregistration_delay, .. } = group;
-        self.schedule.probes.interval = group.check_interval;
+        let TargetGroup { arn, check_interval, .. } = group;
+        self.schedule.probes.interval = check_interval;
         self.publish.send_modify(|status| {
             status.arn = Some(arn.clone());
             status.target = Some(target.clone());
-            status.deregistration_delay = deregistration_delay;
+            status.deregistration_delay = None;
         });
-        self.resolved = Some(ResolvedGroup { arn, target, deregistration_delay });
+        self.resolved = Some(ResolvedGroup { arn, target, deregistration_delay: None });
         self.taken_over = false;
         Ok(())
     }
@@ -357,6 +366,10 @@ impl<A: Api> Member<A> {
         match self.shared.api.register(arn, target).await {
             Ok(()) => {
                 self.advance(Event::Registered);
+                // Otherwise the first look reads it.
+                if !self.schedule.was_held_up() {
+                    self.learn_deregistration_delay().await;
+                }
                 NextTick::After(self.schedule.registered())
             }
             Err(error) => self.failed(&error).await,
@@ -407,7 +420,7 @@ impl<A: Api> Member<A> {
         NextTick::Watching(self.schedule.pause())
     }
 
-    /// Reads the delay again if the first read failed: the drain's deadline depends on it.
+    /// Reads the delay until a read succeeds: the drain's deadline depends on it.
     async fn learn_deregistration_delay(&mut self) {
         let Some(resolved) = &mut self.resolved else { return };
         if resolved.deregistration_delay.is_none()
@@ -458,6 +471,7 @@ impl<A: Api> Member<A> {
             return Ok(());
         };
         let health = self.shared.api.health(arn, target).await?;
+        self.came_through();
         self.advance(Event::Observed(health));
         Ok(())
     }

@@ -6,7 +6,10 @@ use instance_contract::TargetHealthState;
 
 use super::failures::RETRY_DRAINING;
 use super::*;
-use crate::aws::Action::{DeregisterTargets, DescribeTargetGroups, DescribeTargetHealth, RegisterTargets};
+use crate::aws::Action::{
+    DeregisterTargets, DescribeTargetGroupAttributes, DescribeTargetGroups, DescribeTargetHealth,
+    RegisterTargets,
+};
 use crate::identity::InstanceIdentity;
 use crate::notices::Notices;
 use crate::registrar::fake::{Call, FakeApi, Fault, Log};
@@ -123,7 +126,9 @@ async fn it_looks_first_and_registers_once_its_own_health_answers_200() {
     calls.dedup();
     let kinds: Vec<_> =
         calls.iter().map(|call| if let Call::Aws(action, _) = call { Some(*action) } else { None }).collect();
-    assert_eq!(kinds, [Some(DescribeTargetGroups), Some(DescribeTargetHealth), None, Some(RegisterTargets)]);
+    let looks = [Some(DescribeTargetGroups), Some(DescribeTargetHealth)];
+    let joins = [None, Some(RegisterTargets), Some(DescribeTargetGroupAttributes)];
+    assert_eq!(kinds, [&looks[..], &joins].concat());
 }
 
 #[tokio::test(start_paused = true)]
@@ -181,14 +186,42 @@ async fn throttled_it_comes_back_more_slowly_each_time_up_to_a_bound() {
     let setup = Setup::new(api, Wish::In);
     sleep(seconds(3 * 3600)).await;
     let pauses = gaps(&setup.api.times_of(RegisterTargets));
-    assert!(pauses.len() >= 3 * 12, "it does not give up: {pauses:?}");
+    assert!(pauses.len() >= 3 * 60, "it does not give up: {pauses:?}");
     for (failures, pause) in pauses.iter().enumerate() {
-        let step = seconds(2_u64.saturating_pow(u32::try_from(failures).unwrap()).min(300));
+        let step = seconds(2_u64.saturating_pow(u32::try_from(failures).unwrap()).min(60));
         let exact = step / 2..=step + Duration::from_millis(20);
         assert!(exact.contains(pause), "{pause:?} after {failures} failures");
     }
     setup.api.mend();
-    setup.until_state("initial", seconds(301)).await;
+    setup.until_state("initial", seconds(61)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn held_up_on_its_way_in_it_leaves_the_account_to_the_others_before_it_asks_again() {
+    let api = FakeApi::new(&[GROUP]);
+    api.fault(DescribeTargetHealth, Fault::Fails(CallErrorKind::Throttled), 5);
+    let setup = Setup::new(api, Wish::In);
+    let begun = Instant::now();
+    setup.until_state("initial", LONG).await;
+    let way_in = begun.elapsed();
+    assert!(way_in > seconds(10), "{way_in:?}");
+    setup.api.take_calls();
+    sleep(way_in).await;
+    assert_eq!(setup.api.take_calls(), [], "its delay and its health can wait");
+    assert_eq!(setup.member.status.borrow().deregistration_delay, None);
+    setup.until(8 * way_in, "asked", |setup| setup.api.count(DescribeTargetHealth) == 1).await;
+    assert_eq!(setup.member.status.borrow().deregistration_delay, Some(seconds(30)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_was_throttled_does_not_slow_the_next_kind_down() {
+    let api = FakeApi::new(&[GROUP]);
+    api.fault(DescribeTargetGroups, Fault::Fails(CallErrorKind::Throttled), 6);
+    api.fault(RegisterTargets, Fault::Fails(CallErrorKind::Throttled), 1);
+    let setup = Setup::new(api, Wish::In);
+    setup.until_state("initial", seconds(70)).await;
+    let pauses = gaps(&setup.api.times_of(RegisterTargets));
+    assert!(pauses.len() == 1 && pauses[0] <= seconds(1) + Duration::from_millis(20), "{pauses:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -203,7 +236,7 @@ async fn a_drain_uses_its_time_and_slows_down_after_it() {
     sleep(seconds(3600)).await;
     setup.api.take_calls();
     sleep(seconds(3600)).await;
-    assert!(setup.api.count(DeregisterTargets) <= 25, "slow after that");
+    assert!(setup.api.count(DeregisterTargets) <= 120, "slower after that");
 
     // An urge hurries what waits.
     setup.api.take_calls();

@@ -21,6 +21,7 @@ use fake::{FakeApi, Fault, Log};
 use instance_server::traffic::{Traffic, TrafficSnapshot};
 
 mod operator;
+mod thousand;
 
 const TARGET: &str = "i-1:8081";
 const NOBODY: [&str; 0] = [];
@@ -47,8 +48,8 @@ fn notices() -> Notices {
 }
 
 /// A running registrar, and the other ends of its channels.
-struct Setup {
-    api: FakeApi,
+struct Setup<A = FakeApi> {
+    api: A,
     instance: watch::Sender<Option<Instance>>,
     notices: watch::Sender<Option<Notices>>,
     requests: mpsc::Sender<OperatorRequest>,
@@ -61,15 +62,15 @@ struct Setup {
     task: JoinHandle<()>,
 }
 
-impl Setup {
+impl<A: Api + Clone> Setup<A> {
     /// One that does not know yet who it is.
-    fn unknown(api: &FakeApi, settings: Settings, resumed: Option<ResumedState>) -> Self {
+    fn unknown(api: &A, settings: Settings, resumed: Option<ResumedState>) -> Self {
         Self::run_by(|registrar| tokio::spawn(registrar.run()), api, settings, resumed)
     }
 
     fn run_by(
-        run: impl FnOnce(Registrar<FakeApi>) -> JoinHandle<()>,
-        api: &FakeApi,
+        run: impl FnOnce(Registrar<A>) -> JoinHandle<()>,
+        api: &A,
         settings: Settings,
         resumed: Option<ResumedState>,
     ) -> Self {
@@ -114,7 +115,9 @@ impl Setup {
             task,
         }
     }
+}
 
+impl Setup {
     fn with(api: &FakeApi, settings: Settings, resumed: Option<ResumedState>, groups: &str) -> Self {
         let setup = Self::unknown(api, settings, resumed);
         setup.instance.send_replace(Some(instance("i-1", groups)));
@@ -165,7 +168,7 @@ impl Setup {
     }
 }
 
-impl Drop for Setup {
+impl<A> Drop for Setup<A> {
     fn drop(&mut self) {
         self.task.abort();
     }

@@ -30,7 +30,7 @@ impl Default for Throttle {
 
 /// The actions that share a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ActionClass {
+pub enum ActionClass {
     /// ELBv2's `Describe*`.
     Describe,
     /// `RegisterTargets`, `DeregisterTargets`.
@@ -66,7 +66,7 @@ impl Bucket {
 
 /// The buckets of all classes.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Buckets {
+pub struct Buckets {
     describe: Bucket,
     change: Bucket,
     ec2_describe: Bucket,
@@ -74,7 +74,7 @@ pub(crate) struct Buckets {
 
 impl Buckets {
     /// Full buckets.
-    pub(crate) fn new(throttle: Throttle, now: Instant) -> Self {
+    pub fn new(throttle: Throttle, now: Instant) -> Self {
         Self {
             describe: Bucket::new(throttle.describe, now),
             change: Bucket::new(throttle.change, now),
@@ -83,7 +83,7 @@ impl Buckets {
     }
 
     /// Takes one call from the class's bucket; `false` means "Rate exceeded".
-    pub(crate) fn take(&mut self, class: ActionClass, now: Instant) -> bool {
+    pub fn take(&mut self, class: ActionClass, now: Instant) -> bool {
         match class {
             ActionClass::Describe => &mut self.describe,
             ActionClass::Change => &mut self.change,
