@@ -87,6 +87,7 @@ pub(crate) struct SettingArgs {
     pub(crate) flags: Vec<(&'static str, String)>,
     pub(crate) config: Option<PathBuf>,
     pub(crate) check: bool,
+    pub(crate) show: bool,
     /// The version of the handover record that the running agent writes: check that this program can read it.
     pub(crate) handover: Option<u32>,
 }
@@ -103,6 +104,7 @@ impl FromArgMatches for SettingArgs {
         self.flags = SETTINGS.iter().filter_map(|setting| given(setting.key)).collect();
         self.config = matches.get_one::<PathBuf>("config").cloned();
         self.check = matches.get_flag("check");
+        self.show = matches.get_flag("show");
         self.handover = matches.get_one::<u32>("handover").copied();
         Ok(())
     }
@@ -126,6 +128,12 @@ impl Args for SettingArgs {
         });
         let check =
             Arg::new("check").long("check").action(ArgAction::SetTrue).help("Check the settings and exit");
+        let show = Arg::new("show")
+            .long("show")
+            .action(ArgAction::SetTrue)
+            .requires("check")
+            .conflicts_with("handover")
+            .help("With --check: print every setting with its value and source, as a settings file");
         // The running agent asks the installed program before a reload.
         let handover = Arg::new("handover")
             .long("handover")
@@ -133,7 +141,7 @@ impl Args for SettingArgs {
             .value_parser(clap::value_parser!(u32))
             .requires("check")
             .hide(true);
-        command.args([config, check, handover]).args(settings)
+        command.args([config, check, show, handover]).args(settings)
     }
 
     fn augment_args_for_update(command: clap::Command) -> clap::Command {

@@ -83,8 +83,11 @@ fn reason_and_cure(error: &io::Error) -> String {
 
 /// Checks the settings and, with `handover`, whether this program can take over from the running one.
 pub(crate) fn check(args: SettingArgs) -> Result<String, ServeError> {
-    let handover = args.handover;
+    let (handover, show) = (args.handover, args.show);
     let layers = Layers::read(args.flags, std::env::vars_os(), args.config.as_deref());
+    if show {
+        return Ok(layers.effective()?.trim_end().to_owned());
+    }
     let settings = layers.settings()?;
     let file = layers.file().display();
     let overridden: String =

@@ -115,6 +115,11 @@ impl Layers {
         sentences
     }
 
+    /// Where the value of a setting comes from; `None` if no source sets it.
+    pub(super) fn source(&self, key: &'static str) -> Option<String> {
+        self.find(key).map(|(_, origin)| origin.to_string())
+    }
+
     fn find(&self, key: &'static str) -> Option<&(String, Origin)> {
         self.layers.iter().find_map(|layer| layer.get(key))
     }

@@ -5,6 +5,7 @@
 //! and validated.
 
 mod layers;
+mod shown;
 mod table;
 mod values;
 

@@ -81,7 +81,7 @@ pub enum Command {
     List(args::List),
     /// Print the smallest IAM policy that a fleet's operator or its agents need, as JSON
     Policy(args::Policy),
-    /// Show the built-in fleets
+    /// Show the built-in fleets, check a fleet file
     Fleets {
         /// What to show.
         #[command(subcommand)]
@@ -98,6 +98,11 @@ pub enum Fleets {
     Show {
         /// The fleet's name.
         name: String,
+    },
+    /// Check a fleet file without AWS: print all its mistakes, or the fleet with every default
+    Check {
+        /// The fleet file, or a built-in fleet's name
+        file: String,
     },
 }
 
@@ -152,6 +157,7 @@ impl Cli {
             }
             Command::Fleets { command: Fleets::List } => fleets::list(output),
             Command::Fleets { command: Fleets::Show { name } } => fleets::show(&name, output),
+            Command::Fleets { command: Fleets::Check { file } } => fleets::check(&file, output).await,
         }
     }
 }

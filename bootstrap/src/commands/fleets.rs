@@ -1,11 +1,11 @@
-//! `fleets`: show the built-in fleets.
+//! `fleets`: show the built-in fleets, and check a fleet file.
 
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use super::fleet_request::built_in_names;
+use super::fleet_request::{FleetRequest, built_in_names};
 use crate::fleet::{Fleet, Group};
-use crate::output::{Outcome, Output, print, print_json, print_verbatim};
+use crate::output::{Outcome, Output, print, print_json, print_verbatim, remark};
 
 /// Shows all, one a line.
 ///
@@ -34,6 +34,23 @@ pub(crate) fn show(name: &str, output: Output) -> Result<Outcome> {
     let (fleet, text) = built_in(name)?;
     match output {
         Output::Text => print_verbatim(text),
+        Output::Json => print_json(&fleet.to_json()),
+    }
+    Ok(Outcome::Done)
+}
+
+/// Reads a fleet without AWS, and prints it as a file with every default.
+///
+/// # Errors
+/// All mistakes of the file; its package cannot be read.
+pub(crate) async fn check(file: &str, output: Output) -> Result<Outcome> {
+    let request = FleetRequest { fleet: file.to_owned(), ..FleetRequest::default() };
+    let (fleet, _) = request.read_with_package().await?;
+    match output {
+        Output::Text => {
+            print_verbatim(&fleet.to_file());
+            remark(&format!("{file} is valid"));
+        }
         Output::Json => print_json(&fleet.to_json()),
     }
     Ok(Outcome::Done)

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `model.rs` | a fleet and its parts |
 //! | `file.rs` | a fleet file, key by key; the built-in fleets |
+//! | `file_text.rs` | a fleet as the text of a fleet file, with every default |
 //! | `toml_table.rs` | the tables of a TOML file, read key by key |
 //! | `toml_syntax.rs` | violations of TOML's grammar, and a text without them |
 //! | `mistakes.rs` | the list of a file's mistakes, and the error made of it |
@@ -23,6 +24,7 @@ pub use stored::{DefinitionError, Difference};
 
 mod desired;
 mod file;
+mod file_text;
 mod mistakes;
 mod model;
 pub(crate) mod names;

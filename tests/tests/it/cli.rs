@@ -383,6 +383,26 @@ async fn a_folder_that_others_use_is_not_closed_to_them() {
 }
 
 #[tokio::test]
+async fn a_check_can_show_every_setting_with_its_value_and_source() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("agent.toml");
+    fs::write(&file, "threads = 2\n").unwrap();
+    let check = ["serve", "--check", "--show", "--config", file.to_str().unwrap()];
+    let shown = agent(&[&check[..], &["--listen", "127.0.0.1:1"]].concat(), &[]).await;
+    assert!(shown.status.success(), "{shown:?}");
+    let said = text(&shown.stdout);
+    for line in
+        ["listen = \"127.0.0.1:1\"  # --listen", "agent.toml:1", "# cluster: the instance's tag, else both"]
+    {
+        assert!(said.contains(line), "{line} in {said}");
+    }
+    fs::write(&file, "threads = 0\n").unwrap();
+    refuses(&agent(&check, &[]).await, 2, &["agent.toml:1: threads: "]);
+    let alone = agent(&["serve", "--show"], &[]).await;
+    assert_eq!(alone.status.code(), Some(2), "{alone:?}");
+}
+
+#[tokio::test]
 async fn without_an_agent_the_commands_say_what_to_do() {
     let solo = Solo::new();
     for command in ["status", "drain", "resume"] {

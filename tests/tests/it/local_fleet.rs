@@ -535,6 +535,32 @@ async fn the_built_in_fleets_can_be_listed_shown_and_launched_from_a_file() {
 }
 
 #[tokio::test]
+async fn a_fleet_file_is_checked_without_aws_and_shown_with_every_default() {
+    let folder = tempfile::tempdir().unwrap();
+    let group = "[[group]]\nname = 'one'\ntype = 't3.micro'\n";
+    let good =
+        format!("name = 'small'\nimage = 'ubuntu-22.04'\nzones = ['us-east-1a', 'us-east-1b']\n{group}");
+    let file = fleet_file(&folder, &good);
+    let checked = run("bootstrap", &["fleets", "check", &file]).await;
+    assert!(checked.status.success(), "{checked:?}");
+    assert!(text(&checked.stderr).ends_with(" is valid\n"), "{checked:?}");
+    let whole = text(&checked.stdout);
+    assert!(whole.contains("\nport = 80\n") && whole.contains("\nbalancer-allow = "), "{whole}");
+    // What it prints is a fleet file of the same fleet.
+    let file = fleet_file(&folder, &whole);
+    assert_eq!(text(&run("bootstrap", &["fleets", "check", &file]).await.stdout), whole);
+
+    let file = fleet_file(&folder, &good.replace("name = 'small'", "nam = 'small'\nport = 'x'"));
+    let wrong = run("bootstrap", &["fleets", "check", &file]).await;
+    assert_eq!((wrong.status.code(), &*text(&wrong.stdout)), (Some(1), ""), "{wrong:?}");
+    let said = text(&wrong.stderr);
+    assert!(
+        said.contains(":1: nam: unknown key; did you mean name?") && said.contains(":2: port: "),
+        "{said}"
+    );
+}
+
+#[tokio::test]
 async fn an_instances_address_that_is_taken_is_named() {
     let port = free_port();
     let [high, low] = port.to_be_bytes();

@@ -35,6 +35,24 @@ fn message(text: &str) -> String {
 }
 
 #[test]
+fn a_fleet_as_a_file_has_every_default_and_reads_as_the_same_fleet() {
+    let changed = with(
+        "key-pair = 'k'\ninstance-profile = 'p'\n[package]\nin-image = true\n[tags]\n'a:b' = \"x\\\"y\"\n[security]\nports = [8080]",
+    );
+    let built_in = |name| Fleet::parse(name, Fleet::built_in(name).unwrap()).unwrap();
+    for fleet in [built_in("clusters"), built_in("seed"), changed.unwrap()] {
+        let text = fleet.to_file();
+        assert_eq!(Fleet::parse("f", &text).unwrap(), fleet, "{text}");
+        for key in ["port = ", "balancer-allow = ", "unhealthy = ", "weight = ", "root = ", "paths = "] {
+            assert!(text.contains(key), "{key} in {text}");
+        }
+    }
+    let url = format!("[package]\nurl = 'https://a/b.deb?sig=1'\nsha256 = '{}'", "0".repeat(64));
+    let text = with(&url).unwrap().to_file();
+    assert!(text.contains("url = \"https://a/b.deb\"\n# ") && !text.contains("sig=1"), "{text}");
+}
+
+#[test]
 fn the_built_in_fleets_are_the_two_set_ups() {
     let fleet = Fleet::parse("clusters", clusters()).unwrap();
     let groups: Vec<_> = fleet
