@@ -37,7 +37,7 @@ fn message(text: &str) -> String {
 #[test]
 fn a_fleet_as_a_file_has_every_default_and_reads_as_the_same_fleet() {
     let changed = with(
-        "key-pair = 'k'\ninstance-profile = 'p'\n[package]\nin-image = true\n[tags]\n'a:b' = \"x\\\"y\"\n[security]\nports = [8080]",
+        "key-pair = 'k'\ninstance-profile = 'p'\n[package]\nin-image = true\n[tags]\n'a:b' = 'x y'\n[security]\nports = [8080]",
     );
     let built_in = |name| Fleet::parse(name, Fleet::built_in(name).unwrap()).unwrap();
     for fleet in [built_in("clusters"), built_in("seed"), changed.unwrap()] {
