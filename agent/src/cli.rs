@@ -32,7 +32,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         agent: AgentArgs,
     },
-    /// Deregister from every target group until `resume`, also across restarts
+    /// Deregister from every target group; stay deregistered until `resume`, even if the agent restarts
     Drain {
         /// Wait until the instance is drained; show on stderr what the drain waits for
         #[arg(long)]

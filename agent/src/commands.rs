@@ -132,7 +132,7 @@ async fn until(
     limit: Option<Duration>,
     step: impl Fn(&Registration) -> Result<Option<String>, CommandError>,
 ) -> Result<(), CommandError> {
-    let mut waits_for = String::new();
+    let mut waits_for = "the agent's answer".to_owned();
     let wait = async {
         let mut pause = Backoff::new(Duration::from_millis(200), Duration::from_secs(1));
         loop {

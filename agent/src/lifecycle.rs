@@ -250,7 +250,7 @@ impl StayOutReasons {
     /// The strongest reason to stay out of the target groups, in one line; `None` if there is none.
     pub(crate) fn to_stay_out(&self, on_rebalance: OnRebalance) -> Option<String> {
         if let Some(signal) = self.signal {
-            return Some(format!("stopping: {signal}"));
+            return Some(format!("{signal} received"));
         }
         if let Some(notice) = &self.spot {
             return Some(format!("spot interruption notice: {notice}"));

@@ -222,7 +222,13 @@ impl AgentStatus {
         if let (Some(kind), Some(zone)) = (&registration.instance_type, &registration.availability_zone) {
             row("machine", format!("{kind} in {zone}"));
         }
-        row("cluster", registration.cluster.clone().unwrap_or_else(|| "none".to_owned()));
+        row(
+            "cluster",
+            registration
+                .cluster
+                .clone()
+                .unwrap_or_else(|| "not set: answers for cluster1 and cluster2".to_owned()),
+        );
         row("serves", format!("{} (root = {})", self.listen, registration.root));
         let reason = registration.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
         row("state", format!("{} since {}{reason}", registration.phase, registration.since));
@@ -293,11 +299,13 @@ impl AgentStatus {
         table.load_style(comfy_table::presets::NOTHING);
         table.set_header(["target group", "target", "state", "since", "as of", "reason"]);
         for group in groups {
-            let why = [&group.problem, &group.reason, &group.description, &group.cure];
+            let why = [&group.problem, &group.reason, &group.description];
             let why: Vec<&str> = why.into_iter().flatten().map(String::as_str).collect();
+            let cure = group.cure.as_ref().map_or(String::new(), |cure| format!("; {cure}"));
             let target = group.target.as_deref().unwrap_or("-");
             let as_of = group.age_seconds.map_or("-".to_owned(), |age| format!("{age} s ago"));
-            let cells = [group.name.as_str(), target, &group.state, &group.since, &as_of, &why.join(": ")];
+            let cells =
+                [group.name.as_str(), target, &group.state, &group.since, &as_of, &(why.join(": ") + &cure)];
             table.add_row(cells.map(|cell| one_line(cell, LONGEST_ROW)));
         }
         format!("\n{table}\n")
@@ -359,11 +367,11 @@ mod tests {
             "serving on 0.0.0.0:80; cluster1: unhealthy (Target.Timeout)"
         );
         registration.phase = Phase::Draining;
-        registration.reason = Some("stopping: SIGTERM".into());
+        registration.reason = Some("SIGTERM received".into());
         registration.target_groups.clear();
         assert_eq!(
             registration.summary("0.0.0.0:80"),
-            "draining (stopping: SIGTERM), still serving on 0.0.0.0:80; no target group"
+            "draining (SIGTERM received), still serving on 0.0.0.0:80; no target group"
         );
     }
 

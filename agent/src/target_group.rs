@@ -176,7 +176,7 @@ impl TargetHealth {
                 "compare the group's health check path and matcher with the answer of `curl -i` on this instance"
             }
             "Target.Timeout" if was_healthy => {
-                "the target was healthy before: check the instance's load, and for a changed security group or route"
+                "the target was healthy before: check the instance's load, its security group and its route"
             }
             "Target.Timeout" => {
                 "allow the load balancer's security group to reach this instance on the registered port"

@@ -27,12 +27,12 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "root",
         "ANSWER",
-        "What GET / answers: health (Healthy!) or seed (the stored number) [default: the instance's tag, else health]",
+        "Answer of GET /: health is the text Healthy!, seed is the number that a POST stored [default: the instance's tag, else health]",
     ),
     setting(
         "cluster",
         "NAME",
-        "Cluster whose path this instance answers [default: the instance's tag, else both cluster1 and cluster2]",
+        "Name of this instance's cluster; GET /NAME is answered [default: the instance's tag, else both cluster1 and cluster2]",
     ),
     setting(
         "target-group",
@@ -54,7 +54,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "drain-quiet",
         "DURATION",
-        "End a drain after this long without requests, counted from deregistration [default: 20s]",
+        "End a drain once no request has come for this long since deregistration [default: 20s]",
     ),
     setting(
         "drain-timeout",
@@ -66,7 +66,11 @@ pub const SETTINGS: &[Setting] = &[
         "ACTION",
         "Action on a rebalance recommendation: ignore or drain [default: ignore]",
     ),
-    setting("reload-wait", "DURATION", "Wait at most this long for request bodies in a reload [default: 2s]"),
+    setting(
+        "reload-wait",
+        "DURATION",
+        "In a reload, wait at most this long for requests that are still arriving [default: 2s]",
+    ),
     setting(
         "reconcile-interval",
         "DURATION",
@@ -81,7 +85,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "max-connections",
         "COUNT",
-        "Open connections at most; a new one then closes an idle one, or waits [default: 10000]",
+        "Open connections at most; beyond it, a new one closes an idle one or waits [default: 10000]",
     ),
     setting(
         "header-timeout",

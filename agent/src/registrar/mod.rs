@@ -262,7 +262,10 @@ impl<A: Api> Registrar<A> {
         if role != self.role {
             let cluster = role.cluster.as_ref().map_or("none", |cluster| cluster.as_str());
             let groups = sentences::names(&role.target_groups);
-            tracing::info!("role: target groups {groups}; cluster {cluster}; root {}", role.root);
+            tracing::info!(
+                "settings and tags: target groups {groups}; cluster {cluster}; GET / answers {}",
+                role.root
+            );
             self.role = role;
         }
         if !matches!(self.state, State::Starting) {
@@ -341,11 +344,11 @@ impl<A: Api> Registrar<A> {
         match transition {
             Transition::CallOff => {
                 let before = cause(before);
-                tracing::info!(reason = before, "drain cancelled; its reason was: {before}");
+                tracing::info!(reason = before, "the drain ({before}) is cancelled");
             }
             Transition::Return => {
                 let before = cause(before);
-                tracing::info!(reason = before, "registering again; the drain's reason was: {before}");
+                tracing::info!(reason = before, "registering again: the drain ({before}) is over");
             }
             Transition::End { timed_out: false, .. } => {
                 let State::Draining { begun, .. } = &self.state else { return };

@@ -101,11 +101,11 @@ fn describe(
         cure: None,
     };
     match event {
-        Event::Resolved => plain("the target group was found"),
+        Event::Resolved => plain("found the target group; asking for the target health"),
         Event::Lost => plain("the target group no longer exists"),
         Event::Deregistered => plain("DeregisterTargets accepted"),
         Event::AnswerLost => plain("a call got no answer and may have taken effect"),
-        Event::Rejoin => plain("the instance may register again"),
+        Event::Rejoin => plain("the instance is to register again"),
         Event::Registered => {
             let target = target.map_or_else(String::new, |target| format!(" {}:{}", target.id, target.port));
             ChangeMessage {
@@ -126,7 +126,11 @@ fn describe(
             };
             let (code, description) = (health.reason.as_deref(), health.description.as_deref());
             // Before a registration this is the expected answer: AWS's words for it read like an error.
-            let why = if health.is_not_registered() { [None, None] } else { [code, description] };
+            let why = match () {
+                () if health.is_not_registered() => [None, None],
+                () if health.is_draining() => [Some("an earlier deregistration is still in progress"), None],
+                () => [code, description],
+            };
             let parts: Vec<&str> = [state.as_str()].into_iter().chain(why.into_iter().flatten()).collect();
             let reason = code.or(description).unwrap_or(match health.state {
                 TargetHealthState::Healthy => "the load balancer's health checks pass",

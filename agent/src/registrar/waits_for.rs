@@ -17,7 +17,7 @@ impl fmt::Display for WaitsFor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Deregistration(groups) => write!(f, "the deregistration from {}", groups.join(", ")),
-            Self::Silence(quiet) => write!(f, "{} without requests", seconds(*quiet)),
+            Self::Silence(quiet) => write!(f, "{} in a row without requests", seconds(*quiet)),
             Self::Requests => f.write_str("the requests in flight"),
         }
     }

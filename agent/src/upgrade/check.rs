@@ -101,7 +101,7 @@ pub(super) async fn ask(
     arguments: &[OsString],
     own: &PinnedSettings,
 ) -> Result<Candidate, String> {
-    let refused = |why: String| format!("{}: {why}", path.display());
+    let refused = |why: String| format!("checked by {}: {why}", path.display());
     let mut command = tokio::process::Command::new(path);
     without_record(&mut command);
     command

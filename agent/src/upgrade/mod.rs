@@ -140,7 +140,7 @@ impl<H: ReloadHost> Reloader<H> {
         let before = self.program.stamps();
         let arguments = self.program.arguments.get(1..).unwrap_or_default();
         let candidate = check::ask(&self.program.path, arguments, &self.program.pinned).await?;
-        tracing::info!("reloading: version {} takes over", candidate.version);
+        tracing::info!("reloading: version {} can take over; finishing requests", candidate.version);
         let mut slot = self.server.lock().await;
         let server = slot.as_ref().ok_or("the agent is stopping")?;
         let rest = server.quiesce(Instant::now() + self.wait).await.map_err(|busy| busy.to_string())?;

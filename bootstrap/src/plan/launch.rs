@@ -312,7 +312,9 @@ impl<'a> Planner<'a> {
     }
 
     fn shares(&self) -> String {
-        listed(self.desired.fleet.groups.iter().map(|group| format!("{} × {}", group.name, group.weight)))
+        listed(
+            self.desired.fleet.groups.iter().map(|group| format!("{} weight {}", group.name, group.weight)),
+        )
     }
 
     /// Whether the existing listener's weights differ from the fleet's.

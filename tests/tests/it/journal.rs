@@ -121,12 +121,12 @@ async fn an_instances_life_is_in_the_journal_as_sentences_with_ids_and_fields() 
 
     agent.stop(&solo).await;
     let draining = journal.event("DRAINING").await;
-    assert_eq!(draining["MESSAGE"], "draining: stopping: SIGTERM; takes at most 300 s");
-    assert_eq!((&*draining["PRIORITY"], &*draining["REASON"]), ("6", "stopping: SIGTERM"));
+    assert_eq!(draining["MESSAGE"], "draining: SIGTERM received; takes at most 300 s");
+    assert_eq!((&*draining["PRIORITY"], &*draining["REASON"]), ("6", "SIGTERM received"));
     let drained = journal.event("DRAINED").await;
     assert!(
         drained["MESSAGE"].starts_with("drained after ")
-            && drained["MESSAGE"].ends_with(": stopping: SIGTERM"),
+            && drained["MESSAGE"].ends_with(": SIGTERM received"),
         "{drained:?}"
     );
     assert_eq!(journal.event("STOPPED").await["MESSAGE"], "stopped: the port is closed");
@@ -148,7 +148,7 @@ async fn an_instances_life_is_in_the_journal_as_sentences_with_ids_and_fields() 
     crowds_are_told_of(&solo, &journal).await;
     agent.stop(&solo).await;
     let late = journal.event("DRAIN_TIMED_OUT").await;
-    assert_eq!((&*late["PRIORITY"], &*late["REASON"]), ("4", "stopping: SIGTERM"));
+    assert_eq!((&*late["PRIORITY"], &*late["REASON"]), ("4", "SIGTERM received"));
     assert!(late["MESSAGE"].contains("may still be registered"), "{late:?}");
 
     for entry in journal.entries() {
@@ -349,7 +349,7 @@ async fn nothing_is_lost_at_a_reload_or_a_stop_when_the_journal_does_not_hang() 
     let count = |beginning: &str| said.iter().filter(|message| message.starts_with(beginning)).count();
     for (times, beginning) in [
         (1, format!("listening on {}, version {version}", solo.listen)),
-        (3, format!("reloading: version {version} takes over")),
+        (3, format!("reloading: version {version} can take over; finishing requests")),
         (3, format!("reloaded: version {version} replaced {version}; ")),
         (1, "draining: ".to_owned()),
         (1, "stopping: finishing the requests in flight".to_owned()),

@@ -21,10 +21,12 @@ async fn resume_waits_until_the_instance_is_healthy_and_says_when_there_was_noth
     assert_eq!(text(&drained.stdout), "drained\n");
     let said = text(&drained.stderr);
     assert!(
-        said.starts_with("draining: deregistering from cluster1, then waiting for 3 s without requests; "),
+        said.starts_with(
+            "draining: deregistering from cluster1, then waiting for 3 s in a row without requests; "
+        ),
         "{said}"
     );
-    assert!(said.contains("\nwaiting for 3 s without requests\n"), "{drained:?}");
+    assert!(said.contains("\nwaiting for 3 s in a row without requests\n"), "{drained:?}");
 
     let resumed = machine.command(&["resume", "--wait", "--timeout", "50s"]).await;
     assert!(resumed.status.success(), "{resumed:?}\n{}", machine.log());
@@ -100,7 +102,11 @@ async fn a_stop_says_what_it_waits_for() {
     bed.until_target("cluster1", &machine, TargetState::Healthy).await;
     agent.terminate();
     assert!(ended(&mut agent, &machine).await.success());
-    assert!(machine.log().contains("draining: waiting for 3 s without requests"), "{}", machine.log());
+    assert!(
+        machine.log().contains("draining: waiting for 3 s in a row without requests"),
+        "{}",
+        machine.log()
+    );
 }
 
 #[tokio::test]

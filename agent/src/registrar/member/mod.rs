@@ -548,7 +548,7 @@ impl<A: Api> Member<A> {
 
 fn unknown_target(missing: &str) -> Problem {
     Problem {
-        what: format!("{missing} is unknown: nothing to register"),
+        what: format!("{missing} is unknown: cannot register the instance"),
         cure: "let the instance reach its metadata service, or set instance-id".to_owned(),
     }
 }

@@ -270,7 +270,7 @@ async fn a_drain_that_is_resumed_in_the_middle_is_called_off() {
     setup.ask(OperatorRequest::Resume).await.unwrap();
     setup.until(LONG, "registered", |setup| setup.api.targets("a") == [TARGET]).await;
     assert_eq!(setup.phase(), Phase::Serving);
-    assert_eq!(log.lines("drain cancelled; its reason was: requested by an operator").len(), 1);
+    assert_eq!(log.lines("the drain (requested by an operator) is cancelled").len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -351,7 +351,7 @@ async fn drained_before_a_reload_it_stays_drained_without_another_drain() {
     assert_eq!(log.lines("draining: "), NOBODY, "it was drained before");
     setup.ask(OperatorRequest::Resume).await.unwrap();
     setup.until(LONG, "registered", |setup| setup.api.targets("a") == [TARGET]).await;
-    assert_eq!(log.lines("registering again; the drain's reason was: requested by an operator").len(), 1);
+    assert_eq!(log.lines("registering again: the drain (requested by an operator) is over").len(), 1);
 }
 
 #[tokio::test(start_paused = true)]

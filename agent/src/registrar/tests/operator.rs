@@ -57,9 +57,9 @@ async fn a_drain_says_what_it_waits_for_and_each_once() {
     setup.notices.send_replace(Some(Notices { auto_scaling: Some("Standby".to_owned()), ..notices() }));
     let leaving = "the deregistration from a";
     setup.until(LONG, leaving, |setup| waits_for(setup).as_deref() == Some(leaving)).await;
-    let silence = "20 s without requests";
+    let silence = "20 s in a row without requests";
     setup.until(LONG, silence, |setup| waits_for(setup).as_deref() == Some(silence)).await;
-    assert!(setup.registration.borrow().summary("x").contains("waiting for 20 s without requests"));
+    assert!(setup.registration.borrow().summary("x").contains("waiting for 20 s in a row without requests"));
     // Requests come and go: that is no news.
     for _ in 0..10 {
         traffic.started.increment();
@@ -95,14 +95,18 @@ async fn a_resume_says_when_there_was_nothing_to_resume_and_a_drain_when_it_is_d
     let said = setup.ask(OperatorRequest::Resume).await.unwrap();
     assert_eq!(said, "nothing to resume: no operator drained this instance");
     let said = setup.ask(OperatorRequest::Drain).await.unwrap();
-    let how = "draining: deregistering from a, then waiting for 20 s without requests; at most 30 s\n";
+    let how =
+        "draining: deregistering from a, then waiting for 20 s in a row without requests; at most 30 s\n";
     assert!(
         said.starts_with(how) && said.ends_with("`instance-agent drain --wait` waits for the end"),
         "{said}"
     );
     setup.until(LONG, "silence", |setup| waits_for(setup).is_some_and(|wait| wait.contains("without"))).await;
     let said = setup.ask(OperatorRequest::Drain).await.unwrap();
-    assert!(said.starts_with("already draining: waiting for 20 s without requests; at most "), "{said}");
+    assert!(
+        said.starts_with("already draining: waiting for 20 s in a row without requests; at most "),
+        "{said}"
+    );
     setup.until_phase(Phase::Drained, LONG).await;
     let said = setup.ask(OperatorRequest::Drain).await.unwrap();
     assert!(said.starts_with("already drained\n"), "{said}");

@@ -213,7 +213,7 @@ fn only_the_difference_is_made() {
             "set the deregistration delay of clusters-cluster2 to 60 s",
             "wait until all 9 instances are healthy",
             "check that no other command has changed the fleet",
-            "set the listener's weights: cluster1 × 3, cluster2 × 1",
+            "set the listener's weights: cluster1 weight 3, cluster2 weight 1",
             "record that the fleet matches its definition",
         ]
     );
