@@ -95,8 +95,9 @@ pub(crate) async fn drain(
         Phase::Serving => Err(CommandError::CalledOff(Phase::Serving)),
         Phase::Starting | Phase::Draining => Ok(Some(registration.waiting_for.clone().unwrap_or_default())),
     };
-    // If stderr is closed, there is nowhere to report it.
-    _ = write!(io::stderr(), "{said}");
+    // Its last line explains how to wait. If stderr is closed, there is nowhere to report it.
+    let lines = said.lines().take(2).map(|line| format!("{line}\n"));
+    _ = write!(io::stderr(), "{}", lines.collect::<String>());
     // Without a timeout the wait still ends: the agent ends a drain at its drain-timeout.
     until(&runtime_dir, "status", "drained", timeout, step).await?;
     Ok("drained\n".to_owned())

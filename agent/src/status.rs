@@ -257,15 +257,20 @@ impl AgentStatus {
         row(
             "requests",
             format!(
-                "/ {}, /health {}, cluster {}, seed read {}, stored {}, rejected {}; health checks {}, answered unhealthy {}",
+                "GET / {}, GET /health {}, GET of the cluster's path {}, GET /seed {}, numbers stored {}, rejected {}",
                 traffic.root,
                 traffic.health,
                 traffic.cluster,
                 traffic.seed_read,
                 traffic.seed_write,
-                traffic.refused,
-                traffic.probes,
-                traffic.refused_probes
+                traffic.refused
+            ),
+        );
+        row(
+            "health checks",
+            format!(
+                "{} by the load balancer, {} of them not answered 200",
+                traffic.probes, traffic.refused_probes
             ),
         );
         let TrafficSnapshot { made_room, unread_dropped, .. } = *traffic;

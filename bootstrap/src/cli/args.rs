@@ -101,7 +101,7 @@ pub struct Launch {
     /// The fleet.
     #[command(flatten)]
     pub fleet_args: FleetArgs,
-    /// Do not ask before changing or deleting existing resources, or adding instances
+    /// Do not ask before changing or deleting what exists, or before adding instances to it
     #[arg(long, help_heading = "On AWS", conflicts_with = "local")]
     pub yes: bool,
     /// Options of a local launch.
@@ -113,7 +113,7 @@ pub struct Launch {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "With --local")]
 pub struct LocalArgs {
-    /// Port of the load balancer on 127.0.0.1, 0 for any free one; the instances' addresses depend on it
+    /// Port of the load balancer on 127.0.0.1, 0 for any free one; another port gives other instance addresses
     #[arg(long, requires = "local", default_value_t = 8080)]
     pub port: u16,
     /// Port on which each instance listens, at its own address
@@ -134,8 +134,8 @@ pub struct LocalArgs {
     /// Stop the fleet as soon as every instance is healthy
     #[arg(long, requires = "local", conflicts_with = "duration")]
     pub exit_when_healthy: bool,
-    /// End a drain after this long without requests, when the fleet stops and on `instance-agent drain`; below 2s
-    /// requests can fail
+    /// End a drain once no request has come for this long, also the drain when the fleet stops; less than 2s can
+    /// make requests fail
     // The balancer sends new requests to a deregistered target for 2 s. They could come to a closed port.
     #[arg(long, requires = "local", value_name = "TIME", default_value = "3s", value_parser = duration::parse)]
     pub drain_quiet: Duration,

@@ -198,8 +198,8 @@ impl Command {
             )),
             Self::Status(status) if status.at.local => Some((
                 "status",
-                "status is for AWS; the terminal of a local fleet shows each change of a target's health, and the \
-                 `instance-agent status` command for one instance",
+                "status is for AWS; a local fleet's terminal shows each change of a target's health; it also printed the \
+                 command that shows one instance's status",
             )),
             Self::Verify(verify) if verify.at.local => {
                 Some(("verify", "verify is for AWS; the terminal of a local fleet shows requests to try"))

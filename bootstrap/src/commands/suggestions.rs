@@ -47,7 +47,7 @@ pub(super) fn without_key_pair(desired: &Desired, instance: &str) -> Vec<String>
         lines.push(format!("  aws ssm start-session --region {region} --target {instance}"));
     }
     lines.push(
-        "`launch --key-pair NAME` adds your key pair (`aws ec2 import-key-pair`) and replaces the instances"
+        "to log in by SSH, import your key (`aws ec2 import-key-pair`); then `launch --key-pair NAME` replaces the instances"
             .to_owned(),
     );
     lines

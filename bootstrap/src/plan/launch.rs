@@ -460,7 +460,7 @@ impl<'a> Planner<'a> {
             self.add(Action::SetZones(zones), title, [confirmed]);
         }
         let after: Vec<_> = self.changed.iter().copied().map(Some).collect();
-        self.add(Action::Settle, "record that the fleet matches its definition", after);
+        self.add(Action::Settle, "tag the fleet as complete", after);
     }
 
     /// Checks that the stored definition is still this command's: before anything is removed, and before the fleet is

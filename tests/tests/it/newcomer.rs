@@ -456,7 +456,7 @@ async fn commands_for_aws_say_what_to_do_with_a_local_fleet() {
         (&["plan", "seed"][..], "use `bootstrap launch --local`"),
         (&["scale", "seed", "numbers=3"], "then use `bootstrap launch --local --count GROUP=N`"),
         (&["scale"], "end the local fleet with Ctrl-C in its terminal"),
-        (&["status"], "the terminal of a local fleet shows each change of a target's health"),
+        (&["status"], "a local fleet's terminal shows each change of a target's health"),
         (&["verify", "seed"], "the terminal of a local fleet shows requests to try"),
         (&["destroy", "seed", "--yes"], "a local fleet ends with Ctrl-C in its terminal"),
         (&["list"], "a local fleet runs only in its own terminal"),
@@ -657,7 +657,7 @@ async fn after_a_launch_of_seed_each_instance_is_posted_to_before_the_balancer_i
 #[tokio::test]
 async fn a_launch_without_a_key_pair_says_how_to_get_onto_an_instance_and_how_to_add_one() {
     let small = Small::with(Options::prompt()).await;
-    let add = "`launch --key-pair NAME` adds your key pair (`aws ec2 import-key-pair`)";
+    let add = "import your key (`aws ec2 import-key-pair`); then `launch --key-pair NAME` replaces";
     let connect = "  aws ec2-instance-connect ssh --region us-east-1 --os-user ubuntu --instance-id i-";
     let ran = small.launch().await.success().says(connect).says(add);
     assert!(!ran.stdout.contains("Session Manager"), "its role allows no session: {}", ran.stdout);

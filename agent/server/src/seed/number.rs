@@ -83,7 +83,7 @@ pub(crate) enum SeedError {
         "\"num\" is not an integer: send plain digits without quotes, point or exponent, such as {{\"num\": 100}}"
     )]
     NotAnInteger,
-    #[error("\"num\" has {digits} digits: send at most {MAX_DIGITS}, such as {{\"num\": 100}}")]
+    #[error("\"num\" has {digits} digits: send at most {MAX_DIGITS} digits, such as {{\"num\": 100}}")]
     TooLong { digits: usize },
 }
 

@@ -214,7 +214,7 @@ fn only_the_difference_is_made() {
             "wait until all 9 instances are healthy",
             "check that no other command has changed the fleet",
             "set the listener's weights: cluster1 weight 3, cluster2 weight 1",
-            "record that the fleet matches its definition",
+            "tag the fleet as complete",
         ]
     );
     assert!((1..plan.steps.len()).all(|later| comes_after(&plan, later, 0)), "the definition is first");
