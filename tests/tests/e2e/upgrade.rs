@@ -111,8 +111,9 @@ async fn a_mistake_in_the_file_and_a_broken_program_are_refused_and_the_old_one_
     assert!(said.contains("the new version did not take over"), "{said}");
     assert_eq!(bed.machine.ok("dpkg-query -W -f '${Status}' instance-agent").await, "install ok installed");
     // Asking for the reload is the new program's work too; here it is systemd that names it.
-    let journal = bed.machine.journal().await;
-    assert!(journal.contains("execute /usr/bin/instance-agent: Exec format error"), "{journal}");
+    // The process that says it may be gone before journald has looked up its unit, so the whole journal is read.
+    let failed = "journalctl --no-pager | grep 'execute /usr/bin/instance-agent: Exec format error'";
+    bed.machine.until(failed).await;
     bed.machine.ok("rm /usr/bin/instance-agent").await;
     let refused = bed.machine.run("systemctl reload instance-agent").await;
     assert!(!refused.status.success());
