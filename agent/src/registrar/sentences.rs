@@ -126,10 +126,12 @@ fn describe(
             };
             let (code, description) = (health.reason.as_deref(), health.description.as_deref());
             // Before a registration this is the expected answer: AWS's words for it read like an error.
-            let why = match () {
-                () if health.is_not_registered() => [None, None],
-                () if health.is_draining() => [Some("an earlier deregistration is still in progress"), None],
-                () => [code, description],
+            let why = if health.is_not_registered() {
+                [None, None]
+            } else if health.is_draining() {
+                [Some("an earlier deregistration is still in progress"), None]
+            } else {
+                [code, description]
             };
             let parts: Vec<&str> = [state.as_str()].into_iter().chain(why.into_iter().flatten()).collect();
             let reason = code.or(description).unwrap_or(match health.state {
@@ -204,6 +206,14 @@ mod tests {
         let said =
             observed(&unknown, health(TargetHealthState::Unused, "Target.NotRegistered", "Not registered"));
         assert_eq!(said.message, "unregistered (was unknown)");
+        let said = observed(
+            &unknown,
+            health(TargetHealthState::Draining, "Target.DeregistrationInProgress", "Deregistered"),
+        );
+        assert_eq!(
+            said.message,
+            "unregistered (was unknown): an earlier deregistration is still in progress"
+        );
         assert_eq!((said.message_id, said.cure), (None, None));
     }
 
