@@ -238,17 +238,17 @@ fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
     server::adopt_listener(socket).map_err(ServeError::Activation)
 }
 
-/// The answers until the registrar publishes: after a reload, those of the previous program.
+/// The answers until the registrar publishes: by the settings, else those of the previous program after a reload.
 fn first_answers(settings: &Settings, predecessor: Option<&Predecessor>) -> Answers {
-    let role = predecessor.map(Predecessor::role);
-    let instance =
-        predecessor.and_then(|predecessor| predecessor.instance.as_ref()).map(|instance| InstanceAnswer {
-            id: instance.identity.id.clone().unwrap_or_else(|| "unknown".to_owned()),
-            cluster: role.as_ref().and_then(|role| role.cluster.clone()),
-        });
+    let instance = predecessor.and_then(|predecessor| predecessor.instance.as_ref());
+    // Without an instance it had no tags, and its role was that of its settings.
+    let role = predecessor.filter(|_| instance.is_some()).map(Predecessor::role).unwrap_or_default();
     Answers {
-        root: role.filter(|_| instance.is_some()).map_or(settings.root.unwrap_or_default(), |role| role.root),
-        instance,
+        root: settings.root.unwrap_or(role.root),
+        instance: instance.map(|instance| InstanceAnswer {
+            id: instance.identity.id.clone().unwrap_or_else(|| "unknown".to_owned()),
+            cluster: settings.cluster.clone().or(role.cluster),
+        }),
         draining: predecessor.filter(|predecessor| predecessor.drained).map(|_| "drained".to_owned()),
     }
 }

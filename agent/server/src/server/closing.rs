@@ -16,7 +16,7 @@ use tokio::io::{AsyncWrite as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::blocked::BlockedConnection;
-use super::buffers::unsent;
+use super::buffers::{unacknowledged, unsent};
 use super::io::write_now;
 use super::orders::Order;
 use super::room::Place;
@@ -73,23 +73,12 @@ impl ClosingConnection {
     async fn finish(&mut self, worker: &Worker, place: &Place) {
         if !self.unwritten.is_empty() || self.lingers {
             place.busy();
-            let write_timeout = worker.limits().write_timeout;
-            let mut written = tokio::time::timeout(write_timeout, self.write(worker)).await;
-            // The process may have been stopped all that time, while the client read.
-            while written.is_err()
-                && let Some(Ok(bytes @ 1..)) = write_now(&self.socket, &self.unwritten)
-            {
-                self.unwritten.advance(bytes);
-                written = tokio::time::timeout(write_timeout, self.write(worker)).await;
+            if self.write(worker).await.is_err() {
+                return;
             }
-            match written {
+            if self.lingers {
                 // Whether or not this times out, the client has its answer.
-                Ok(Ok(())) if self.lingers => {
-                    drop(tokio::time::timeout(PATIENCE, discard(&self.socket)).await)
-                }
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return,
-                Err(_) => return close_at_once(&self.socket),
+                drop(tokio::time::timeout(PATIENCE, discard(&self.socket)).await);
             }
         }
         if unsent(&self.socket) > 0 && !worker.order().is_stopping() {
@@ -140,6 +129,7 @@ impl ClosingConnection {
     async fn write(&mut self, worker: &Worker) -> io::Result<()> {
         let mut turn: Option<BlockedConnection> = None;
         while self.unwritten.has_remaining() {
+            let queued_before = unacknowledged(&self.socket);
             let written = poll_fn(|cx| {
                 if turn.as_ref().is_some_and(BlockedConnection::is_dropped) {
                     return Poll::Ready(Ok(0));
@@ -154,7 +144,18 @@ impl ClosingConnection {
                 }
                 written
             });
-            match written.await? {
+            let written = match tokio::time::timeout(worker.limits().write_timeout, written).await {
+                Ok(written) => written?,
+                // The process may have been stopped all that time, while the client read.
+                Err(_) => match write_now(&self.socket, &self.unwritten, queued_before) {
+                    Some(written) => written?,
+                    None => {
+                        close_at_once(&self.socket);
+                        return Err(io::ErrorKind::TimedOut.into());
+                    }
+                },
+            };
+            match written {
                 0 => {
                     worker.drops_unread();
                     close_at_once(&self.socket);

@@ -19,6 +19,7 @@ use tokio::io::AsyncWrite as _;
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
+use super::buffers::unacknowledged;
 use super::closing::{ClosingConnection, close_at_once};
 use super::endpoints::{CROWDED, Service, ServiceState};
 use super::handover_sockets::{HandoverConnection, Stage};
@@ -338,6 +339,7 @@ async fn catch_up(rest: &mut IoParts, track: &Track) -> Result<(), ConnectionEnd
             }
             Order::Serve | Order::Stop(_) => {}
         }
+        let queued_before = unacknowledged(&rest.socket);
         let write = poll_fn(|cx| {
             let written = Pin::new(&mut rest.socket).poll_write(cx, &rest.unwritten);
             track.wrote(written.is_ready());
@@ -351,7 +353,7 @@ async fn catch_up(rest: &mut IoParts, track: &Track) -> Result<(), ConnectionEnd
                 Ok(Ok(written @ 1..)) => rest.unwritten.advance(written),
                 Ok(_) => return Err(ConnectionEnd::Stuck),
                 // The process may have been stopped all that time, while the client read.
-                Err(_) => match write_now(&rest.socket, &rest.unwritten) {
+                Err(_) => match write_now(&rest.socket, &rest.unwritten, queued_before) {
                     Some(Ok(written @ 1..)) => rest.unwritten.advance(written),
                     _ => return Err(ConnectionEnd::Stuck),
                 }

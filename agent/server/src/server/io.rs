@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 use tokio::net::TcpStream;
 
+use super::buffers::unacknowledged;
 use super::track::{RequestPhase, Track};
 
 /// The most bytes kept for a client that reads nothing while the server comes to rest: more than the answers
@@ -27,11 +28,20 @@ pub(super) struct Io {
     prefix: Bytes,
     /// Bytes that hyper has written but the kernel has not taken. Only a freeze fills it.
     unwritten: BytesMut,
+    /// How many bytes the client had not acknowledged when the last write was blocked.
+    queued_when_blocked: usize,
     track: Rc<Track>,
 }
 
-/// Writes directly, without the runtime's readiness; `None` if the kernel has no room.
-pub(super) fn write_now(socket: &TcpStream, bytes: &[u8]) -> Option<io::Result<usize>> {
+/// Writes directly, without the runtime's readiness; `None` if the client has read nothing since the write was blocked with
+/// `queued_before` bytes in the kernel, or the kernel has no room.
+///
+/// Room alone shows nothing: the kernel reports a socket as writable only once a third of its buffer is free, but takes
+/// bytes before. A client that reads nothing could be kept for hours by them.
+pub(super) fn write_now(socket: &TcpStream, bytes: &[u8], queued_before: usize) -> Option<io::Result<usize>> {
+    if unacknowledged(socket) >= queued_before {
+        return None;
+    }
     match rustix::net::send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
         Err(Errno::AGAIN | Errno::INTR) => None,
         written => Some(written.map_err(io::Error::from)),
@@ -53,7 +63,13 @@ pub(super) struct IoParts {
 impl Io {
     /// `read` are the bytes that were read from the socket before.
     pub(super) fn new(socket: TcpStream, read: Bytes, track: Rc<Track>) -> Self {
-        Self { socket: TokioIo::new(socket), prefix: read, unwritten: BytesMut::new(), track }
+        Self {
+            socket: TokioIo::new(socket),
+            prefix: read,
+            unwritten: BytesMut::new(),
+            queued_when_blocked: 0,
+            track,
+        }
     }
 
     /// The socket, with the bytes not yet handled and not yet written. `read` comes from hyper.
@@ -93,11 +109,15 @@ impl Io {
     /// After a time limit, writes directly: the runtime may not know yet that there is room.
     fn poll_socket(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.track.is_overdue()
-            && let Some(written) = write_now(self.socket.inner(), bytes)
+            && let Some(written) = write_now(self.socket.inner(), bytes, self.queued_when_blocked)
         {
             return Poll::Ready(written);
         }
-        Pin::new(&mut self.socket).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.socket).poll_write(cx, bytes);
+        if written.is_pending() && !self.track.is_write_blocked() {
+            self.queued_when_blocked = unacknowledged(self.socket.inner());
+        }
+        written
     }
 
     fn poll_unwritten(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
