@@ -14,9 +14,9 @@ use crate::solo::{program, tool};
 use crate::{SOON, eventually, output, text};
 
 /// What one command in a machine may take; installing packages is among them.
-const COMMAND: Duration = Duration::from_secs(120);
+const COMMAND: Duration = Duration::from_secs(300);
 /// What a boot or a poweroff may take on a busy machine.
-const BOOT: Duration = Duration::from_secs(60);
+const BOOT: Duration = Duration::from_secs(300);
 
 /// A machine. It keeps its disk over reboots, and loses it with this value.
 pub struct Nspawn {

@@ -11,7 +11,7 @@ use tokio::process::Command;
 use crate::text;
 
 /// How long a tool may take, on a machine that is busy with other tests.
-const PATIENCE: Duration = Duration::from_secs(200);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// The tree that everything was built from.
 pub fn tree() -> PathBuf {

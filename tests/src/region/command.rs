@@ -24,7 +24,7 @@ use crate::account::REGION;
 use crate::binary;
 
 /// What starting moto may take on a busy machine, and what ending many machines may.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The folder of the one region that the command keeps.
 pub struct Place(PathBuf);

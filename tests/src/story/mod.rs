@@ -42,7 +42,7 @@ count = 1
 
 /// What its things may take.
 pub const QUICK: Times =
-    Times { boot: Duration::from_secs(90), settle: Duration::from_secs(90), lasts: Duration::from_secs(15) };
+    Times { boot: Duration::from_secs(300), settle: Duration::from_secs(300), lasts: Duration::from_secs(15) };
 
 /// As AWS is by default.
 pub const USUAL: Times = Times {

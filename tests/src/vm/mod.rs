@@ -57,7 +57,7 @@ pub const GROUP: &str = "cluster1";
 pub const BOOT: Duration = Duration::from_secs(600);
 
 /// The longest that a command in the guest may take.
-const COMMAND: Duration = Duration::from_secs(120);
+const COMMAND: Duration = Duration::from_secs(300);
 
 /// The virtual machine, and the cloud around it.
 pub struct Guest {

@@ -43,7 +43,7 @@ async fn paste(day: &Day, block: &str, words: &[(&str, &str)]) {
         .env("AWS_EC2_METADATA_DISABLED", "true")
         .kill_on_drop(true)
         .output();
-    let output = tokio::time::timeout(Duration::from_secs(120), run).await.unwrap().unwrap();
+    let output = tokio::time::timeout(Duration::from_secs(300), run).await.unwrap().unwrap();
     assert!(output.status.success(), "{block}\n{}", tests::text(&output.stderr));
 }
 

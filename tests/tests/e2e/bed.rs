@@ -12,7 +12,7 @@ use tests::solo::is_root_or_skip;
 use tests::{binary, eventually, send, text, within};
 
 /// What a boot may take on a busy machine.
-const BOOT: Duration = Duration::from_secs(120);
+const BOOT: Duration = Duration::from_secs(300);
 
 const WHY: &str = "only root can boot a machine";
 
@@ -39,7 +39,7 @@ impl Bed {
             .env("TESTS_BED_ENDS_WITH", self.owner.to_string())
             .kill_on_drop(true)
             .output();
-        tokio::time::timeout(Duration::from_secs(120), run).await.unwrap().unwrap()
+        tokio::time::timeout(Duration::from_secs(300), run).await.unwrap().unwrap()
     }
 
     async fn ok(&self, words: &[&str]) -> String {
