@@ -2,7 +2,7 @@
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::Method;
 use instance_contract::{duration, one_line};
@@ -86,7 +86,9 @@ pub(crate) async fn drain(
     args: AgentArgs,
 ) -> Result<String, CommandError> {
     let runtime_dir = runtime_dir(args);
-    let said = admin::request(&runtime_dir, Method::POST, "drain").await?;
+    let limit = WaitLimit::of("drained", timeout);
+    let said =
+        limit.keep("the agent's answer", admin::request(&runtime_dir, Method::POST, "drain")).await??;
     if !wait {
         return Ok(said);
     }
@@ -99,8 +101,12 @@ pub(crate) async fn drain(
     let lines = said.lines().take(2).map(|line| format!("{line}\n"));
     _ = write!(io::stderr(), "{}", lines.collect::<String>());
     // Without a timeout the wait still ends: the agent ends a drain at its drain-timeout.
-    until(&runtime_dir, "status", "drained", timeout, step).await?;
-    Ok("drained\n".to_owned())
+    let drained = until(&runtime_dir, "status", limit, step).await?;
+    let left =
+        drained.target_groups.iter().filter(|group| group.problem.is_some()).map(|group| {
+            format!("warning: may still be registered with target group {}\n", group.in_words())
+        });
+    Ok(format!("drained\n{}", left.collect::<String>()))
 }
 
 pub(crate) async fn resume(
@@ -109,7 +115,9 @@ pub(crate) async fn resume(
     args: AgentArgs,
 ) -> Result<String, CommandError> {
     let runtime_dir = runtime_dir(args);
-    let said = admin::request(&runtime_dir, Method::POST, "resume").await?;
+    let limit = WaitLimit::of("healthy", Some(timeout.unwrap_or(RESUME_PATIENCE)));
+    let said =
+        limit.keep("the agent's answer", admin::request(&runtime_dir, Method::POST, "resume")).await??;
     if !wait {
         return Ok(said);
     }
@@ -119,27 +127,55 @@ pub(crate) async fn resume(
         (_, reason) => Err(CommandError::StaysOut(reason.clone().unwrap_or_default())),
     };
     _ = write!(io::stderr(), "{said}");
-    let timeout = Some(timeout.unwrap_or(RESUME_PATIENCE));
     // The agent asks AWS by itself as well, but after longer and longer pauses.
-    until(&runtime_dir, FRESH_STATUS, "healthy", timeout, step).await?;
+    let serving = until(&runtime_dir, FRESH_STATUS, limit, step).await?;
+    if serving.target_groups.is_empty() {
+        return Ok("serving; no target group is set\n".to_owned());
+    }
     Ok("healthy\n".to_owned())
 }
 
-/// Asks for the status until `step` returns `None`. Prints on stderr what `step` waits for, whenever it changes.
+/// How long a command waits for a state.
+#[derive(Clone, Copy)]
+struct WaitLimit {
+    state: &'static str,
+    limit: Option<Duration>,
+    begun: Instant,
+}
+
+impl WaitLimit {
+    fn of(state: &'static str, limit: Option<Duration>) -> Self {
+        Self { state, limit, begun: Instant::now() }
+    }
+
+    /// Waits for `work`, as long as the limit allows.
+    async fn keep<T>(&self, waits_for: &str, work: impl Future<Output = T>) -> Result<T, CommandError> {
+        let Some(limit) = self.limit else { return Ok(work.await) };
+        let left = limit.saturating_sub(self.begun.elapsed());
+        tokio::time::timeout(left, work).await.map_err(|_| self.late(waits_for))
+    }
+
+    fn late(&self, waits_for: &str) -> CommandError {
+        let limit = duration::format(self.limit.unwrap_or_default());
+        CommandError::Late { state: self.state, limit, waits_for: waits_for.to_owned() }
+    }
+}
+
+/// Asks for the status until `step` returns `None`; the last answer. Prints on stderr what `step` waits for, whenever it
+/// changes.
 async fn until(
     runtime_dir: &Path,
     question: &str,
-    state: &'static str,
-    limit: Option<Duration>,
+    limit: WaitLimit,
     step: impl Fn(&Registration) -> Result<Option<String>, CommandError>,
-) -> Result<(), CommandError> {
+) -> Result<Registration, CommandError> {
     let mut waits_for = "the agent's answer".to_owned();
     let wait = async {
         let mut pause = Backoff::new(Duration::from_millis(200), Duration::from_secs(1));
         loop {
             let status = admin::request(runtime_dir, Method::GET, question).await?;
             let status: AgentStatus = serde_json::from_str(&status)?;
-            let Some(now) = step(&status.registration)? else { return Ok(()) };
+            let Some(now) = step(&status.registration)? else { return Ok(status.registration) };
             if waits_for != now {
                 _ = writeln!(io::stderr(), "waiting for {}", one_line(&now, LONGEST_WAIT));
                 waits_for = now;
@@ -147,12 +183,9 @@ async fn until(
             tokio::time::sleep(pause.next_delay()).await;
         }
     };
-    match limit {
-        None => wait.await,
-        Some(limit) => match tokio::time::timeout(limit, wait).await {
-            Ok(ended) => ended,
-            Err(_) => Err(CommandError::Late { state, limit: duration::format(limit), waits_for }),
-        },
+    match limit.keep("", wait).await {
+        Ok(ended) => ended,
+        Err(_) => Err(limit.late(&waits_for)),
     }
 }
 

@@ -396,3 +396,26 @@ impl Control {
         drop((requests, ask_again));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::Instance;
+
+    #[test]
+    fn after_a_reload_the_settings_of_now_come_before_the_answers_of_before() {
+        let settings = |flags: &[(&'static str, &str)]| {
+            let flags = flags.iter().map(|(key, value)| (*key, (*value).to_owned()));
+            let read = Layers::read(flags, [], Some(std::path::Path::new("/dev/null"))).settings();
+            read.unwrap_or_else(|error| panic!("{error}"))
+        };
+        let mut before = Predecessor { instance: Some(Instance::default()), ..Predecessor::default() };
+        let role = Role { cluster: "cluster2".parse().ok(), ..Role::default() };
+        before.set_role(&role, &[]);
+        let kept = first_answers(&settings(&[]), Some(&before));
+        assert_eq!((kept.root, kept.instance.and_then(|it| it.cluster)), (role.root, role.cluster));
+        let set = first_answers(&settings(&[("root", "seed"), ("cluster", "cluster1")]), Some(&before));
+        assert_eq!(set.root.to_string(), "seed");
+        assert_eq!(set.instance.and_then(|it| it.cluster), "cluster1".parse().ok());
+    }
+}

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use instance_contract::{TargetHealthState, one_line};
 use serde::{Deserialize, Serialize};
 
+use crate::lifecycle::state_in_words;
+
 use instance_server::traffic::TrafficSnapshot;
 
 /// The longest value in the table, in characters.
@@ -202,13 +204,39 @@ impl Registration {
 
 impl GroupStatus {
     /// `cluster1: unhealthy (Target.Timeout)`
-    fn in_words(&self) -> String {
+    pub(crate) fn in_words(&self) -> String {
         let Self { name, state, problem, reason, .. } = self;
+        let state = state_in_words(state);
         match problem.as_ref().or(reason.as_ref()) {
             Some(why) => format!("{name}: {state} ({why})"),
             None => format!("{name}: {state}"),
         }
     }
+
+    /// Everything about it, for `status`.
+    fn block(&self) -> String {
+        let mut text = String::from("\n");
+        row(&mut text, "target group", &self.name);
+        let age = self.age_seconds.map_or(String::new(), |age| format!(", asked {age} s ago"));
+        row(&mut text, "  state", &format!("{} since {}{age}", state_in_words(&self.state), self.since));
+        let Self { target, problem, reason, description, cure, .. } = self;
+        let reason = match (reason, description) {
+            (Some(reason), Some(description)) => Some(format!("{reason}: {description}")),
+            (reason, description) => reason.as_ref().or(description.as_ref()).cloned(),
+        };
+        for (name, value) in
+            [("  target", target), ("  problem", problem), ("  reason", &reason), ("  what to do", cure)]
+        {
+            if let Some(value) = value {
+                row(&mut text, name, value);
+            }
+        }
+        text
+    }
+}
+
+fn row(text: &mut String, name: &str, value: &str) {
+    _ = writeln!(text, "{name:<14} {}", one_line(value, LONGEST_ROW));
 }
 
 impl AgentStatus {
@@ -216,8 +244,7 @@ impl AgentStatus {
         let registration = &self.registration;
         let known = |fact: &Option<String>| fact.clone().unwrap_or_else(|| "unknown".to_owned());
         let mut text = String::new();
-        let mut row =
-            |name: &str, value: String| _ = writeln!(text, "{name:<14} {}", one_line(&value, LONGEST_ROW));
+        let mut row = |name: &str, value: String| row(&mut text, name, &value);
         row("instance", known(&registration.instance_id));
         if let (Some(kind), Some(zone)) = (&registration.instance_type, &registration.availability_zone) {
             row("machine", format!("{kind} in {zone}"));
@@ -257,19 +284,15 @@ impl AgentStatus {
         row(
             "requests",
             format!(
-                "GET / {}, GET /health {}, GET of the cluster's path {}, GET /seed {}, numbers stored {}, rejected {}",
-                traffic.root,
-                traffic.health,
-                traffic.cluster,
-                traffic.seed_read,
-                traffic.seed_write,
-                traffic.refused
+                "GET / {}, /health {}, the cluster's path {}, /seed {}",
+                traffic.root, traffic.health, traffic.cluster, traffic.seed_read
             ),
         );
+        row("", format!("numbers stored {}, requests rejected {}", traffic.seed_write, traffic.refused));
         row(
             "health checks",
             format!(
-                "{} by the load balancer, {} of them not answered 200",
+                "{} by the load balancer, {} of them not answered with 200",
                 traffic.probes, traffic.refused_probes
             ),
         );
@@ -300,20 +323,8 @@ impl AgentStatus {
             return "\nno target group: set the tag instance-agent:target-group, or target-group in the settings\n"
                 .to_owned();
         }
-        let mut table = comfy_table::Table::new();
-        table.load_style(comfy_table::presets::NOTHING);
-        table.set_header(["target group", "target", "state", "since", "as of", "reason"]);
-        for group in groups {
-            let why = [&group.problem, &group.reason, &group.description];
-            let why: Vec<&str> = why.into_iter().flatten().map(String::as_str).collect();
-            let cure = group.cure.as_ref().map_or(String::new(), |cure| format!("; {cure}"));
-            let target = group.target.as_deref().unwrap_or("-");
-            let as_of = group.age_seconds.map_or("-".to_owned(), |age| format!("{age} s ago"));
-            let cells =
-                [group.name.as_str(), target, &group.state, &group.since, &as_of, &(why.join(": ") + &cure)];
-            table.add_row(cells.map(|cell| one_line(cell, LONGEST_ROW)));
-        }
-        format!("\n{table}\n")
+        // One block for each, since a table of them is wider than a terminal.
+        groups.iter().map(GroupStatus::block).collect()
     }
 
     /// Counters and states in the Prometheus text format.

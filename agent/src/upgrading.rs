@@ -56,8 +56,10 @@ impl ReloadHost for RunningAgent {
         let registration = self.registration.borrow();
         // The next program would have to start the drain over.
         (registration.phase == Phase::Draining).then(|| {
-            let reason = registration.reason.as_deref().unwrap_or("no reason given");
-            format!("the instance is draining ({reason}); reload again once it is drained")
+            let reason = registration.reason.as_deref().unwrap_or_default();
+            // Without the advice how to undo it.
+            let cause = reason.split(';').next().unwrap_or_default();
+            format!("a drain is in progress ({cause}): reload once it has ended")
         })
     }
 

@@ -44,6 +44,11 @@ impl Launch {
         Self::start_on(free_port(), arguments)
     }
 
+    /// The process of bootstrap.
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
     /// Launches a fleet on this port.
     pub fn start_on(port: u16, arguments: &[&str]) -> Self {
         let mut command = Command::new(binary("bootstrap"));

@@ -2,7 +2,7 @@
 
 use instance_contract::TargetHealthState;
 
-use crate::lifecycle::{Event, Membership};
+use crate::lifecycle::{Event, Membership, state_in_words};
 use crate::target_group::{Target, TargetGroupRef};
 use instance_server::events;
 
@@ -93,7 +93,13 @@ fn describe(
     was_healthy: bool,
 ) -> ChangeMessage {
     let (from, to) = (before.name(), after.name());
-    let state = if from == to { format!("still {to}") } else { format!("{to} (was {from})") };
+    let (from, to) = (state_in_words(&from), state_in_words(&to));
+    let state = match before {
+        _ if from == to => format!("still {to}"),
+        // Nothing was known before.
+        Membership::Unresolved | Membership::Unknown => to.to_owned(),
+        _ => format!("{to} (was {from})"),
+    };
     let plain = |reason: &str| ChangeMessage {
         message_id: None,
         message: format!("{state}: {reason}"),
@@ -101,7 +107,10 @@ fn describe(
         cure: None,
     };
     match event {
-        Event::Resolved => plain("found the target group; asking for the target health"),
+        Event::Resolved => ChangeMessage {
+            message: "found; asking for the target's health".to_owned(),
+            ..plain("found the target group")
+        },
         Event::Lost => plain("the target group no longer exists"),
         Event::Deregistered => plain("DeregisterTargets accepted"),
         Event::AnswerLost => plain("a call got no answer and may have taken effect"),
@@ -205,15 +214,12 @@ mod tests {
         let unknown = Membership::Unknown;
         let said =
             observed(&unknown, health(TargetHealthState::Unused, "Target.NotRegistered", "Not registered"));
-        assert_eq!(said.message, "unregistered (was unknown)");
+        assert_eq!(said.message, "not registered");
         let said = observed(
             &unknown,
             health(TargetHealthState::Draining, "Target.DeregistrationInProgress", "Deregistered"),
         );
-        assert_eq!(
-            said.message,
-            "unregistered (was unknown): an earlier deregistration is still in progress"
-        );
+        assert_eq!(said.message, "not registered: an earlier deregistration is still in progress");
         assert_eq!((said.message_id, said.cure), (None, None));
     }
 
@@ -222,7 +228,10 @@ mod tests {
         let target = Target { id: "i-1".to_owned(), port: 80 };
         let after = Membership::Present(TargetHealth::bare(TargetHealthState::Initial));
         let said = describe(Some(&target), &Membership::Absent, &after, &Event::Registered, false);
-        assert_eq!(said.message, "registered i-1:80, initial (was unregistered): waiting for health checks");
+        assert_eq!(
+            said.message,
+            "registered i-1:80, initial (was not registered): waiting for health checks"
+        );
         assert_eq!(said.message_id, Some(events::REGISTERED));
     }
 }

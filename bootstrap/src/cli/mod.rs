@@ -9,6 +9,7 @@ use crate::commands::{
     self, ChangeOptions, CommandResult, destroy, fleets, launch, list, local, plan, policy, scale, status,
     verify,
 };
+use crate::fleet::Fleet;
 use crate::output::Output;
 use args::repeated_group;
 
@@ -34,7 +35,7 @@ pub struct Cli {
 impl Cli {
     /// Reads the command line of this process. Wrong usage ends the process with exit status 2.
     pub fn read() -> Self {
-        let cli = Self::try_parse().unwrap_or_else(|error| without_dashes(error).exit());
+        let cli = Self::try_parse().unwrap_or_else(|error| with_show(without_dashes(error)).exit());
         let wrong = match &cli.command {
             command if command.not_local().is_some() => {
                 command.not_local().map(|(name, text)| (name, text.to_owned()))
@@ -160,6 +161,16 @@ impl Cli {
             Command::Fleets { command: Fleets::Check { file } } => fleets::check(&file, output).await,
         }
     }
+}
+
+/// Suggests `fleets show seed` for `fleets seed`.
+fn with_show(mut error: Error) -> Error {
+    let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand) else { return error };
+    if Fleet::built_in(word).is_some() {
+        let tips = vec![format!("show {word}")];
+        error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(tips));
+    }
+    error
 }
 
 /// Removes clap's tip to write `-- --local`: no fleet, group or command has a name that begins with a hyphen.

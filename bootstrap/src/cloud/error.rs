@@ -96,7 +96,9 @@ impl std::error::Error for CallError {}
 
 impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot {}: ", self.tried)?;
+        if !self.tried.is_empty() {
+            write!(f, "cannot {}: ", self.tried)?;
+        }
         if let Some(code) = &self.code {
             write!(f, "{code}: ")?;
         }
@@ -143,7 +145,8 @@ impl CallError {
                         }
                         _ => "there are no AWS credentials".to_owned(),
                     };
-                    return Self { tried, code: None, message, cure: Some(LOG_IN.to_owned()) };
+                    // Which call came first says nothing: all of them need credentials.
+                    return Self { tried: String::new(), code: None, message, cure: Some(LOG_IN.to_owned()) };
                 }
                 Some(error) => {
                     let message = one_line(&format!("no credentials: {}", innermost(error)), LONGEST);

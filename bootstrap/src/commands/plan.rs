@@ -6,7 +6,7 @@ use super::fleet_request::{ExistingFleet, FleetRequest};
 use super::{plan_text, prepare_failed};
 use crate::cloud::look::look;
 use crate::cloud::{Cloud, NoRegion};
-use crate::engine::prepare::{OTHER_REGION_HINT, Request, place, prepare};
+use crate::engine::prepare::{OTHER_REGION_HINT, PrepareError, Request, place, prepare};
 use crate::engine::prepare_destroy::prepare_destroy;
 use crate::output::{Outcome, Output, print, remark};
 
@@ -15,11 +15,17 @@ use crate::output::{Outcome, Output, print, remark};
 /// # Errors
 /// A call failed, or the launch would.
 pub(crate) async fn plan_launch(request: FleetRequest, output: Output) -> Result<Outcome> {
+    let word = request.fleet.clone();
     let (fleet, deb) = request.read_with_package().await?;
     let cloud = Cloud::connect(fleet.region.clone()).await.map_err(|_| NoRegion::WithFile)?;
     let name = fleet.name.clone();
     let prepared = look(prepare(&cloud, &name, Request::Fleet(Box::new(fleet)), deb)).await?;
-    let prepared = prepared.map_err(|error| prepare_failed(error, &cloud.region))?;
+    let prepared = prepared.map_err(|error| {
+        if matches!(&error, PrepareError::Call(call) if call.lacks_credentials()) {
+            remark(&format!("`bootstrap fleets check {word}` shows the fleet without AWS"));
+        }
+        prepare_failed(error, &cloud.region)
+    })?;
     plan_text::show(&prepared, output);
     Ok(Outcome::Done)
 }

@@ -7,7 +7,6 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use crate::engine::prepare::Prepared;
-use crate::fleet::Package;
 use crate::output::{Output, print, print_json};
 use crate::plan::{Action, Effect, Price};
 
@@ -92,13 +91,6 @@ fn write_text(prepared: &Prepared, text: &mut String) -> std::fmt::Result {
     if launches(prepared) {
         let extra = "volumes, addresses, the load balancer and traffic cost extra";
         writeln!(text, "instances: {}; {extra}", price(prepared))?;
-    }
-    if matches!(prepared.desired.fleet.package, Some(Package::Deb { .. })) && launches(prepared) {
-        writeln!(
-            text,
-            "the package's address is signed for one hour, so it does not work in a launch template: there use \
-             --package-url, --apt or --in-image"
-        )?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 
-/// `FLEET/PORT` follows.
+/// `FLEET/PORT/PID` follows.
 const PREFIX: &str = "instance-bootstrap/local/";
 
 /// Marks a fleet as running until dropped.
@@ -13,7 +13,8 @@ pub(crate) struct RunningMark(#[expect(dead_code, reason = "held for its name")]
 impl RunningMark {
     /// Marks this fleet, whose balancer listens on this port. Without a mark only a hint is missing.
     pub(crate) fn set(fleet: &str, port: u16) -> Option<Self> {
-        let name = SocketAddr::from_abstract_name(format!("{PREFIX}{fleet}/{port}")).ok()?;
+        let name =
+            SocketAddr::from_abstract_name(format!("{PREFIX}{fleet}/{port}/{}", std::process::id())).ok()?;
         UnixListener::bind_addr(&name).ok().map(Self)
     }
 }
@@ -21,19 +22,22 @@ impl RunningMark {
 /// The end of a message about a fleet of this name on AWS: that a local one runs, and how to end it. Empty if none
 /// runs on this machine.
 pub(crate) fn running_local(fleet: &str) -> String {
-    match port(&std::fs::read_to_string("/proc/net/unix").unwrap_or_default(), fleet) {
-        Some(port) => format!(
-            "; a local fleet {fleet} runs on this machine, at http://127.0.0.1:{port}: press Ctrl-C in its terminal to \
-             end it"
+    match port_and_pid(&std::fs::read_to_string("/proc/net/unix").unwrap_or_default(), fleet) {
+        Some((port, pid)) => format!(
+            "; a local fleet {fleet} runs on this machine, at http://127.0.0.1:{port}: press Ctrl-C in its terminal or \
+             run `kill {pid}` to end it"
         ),
         None => String::new(),
     }
 }
 
-/// The port of a fleet's balancer, from the kernel's table of sockets.
-fn port(sockets: &str, fleet: &str) -> Option<u16> {
+/// The port of a fleet's balancer and the process that runs it, from the kernel's table of sockets.
+fn port_and_pid(sockets: &str, fleet: &str) -> Option<(u16, u32)> {
     let name = format!("@{PREFIX}{fleet}/");
-    sockets.lines().find_map(|line| line.split_whitespace().last()?.strip_prefix(&name)?.parse().ok())
+    sockets.lines().find_map(|line| {
+        let (port, pid) = line.split_whitespace().last()?.strip_prefix(&name)?.split_once('/')?;
+        Some((port.parse().ok()?, pid.parse().ok()?))
+    })
 }
 
 #[cfg(test)]

@@ -60,7 +60,7 @@ pub(crate) enum Source {
 impl fmt::Display for IngressRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.first, self.last) {
-            (0, u16::MAX) => write!(f, "TCP")?,
+            (0, u16::MAX) => write!(f, "all TCP ports")?,
             (first, last) if first == last => write!(f, "TCP {first}")?,
             (first, last) => write!(f, "TCP {first}-{last}")?,
         }

@@ -41,8 +41,11 @@ count = 1
 "#;
 
 /// What its things may take.
-pub const QUICK: Times =
-    Times { boot: Duration::from_secs(300), settle: Duration::from_secs(300), lasts: Duration::from_secs(15) };
+pub const QUICK: Times = Times {
+    boot: Duration::from_secs(300),
+    settle: Duration::from_secs(300),
+    lasts: Duration::from_secs(15),
+};
 
 /// As AWS is by default.
 pub const USUAL: Times = Times {

@@ -143,9 +143,10 @@ async fn a_client_that_read_while_the_process_stood_still_gets_all_its_answers()
 
     send(Signal::STOP, agent.pid());
     let mut read = 0;
-    // What is only not acknowledged yet goes by itself. What stays waits for this client, which has whole answers to read.
+    // What is only not acknowledged yet goes by itself, at the latest when the kernel probes again after 200 ms. What stays
+    // waits for this client, which has whole answers to read.
     let sent = async || (unsent(solo.listen.port()) == 0).then_some(());
-    while within(Duration::from_millis(100), sent).await.is_none() {
+    while within(Duration::from_secs(1), sent).await.is_none() {
         client.answer().await.unwrap().is(200, &longest);
         read += 1;
     }

@@ -519,6 +519,9 @@ async fn the_built_in_fleets_can_be_listed_shown_and_launched_from_a_file() {
     assert_eq!(names, ["clusters", "seed"], "{listed}");
     assert!(listed.contains("5 x m4.large cluster1, 4 x t2.large cluster2"), "{listed}");
 
+    let wrong = run("bootstrap", &["fleets", "clusters"]).await;
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(text(&wrong.stderr).contains("show clusters"), "{wrong:?}");
     let shown = run("bootstrap", &["fleets", "show", "clusters"]).await;
     assert!(shown.status.success());
     let folder = tempfile::tempdir().unwrap();

@@ -143,7 +143,7 @@ async fn a_status_is_asked_for_where_it_is_older_than_ten_seconds_and_says_how_o
     let group = &machine.status().await.unwrap()["target_groups"][0];
     assert!(group["age_seconds"].as_u64() <= Some(10) && group["as_of"].is_string(), "{group}");
     let table = text(&machine.command(&["status"]).await.stdout);
-    assert!(table.contains("as of") && table.contains(" s ago"), "{table}");
+    assert!(table.contains(", asked ") && table.contains(" s ago"), "{table}");
 }
 
 #[tokio::test]
