@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::spawn_local;
 
 use super::buffers::bound_buffers;
 use super::connection::{self, Arrival, Connections, OpenConnection};
@@ -92,7 +91,7 @@ pub(super) fn adopt_connection(
     }
     let Ok(socket) = TcpStream::from_std(socket) else { return };
     let arrival = Arrival { socket, read, unwritten, stage, readable: false };
-    spawn_local(connection::serve(arrival, open));
+    connection::spawn(arrival, open);
 }
 
 /// The next connection.
@@ -144,8 +143,7 @@ fn spawn(connections: &Rc<Connections>, socket: TcpStream, place: Place) {
     }
     let arrival =
         Arrival { socket, read: Bytes::new(), unwritten: Bytes::new(), stage: Stage::New, readable: false };
-    // A panic ends only this task and its connection.
-    spawn_local(connection::serve(arrival, open));
+    connection::spawn(arrival, open);
 }
 
 /// Failed accepts: logged at intervals, retried after longer and longer pauses.

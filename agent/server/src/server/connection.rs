@@ -5,19 +5,20 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::task::Poll;
+use std::time::Instant;
 
 use bytes::{Buf as _, Bytes};
 use hyper::StatusCode;
 use hyper::server::conn::http1;
 use tokio::io::AsyncWrite as _;
 use tokio::net::TcpStream;
-use tokio::time::Sleep;
+use tokio::task::spawn_local;
 
 use super::buffers::unacknowledged;
 use super::closing::{ClosingConnection, close_at_once};
@@ -27,9 +28,10 @@ use super::io::{Io, IoParts, write_now};
 use super::orders::Order;
 use super::parking::Parking;
 use super::room::Place;
+use super::time_limits::{TimedWait, Timer};
 use super::traced::TracedConnection;
 use super::track::{LateBody, RequestPhase, Track};
-use super::worker::{BEAT, Worker};
+use super::worker::Worker;
 
 /// Largest request head: what a load balancer accepts (a request line of 16 KiB and 64 KiB of header
 /// fields), and room for the fields that it adds.
@@ -37,9 +39,6 @@ pub(super) const MAX_HEAD: usize = 96 * 1024;
 
 /// Most header fields in a request.
 const MAX_HEADERS: usize = 1_024;
-
-/// While the server stops, a connection that has not sent anything yet gets this long for its first request.
-const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
 /// Shared by all connections of one thread.
 pub(super) struct Connections {
@@ -168,8 +167,29 @@ pub(super) struct Arrival {
     pub(super) readable: bool,
 }
 
+/// Makes a connection's task larger than [`NESTED_GROUP`].
+const PADDING: usize = 400;
+
+/// musl's allocator keeps small objects in groups of at most this many bytes, and these groups beside other objects of
+/// their size. A task is of that size. Without padding, the small objects of connections that are parked would lie between
+/// the tasks of those that were in use, and keep all that memory: 2 kB for each connection.
+#[cfg(test)]
+const NESTED_GROUP: usize = 2_032;
+
+/// Starts the task that serves a connection. A panic ends only this task and its connection.
+pub(super) fn spawn(arrival: Arrival, open: OpenConnection) {
+    spawn_local(padded(arrival, open));
+}
+
+async fn padded(arrival: Arrival, open: OpenConnection) {
+    let padding = MaybeUninit::<[u8; PADDING]>::uninit();
+    serve(arrival, open).await;
+    // Used after the await, so that it is part of the task.
+    std::hint::black_box(&padding);
+}
+
 /// Serves a connection to its end, or until it is to be given back.
-pub(super) async fn serve(arrival: Arrival, open: OpenConnection) {
+async fn serve(arrival: Arrival, open: OpenConnection) {
     let connections = &*open.connections;
     let left = match arrival.stage {
         Stage::New | Stage::Used => converse(arrival, connections, &open.place).await,
@@ -487,114 +507,17 @@ async fn drive(connection: &mut Connection, track: &Rc<Track>) -> ConnectionEnd 
     .await
 }
 
-/// What a connection waits for, if that has a time limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum TimedWait {
-    /// The next request's first byte.
-    Request,
-    /// As `Request`, and the connection may be parked meanwhile.
-    Parking,
-    /// The rest of a head.
-    Head,
-    /// The rest of a body.
-    Body,
-    /// The client to read more of an answer.
-    Peer,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl TimedWait {
-    fn of(track: &Track) -> Option<Self> {
-        match track.phase() {
-            _ if track.is_write_blocked() => Some(Self::Peer),
-            RequestPhase::Idle => Some(Self::Request),
-            RequestPhase::Head => Some(Self::Head),
-            RequestPhase::Body => Some(Self::Body),
-            // The agent's own work: no limit for the client.
-            RequestPhase::Handling | RequestPhase::Answered => None,
+    #[test]
+    fn a_task_does_not_share_its_memory_with_small_objects() {
+        fn size<F>(_: impl Fn(Arrival, OpenConnection) -> F) -> usize {
+            size_of::<F>()
         }
-    }
-}
-
-/// The one timer of a connection. It is rearmed only when it fires too early, so that a request costs
-/// a comparison and no change to the runtime's timer wheel.
-struct Timer<'a> {
-    sleep: Pin<&'a mut Sleep>,
-    /// Whether the sleep has a waker.
-    registered: bool,
-    /// The wait that `deadline` belongs to, its turn, and whether the server was stopping.
-    timed: Option<(TimedWait, u32, bool)>,
-    deadline: Instant,
-    /// Since when the connection is idle, by the coarse clock.
-    idle_since: Instant,
-}
-
-impl<'a> Timer<'a> {
-    fn new(sleep: Pin<&'a mut Sleep>) -> Self {
-        let deadline = sleep.deadline().into_std();
-        Self { sleep, registered: false, timed: None, deadline, idle_since: deadline }
-    }
-
-    /// When a connection that is idle since then is closed: never too early, at most two beats late.
-    fn idle_until(worker: &Worker, since: Instant) -> Instant {
-        since + BEAT + worker.limits().keep_alive
-    }
-
-    /// When a connection that becomes idle now is parked, if that is possible, or closed. One addition, since each request
-    /// pays it.
-    fn parks_at(worker: &Worker) -> Instant {
-        worker.now() + worker.idle_first()
-    }
-
-    /// Ready when the time limit of the current wait is over.
-    fn poll(&mut self, track: &Track, cx: &mut Context<'_>) -> Poll<TimedWait> {
-        let Some(waiting) = TimedWait::of(track) else { return Poll::Pending };
-        let worker = track.worker();
-        let timed = (waiting, track.turn(), worker.order().is_stopping());
-        if self.timed != Some(timed) {
-            self.timed = Some(timed);
-            self.deadline = match waiting {
-                TimedWait::Request if worker.order().is_stopping() => Instant::now() + FIRST_REQUEST,
-                TimedWait::Request | TimedWait::Parking => {
-                    self.idle_since = worker.now();
-                    Self::parks_at(worker)
-                }
-                TimedWait::Head => Instant::now() + worker.limits().header_timeout,
-                TimedWait::Body => Instant::now() + worker.limits().body_timeout,
-                TimedWait::Peer => Instant::now() + worker.limits().write_timeout,
-            };
-            if self.deadline < self.sleep.deadline().into_std() {
-                self.rearm();
-            }
-        }
-        loop {
-            if self.registered {
-                if !self.sleep.is_elapsed() {
-                    return Poll::Pending;
-                }
-            } else {
-                // Without budget left, a sleep wakes the task at once and registers nothing.
-                self.registered = tokio::task::coop::has_budget_remaining();
-                if self.sleep.as_mut().poll(cx).is_pending() {
-                    return Poll::Pending;
-                }
-            }
-            let now = Instant::now();
-            if now >= self.deadline {
-                let until = Self::idle_until(worker, self.idle_since);
-                if waiting != TimedWait::Request || worker.order().is_stopping() || now >= until {
-                    return Poll::Ready(waiting);
-                }
-                if track.may_park() {
-                    return Poll::Ready(TimedWait::Parking);
-                }
-                self.deadline = until;
-            }
-            self.rearm();
-        }
-    }
-
-    fn rearm(&mut self) {
-        self.sleep.as_mut().reset(self.deadline.into());
-        self.registered = false;
+        let (task, bare) = (size(padded), size(serve));
+        assert!(task > NESTED_GROUP, "{task} bytes: more PADDING");
+        assert!(bare < NESTED_GROUP, "{bare} bytes: PADDING is no longer needed");
     }
 }

@@ -49,6 +49,7 @@ mod parking;
 mod room;
 mod routes;
 mod thread;
+mod time_limits;
 mod traced;
 mod track;
 mod worker;

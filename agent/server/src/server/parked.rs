@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::net::TcpStream;
-use tokio::task::spawn_local;
 
 use super::buffers::unsent;
 use super::connection::{self, Arrival, Connections, ParkedConnection};
@@ -92,5 +91,5 @@ fn serve_from(parked: ParkedConnection, stage: Stage) {
     // Does not fail in practice.
     let Ok(socket) = TcpStream::from_std(socket) else { return };
     let arrival = Arrival { socket, read: Bytes::new(), unwritten: Bytes::new(), stage, readable: true };
-    spawn_local(connection::serve(arrival, open));
+    connection::spawn(arrival, open);
 }
