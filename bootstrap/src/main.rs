@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::NotHealthy) => ExitCode::from(3),
         Ok(Outcome::Failed) => ExitCode::from(1),
+        Ok(Outcome::Exits(status)) => ExitCode::from(status),
         Err(error) => {
             remark(&format!("bootstrap: {error:#}"));
             ExitCode::from(if error.is::<WrongUsage>() { 2 } else { 1 })

@@ -11,6 +11,7 @@ use instance_contract::duration;
 use crate::commands::fleet_request::{ExistingFleet, FleetRequest, PackageRequest, example_count};
 use crate::commands::local::LaunchOptions;
 use crate::commands::policy::Audience;
+use crate::commands::ssh::Login;
 use crate::fleet::values;
 use crate::local::LocalOptions;
 use crate::output::Output;
@@ -134,8 +135,7 @@ pub struct LocalArgs {
     /// Stop the fleet as soon as every instance is healthy
     #[arg(long, requires = "local", conflicts_with = "duration")]
     pub exit_when_healthy: bool,
-    /// End a drain once no request has come for this long, also the drain when the fleet stops; less than 2s can
-    /// make requests fail
+    /// End each drain once no request has come for this long. With less than 2s requests can fail
     // The balancer sends new requests to a deregistered target for 2 s. They could come to a closed port.
     #[arg(long, requires = "local", value_name = "TIME", default_value = "3s", value_parser = duration::parse)]
     pub drain_quiet: Duration,
@@ -179,6 +179,74 @@ pub struct Status {
     pub watch: bool,
 }
 
+/// `ssh`.
+#[derive(Debug, Args)]
+pub struct Ssh {
+    /// Name of the fleet, or its file
+    #[arg(default_value = "clusters")]
+    pub fleet: String,
+    /// Id of an instance, or name of a group [default: a healthy instance]
+    pub instance: Option<String>,
+    /// Run the command on all instances, 16 at a time
+    #[arg(long)]
+    pub all: bool,
+    /// How to log in.
+    #[command(flatten)]
+    pub login: LoginArgs,
+    /// Where it is.
+    #[command(flatten)]
+    pub at: RegionArgs,
+    /// Command to run [default: a login shell]
+    #[arg(last = true)]
+    pub command: Vec<String>,
+}
+
+/// `logs`.
+#[derive(Debug, Args)]
+pub struct Logs {
+    /// Name of the fleet, or its file
+    #[arg(default_value = "clusters")]
+    pub fleet: String,
+    /// Id of an instance, or name of a group, of which one is chosen [default: all instances]
+    pub instance: Option<String>,
+    /// Keep showing new entries
+    #[arg(long)]
+    pub follow: bool,
+    /// Show this many of the latest entries
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub lines: u32,
+    /// How to log in.
+    #[command(flatten)]
+    pub login: LoginArgs,
+    /// Where it is.
+    #[command(flatten)]
+    pub at: RegionArgs,
+}
+
+/// How ssh logs in.
+#[derive(Debug, Args)]
+pub struct LoginArgs {
+    /// User [default: the image's, such as ubuntu]
+    #[arg(long, value_name = "NAME", value_parser = user)]
+    pub user: Option<String>,
+    /// File of the private key [default: the key pair's in ~/.ssh, else what ssh finds]
+    #[arg(long, value_name = "FILE")]
+    pub identity: Option<PathBuf>,
+}
+
+impl LoginArgs {
+    pub(super) fn login(self, on: Option<String>, all: bool) -> Login {
+        Login { on, all, user: self.user, identity: self.identity }
+    }
+}
+
+/// Not an option of ssh.
+fn user(text: &str) -> Result<String, String> {
+    let right =
+        !text.is_empty() && !text.starts_with('-') && text.bytes().all(|byte| byte.is_ascii_graphic());
+    right.then(|| text.to_owned()).ok_or_else(|| "expected a user's name, such as ubuntu".to_owned())
+}
+
 /// `verify`.
 #[derive(Debug, Args)]
 pub struct Verify {
@@ -216,6 +284,9 @@ pub struct List {
     /// Region [default: AWS_REGION, else the profile's]
     #[arg(long, value_name = "REGION", value_parser = checked(values::region))]
     pub region: Option<String>,
+    /// All regions that the account has enabled
+    #[arg(long, conflicts_with = "region")]
+    pub all_regions: bool,
     // For a message that leads on.
     #[arg(long, hide = true)]
     pub(super) local: bool,

@@ -6,8 +6,8 @@ use clap::error::{ContextKind, ContextValue, Error, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::commands::{
-    self, ChangeOptions, CommandResult, destroy, fleets, launch, list, local, plan, policy, scale, status,
-    verify,
+    self, ChangeOptions, CommandResult, destroy, fleets, launch, list, local, plan, policy, scale, ssh,
+    status, verify,
 };
 use crate::fleet::Fleet;
 use crate::output::Output;
@@ -46,6 +46,14 @@ impl Cli {
                 Some(("plan", "plan changes nothing and asks nothing: omit --yes".to_owned()))
             }
             Command::Plan(plan) => repeated_group(&plan.fleet_args.count).map(|text| ("plan", text)),
+            Command::Ssh(ssh) if cli.output == Some(Output::Json) => {
+                let what = if ssh.command.is_empty() { "a shell" } else { "a command of yours" };
+                Some(("ssh", format!("ssh shows the output of {what}: omit --output json")))
+            }
+            Command::Logs(_) if cli.output == Some(Output::Json) => {
+                let other = "`bootstrap ssh FLEET INSTANCE -- sudo journalctl -u instance-agent -o json`";
+                Some(("logs", format!("logs shows text; {other} shows JSON")))
+            }
             Command::Policy(policy) if policy.output == Some(Output::Text) => {
                 Some(("policy", "a policy is JSON: omit --output text".to_owned()))
             }
@@ -72,6 +80,12 @@ pub enum Command {
     Scale(args::Scale),
     /// Show a fleet's instances on AWS as the load balancer sees them; exit status 3 if not all are healthy
     Status(args::Status),
+    /// Log in to an instance on AWS with your own ssh, or run a command on one or all
+    #[command(after_help = "Exit status: that of the command, the highest of several; 255 if ssh failed")]
+    Ssh(args::Ssh),
+    /// Show the agent's log of one instance on AWS or of all
+    #[command(after_help = "Exit status: 0, else that of ssh or journalctl")]
+    Logs(args::Logs),
     /// Check through the load balancer on AWS that a fleet answers as it should. With seed groups it stores test numbers
     /// and restores the previous ones
     Verify(args::Verify),
@@ -142,6 +156,17 @@ impl Cli {
                 let fleet = status.at.existing(status.fleet);
                 fleet.explain(status::status(fleet.clone(), status.watch, output).await)
             }
+            Command::Ssh(ssh) => {
+                let fleet = ssh.at.existing(ssh.fleet);
+                let login = ssh.login.login(ssh.instance, ssh.all);
+                fleet.explain(ssh::ssh(fleet.clone(), login, ssh.command).await)
+            }
+            Command::Logs(logs) => {
+                let fleet = logs.at.existing(logs.fleet);
+                let login = logs.login.login(logs.instance, false);
+                let logs = ssh::Logs { lines: logs.lines, follow: logs.follow };
+                fleet.explain(ssh::logs(fleet.clone(), login, logs).await)
+            }
             Command::Verify(verify) => {
                 let fleet = verify.at.existing(verify.fleet);
                 fleet.explain(verify::verify(fleet.clone(), output).await)
@@ -151,6 +176,7 @@ impl Cli {
                 let fleet = destroy.at.existing(destroy.fleet);
                 fleet.explain(destroy::destroy(fleet.clone(), options, destroy.force).await)
             }
+            Command::List(list) if list.all_regions => list::list_everywhere(output).await,
             Command::List(list) => list::list(list.region, output).await,
             Command::Policy(policy) => {
                 let (region, account) = (policy.region.as_deref(), policy.account.as_deref());
@@ -211,6 +237,13 @@ impl Command {
                 "status",
                 "status is for AWS; a local fleet's terminal shows each change of a target's health; it also printed the \
                  command that shows one instance's status",
+            )),
+            Self::Ssh(ssh) if ssh.at.local => {
+                Some(("ssh", "ssh is for AWS; the instances of a local fleet are processes of this machine"))
+            }
+            Self::Logs(logs) if logs.at.local => Some((
+                "logs",
+                "logs is for AWS; a local fleet has one log for each instance, in the folder that its terminal shows",
             )),
             Self::Verify(verify) if verify.at.local => {
                 Some(("verify", "verify is for AWS; the terminal of a local fleet shows requests to try"))

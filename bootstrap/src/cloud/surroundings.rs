@@ -45,6 +45,15 @@ impl Cloud {
         Ok((answer.account.unwrap_or_default(), partition.to_owned()))
     }
 
+    /// The regions that the account has enabled, sorted.
+    pub(crate) async fn regions(&self) -> Result<Vec<String>, CallError> {
+        let answer = call("list the regions", self.ec2.describe_regions().send()).await?;
+        let regions = answer.regions.unwrap_or_default().into_iter();
+        let mut names: Vec<_> = regions.filter_map(|region| region.region_name).collect();
+        names.sort();
+        Ok(names)
+    }
+
     async fn default_subnets(&self) -> Result<BTreeMap<String, Subnet>, CallError> {
         // Of all zones: a balancer that moves to others stays in its own for a while.
         let default = filter("default-for-az", ["true".to_owned()]);

@@ -183,7 +183,7 @@ impl ExistingFleet {
                 _ if is_file => anyhow!("{}{local}", NoRegion::WithFile),
                 hint if hint.is_empty() => anyhow!("there is no built-in fleet {name}, and {error}{local}"),
                 hint => anyhow!(
-                    "there is no built-in fleet {name}{hint} For a fleet of that name: {error}{local}"
+                    "there is no built-in fleet {name}{hint} If a fleet {name} exists on AWS: {error}{local}"
                 ),
             }
         })?;

@@ -7,21 +7,24 @@ use anyhow::{Result, anyhow};
 use futures_util::StreamExt;
 use futures_util::stream;
 use instance_contract::one_line;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::fleet_request::built_in_names;
 use super::status::{format_age, healthy, rows, snapshot};
-use crate::cloud::Cloud;
 use crate::cloud::look::look;
 use crate::cloud::search::{ResourceKind, TaggedResource, search};
+use crate::cloud::{CallError, Cloud};
 use crate::fleet::names::Names;
 use crate::fleet::{Fleet, values};
-use crate::output::{Outcome, Output, Table, print, print_json, terminal_size};
+use crate::output::{Outcome, Output, Table, print, print_json, remark, terminal_size};
 
 /// The tag that names a fleet may be anybody's; it is shown to this length, in characters.
 const LONGEST_NAME: usize = 128;
 
-/// Shows them.
+/// How many regions are asked at a time.
+const REGIONS_AT_ONCE: usize = 6;
+
+/// Shows those in a region.
 ///
 /// # Errors
 /// A call failed.
@@ -34,42 +37,100 @@ pub(crate) async fn list(region: Option<String>, output: Output) -> Result<Outco
         ),
         None => anyhow!(error),
     })?;
+    let found = look(look_around(&cloud)).await??;
+    if output == Output::Json {
+        print_json(&to_json(&cloud.region, &found));
+    } else if found.is_empty() {
+        print(&format!("no fleets in {}\n", cloud.region));
+    } else {
+        show(&[(cloud.region, found)], false);
+    }
+    Ok(Outcome::Done)
+}
+
+/// Shows those in all regions that the account has enabled.
+///
+/// # Errors
+/// The regions cannot be listed. One that does not answer is named, and the others are shown.
+pub(crate) async fn list_everywhere(output: Output) -> Result<Outcome> {
+    let cloud = match Cloud::connect(None).await {
+        Ok(cloud) => cloud,
+        // Any region knows all of them.
+        Err(error) => Cloud::connect(Some(built_in_region().ok_or(error)?)).await?,
+    };
+    let regions = look(cloud.regions()).await??;
+    let asked = stream::iter(regions).map(|region| async {
+        let cloud = Cloud::connect(Some(region.clone())).await?;
+        let found = look(look_around(&cloud)).await.map_err(anyhow::Error::from).and_then(|found| Ok(found?));
+        Ok::<_, anyhow::Error>((region, found))
+    });
+    let mut answers = asked.buffered(REGIONS_AT_ONCE);
+    let (mut all, mut silent) = (Vec::new(), Vec::new());
+    while let Some(answer) = answers.next().await {
+        match answer? {
+            (region, Ok(found)) => all.push((region, found)),
+            (region, Err(error)) => silent.push((region, format!("{error:#}"))),
+        }
+    }
+    for (region, error) in &silent {
+        remark(&format!("{region}: {error}"));
+    }
+    if output == Output::Json {
+        let shown: Vec<_> = all.iter().map(|(region, found)| to_json(region, found)).collect();
+        let silent: Vec<_> =
+            silent.iter().map(|(region, error)| json!({ "region": region, "error": error })).collect();
+        print_json(&json!({ "regions": shown, "errors": silent }));
+    } else if all.iter().all(|(_, found)| found.is_empty()) {
+        print(&format!("no fleets in {} regions\n", all.len()));
+    } else {
+        show(&all, true);
+    }
+    Ok(if silent.is_empty() { Outcome::Done } else { Outcome::Failed })
+}
+
+/// A fleet's name, its resources, and how it is.
+type Found = (String, Vec<TaggedResource>, Look);
+
+/// The fleets in a region.
+async fn look_around(cloud: &Cloud) -> Result<Vec<Found>, CallError> {
     let mut fleets: BTreeMap<String, Vec<TaggedResource>> = BTreeMap::new();
-    for found in look(search(&cloud, None)).await??.into_iter().filter(TaggedResource::still_exists) {
+    for found in search(cloud, None).await?.into_iter().filter(TaggedResource::still_exists) {
         fleets.entry(found.fleet.clone()).or_default().push(found);
     }
     // A few at a time: each takes some calls, which AWS counts for the whole account.
-    let looked = stream::iter(&fleets).map(|(name, found)| look_at(&cloud, name, found)).buffered(4);
-    let looks: Vec<Look> = look(looked.collect()).await?;
-    if output == Output::Json {
-        let fleets: Vec<_> = fleets
-            .iter()
-            .zip(&looks)
-            .map(|((name, found), look)| {
-                json!({
-                    "fleet": name,
-                    "complete": is_whole(found),
-                    "state": look.state,
-                    "wanted": look.wanted,
-                    "healthy": look.healthy,
-                    "launched": look.launched,
-                    "resources": found,
-                })
+    let looked = stream::iter(&fleets).map(|(name, found)| look_at(cloud, name, found)).buffered(4);
+    let looks: Vec<Look> = looked.collect().await;
+    Ok(fleets.into_iter().zip(looks).map(|((name, found), look)| (name, found, look)).collect())
+}
+
+fn to_json(region: &str, found: &[Found]) -> Value {
+    let fleets: Vec<_> = found
+        .iter()
+        .map(|(name, found, look)| {
+            json!({
+                "fleet": name,
+                "complete": is_whole(found),
+                "state": look.state,
+                "wanted": look.wanted,
+                "healthy": look.healthy,
+                "launched": look.launched,
+                "resources": found,
             })
-            .collect();
-        print_json(&json!({ "region": cloud.region, "fleets": fleets }));
-        return Ok(Outcome::Done);
-    }
-    if fleets.is_empty() {
-        print(&format!("no fleets in {}\n", cloud.region));
-        return Ok(Outcome::Done);
-    }
-    let mut table = Table::new(&["FLEET", "STATE", "HEALTHY", "AGE", "INSTANCES", "LOAD BALANCER"]);
-    for ((name, found), look) in fleets.iter().zip(&looks) {
+        })
+        .collect();
+    json!({ "region": region, "fleets": fleets })
+}
+
+/// A row for each fleet, then what each needs. Of several regions each row has its own.
+fn show(all: &[(String, Vec<Found>)], several: bool) {
+    let header = ["REGION", "FLEET", "STATE", "HEALTHY", "AGE", "INSTANCES", "LOAD BALANCER"];
+    let mut table = Table::new(&header[usize::from(!several)..]);
+    let every = || all.iter().flat_map(|(region, found)| found.iter().map(move |found| (region, found)));
+    for (region, (name, found, look)) in every() {
         let of = |kind| found.iter().filter(move |found| found.kind == kind);
         let balancer = of(ResourceKind::LoadBalancer).next().and_then(|found| found.state.clone());
         let dash = || "-".to_owned();
-        table.add_row([
+        let row = [
             one_line(name, LONGEST_NAME),
             look.state.to_owned(),
             look.healthy
@@ -77,11 +138,12 @@ pub(crate) async fn list(region: Option<String>, output: Output) -> Result<Outco
             look.age.map_or_else(dash, format_age),
             of(ResourceKind::Instance).count().to_string(),
             balancer.unwrap_or_else(dash),
-        ]);
+        ];
+        table.add_row(several.then(|| region.clone()).into_iter().chain(row));
     }
     print(&table.render(terminal_size(std::io::stdout()).map(|(width, _)| width)));
-    for ((name, found), look) in fleets.iter().zip(&looks) {
-        let (name, region) = (one_line(name, LONGEST_NAME), &cloud.region);
+    for (region, (name, found, look)) in every() {
+        let name = one_line(name, LONGEST_NAME);
         if let Some(cure) = look.cure(&name, region) {
             print(&format!("{name}: {cure}\n"));
         }
@@ -91,7 +153,6 @@ pub(crate) async fn list(region: Option<String>, output: Output) -> Result<Outco
             }
         }
     }
-    Ok(Outcome::Done)
 }
 
 const ORPHANS: &str = "orphans";

@@ -29,6 +29,7 @@ pub(crate) mod plan;
 mod plan_text;
 pub(crate) mod policy;
 pub(crate) mod scale;
+pub(crate) mod ssh;
 pub(crate) mod status;
 mod suggestions;
 mod typed_command;

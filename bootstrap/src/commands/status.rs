@@ -201,7 +201,7 @@ pub(super) fn show_launched(
     let balancer = have.balancer.as_ref().or(balancer);
     show(desired, &rows, balancer, output);
     if let Some(row) = rows.first().filter(|_| output == Output::Text) {
-        for line in suggestions::without_key_pair(desired, &row.id) {
+        for line in suggestions::login(desired, &row.id) {
             print(&format!("{line}\n"));
         }
     }

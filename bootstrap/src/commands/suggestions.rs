@@ -9,25 +9,37 @@ pub(super) fn requests(fleet: &Fleet, url: &str, instances: &[(&str, String)]) -
     let is_seed =
         |name: &str| fleet.groups.iter().any(|group| group.name == name && group.root == Root::Seed);
     let seeds = instances.iter().filter(|(group, _)| is_seed(group));
-    let mut lines: Vec<_> =
-        seeds.map(|(_, address)| format!("  curl -d '{{\"num\": 100}}' http://{address}/")).collect();
-    if !lines.is_empty() {
-        lines.insert(0, "store a number at each instance, then read through the load balancer:".to_owned());
+    let store = |(number, (_, address)): (usize, &(&str, String))| {
+        format!("  curl -d '{{\"num\": {}}}' http://{address}/", 100 * (number + 1))
+    };
+    let mut lines: Vec<_> = seeds.enumerate().map(store).collect();
+    let has_seeds = !lines.is_empty();
+    if has_seeds {
+        lines.insert(
+            0,
+            "store a number at each instance, then read them in turn through the load balancer:".to_owned(),
+        );
     }
     lines.push(format!("  curl {url}/"));
     let clusters = fleet.groups.iter().filter(|group| group.paths);
-    lines.extend(clusters.map(|group| format!("  curl {url}/{}", group.name)));
+    let mut clusters: Vec<_> = clusters.map(|group| format!("  curl {url}/{}", group.name)).collect();
+    if has_seeds && !clusters.is_empty() {
+        clusters.insert(0, "ask which instance answers:".to_owned());
+    }
+    lines.extend(clusters);
     lines
 }
 
-/// How to get onto an instance of a fleet without a key pair, and how to give it one.
-pub(super) fn without_key_pair(desired: &Desired, instance: &str) -> Vec<String> {
+/// How to get onto an instance; without a key pair also how to add one.
+pub(super) fn login(desired: &Desired, instance: &str) -> Vec<String> {
     let Desired { fleet, names, .. } = desired;
     let mut lines = Vec::new();
+    let region = &names.region;
     if fleet.key_pair.is_some() {
+        lines.push("log in to an instance:".to_owned());
+        lines.push(format!("  bootstrap ssh {} --region {region}", fleet.name));
         return lines;
     }
-    let region = &names.region;
     let is_named = |name: &str| fleet.image.starts_with(name);
     // Of the images that have names here, Ubuntu's alone have it.
     if fleet.security.ports.contains(&22) && (is_named("ubuntu-") || is_named("ami-")) {

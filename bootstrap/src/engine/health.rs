@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::try_join_all;
-use instance_contract::TargetHealthState;
+use instance_contract::{TargetHealthState, duration};
 use tokio::time::Instant;
 
 use crate::cloud::elbv2::TargetHealth;
@@ -33,7 +33,7 @@ pub(crate) enum Unhealthy {
     #[error("{0}")]
     Permanent(String),
     /// It did not become healthy in time.
-    #[error("not healthy within {} s: {reason}", .timeout.as_secs())]
+    #[error("not healthy within {}: {reason}", duration::format(*.timeout))]
     TimedOut {
         /// How long the command waited.
         timeout: Duration,

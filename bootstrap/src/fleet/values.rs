@@ -88,22 +88,21 @@ pub(super) fn region_of(text: &str) -> Option<&str> {
     (words.len() >= 2 && words.iter().all(is_word)).then_some(&text[..number + digits])
 }
 
-/// A machine image: an id, or the name of a public one.
+/// The names of public images; `cloud/image.rs` knows where to find them.
+pub const IMAGE_NAMES: [&str; 4] = ["ubuntu-22.04", "ubuntu-24.04", "debian-12", "debian-13"];
+
+/// A machine image: an id, or one of [`IMAGE_NAMES`].
 ///
 /// # Errors
-/// The text has another form.
+/// The text is neither.
 pub fn image(text: &str) -> Result<(), String> {
-    let expected = "expected an id (ami- and 8 or 17 hex digits) or a name such as ubuntu-22.04";
-    match text.strip_prefix("ami-") {
-        Some(id) => {
-            let is_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-            check(matches!(id.len(), 8 | 17) && id.bytes().all(is_hex), expected)
-        }
-        None => {
-            let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'.' || b == b'-';
-            check(!text.is_empty() && text.bytes().all(is_plain), expected)
-        }
-    }
+    let is_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    let known = match text.strip_prefix("ami-") {
+        Some(id) => matches!(id.len(), 8 | 17) && id.bytes().all(is_hex),
+        None => IMAGE_NAMES.contains(&text),
+    };
+    let names = IMAGE_NAMES.join(", ");
+    check(known, format!("expected an id (ami- and 8 or 17 hex digits) or one of {names}"))
 }
 
 /// An instance type.

@@ -2,7 +2,10 @@
 //! the process, also after `kill -9`, so a mark never outlives its fleet.
 
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
+
+use rustix::process::geteuid;
 
 /// `FLEET/PORT/PID` follows.
 const PREFIX: &str = "instance-bootstrap/local/";
@@ -19,12 +22,12 @@ impl RunningMark {
     }
 }
 
-/// The end of a message about a fleet of this name on AWS: that a local one runs, and how to end it. Empty if none
-/// runs on this machine.
+/// The end of a message about a fleet of this name on AWS: that a local one of this user runs, and how to end it. Empty if
+/// none runs on this machine.
 pub(crate) fn running_local(fleet: &str) -> String {
     match port_and_pid(&std::fs::read_to_string("/proc/net/unix").unwrap_or_default(), fleet) {
         Some((port, pid)) => format!(
-            "; a local fleet {fleet} runs on this machine, at http://127.0.0.1:{port}: press Ctrl-C in its terminal or \
+            "; a local fleet named {fleet} runs on this machine, at http://127.0.0.1:{port}: press Ctrl-C in its terminal or \
              run `kill {pid}` to end it"
         ),
         None => String::new(),
@@ -36,7 +39,9 @@ fn port_and_pid(sockets: &str, fleet: &str) -> Option<(u16, u32)> {
     let name = format!("@{PREFIX}{fleet}/");
     sockets.lines().find_map(|line| {
         let (port, pid) = line.split_whitespace().last()?.strip_prefix(&name)?.split_once('/')?;
-        Some((port.parse().ok()?, pid.parse().ok()?))
+        let (port, pid) = (port.parse().ok()?, pid.parse().ok()?);
+        let owner = std::fs::metadata(format!("/proc/{pid}")).ok()?.uid();
+        (owner == geteuid().as_raw()).then_some((port, pid))
     })
 }
 

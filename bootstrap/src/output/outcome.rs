@@ -25,4 +25,6 @@ pub enum Outcome {
     NotHealthy,
     /// A check failed; the result says which.
     Failed,
+    /// A program that was run for the user ended with this status.
+    Exits(u8),
 }

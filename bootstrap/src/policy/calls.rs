@@ -50,6 +50,8 @@ pub(super) const CALLS: &[Call] = &[
     call(Ec2, "DescribeInstanceTypes", &[("ec2:DescribeInstanceTypes", Grant::Look)]),
     call(Ec2, "DescribeInstances", &[("ec2:DescribeInstances", Grant::Look)]),
     call(Ec2, "DescribeKeyPairs", &[("ec2:DescribeKeyPairs", Grant::Look)]),
+    // `ec2:DescribeRegions` is in no policy: whoever looks at all regions does more than operate one fleet.
+    call(Ec2, "DescribeRegions", &[]),
     call(Ec2, "DescribeSecurityGroups", &[("ec2:DescribeSecurityGroups", Grant::Look)]),
     call(Ec2, "DescribeSubnets", &[("ec2:DescribeSubnets", Grant::Look)]),
     call(Ec2, "DescribeVolumes", &[("ec2:DescribeVolumes", Grant::Look)]),

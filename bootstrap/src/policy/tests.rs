@@ -191,7 +191,7 @@ fn only_listed_calls_can_be_made_and_each_is_listed_once() {
     for (number, call) in CALLS.iter().enumerate() {
         let again =
             CALLS[..number].iter().any(|c| (c.service, c.operation) == (call.service, call.operation));
-        let free = call.operation == "GetCallerIdentity";
+        let free = ["GetCallerIdentity", "DescribeRegions"].contains(&call.operation);
         assert!(!again && call.needs.is_empty() == free, "{}", call.operation);
     }
     for grant in GRANTS {

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 
+use instance_contract::duration;
 use local_cloud::TargetState;
 use serde_json::json;
 
@@ -17,8 +18,8 @@ use crate::output::{Output, Table, print, print_error, print_json, remark, termi
 
 /// Says why the fleet is not healthy.
 pub(super) fn report(fleet: &LocalFleet, options: &LaunchOptions) {
-    let timeout = options.timeout.as_secs();
-    remark(&format!("not healthy within {timeout} s:"));
+    let timeout = duration::format(options.timeout);
+    remark(&format!("not healthy within {timeout}:"));
     let mut reasons = Vec::new();
     for member in &fleet.members {
         let health = fleet.health(member);
@@ -35,7 +36,7 @@ pub(super) fn report(fleet: &LocalFleet, options: &LaunchOptions) {
             remark(&format!("    {line}"));
         }
     }
-    print_error(options.output, &format!("not healthy within {timeout} s: {}", reasons.join("; ")));
+    print_error(options.output, &format!("not healthy within {timeout}: {}", reasons.join("; ")));
 }
 
 /// Shows a fleet that is healthy, and what to do with it.
