@@ -300,7 +300,7 @@ pub(crate) enum AskError {
     /// The agent refused, with this reason.
     #[error("{0}")]
     Refused(String),
-    #[error("the agent did not answer within {} s{}; check whether its process runs: `systemctl status instance-agent`", DEADLINE.as_secs(), .later)]
+    #[error("the agent did not answer within {} s{}; its process hangs or is stopped: `systemctl restart instance-agent` starts it again", DEADLINE.as_secs(), .later)]
     NoAnswer {
         /// What the agent may still do, in words.
         later: String,

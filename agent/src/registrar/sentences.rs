@@ -114,7 +114,7 @@ fn describe(
         Event::Lost => plain("the target group no longer exists"),
         Event::Deregistered => plain("DeregisterTargets accepted"),
         Event::AnswerLost => plain("a call got no answer and may have taken effect"),
-        Event::Rejoin => plain("the instance is to register again"),
+        Event::Rejoin => plain("registering again"),
         Event::Registered => {
             let target = target.map_or_else(String::new, |target| format!(" {}:{}", target.id, target.port));
             ChangeMessage {
@@ -138,7 +138,7 @@ fn describe(
             let why = if health.is_not_registered() {
                 [None, None]
             } else if health.is_draining() {
-                [Some("an earlier deregistration is still in progress"), None]
+                [Some("still draining from an earlier deregistration"), None]
             } else {
                 [code, description]
             };
@@ -219,7 +219,7 @@ mod tests {
             &unknown,
             health(TargetHealthState::Draining, "Target.DeregistrationInProgress", "Deregistered"),
         );
-        assert_eq!(said.message, "not registered: an earlier deregistration is still in progress");
+        assert_eq!(said.message, "not registered: still draining from an earlier deregistration");
         assert_eq!((said.message_id, said.cure), (None, None));
     }
 

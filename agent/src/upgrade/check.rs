@@ -101,7 +101,6 @@ pub(super) async fn ask(
     arguments: &[OsString],
     own: &PinnedSettings,
 ) -> Result<Candidate, String> {
-    let refused = |why: String| format!("checked by {}: {why}", path.display());
     let mut command = tokio::process::Command::new(path);
     without_record(&mut command);
     command
@@ -114,13 +113,16 @@ pub(super) async fn ask(
     let output = match tokio::time::timeout(DEADLINE, run(command)).await {
         Ok(Ok(output)) => output,
         Ok(Err(error)) => {
-            return Err(refused(format!("cannot run it: {error}; install it again, then reload")));
+            return Err(format!("cannot run {}: {error}; install it again, then reload", path.display()));
         }
         Err(_) => {
-            return Err(refused(format!("did not answer within {DEADLINE:?} whether it can take over")));
+            return Err(format!(
+                "{} did not answer within {DEADLINE:?} whether it can take over",
+                path.display()
+            ));
         }
     };
-    let candidate = read_answer(&output).map_err(refused)?;
+    let candidate = read_answer(path, &output)?;
     for (key, value) in own {
         let wanted = candidate.pinned.get(key).cloned().flatten();
         if wanted != *value {
@@ -151,17 +153,19 @@ async fn beginning(pipe: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
     kept
 }
 
-fn read_answer(output: &Output) -> Result<Candidate, String> {
+fn read_answer(path: &Path, output: &Output) -> Result<Candidate, String> {
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        let said = said.trim().lines().last().unwrap_or("").trim_start_matches("instance-agent: ").to_owned();
-        return Err(match (said.as_str(), output.status.code()) {
-            ("", _) => format!("ended with {}", output.status),
-            // Its message says what is wrong and what to do.
-            (_, Some(_)) => said,
-            (_, None) => format!("{said} ({})", output.status),
-        });
+        let lines: Vec<_> =
+            said.lines().map(|line| line.trim_start_matches("instance-agent: ").trim()).collect();
+        // Our own messages say what is wrong and what to do: in the settings, each mistake in a line.
+        if said.starts_with("instance-agent: ") {
+            return Err(lines.join("; "));
+        }
+        let last =
+            lines.last().filter(|line| !line.is_empty()).map_or(String::new(), |line| format!(": {line}"));
+        return Err(format!("{} cannot take over: it ended with {}{last}", path.display(), output.status));
     }
     serde_json::from_slice(&output.stdout)
-        .map_err(|_| "is not an instance-agent that can take over".to_owned())
+        .map_err(|_| format!("{} is not an instance-agent that can take over", path.display()))
 }

@@ -113,7 +113,7 @@ async fn a_launch_that_ends_early_says_why_once_what_is_billed_and_the_two_comma
     let small = Small::with(Options { agents: Agents::Never, ..Options::prompt() }).await;
     let launch = ["launch", small.file.as_str(), "--deb", &small.package, "--timeout", "3s"];
     let ran = small.account.run(&launch).await.exits(3);
-    assert_eq!(ran.stderr.matches("not healthy within 3 s").count(), 1, "{}", ran.stderr);
+    assert_eq!(ran.stderr.matches("not healthy within 3s").count(), 1, "{}", ran.stderr);
     let told = format!(
         "created resources remain, up to 4 instances run and are billed: `bootstrap {} --region us-east-1` continues, `bootstrap destroy small --region us-east-1` deletes them\n",
         launch.join(" ")

@@ -68,8 +68,8 @@ async fn a_command_to_a_stopped_process_says_that_it_may_still_be_carried_out() 
     let (_bed, machine, agent) = Bed::healthy().await;
     send(Signal::STOP, agent.pid());
     let (status, drain) = tokio::join!(machine.command(&["status"]), machine.command(&["drain"]));
-    let look = "`systemctl status instance-agent`";
-    refuses(&status, 1, &["the agent did not answer within 10 s; check whether its process runs", look]);
+    let look = "`systemctl restart instance-agent`";
+    refuses(&status, 1, &["the agent did not answer within 10 s; its process hangs or is stopped", look]);
     refuses(&drain, 1, &["did not answer within 10 s and may still carry out the drain; ", look]);
     send(Signal::CONT, agent.pid());
     machine.until_phase("drained").await;

@@ -68,12 +68,12 @@ fn errors_name_line_key_and_the_nearest_known_key() {
         (
             "ami-08c40ec9ead489470",
             "ami-08c40ec9ead48947",
-            "f:5: image: expected an id (ami- and 8 or 17 hex digits) or a name such as ubuntu-22.04",
+            "f:5: image: expected an id (ami- and 8 or 17 hex digits) or one of ubuntu-22.04, ubuntu-24.04, debian-12, debian-13",
         ),
         (
             "ami-08c40ec9ead489470",
             "Ubuntu 22.04",
-            "f:5: image: expected an id (ami- and 8 or 17 hex digits) or a name such as ubuntu-22.04",
+            "f:5: image: expected an id (ami- and 8 or 17 hex digits) or one of ubuntu-22.04, ubuntu-24.04, debian-12, debian-13",
         ),
         ("m4.large", "m4", "f:19: group.type: expected an instance type such as t3.micro"),
         ("\"cluster2\"", "\"cluster1\"", "f:24: group.name: two groups have the name cluster1: rename one"),

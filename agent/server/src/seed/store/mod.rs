@@ -51,7 +51,7 @@ impl SeedStore {
                     SeedFileError::Damaged { .. } => events::SEED_DAMAGED,
                     _ => events::SEED_WRITE_FAILED,
                 };
-                tracing::error!(message_id, reason = %trouble, "cannot use the seed: {trouble}; all other paths keep working");
+                tracing::error!(message_id, reason = %trouble, "cannot use the seed: {trouble}; other requests are answered");
             }
             Ok(()) => {}
         }
