@@ -114,7 +114,7 @@ pub struct Launch {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "With --local")]
 pub struct LocalArgs {
-    /// Port of the load balancer on 127.0.0.1, 0 for any free one; another port gives other instance addresses
+    /// Port of the load balancer on 127.0.0.1; 0 chooses a free one. The instances' addresses follow from it
     #[arg(long, requires = "local", default_value_t = 8080)]
     pub port: u16,
     /// Port on which each instance listens, at its own address
@@ -139,7 +139,7 @@ pub struct LocalArgs {
     // The balancer sends new requests to a deregistered target for 2 s. They could come to a closed port.
     #[arg(long, requires = "local", value_name = "TIME", default_value = "3s", value_parser = duration::parse)]
     pub drain_quiet: Duration,
-    /// Time between health checks, at least 50ms [default: the fleet's interval divided by 30, at least 200ms]
+    /// Time between health checks, at least 50ms [default: a thirtieth of the fleet's interval, but not below 200ms]
     #[arg(long, requires = "local", value_name = "TIME", value_parser = interval)]
     pub health_interval: Option<Duration>,
 }
@@ -185,7 +185,7 @@ pub struct Ssh {
     /// Name of the fleet, or its file
     #[arg(default_value = "clusters")]
     pub fleet: String,
-    /// Id of an instance, or name of a group [default: a healthy instance]
+    /// Id of an instance; the name of a group means one instance of it [default: any healthy instance]
     pub instance: Option<String>,
     /// Run the command on all instances, 16 at a time
     #[arg(long)]
@@ -207,7 +207,7 @@ pub struct Logs {
     /// Name of the fleet, or its file
     #[arg(default_value = "clusters")]
     pub fleet: String,
-    /// Id of an instance, or name of a group, of which one is chosen [default: all instances]
+    /// Id of an instance; the name of a group means one instance of it [default: all instances]
     pub instance: Option<String>,
     /// Keep showing new entries
     #[arg(long)]

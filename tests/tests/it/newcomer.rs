@@ -222,7 +222,7 @@ async fn misspelt_names_and_keys_are_told_with_the_right_ones() {
     let file = account.file("my.toml", shown.replacen("deregistration-delay", "deregistration-dealy", 1));
     let told = format!("{file}:8: deregistration-dealy: unknown key; did you mean deregistration-delay?");
     refused(&account, &["launch", &file, "--yes"], 1, &[&told]).await;
-    let told = "fleet clusters has no group cluster3, only cluster1, cluster2";
+    let told = "fleet clusters has no group named cluster3; its groups: cluster1, cluster2";
     refused(&account, &["launch", "--count", "cluster3=1", "--in-image", "--yes"], 2, &[told]).await;
     for bounds in [&["plan", "--count", "cluster1=0"][..], &["scale", "cluster1=1001"]] {
         refused(&account, bounds, 2, &["a group has 1 to 1000 instances, not "]).await;

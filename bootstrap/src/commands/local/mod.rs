@@ -74,6 +74,7 @@ pub(crate) async fn launch(options: LaunchOptions) -> Result<Outcome> {
     let silence = options.local.drain_quiet + Duration::from_secs(10);
     let limit = definition.deregistration_delay.max(silence) + Duration::from_secs(60);
     let end = shut_down(&mut fleet, &mut signals, limit, interrupted).await;
+    let total = fleet.members.len();
     drop(fleet);
     let failed = matches!(started, StartUp::TimedOut | StartUp::AgentEnded) || matches!(end, End::TooSlow);
     let left = folder.end(failed)?;
@@ -86,6 +87,7 @@ pub(crate) async fn launch(options: LaunchOptions) -> Result<Outcome> {
         StartUp::Healthy => {
             let drained = match exits.count() {
                 0 => "all agents drained".to_owned(),
+                crashed if crashed >= total => "all agents had ended before".to_owned(),
                 crashed => format!("{} had ended before, the others drained", agents(crashed)),
             };
             remark(&format!("fleet {} is stopped: {drained}; {left}", definition.name));

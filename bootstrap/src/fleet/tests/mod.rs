@@ -86,7 +86,7 @@ fn counts_can_be_set_for_groups_that_exist() {
     fleet.set_count("cluster1", 3).unwrap();
     assert_eq!(fleet.instances(), 7);
     let error = fleet.set_count("cluster3", 1).unwrap_err();
-    assert_eq!(error, "fleet clusters has no group cluster3, only cluster1, cluster2");
+    assert_eq!(error, "fleet clusters has no group named cluster3; its groups: cluster1, cluster2");
 }
 
 #[test]
