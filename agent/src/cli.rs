@@ -76,7 +76,7 @@ pub(crate) struct AgentArgs {
     /// Runtime folder of the running agent [default: from the settings, else /run/instance-agent]
     #[arg(long, value_name = "DIR")]
     pub(crate) runtime_dir: Option<PathBuf>,
-    /// Settings file [default: /etc/instance-agent/agent.toml]
+    /// Settings file that names the runtime folder [default: /etc/instance-agent/agent.toml]
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 }

@@ -49,6 +49,10 @@ const FRESH_STATUS: &str = "status?refresh";
 /// The default timeout of `resume --wait`.
 const RESUME_PATIENCE: Duration = Duration::from_secs(300);
 
+/// What a command waits for first: a process that is stopped carries the request out when it continues.
+const UNANSWERED_DRAIN: &str = "the agent's answer, and the agent may still drain";
+const UNANSWERED_RESUME: &str = "the agent's answer, and the agent may still resume";
+
 /// In characters.
 const LONGEST_WAIT: usize = 1_000;
 
@@ -87,15 +91,14 @@ pub(crate) async fn drain(
 ) -> Result<String, CommandError> {
     let runtime_dir = runtime_dir(args);
     let limit = WaitLimit::of("drained", timeout);
-    let said =
-        limit.keep("the agent's answer", admin::request(&runtime_dir, Method::POST, "drain")).await??;
+    let said = limit.keep(UNANSWERED_DRAIN, admin::request(&runtime_dir, Method::POST, "drain")).await??;
     if !wait {
         return Ok(said);
     }
     let step = |registration: &Registration| match registration.phase {
         Phase::Drained => Ok(None),
         Phase::Serving => Err(CommandError::CalledOff(Phase::Serving)),
-        Phase::Starting | Phase::Draining => Ok(Some(registration.waiting_for.clone().unwrap_or_default())),
+        Phase::Starting | Phase::Draining => Ok(Some(registration.drain_waits_for())),
     };
     // Its last line explains how to wait. If stderr is closed, there is nowhere to report it.
     let lines = said.lines().take(2).map(|line| format!("{line}\n"));
@@ -116,8 +119,7 @@ pub(crate) async fn resume(
 ) -> Result<String, CommandError> {
     let runtime_dir = runtime_dir(args);
     let limit = WaitLimit::of("healthy", Some(timeout.unwrap_or(RESUME_PATIENCE)));
-    let said =
-        limit.keep("the agent's answer", admin::request(&runtime_dir, Method::POST, "resume")).await??;
+    let said = limit.keep(UNANSWERED_RESUME, admin::request(&runtime_dir, Method::POST, "resume")).await??;
     if !wait {
         return Ok(said);
     }

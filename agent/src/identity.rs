@@ -258,7 +258,10 @@ impl Identifier {
     fn say_no_imds(&mut self, problem: &str) {
         if self.imds_failures.news(&()).is_some() {
             let again = if self.imds.is_some() { ", retrying" } else { "" };
-            tracing::warn!(reason = problem, "no instance metadata: {problem}; serving without it{again}");
+            tracing::warn!(
+                reason = problem,
+                "cannot read the instance metadata: {problem}; serving with what is known{again}"
+            );
         }
     }
 

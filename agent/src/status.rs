@@ -191,6 +191,16 @@ impl Registration {
         groups.any(|known| known.can_be_asked && known.asked.is_none_or(is_old))
     }
 
+    /// What a drain waits for, and why the target groups make it wait.
+    pub(crate) fn drain_waits_for(&self) -> String {
+        let waits_for = self.waiting_for.clone().unwrap_or_default();
+        let problems: Vec<_> = self.target_groups.iter().filter_map(|group| group.problem.clone()).collect();
+        match &problems[..] {
+            [] => waits_for,
+            problems => format!("{waits_for} ({})", problems.join("; ")),
+        }
+    }
+
     /// The target groups that send the instance no traffic, each with the reason; `None` if all do.
     pub(crate) fn without_traffic(&self) -> Option<String> {
         let waiting = self.target_groups.iter().filter(|group| {
@@ -287,7 +297,7 @@ impl AgentStatus {
         }
         let traffic = &self.traffic;
         row(
-            "requests",
+            "clients",
             format!(
                 "GET / {}, /health {}, the cluster's path {}, /seed {}",
                 traffic.root, traffic.health, traffic.cluster, traffic.seed_read
@@ -297,7 +307,7 @@ impl AgentStatus {
         row(
             "health checks",
             format!(
-                "{} by the load balancer, {} of them not answered with 200",
+                "{} by the load balancer; another answer than 200 to {}",
                 traffic.probes, traffic.refused_probes
             ),
         );

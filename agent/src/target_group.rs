@@ -173,7 +173,7 @@ impl TargetHealth {
     pub(crate) fn cure(&self, was_healthy: bool) -> Option<&'static str> {
         Some(match self.reason.as_deref()? {
             "Target.ResponseCodeMismatch" => {
-                "compare the group's health check path and matcher with the answer of `curl -i` on this instance"
+                "request the group's health check path on this instance (`curl -i`), and correct the path or the group's matcher"
             }
             "Target.Timeout" if was_healthy => {
                 "the target was healthy before: check the instance's load, its security group and its route"

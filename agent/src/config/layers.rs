@@ -258,6 +258,9 @@ fn syntax_problem(line: &str, message: &str) -> String {
     let Some((key, value)) = line.split_once('=').map(|(key, value)| (key.trim(), value.trim())) else {
         return message.to_owned();
     };
+    if value.is_empty() {
+        return format!("{key}: the value is missing");
+    }
     let is_bare = value.starts_with(|c: char| c.is_ascii_alphanumeric() || "/.:".contains(c));
     if is_bare && !value.contains(['"', '\'']) {
         let value = value.split('#').next().unwrap_or_default().trim_end();

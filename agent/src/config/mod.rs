@@ -371,6 +371,7 @@ mod tests {
                 "log-level = debug # all",
                 "agent.toml:2: log-level: put the value in quotes: log-level = \"debug\"",
             ),
+            ("listen =", "agent.toml:2: listen: the value is missing"),
             ("listen = 0.0.0.0:80", "agent.toml:2: listen: put the value in quotes: listen = \"0.0.0.0:80\""),
             ("listen = \"0.0.0.0:80", "agent.toml:2: listen: "),
             ("listen", "agent.toml:2: "),

@@ -35,7 +35,7 @@ impl<A: Api> Registrar<A> {
         tracing::info!(
             message_id = events::DRAINING,
             reason,
-            "draining: {reason}; takes at most {} s",
+            "draining for at most {} s: {reason}",
             timeout.as_secs()
         );
         let begun = Instant::now();
@@ -114,7 +114,7 @@ impl<A: Api> Registrar<A> {
         })?;
         let drained = std::mem::take(&mut self.reasons.operator);
         let other = self.reasons.to_stay_out(self.settings.on_rebalance);
-        const NOTHING: &str = "nothing to resume: no operator drained this instance";
+        const NOTHING: &str = "nothing to resume: no drain by an operator is in force";
         Ok(match (drained, other) {
             (true, None) => "resumed: registering with the target groups again".to_owned(),
             (true, Some(reason)) => {

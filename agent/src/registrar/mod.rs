@@ -353,10 +353,12 @@ impl<A: Api> Registrar<A> {
             Transition::End { timed_out: false, .. } => {
                 let State::Draining { begun, .. } = &self.state else { return };
                 let seconds = begun.elapsed().as_secs();
+                let gone = self.members.leaving() == Leaving::Gone;
+                let how = if gone { "" } else { " without an accepted deregistration" };
                 tracing::info!(
                     message_id = events::DRAINED,
                     reason = wanted,
-                    "drained after {seconds} s: {wanted}"
+                    "drained after {seconds} s{how}: {wanted}"
                 );
             }
             Transition::End { timed_out: true, .. } => {

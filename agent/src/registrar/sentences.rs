@@ -138,7 +138,7 @@ fn describe(
             let why = if health.is_not_registered() {
                 [None, None]
             } else if health.is_draining() {
-                [Some("still draining from an earlier deregistration"), None]
+                [Some("the load balancer is still draining the target"), None]
             } else {
                 [code, description]
             };
@@ -219,7 +219,7 @@ mod tests {
             &unknown,
             health(TargetHealthState::Draining, "Target.DeregistrationInProgress", "Deregistered"),
         );
-        assert_eq!(said.message, "not registered: still draining from an earlier deregistration");
+        assert_eq!(said.message, "not registered: the load balancer is still draining the target");
         assert_eq!((said.message_id, said.cure), (None, None));
     }
 

@@ -203,7 +203,11 @@ impl Fleet {
                 found.count = count;
                 Ok(())
             }
-            None => Err(format!("fleet {} has no group named {group}; its groups: {}", self.name, names.join(", "))),
+            None => Err(format!(
+                "fleet {} has no group named {group}; its groups: {}",
+                self.name,
+                names.join(", ")
+            )),
         }
     }
 

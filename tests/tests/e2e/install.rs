@@ -43,7 +43,7 @@ async fn without_aws_status_and_journal_say_what_is_missing() {
     for part in ["instance       unknown", "no target group: set the tag instance-agent:target-group"] {
         assert!(status.contains(part), "{status}");
     }
-    machine.until("journalctl -u instance-agent | grep 'no instance metadata'").await;
+    machine.until("journalctl -u instance-agent | grep 'cannot read the instance metadata'").await;
 }
 
 #[tokio::test]

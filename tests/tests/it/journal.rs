@@ -121,7 +121,7 @@ async fn an_instances_life_is_in_the_journal_as_sentences_with_ids_and_fields() 
 
     agent.stop(&solo).await;
     let draining = journal.event("DRAINING").await;
-    assert_eq!(draining["MESSAGE"], "draining: SIGTERM received; takes at most 300 s");
+    assert_eq!(draining["MESSAGE"], "draining for at most 300 s: SIGTERM received");
     assert_eq!((&*draining["PRIORITY"], &*draining["REASON"]), ("6", "SIGTERM received"));
     let drained = journal.event("DRAINED").await;
     assert!(
@@ -260,7 +260,7 @@ fn with_settings() -> (Solo, PathBuf) {
 
 /// Waits until nothing more comes by itself.
 async fn settled(journal: &Journal) {
-    let last = |entry: &Entry| entry["MESSAGE"].starts_with("no instance metadata: ");
+    let last = |entry: &Entry| entry["MESSAGE"].starts_with("cannot read the instance metadata: ");
     journal.until("that says it serves without metadata", last).await;
 }
 
@@ -351,7 +351,7 @@ async fn nothing_is_lost_at_a_reload_or_a_stop_when_the_journal_does_not_hang() 
         (1, format!("listening on {}, version {version}", solo.listen)),
         (3, format!("reloading: version {version} can take over; finishing requests")),
         (3, format!("reloaded: version {version} replaced {version}; ")),
-        (1, "draining: ".to_owned()),
+        (1, "draining for ".to_owned()),
         (1, "stopping: finishing the requests in flight".to_owned()),
         (1, "stopped: the port is closed".to_owned()),
     ] {

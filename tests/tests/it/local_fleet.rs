@@ -529,7 +529,10 @@ async fn the_built_in_fleets_can_be_listed_shown_and_launched_from_a_file() {
     // It is read: what is wrong is only the count.
     let (status, said) = ends(&[&file, "--count", "cluster9=1"]).await;
     assert_eq!(status, 2);
-    assert!(said.contains("fleet clusters has no group named cluster9; its groups: cluster1, cluster2"), "{said}");
+    assert!(
+        said.contains("fleet clusters has no group named cluster9; its groups: cluster1, cluster2"),
+        "{said}"
+    );
 
     let unknown = run("bootstrap", &["fleets", "show", "nine"]).await;
     assert_eq!(unknown.status.code(), Some(1));

@@ -13,7 +13,7 @@ async fn resume_waits_until_the_instance_is_healthy_and_says_when_there_was_noth
     let resumed = machine.command(&["resume", "--wait"]).await;
     assert!(resumed.status.success(), "{resumed:?}");
     let said = text(&resumed.stderr);
-    assert!(said.starts_with("nothing to resume: no operator drained this instance\n"), "{said}");
+    assert!(said.starts_with("nothing to resume: no drain by an operator is in force\n"), "{said}");
     assert_eq!(text(&resumed.stdout), "healthy\n");
 
     let drained = machine.command(&["drain", "--wait"]).await;

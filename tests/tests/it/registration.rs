@@ -352,7 +352,7 @@ async fn without_metadata_it_serves_says_so_once_and_registers_when_they_come() 
     let machine = bed.machine(bed.spec()).await;
     machine.instance.set_imds_outage(Outage::Refuse);
     let _agent = machine.start();
-    machine.until_logged("no instance metadata").await;
+    machine.until_logged("cannot read the instance metadata").await;
     assert_eq!(bed.get(&machine.url("/")).await, (200, "Healthy!".to_owned()));
     let known = async || {
         let answer = bed.get(&machine.url("/cluster1")).await;
@@ -361,7 +361,7 @@ async fn without_metadata_it_serves_says_so_once_and_registers_when_they_come() 
     assert!(eventually(known).await.is_some());
     machine.instance.set_imds_outage(Outage::Up);
     bed.until_target("cluster1", &machine, TargetState::Healthy).await;
-    assert_eq!(machine.log().matches("no instance metadata").count(), 1, "{}", machine.log());
+    assert_eq!(machine.log().matches("cannot read the instance metadata").count(), 1, "{}", machine.log());
     machine.until_logged("instance metadata available again after ").await;
 }
 
@@ -594,7 +594,7 @@ async fn a_spot_notice_behind_a_hiccup_of_the_metadata_keeps_it_from_registering
     machine.instance.set_spot(Some((SpotAction::Terminate, SystemTime::now())));
     machine.instance.set_imds_outage(Outage::Status(503));
     let _agent = machine.start();
-    machine.until_logged("no instance metadata").await;
+    machine.until_logged("cannot read the instance metadata").await;
     machine.instance.set_imds_outage(Outage::Up);
     machine.until_phase("drained").await;
     assert!(bed.calls(&machine, "RegisterTargets").is_empty(), "{}", machine.log());

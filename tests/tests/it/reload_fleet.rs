@@ -107,11 +107,11 @@ async fn what_is_drained_stays_drained_and_a_drain_is_not_begun_again() {
     assert_eq!(refused.status.code(), Some(1));
     assert!(text(&refused.stderr).contains("a drain is in progress ("), "{}", text(&refused.stderr));
     machine.until_phase("drained").await;
-    let before = machine.log().matches(" draining: ").count();
+    let before = machine.log().matches(" draining for ").count();
     reloads(&machine).await;
     let status = machine.until_phase("drained").await;
     assert!(status["reason"].as_str().unwrap().contains("spot"), "{status}");
-    assert_eq!(machine.log().matches(" draining: ").count(), before, "{}", machine.log());
+    assert_eq!(machine.log().matches(" draining for ").count(), before, "{}", machine.log());
     assert_eq!(bed.get(&machine.url("/health")).await.0, 503);
     assert_eq!(changes(&bed, &machine), (1, 1));
 }

@@ -48,7 +48,7 @@ pub(super) enum SeedFileError {
     NoSpace,
     /// Neither slot can be trusted.
     #[error(
-        "both copies of the number in {path} are damaged; POST a new number: the damaged file is kept under another name"
+        "both copies of the number in {path} are damaged; POST a new number, which also keeps the damaged file under another name"
     )]
     Damaged {
         /// The file.

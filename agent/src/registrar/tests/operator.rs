@@ -93,7 +93,7 @@ async fn a_resume_says_when_there_was_nothing_to_resume_and_a_drain_when_it_is_d
     let folder = tempfile::tempdir().unwrap();
     let setup = Setup::registered(&FakeApi::new(&["a"]), settings_in(&folder)).await;
     let said = setup.ask(OperatorRequest::Resume).await.unwrap();
-    assert_eq!(said, "nothing to resume: no operator drained this instance");
+    assert_eq!(said, "nothing to resume: no drain by an operator is in force");
     let said = setup.ask(OperatorRequest::Drain).await.unwrap();
     let how =
         "draining: deregistering from a, then waiting for 20 s in a row without requests; at most 30 s\n";
@@ -117,7 +117,7 @@ async fn a_resume_says_when_there_was_nothing_to_resume_and_a_drain_when_it_is_d
     let said = setup.ask(OperatorRequest::Resume).await.unwrap();
     assert_eq!(
         said,
-        "nothing to resume: no operator drained this instance; another reason keeps it deregistered: \
+        "nothing to resume: no drain by an operator is in force; another reason keeps it deregistered: \
          Auto Scaling state Standby"
     );
 }
