@@ -112,7 +112,7 @@ async fn an_instances_life_is_in_the_journal_as_sentences_with_ids_and_fields() 
     assert_eq!(unhealthy["REASON"], "Target.ResponseCodeMismatch");
     let said = &unhealthy["MESSAGE"];
     assert!(said.starts_with("target group failing: unhealthy (was "), "{said}");
-    assert!(said.contains("404") && said.contains("compare the group's health check path"), "{said}");
+    assert!(said.contains("404") && said.contains("request the group's health check path"), "{said}");
     let unused = journal.of_group("UNUSED", "idle").await;
     assert_eq!((&*unused["TARGET_STATE"], &*unused["REASON"]), ("unused", "Target.NotInUse"));
 
