@@ -11,15 +11,12 @@ async fn list_shows_the_fleets_of_all_regions_and_names_one_that_does_not_answer
     assert!(ran.stdout.starts_with("no fleets in ") && ran.stdout.ends_with(" regions\n"), "{}", ran.stdout);
     let file = account.file("small.toml", SMALL);
     account.ok(&["launch", &file, "--in-image", "--yes"]).await;
-    for without_region in [false, true] {
-        let command = account.bootstrap(&everywhere);
-        let command = if without_region { command.without("AWS_REGION") } else { command };
-        let ran = command.run().await.success();
-        let mut rows = ran.stdout.lines();
-        assert!(rows.next().is_some_and(|row| row.starts_with("REGION ")), "{}", ran.stdout);
-        assert!(rows.next().is_some_and(|row| row.starts_with("us-east-1  small ")), "{}", ran.stdout);
-        assert_eq!(rows.next(), None, "{}", ran.stdout);
-    }
+    // Also where no region is known.
+    let ran = account.bootstrap(&everywhere).without("AWS_REGION").run().await.success();
+    let mut rows = ran.stdout.lines();
+    assert!(rows.next().is_some_and(|row| row.starts_with("REGION ")), "{}", ran.stdout);
+    assert!(rows.next().is_some_and(|row| row.starts_with("us-east-1  small ")), "{}", ran.stdout);
+    assert_eq!(rows.next(), None, "{}", ran.stdout);
     let json = account.ok(&["list", "--all-regions", "--output", "json"]).await.json();
     let regions = json["regions"].as_array().unwrap();
     assert!(regions.len() > 5, "{json}");
