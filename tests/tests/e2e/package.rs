@@ -201,7 +201,7 @@ async fn the_agents_package_is_small() {
         assert!(size <= 2_500_000, "{architecture}: {size} bytes");
         let unpacked = package.unpack().await;
         let size = std::fs::metadata(unpacked.path("/usr/bin/instance-agent")).unwrap().len();
-        assert!(size <= 6_600_000, "{architecture}: {size} bytes");
+        assert!(size <= 6_500_000, "{architecture}: {size} bytes");
     }
 }
 
