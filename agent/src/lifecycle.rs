@@ -111,16 +111,6 @@ impl Membership {
     }
 }
 
-/// [`Membership::name`] for people: the agent's own words say what they mean.
-pub(crate) fn state_in_words(name: &str) -> &str {
-    match name {
-        "unresolved" => "not found yet",
-        "unknown" => "not known yet",
-        "unregistered" => "not registered",
-        state => state,
-    }
-}
-
 impl fmt::Display for Membership {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -6,8 +6,6 @@ use std::time::{Duration, Instant};
 use instance_contract::{TargetHealthState, one_line};
 use serde::{Deserialize, Serialize};
 
-use crate::lifecycle::state_in_words;
-
 use instance_server::traffic::TrafficSnapshot;
 
 /// The longest value in the table, in characters.
@@ -209,6 +207,16 @@ impl Registration {
         });
         let waiting: Vec<String> = waiting.map(GroupStatus::in_words).collect();
         (!waiting.is_empty()).then(|| format!("target group {}", waiting.join("; ")))
+    }
+}
+
+/// [`GroupStatus::state`] for people: the agent's own words say what they mean.
+pub(crate) fn state_in_words(name: &str) -> &str {
+    match name {
+        "unresolved" => "not found yet",
+        "unknown" => "not known yet",
+        "unregistered" => "not registered",
+        state => state,
     }
 }
 

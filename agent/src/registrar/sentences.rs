@@ -2,7 +2,8 @@
 
 use instance_contract::TargetHealthState;
 
-use crate::lifecycle::{Event, Membership, state_in_words};
+use crate::lifecycle::{Event, Membership};
+use crate::status::state_in_words;
 use crate::target_group::{Target, TargetGroupRef};
 use instance_server::events;
 
