@@ -224,9 +224,9 @@ impl GroupStatus {
     /// `cluster1: unhealthy (Target.Timeout)`
     pub(crate) fn in_words(&self) -> String {
         let Self { name, state, problem, reason, .. } = self;
-        let state = match state_in_words(state) {
-            "not known yet" => "the target's state is not known yet",
-            state => state,
+        let state = match state.as_str() {
+            "unknown" => "the target's state is not known yet",
+            state => state_in_words(state),
         };
         match problem.as_ref().or(reason.as_ref()) {
             Some(why) => format!("{name}: {state} ({why})"),
@@ -238,8 +238,8 @@ impl GroupStatus {
     fn block(&self) -> String {
         let mut text = String::from("\n");
         row(&mut text, "target group", &self.name);
-        let is_known = state_in_words(&self.state) == self.state;
-        let age = self.age_seconds.filter(|_| is_known);
+        // A state that is not known may have been asked for all the same.
+        let age = self.age_seconds.filter(|_| self.state != "unknown");
         let age = age.map_or(String::new(), |age| format!(", asked {age} s ago"));
         row(&mut text, "  state", &format!("{} since {}{age}", state_in_words(&self.state), self.since));
         let Self { target, problem, reason, description, cure, .. } = self;

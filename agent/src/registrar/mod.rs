@@ -353,8 +353,8 @@ impl<A: Api> Registrar<A> {
             Transition::End { timed_out: false, .. } => {
                 let State::Draining { begun, .. } = &self.state else { return };
                 let seconds = begun.elapsed().as_secs();
-                let gone = self.members.leaving() == Leaving::Gone;
-                let how = if gone { "" } else { " without an accepted deregistration" };
+                let left = self.left(*begun).is_some() || self.members.iter().next().is_none();
+                let how = if left { "" } else { ", without a deregistration" };
                 tracing::info!(
                     message_id = events::DRAINED,
                     reason = wanted,

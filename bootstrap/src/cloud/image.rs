@@ -3,9 +3,10 @@
 use aws_sdk_ec2::types::{DeviceType, ImageState, PlatformValues};
 
 use super::{CallError, Cloud, call};
+use crate::fleet::values::IMAGE_NAMES;
 use crate::plan::surroundings::Image;
 
-/// The names that are known: what a fleet file says, and the public parameter in which the image's
+/// For each of [`IMAGE_NAMES`] the public parameter in which the image's
 /// publisher keeps the newest one's id, with `ARCH` in place of Debian's name for the processor.
 const NAMES: [(&str, &str); 4] = [
     ("ubuntu-22.04", "/aws/service/canonical/ubuntu/server/22.04/stable/current/ARCH/hvm/ebs-gp2/ami-id"),
@@ -56,7 +57,7 @@ pub(crate) enum ImageError {
 }
 
 fn known_names() -> String {
-    NAMES.map(|(name, _)| name).join(", ")
+    IMAGE_NAMES.join(", ")
 }
 
 fn choice_hint() -> String {
@@ -215,6 +216,11 @@ mod tests {
             let found = parse_reference(name, architecture).unwrap();
             assert_eq!(found, Reference::Parameter(parameter.to_owned()));
         }
+    }
+
+    #[test]
+    fn every_name_that_a_fleet_file_may_have_is_found() {
+        assert_eq!(NAMES.map(|(name, _)| name), IMAGE_NAMES);
     }
 
     #[test]

@@ -36,6 +36,39 @@ async fn resume_waits_until_the_instance_is_healthy_and_says_when_there_was_noth
 }
 
 #[tokio::test]
+async fn a_wait_that_ends_says_where_the_instance_may_still_be_registered_and_where_it_is_in_no_group() {
+    let mut bed = Bed::start().await;
+    let mut machine = bed.machine(bed.spec()).await;
+    machine.arguments(&["--drain-timeout", "2s"]);
+    let _agent = machine.start();
+    bed.until_target("cluster1", &machine, TargetState::Healthy).await;
+    bed.cloud.set_fault("DeregisterTargets", Some(Fault::Deny));
+    let drained = machine.command(&["drain", "--wait"]).await;
+    assert!(drained.status.success(), "{drained:?}");
+    let said = text(&drained.stdout);
+    let warning = "drained\nwarning: may still be registered with target group cluster1: ";
+    assert!(said.starts_with(warning) && said.contains("AccessDenied"), "{said}");
+
+    let alone = Solo::new();
+    let _agent = alone.start().await;
+    let resumed = alone.command(&[], &["resume", "--wait"]).await;
+    assert_eq!(text(&resumed.stdout), "serving; no target group is set\n", "{resumed:?}");
+}
+
+#[tokio::test]
+async fn where_no_call_about_the_group_succeeds_the_drain_does_not_claim_a_deregistration() {
+    let mut bed = Bed::start().await;
+    bed.cloud.set_fault("DescribeTargetGroups", Some(Fault::Deny));
+    let machine = bed.machine(bed.spec()).await;
+    let mut agent = machine.start();
+    machine.until_logged("DescribeTargetGroups: AccessDenied").await;
+    agent.terminate();
+    assert!(ended(&mut agent, &machine).await.success());
+    let end = " s, without a deregistration: SIGTERM received";
+    assert!(machine.log().contains(end), "{}", machine.log());
+}
+
+#[tokio::test]
 async fn a_wait_that_takes_too_long_says_what_for() {
     let (bed, machine, _agent) = Bed::healthy().await;
     bed.cloud.set_fault("DeregisterTargets", Some(Fault::Deny));
@@ -74,6 +107,10 @@ async fn a_command_to_a_stopped_process_says_that_it_may_still_be_carried_out() 
     let look = "`systemctl restart instance-agent`";
     refuses(&status, 1, &["the agent did not answer within 10 s; its process hangs or is stopped", look]);
     refuses(&drain, 1, &["did not answer within 10 s and may still carry out the drain; ", look]);
+    let late = machine.command(&["drain", "--wait", "--timeout", "300ms"]).await;
+    let told =
+        "not drained within 300ms: still waiting for the agent's answer, and the agent may still drain";
+    refuses(&late, 1, &[told]);
     send(Signal::CONT, agent.pid());
     machine.until_phase("drained").await;
 }
@@ -99,6 +136,11 @@ async fn a_stop_says_what_it_waits_for() {
     agent.terminate();
     assert!(ended(&mut agent, &machine).await.success(), "never registered, it waits for nobody");
     assert!(!machine.log().contains("without requests"), "{}", machine.log());
+    assert!(
+        machine.log().contains("drained after 0 s, without a deregistration: SIGTERM received"),
+        "{}",
+        machine.log()
+    );
 
     bed.cloud.set_fault("RegisterTargets", None);
     let (machine, mut agent) = bed.boot().await;

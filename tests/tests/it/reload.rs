@@ -342,6 +342,11 @@ async fn a_file_with_a_mistake_is_refused_with_its_line_and_a_good_one_is_taken(
     solo.post("12").await.is(200, "12");
     std::fs::write(&file, "# settings\nroot = \"sed\"\n").unwrap();
     is_refused(&solo, &running, &[&format!("{path}:2: root:"), "expected health or seed"]).await;
+    std::fs::write(&file, "root = \"sed\"\nthreads =\n").unwrap();
+    is_refused(&solo, &running, &[&format!("{path}:2: threads: the value is missing")]).await;
+    std::fs::write(&file, "root = \"sed\"\nthreads = 0\n").unwrap();
+    let both = [&*format!("{path}:1: root:"), &format!("{path}:2: threads:")];
+    is_refused(&solo, &running, &both).await;
     std::fs::remove_file(&file).unwrap();
     is_refused(&solo, &running, &[&path, "cannot be read"]).await;
     std::fs::write(&file, "root = \"seed\"\n").unwrap();

@@ -31,7 +31,8 @@ impl Bed {
         let cli = account.cli().await;
         cli.ok(&["ec2", "create-key-pair", "--key-name", "ops"]).await;
         let file = account.file("small.toml", SMALL);
-        account.ok(&["launch", &file, "--in-image", "--key-pair", "ops"]).await;
+        let launched = account.ok(&["launch", &file, "--in-image", "--key-pair", "ops"]).await;
+        launched.says("log in to an instance:\n  bootstrap ssh small --region us-east-1\n");
         let script = account.file("ssh", SSH);
         fs::set_permissions(script, fs::Permissions::from_mode(0o755)).unwrap();
         let status = account.ok(&["status", "small", "--output", "json"]).await.json();
